@@ -1,0 +1,336 @@
+"""Every setting of a run: frozen dataclasses, validated on construction.
+
+The command line, `config.json` and the configs in `configs/` all speak of these fields and no others.
+Standard library only, so that `--help` stays fast.
+"""
+
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from chinchilla_jax.errors import UserError
+
+
+def setting(default: Any, help: str) -> Any:
+    """A field with its one-line help."""
+    return field(default=default, metadata={"help": help})
+
+
+def require(ok: bool, message: str) -> None:
+    """Raise the one-line `UserError` unless `ok`."""
+    if not ok:
+        raise UserError(message)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The transformer. Letters: N layers, D d_model, H heads, G kv_heads, K head_dim, F d_ff, V vocab_size."""
+
+    preset: str = setting("", "named shape that the other model settings start from, such as chinchilla-44m")
+    layers: int = setting(4, "N, transformer blocks")
+    d_model: int = setting(256, "D, width of the residual stream")
+    heads: int = setting(4, "H, query heads; heads * head_dim need not equal d_model")
+    kv_heads: int = setting(0, "G, key and value heads; 0 means as many as heads")
+    head_dim: int = setting(64, "K, width of a head")
+    d_ff: int = setting(1024, "F, hidden width of the feed-forward layer")
+    vocab_size: int = setting(0, "V, rows of the embedding table; 0 means as many as the tokenizer has pieces")
+    positions: Literal["rope", "relative"] = setting("rope", "rotary, or Transformer-XL relative positions")
+    mlp: Literal["swiglu", "gelu", "relu2"] = setting("swiglu", "feed-forward: gated SiLU, GELU, or squared ReLU")
+    biases: bool = setting(False, "biases on queries, keys, values and the hidden layer")
+    tied: bool = setting(True, "one table for embedding and output")
+    rope_theta: float = setting(10000.0, "base of the rotary wavelengths")
+    norm_eps: float = setting(1e-6, "added to the mean square in RMSNorm")
+    init_std: float = setting(0.02, "standard deviation of the initial weights")
+    dropout: float = setting(0.0, "share of the residual branches' outputs dropped in training")
+    dtype: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "type of activations; auto is bfloat16 on accelerators and float32 on a CPU"
+    )
+    kernels: Literal["auto", "reference", "cpu", "cuda", "tpu"] = setting(
+        "auto", "implementations of attention and matrix products; auto follows the platform"
+    )
+    remat: Literal["auto", "none", "projections", "full"] = setting(
+        "auto", "what the backward pass recomputes; auto is none on a CPU and projections elsewhere"
+    )
+    scan_unroll: int = setting(0, "layers unrolled per scan iteration; 0 unrolls all of them on a CPU, one elsewhere")
+
+    def __post_init__(self):
+        for name in ("layers", "d_model", "heads", "head_dim", "d_ff"):
+            require(getattr(self, name) > 0, f"--model.{name.replace('_', '-')} must be at least 1")
+        for name in ("kv_heads", "vocab_size", "scan_unroll"):
+            require(getattr(self, name) >= 0, f"--model.{name.replace('_', '-')} must not be negative")
+        require(
+            not self.kv_heads or self.heads % self.kv_heads == 0,
+            f"--model.kv-heads {self.kv_heads} does not divide --model.heads {self.heads}",
+        )
+        require(self.head_dim % 2 == 0, f"--model.head-dim {self.head_dim} must be even for its positions")
+        require(
+            self.positions == "rope" or self.d_model % 2 == 0,
+            f"--model.d-model {self.d_model} must be even for relative positions",
+        )
+        require(0 <= self.dropout < 1, f"--model.dropout {self.dropout} must lie in [0, 1)")
+        require(self.init_std > 0, "--model.init-std must be positive")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Text in, token store out (`prepare`), and where the store is (every other command)."""
+
+    sources: tuple[str, ...] = setting(
+        ("shakespeare",),
+        "text files, folders, tfds:NAME/CONFIG:SPLIT, or a built-in: shakespeare, debian_docs, docstrings",
+    )
+    store: str = setting("data/shakespeare", "folder of the token store, local or gs://")
+    field: str = setting("text", "key of the text in .jsonl lines and TFDS examples")
+    data_dir: str = setting("", "folder of TFDS data sets and of downloads; empty means ~/tensorflow_datasets")
+    tokenizer: str = setting("", "existing SentencePiece model; empty trains one")
+    tokenizer_kind: Literal["bpe", "unigram"] = setting("bpe", "kind of SentencePiece model to train")
+    vocab_size: int = setting(32000, "pieces of the tokenizer to train")
+    tokenizer_sentences: int = setting(
+        1_000_000, "most lines of text that tokenizer training reads (a uniform sample beyond that)"
+    )
+    valid_fraction: float = setting(0.01, "share of the documents held out for validation")
+    deduplicate: bool = setting(True, "drop documents that are byte for byte equal to an earlier one")
+    workers: int = setting(0, "processes that encode; 0 means one a core")
+    seed: int = setting(0, "decides which documents are held out")
+
+    def __post_init__(self):
+        require(bool(self.sources), "--data.sources is empty; name a file, a folder or a built-in such as shakespeare")
+        require(bool(self.store), "--data.store is empty; name a folder for the token store")
+        require(self.vocab_size >= 264, "--data.vocab-size must be at least 264 (256 bytes and the control pieces)")
+        require(0 < self.valid_fraction < 1, f"--data.valid-fraction {self.valid_fraction} must lie inside (0, 1)")
+        require(self.workers >= 0, "--data.workers must not be negative")
+        require(self.tokenizer_sentences > 0, "--data.tokenizer-sentences must be positive")
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Dense next-token cross-entropy."""
+
+    z_loss: float = setting(0.0, "weight of the squared log-normaliser (PaLM uses 1e-4)")
+    tile_tokens: int = setting(0, "tokens whose logits exist at one time on a device; 0 chooses by platform")
+
+    def __post_init__(self):
+        require(self.z_loss >= 0, f"--objective.z-loss {self.z_loss} must not be negative")
+        require(self.tile_tokens >= 0, "--objective.tile-tokens must not be negative")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW, its schedule, and what is chained to it."""
+
+    peak_lr: float = setting(3e-4, "learning rate after warm-up")
+    schedule: Literal["cosine", "wsd", "constant"] = setting(
+        "cosine", "decay over exactly the run's length; wsd holds the peak and then decays linearly"
+    )
+    warmup_steps: int = setting(100, "steps of linear warm-up")
+    final_lr_ratio: float = setting(0.1, "last learning rate over the peak; Chinchilla decays 10x")
+    decay_fraction: float = setting(0.2, "share of the run that wsd spends decaying")
+    b1: float = setting(0.9, "decay of the first moment")
+    b2: float = setting(0.95, "decay of the second moment")
+    eps: float = setting(1e-8, "added to the root of the second moment")
+    weight_decay: float = setting(0.1, "decoupled, on matrices only")
+    clip_norm: float = setting(1.0, "largest global norm of the gradient; 0 turns clipping off")
+    ema_decay: float = setting(0.0, "decay of an average of the parameters used by evaluate; 0 keeps none")
+
+    def __post_init__(self):
+        require(self.peak_lr > 0, f"--optimizer.peak-lr {self.peak_lr} must be positive")
+        require(self.warmup_steps >= 0, "--optimizer.warmup-steps must not be negative")
+        require(0 <= self.final_lr_ratio <= 1, "--optimizer.final-lr-ratio must lie in [0, 1]")
+        require(0 < self.decay_fraction <= 1, "--optimizer.decay-fraction must lie in (0, 1]")
+        for name in ("b1", "b2", "ema_decay"):
+            require(0 <= getattr(self, name) < 1, f"--optimizer.{name.replace('_', '-')} must lie in [0, 1)")
+        require(self.eps > 0, "--optimizer.eps must be positive")
+        require(self.weight_decay >= 0, "--optimizer.weight-decay must not be negative")
+        require(self.clip_norm >= 0, "--optimizer.clip-norm must not be negative")
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis; one axis may be -1, which takes what the others leave."""
+
+    data: int = setting(-1, "replicas of the parameters that share the batch")
+    fsdp: int = setting(1, "devices that share the batch and each parameter's model dimension")
+    tensor: int = setting(1, "devices that share heads, hidden units and vocabulary")
+
+    def __post_init__(self):
+        sizes = (self.data, self.fsdp, self.tensor)
+        require(all(s == -1 or s > 0 for s in sizes), f"--mesh axes must be -1 or at least 1, not {sizes}")
+        require(sizes.count(-1) <= 1, "only one --mesh axis may be -1; write the others out")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The run: how long, on which windows, and what is written while it goes."""
+
+    steps: int = setting(1000, "optimizer steps of the whole run")
+    seq_len: int = setting(256, "L, tokens of a window")
+    batch_size: int = setting(8, "B, windows of a step over all devices")
+    batch_ramp: tuple[tuple[int, int], ...] = setting(
+        (), "later batch sizes as (from step, windows) pairs, such as '((50000, 1536),)'"
+    )
+    microbatches: int = setting(1, "parts that the first batch size is worked off in")
+    seed: int = setting(0, "decides parameters, order of the data and dropout")
+    log_every: int = setting(10, "steps between two rows of metrics.jsonl")
+    eval_every: int = setting(500, "steps between two validations; 0 validates at the end only")
+    eval_batches: int = setting(0, "most batches of a validation during training; 0 means all")
+    sample_every: int = setting(0, "steps between two samples; 0 samples at the end only")
+    sample_prompt: str = setting("", "text that samples continue")
+    profile_start: int = setting(-1, "first step of the profiler's window; -1 profiles nothing")
+    profile_steps: int = setting(5, "steps of the profiler's window")
+    compile_cache: str = setting("", "folder for compiled programs kept between runs; empty keeps none")
+    max_bad_steps: int = setting(5, "skipped (non-finite) steps in a row that end the run with exit code 77")
+    wandb: str = setting("", "Weights & Biases project to log to as well (needs the wandb extra)")
+
+    def __post_init__(self):
+        for name in ("steps", "seq_len", "batch_size", "microbatches", "log_every", "profile_steps", "max_bad_steps"):
+            require(getattr(self, name) > 0, f"--train.{name.replace('_', '-')} must be at least 1")
+        for name in ("eval_every", "eval_batches", "sample_every"):
+            require(getattr(self, name) >= 0, f"--train.{name.replace('_', '-')} must not be negative")
+        micro = self.batch_size // self.microbatches
+        require(
+            self.batch_size % self.microbatches == 0,
+            f"--train.batch-size {self.batch_size} is not divisible by --train.microbatches {self.microbatches}",
+        )
+        starts = [start for start, _ in self.batch_ramp]
+        require(
+            starts == sorted(set(starts)) and all(s > 0 for s in starts),
+            "--train.batch-ramp needs rising steps above 0, such as ((50000, 1536),)",
+        )
+        for start, rows in self.batch_ramp:
+            require(
+                rows > 0 and rows % micro == 0,
+                f"--train.batch-ramp: {rows} windows from step {start} are no multiple of the microbatch of {micro}",
+            )
+
+    @property
+    def phases(self) -> tuple[tuple[int, int], ...]:
+        """(first step, windows a step) of every batch size, in order."""
+        return ((0, self.batch_size), *self.batch_ramp)
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When the state is saved, what is kept, and how hard a restore looks."""
+
+    every: int = setting(500, "steps between two checkpoints; the last step is always saved")
+    keep: int = setting(3, "newest checkpoints kept")
+    keep_every: int = setting(0, "checkpoints at multiples of this step are kept for good; 0 keeps none so")
+    asynchronous: bool = setting(True, "write while training goes on")
+    verify: Literal["size", "hash", "full"] = setting(
+        "hash", "check of a checkpoint before use: file sizes, checksums, or checksums and every leaf's fingerprint"
+    )
+
+    def __post_init__(self):
+        require(self.every > 0, "--checkpoint.every must be at least 1")
+        require(self.keep > 0, "--checkpoint.keep must be at least 1")
+        require(self.keep_every >= 0, "--checkpoint.keep-every must not be negative")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    mesh: MeshConfig = MeshConfig()
+    train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    def __post_init__(self):
+        require(
+            self.optimizer.warmup_steps <= self.train.steps,
+            f"--optimizer.warmup-steps {self.optimizer.warmup_steps} exceeds --train.steps {self.train.steps}",
+        )
+
+
+def closest(name: str, names) -> str:
+    """A hint in brackets if `name` looks like one of `names`, else nothing."""
+    match = difflib.get_close_matches(name, list(names), n=1)
+    return f" (did you mean {match[0]}?)" if match else ""
+
+
+def to_dict(config: Any) -> dict:
+    """The plain nested dict of a config, ready for JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(cls: type, values: dict, path: str = "") -> Any:
+    """The config `cls` from a nested dict; a missing key keeps its default, an unknown one is an error."""
+    require(isinstance(values, dict), f"{path or 'config'}: expected a table of settings, found {values!r}")
+    hints, known = typing.get_type_hints(cls), {f.name for f in dataclasses.fields(cls)}
+    for name in values:
+        require(name in known, f"unknown setting {path}{name}{closest(name, known)}")
+    return cls(**{name: check(hints[name], value, f"{path}{name}") for name, value in values.items()})
+
+
+def check(kind: Any, value: Any, path: str) -> Any:
+    """`value` as the annotated type `kind`, or a one-line error that names `path`."""
+    if dataclasses.is_dataclass(kind):
+        return value if isinstance(value, kind) else from_dict(kind, value, f"{path}.")
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        require(
+            value in choices,
+            f"{path}: {value!r} is none of {', '.join(choices)}{closest(str(value), choices)}",
+        )
+        return value
+    if typing.get_origin(kind) is tuple:
+        require(isinstance(value, (list, tuple)), f"{path}: expected a list, found {value!r}")
+        of = typing.get_args(kind)
+        of = [of[0]] * len(value) if of[-1] is Ellipsis else of
+        require(len(of) == len(value), f"{path}: expected {len(of)} entries, found {value!r}")
+        return tuple(check(k, v, path) for k, v in zip(of, value))
+    if kind is float and type(value) is int:
+        return float(value)
+    require(type(value) is kind, f"{path}: expected {kind.__name__}, found {value!r}")
+    return value
+
+
+def replace(config: Any, values: dict[str, Any]) -> Any:
+    """`config` with dotted settings changed, such as {"train.steps": 5}."""
+    nested: dict = {}
+    for path, value in values.items():
+        room = nested
+        *parents, leaf = path.split(".")
+        for parent in parents:
+            room = room.setdefault(parent, {})
+        room[leaf] = value
+    return _merge(config, nested, "")
+
+
+def _merge(config: Any, nested: dict, path: str) -> Any:
+    hints = typing.get_type_hints(type(config))
+    changes = {}
+    for name, value in nested.items():
+        require(name in hints, f"unknown setting {path}{name}{closest(name, hints)}")
+        old = getattr(config, name)
+        inner = dataclasses.is_dataclass(old) and isinstance(value, dict)
+        changes[name] = _merge(old, value, f"{path}{name}.") if inner else check(hints[name], value, path + name)
+    return dataclasses.replace(config, **changes)
+
+
+def differences(old: dict, new: dict, path: str = "") -> dict[str, tuple]:
+    """Dotted settings on which two config dicts differ, with both values."""
+    found = {}
+    for name in sorted(old.keys() | new.keys()):
+        a, b = old.get(name), new.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found |= differences(a, b, f"{path}{name}.")
+        elif a != b:
+            found[path + name] = (a, b)
+    return found
+
+
+def describe_type(kind: Any) -> str:
+    """The type of a setting as `--help` shows it."""
+    if typing.get_origin(kind) is Literal:
+        return "|".join(typing.get_args(kind))
+    if isinstance(kind, types.GenericAlias):
+        return "LIST"
+    return kind.__name__.upper()

@@ -1,0 +1,31 @@
+"""Failures that end a command: one line for the user, one exit code for the scheduler."""
+
+
+class UserError(Exception):
+    """Configuration, data or checkpoint refused; the message names the mend. Never worth re-queueing."""
+
+    exit_code = 78
+
+
+class StorageError(UserError):
+    """Input or output failed, as with a full disk."""
+
+    exit_code = 74
+
+
+class Preempted(UserError):
+    """Stopped by a signal or a hang after the last completed step was saved; re-queue the job."""
+
+    exit_code = 75
+
+
+class Corrupted(UserError):
+    """Silent data corruption was seen on a device."""
+
+    exit_code = 76
+
+
+class Diverged(UserError):
+    """Training does not recover from bad steps."""
+
+    exit_code = 77

@@ -1,0 +1,39 @@
+"""What flows between the rooms."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Batch:
+    """Rows of packed documents; every field is (B, L).
+
+    `targets[b, l]` is the token after `tokens[b, l]`; `weights` is 0 where there is no loss; `segments` numbers the
+    documents of a row from 1, 0 being padding; `positions` restart at each document.
+    """
+
+    tokens: jax.Array
+    targets: jax.Array
+    weights: jax.Array
+    segments: jax.Array
+    positions: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Sums:
+    """A loss as a sum of nats and the weight (tokens) it is over; divided once, at the very end."""
+
+    loss: jax.Array
+    weight: jax.Array
+
+    def __add__(self, other: "Sums") -> "Sums":
+        return jax.tree.map(jnp.add, self, other)
+
+    @classmethod
+    def zero(cls) -> "Sums":
+        """Nothing summed yet."""
+        return cls(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32))
