@@ -1,0 +1,37 @@
+"""The commands, one line each; imports nothing heavy."""
+
+import importlib
+import sys
+
+from chinchilla_jax.config import closest
+
+COMMANDS = {
+    "doctor": "devices, versions, disk and memory: what will work here",
+    "prepare": "text -> SentencePiece model and token store",
+    "pretrain": "a token store -> a trained model in a run directory",
+    "evaluate": "loss, perplexity and bits per byte over the whole validation set",
+    "generate": "continue a prompt, or chat with the model in the terminal",
+    "report": "a run directory -> report.md with its picture",
+}
+
+USAGE = "usage: python -m chinchilla_jax COMMAND [--config FILE] [--run-dir DIR] [--SECTION.SETTING VALUE ...]"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit codes are those of `errors.py`."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        lines = [f"  {name:<10} {what}" for name, what in COMMANDS.items()]
+        print("\n".join([USAGE, "", *lines, "", "COMMAND --help lists the settings of a command."]))
+        return 0
+    name, *rest = argv
+    if name not in COMMANDS:
+        print(f"error: unknown command {name!r}{closest(name, COMMANDS)}; see --help", file=sys.stderr)
+        return 78
+    from chinchilla_jax.commands import cli
+
+    return cli.run(name, COMMANDS[name], importlib.import_module(f"chinchilla_jax.commands.{name}"), rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

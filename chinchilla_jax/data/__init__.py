@@ -1,0 +1,1 @@
+"""Text in, tokens out: sources, tokenizer, token store, and batch(seed, step)."""

@@ -1,0 +1,1 @@
+"""Text out: cache, sampling, decoding."""

@@ -1,0 +1,1 @@
+"""What is minimised: functions that give gradients of a sum."""
