@@ -1,0 +1,204 @@
+"""Checkpoints that are written behind the training's back and believed only after a check.
+
+A step is saved by Orbax into `STEP.partial/default`; then our manifest is written into `STEP.partial`, and one rename
+to `STEP` commits both. So a folder named by a number was complete once: if it is not now, that is damage and is said
+so, never taken for the leftover of a killed run.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.sharding import NamedSharding
+
+from chinchilla_jax.config import CheckpointConfig
+from chinchilla_jax.errors import StorageError
+from chinchilla_jax.training import integrity, restore
+from chinchilla_jax.training.agreement import from_first, largest
+from chinchilla_jax.training.restore import ITEM, Restored
+
+PARTIAL = ".partial"  # suffix of a folder that is being written or deleted; whatever is in it was never promised
+HEADROOM = 1.2  # free space asked for, over the size of the last checkpoint
+
+
+class Checkpoints:
+    """The checkpoints of one run. Use it in a `with` block: leaving it, however, finishes the save in flight."""
+
+    def __init__(self, folder: Path, config: CheckpointConfig, *, meta: dict[str, Any]):
+        self.folder, self.config, self.meta = Path(folder).absolute(), config, meta
+        self.first = jax.process_index() == 0
+        if self.first:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(f"cannot create {self.folder}: {error.strerror}") from None
+            for leftover in self.folder.glob("*" + PARTIAL):
+                shutil.rmtree(leftover, ignore_errors=True)
+        from_first(None)  # nobody goes on before the leftovers are gone
+        self._writer = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: tuple[int, int, Future] | None = None
+        self._last_bytes = 0
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind, error, trace) -> None:
+        try:
+            self.close()
+        except StorageError as failure:
+            if error is None:
+                raise
+            # The first error is what the user must see; this one goes along.
+            error.add_note(str(failure))
+
+    def close(self) -> None:
+        """Wait for the save in flight and stop the threads."""
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+            self._writer.close()
+
+    def save(self, step: int, state: Any, *, wait: bool = False) -> None:
+        """Save `state` as `step`; the caller may donate it as soon as this returns.
+
+        An earlier save that failed in the background is raised here as a `StorageError`.
+        """
+        self.wait()
+        leaves = restore.named_leaves(state)
+        need = sum(x.nbytes for x in leaves.values() if hasattr(x, "nbytes"))
+        self._make_room(step, need)
+        prints = integrity.fingerprint(leaves)
+        try:
+            self._writer.save(self._partial(step) / ITEM, args=ocp.args.PyTreeSave(leaves))
+        except (OSError, ValueError) as error:
+            self._give_up(step, need, error)
+        self._pending = step, need, self._thread.submit(self._commit, step, leaves_facts(leaves), prints)
+        del leaves
+        if wait or not self.config.asynchronous:
+            self.wait()
+
+    def wait(self) -> None:
+        """Return when the newest save is committed; raise `StorageError` if it failed."""
+        if self._pending is None:
+            return
+        step, need, future = self._pending
+        error = future.exception()
+        self._pending = None
+        if largest(error is not None):
+            self._give_up(step, need, error)
+
+    def steps(self) -> list[int]:
+        """Committed steps, read from disk."""
+        return [n for n in restore.step_folders(self.folder) if (self.folder / str(n) / integrity.MANIFEST).exists()]
+
+    def restore(self, abstract_state: Any, step: int | None = None) -> Restored | None:
+        """The newest step that verifies (or `step`), on the shardings of `abstract_state`; None if there is none."""
+        self.wait()
+        return restore.newest(self.folder, abstract_state, level=self.config.verify, step=step)
+
+    def _partial(self, step: int) -> Path:
+        return self.folder / f"{step}{PARTIAL}"
+
+    def _make_room(self, step: int, need: int) -> None:
+        """Refuse to start a save for which there is no space, and clear its folder."""
+        need = int(HEADROOM * (self._last_bytes or need))
+        free = from_first(shutil.disk_usage(self.folder).free if self.first else 0)
+        if free < need:
+            raise StorageError(
+                f"no checkpoint of step {step}: it needs {need} bytes and {free} are free in {self.folder}; "
+                "free some space or lower --checkpoint.keep"
+            )
+        if self.first:
+            shutil.rmtree(self._partial(step), ignore_errors=True)
+            self._partial(step).mkdir()
+        from_first(None)
+
+    def _give_up(self, step: int, need: int, error: BaseException | None) -> None:
+        """Remove what a failed save left and say what it would have needed."""
+        if self.first:
+            shutil.rmtree(self._partial(step), ignore_errors=True)
+        reason = (str(error).strip().splitlines() or [""])[0][:200] if error else "another process failed"
+        raise StorageError(
+            f"checkpoint {step} was not written, it needs {need} bytes in {self.folder} ({reason})"
+        ) from error
+
+    def _commit(self, step: int, facts: dict[str, Any], prints: jax.Array) -> None:
+        """In the background: wait for Orbax, write the manifest, rename, delete what is no longer kept."""
+        self._writer.wait_until_finished()
+        if not self.first:
+            return
+        partial, final = self._partial(step), self.folder / str(step)
+        for entry, words in zip(facts["leaves"].values(), np.asarray(prints)):
+            entry["fingerprint"] = [int(word) for word in words]
+        integrity.write_manifest(partial, {"step": step, "meta": self.meta, **versions(self.meta), **facts})
+        self._last_bytes = sum(integrity.list_files(partial).values())
+        self._discard(final)
+        os.rename(partial, final)
+        integrity.sync_folder(self.folder)
+        self._retain(step)
+
+    def _retain(self, newest: int) -> None:
+        """Delete what is neither among the newest `keep` nor a multiple of `keep_every`.
+
+        A step beyond `newest` belongs to a course that training has left (it went back to an older step), and a
+        number without a manifest is damage that a good checkpoint now follows: both go.
+        """
+        committed = self.steps()
+        older = [n for n in committed if n <= newest]
+        kept = set(older[-self.config.keep :])
+        if self.config.keep_every:
+            kept |= {n for n in older if n % self.config.keep_every == 0}
+        for n in restore.step_folders(self.folder):
+            if n not in kept:
+                self._discard(self.folder / str(n))
+
+    def _discard(self, path: Path) -> None:
+        """Delete a step folder; a kill halfway leaves a leftover, never half a checkpoint under its number."""
+        if not path.exists():
+            return
+        doomed = path.with_name(f"{path.name}.old{PARTIAL}")
+        try:
+            os.rename(path, doomed)
+            shutil.rmtree(doomed)
+        except OSError as error:
+            warnings.warn(f"could not delete {path}: {error.strerror}", stacklevel=2)
+
+
+def leaves_facts(leaves: dict[str, jax.Array]) -> dict[str, Any]:
+    """What a manifest says of the leaves before their fingerprints are there, and of their mesh."""
+    mesh = next((x.sharding.mesh for x in leaves.values() if isinstance(x.sharding, NamedSharding)), None)
+    return {
+        "mesh": {str(axis): size for axis, size in mesh.shape.items()} if mesh is not None else {},
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+        "leaves": {name: {"shape": list(x.shape), "dtype": str(x.dtype)} for name, x in leaves.items()},
+    }
+
+
+def versions(meta: dict[str, Any]) -> dict[str, Any]:
+    """What wrote the checkpoint, and a short name for its settings."""
+    packages = ("chinchilla_jax", "jax", "orbax-checkpoint", "flax")
+    settings = json.dumps(meta.get("config"), sort_keys=True).encode()
+    return {
+        "format": 1,
+        "versions": {name: _version(name) for name in packages},
+        "config_sha256": hashlib.sha256(settings).hexdigest(),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,180 @@
+"""Proof that a checkpoint is what was saved: a checksum per file, a fingerprint per leaf, one manifest over both."""
+
+import json
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xxhash
+from jax.sharding import NamedSharding, PartitionSpec
+
+MANIFEST = "manifest.json"
+MANIFEST_LIMIT = 64 << 20  # bytes; a stranger's file is bounded before it is read
+CHUNK = 1 << 20
+
+
+class Damaged(Exception):
+    """A checkpoint is not what was saved; the message names the file or the leaf."""
+
+
+def fingerprint(leaves: dict[str, jax.Array]) -> jax.Array:
+    """(leaves, 2) uint32, dispatched but not awaited: for each leaf with words w_0 .. w_(n-1), modulo 2^32,
+
+        plain = sum_i w_i        weighted = sum_i (i + 1) w_i
+
+    where the words are the bits of the elements in row-major order, 8 and 16 bits widened to 32, 64 bits as two
+    words, low first. Wrapping sums commute, so any sharding of the leaf gives the same figures.
+    """
+    meshes = [x.sharding.mesh for x in leaves.values() if isinstance(x.sharding, NamedSharding)]
+    replicated = NamedSharding(meshes[0], PartitionSpec()) if meshes else None
+    return _fingerprint_under(replicated)(list(leaves.values()))
+
+
+_programs: dict[Any, Any] = {}
+
+
+def _fingerprint_under(sharding: NamedSharding | None):
+    if sharding not in _programs:
+        _programs[sharding] = jax.jit(lambda xs: jnp.stack([_sums(x) for x in xs]), out_shardings=sharding)
+    return _programs[sharding]
+
+
+def _sums(x: jax.Array) -> jax.Array:
+    words = _words(x)
+    # The position comes from an iota per axis: a reshape to one axis would gather a sharded leaf.
+    position, stride = jnp.ones(words.shape, jnp.uint32), 1
+    for axis in reversed(range(words.ndim)):
+        iota = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+        position += iota * jnp.uint32(stride % 2**32)
+        stride *= words.shape[axis]
+    return jnp.stack([jnp.sum(words, dtype=jnp.uint32), jnp.sum(words * position, dtype=jnp.uint32)])
+
+
+def _words(x: jax.Array) -> jax.Array:
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        x = jax.random.key_data(x)
+    if x.dtype == jnp.bool_:
+        return x.astype(jnp.uint32)
+    width = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
+    return jax.lax.bitcast_convert_type(x, width).astype(jnp.uint32)
+
+
+def describe(leaves: dict[str, jax.Array], prints: np.ndarray) -> dict[str, dict]:
+    """The manifest's entry for each leaf."""
+    return {
+        name: {"shape": list(x.shape), "dtype": str(x.dtype), "fingerprint": [int(word) for word in words]}
+        for (name, x), words in zip(leaves.items(), prints)
+    }
+
+
+def hash_file(path: Path) -> str:
+    """xxh3_128 of a file, streamed."""
+    digest, buffer = xxhash.xxh3_128(), bytearray(CHUNK)
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:count])
+    return digest.hexdigest()
+
+
+def list_files(folder: Path) -> dict[str, int]:
+    """Relative path -> bytes of everything below `folder` but the manifest; only plain files are allowed."""
+    found = {}
+    for parent, folders, names in os.walk(folder):
+        for name in folders + names:
+            path = Path(parent, name)
+            info, relative = path.lstat(), path.relative_to(folder).as_posix()
+            if stat.S_ISREG(info.st_mode):
+                found[relative] = info.st_size
+            elif not stat.S_ISDIR(info.st_mode):
+                raise Damaged(f"{relative} is neither a file nor a folder")
+    found.pop(MANIFEST, None)
+    return found
+
+
+def hash_files(folder: Path, names: list[str]) -> list[str]:
+    """Checksums of files below `folder`, a few at a time (xxhash works outside the interpreter lock)."""
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(lambda name: hash_file(folder / name), names))
+
+
+def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
+    """Write the commit mark of a complete step folder: `facts`, every file, and a checksum of the manifest itself."""
+    sizes = list_files(folder)
+    hashes = hash_files(folder, list(sizes))
+    files = [{"path": p, "size": s, "xxh3_128": h} for (p, s), h in zip(sizes.items(), hashes)]
+    with open(folder / MANIFEST, "wb") as file:
+        file.write(_render({**facts, "files": files}))
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _render(body: dict) -> bytes:
+    """The one spelling of a manifest; its last field is the checksum of the rest."""
+    checksum = xxhash.xxh3_128(json.dumps(body).encode()).hexdigest()
+    return (json.dumps({**body, "checksum": checksum}, indent=1) + "\n").encode()
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a step folder, or `Damaged`. Any change of any byte of it is noticed."""
+    path = folder / MANIFEST
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise Damaged(f"{MANIFEST} is not a plain file")
+        with open(path, "rb") as file:
+            content = file.read(MANIFEST_LIMIT + 1)
+        body = json.loads(content)
+    except FileNotFoundError:
+        raise Damaged(f"{MANIFEST} is missing") from None
+    except (ValueError, RecursionError):
+        raise Damaged(f"{MANIFEST} is not valid JSON") from None
+    # Comparing the text, not only the values, also notices a changed space or a doubled key.
+    if not isinstance(body, dict) or not body.pop("checksum", None) or _render(body) != content:
+        raise Damaged(f"{MANIFEST} does not match its own checksum")
+    if not _well_formed(body):
+        raise Damaged(f"{MANIFEST} lacks fields that this version needs")
+    return body
+
+
+def _well_formed(body: dict) -> bool:
+    """Whether a manifest has the fields that a restore reads, of the right types."""
+    try:
+        files = all(type(f["path"]) is type(f["xxh3_128"]) is str and type(f["size"]) is int for f in body["files"])
+        leaves = all(
+            type(leaf["dtype"]) is str and all(type(number) is int for number in [*leaf["shape"], *leaf["fingerprint"]])
+            for leaf in body["leaves"].values()
+        )
+        return files and leaves and type(body["step"]) is int and type(body["meta"]) is dict
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def check_files(folder: Path, manifest: dict, level: str) -> None:
+    """Raise `Damaged` unless the files are exactly those of the manifest, in size and (beyond `size`) content."""
+    want, have = {f["path"]: f for f in manifest["files"]}, list_files(folder)
+    for name in sorted(want.keys() | have.keys()):
+        if name not in have:
+            raise Damaged(f"{name} is missing")
+        if name not in want:
+            raise Damaged(f"{name} does not belong to it")
+        if have[name] != want[name]["size"]:
+            raise Damaged(f"{name} has {have[name]} bytes instead of {want[name]['size']}")
+    if level == "size":
+        return
+    for name, found in zip(want, hash_files(folder, list(want))):
+        if found != want[name]["xxh3_128"]:
+            raise Damaged(f"{name} does not match its checksum")
