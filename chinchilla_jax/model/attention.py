@@ -1,0 +1,141 @@
+"""Causal attention inside documents: one function, a readable reference and one fast path a platform.
+
+Letters: B batch, L queries, T keys, H query heads, G key/value heads, K head width. A query sees the keys at or before
+it that carry its own segment number. `relative` adds Transformer-XL's position term (Dai et al. 2019): a second query
+qr_BLHK and a table r_THK indexed by the distance i - j.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from chinchilla_jax.parallel.sharding import RULES
+
+MASKED = -1e30  # finite, so that a fully masked (padding) row stays free of NaN
+
+
+class Relative(NamedTuple):
+    """The position term: score += qr[i] . r[i - j]."""
+
+    qr_BLHK: jax.Array
+    r_THK: jax.Array
+
+
+def attention(q_BLHK, k_BLGK, v_BLGK, segments_BL, *, kernels: str, relative: Relative | None = None):
+    """Attend causally inside segments; scores are scaled by K**-0.5. Returns (B, L, H, K)."""
+    path = PATHS[kernels] if relative is None else RELATIVE_PATHS[kernels]
+    return path(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative)
+
+
+def skew(scores):
+    """[..., i, d], the score at distance d, becomes [..., i, j], the score at key j, for the last n of T queries.
+
+    Row i stands at position T - n + i. Keys in a row's future hold rubbish, which the causal mask covers. Only pads,
+    reshapes and slices: rows are laid end to end and cut again one step shorter, so each starts one step later.
+    """
+    *lead, n, width = scores.shape
+    padded = jnp.pad(jnp.flip(scores, -1), [(0, 0)] * (len(lead) + 1) + [(0, n)])
+    start, stride = n - 1, width + n - 1
+    flat = padded.reshape(*lead, n * (width + n))
+    return flat[..., start : start + n * stride].reshape(*lead, n, stride)[..., :width]
+
+
+def scores_to_output(s_BGMLT, v_BTGK, mask_BLT):
+    """Masked softmax in float32, then the mix of values: (B, G, M, L, T), (B, T, G, K) -> (B, L, G, M, K)."""
+    s_BGMLT = jnp.where(mask_BLT[:, None, None], s_BGMLT.astype(jnp.float32), MASKED)
+    p_BGMLT = jax.nn.softmax(s_BGMLT, axis=-1).astype(v_BTGK.dtype)
+    return jnp.einsum("bgmlt,btgk->blgmk", p_BGMLT, v_BTGK)
+
+
+def _block(q_BLHK, k_BTGK, v_BTGK, q_segments_BL, k_segments_BT, relative):
+    """Attention of the last L of T positions."""
+    B, L, H, K = q_BLHK.shape
+    T, G = k_BTGK.shape[1:3]
+    q_BLGMK = (q_BLHK * K**-0.5).reshape(B, L, G, H // G, K)
+    s_BGMLT = jnp.einsum("blgmk,btgk->bgmlt", q_BLGMK, k_BTGK)
+    if relative is not None:
+        qr_BLGMK = (relative.qr_BLHK * K**-0.5).reshape(B, L, G, H // G, K)
+        r_TGMK = relative.r_THK[:T].reshape(T, G, H // G, K)
+        s_BGMLT += skew(jnp.einsum("blgmk,tgmk->bgmlt", qr_BLGMK, r_TGMK))
+    at_L = jnp.arange(T - L, T)
+    mask_BLT = (at_L[:, None] >= jnp.arange(T)) & (q_segments_BL[:, :, None] == k_segments_BT[:, None, :])
+    return scores_to_output(s_BGMLT, v_BTGK, mask_BLT).reshape(B, L, H, K)
+
+
+def reference(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
+    """All scores at once, in a few readable lines; every other path is held to it."""
+    return _block(q_BLHK, k_BLGK, v_BLGK, segments_BL, segments_BL, relative)
+
+
+def blocked(block: int):
+    """Blocks of queries against the keys before their end: skips the masked half, and bounds the scores in memory."""
+
+    def path(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
+        L, outputs = q_BLHK.shape[1], []
+        for start in range(0, L, block):
+            rows, seen = slice(start, min(start + block, L)), slice(0, min(start + block, L))
+            term = relative and Relative(relative.qr_BLHK[:, rows], relative.r_THK)
+            outputs.append(
+                _block(
+                    q_BLHK[:, rows],
+                    k_BLGK[:, seen],
+                    v_BLGK[:, seen],
+                    segments_BL[:, rows],
+                    segments_BL[:, seen],
+                    term,
+                )
+            )
+        return jnp.concatenate(outputs, axis=1)
+
+    return path
+
+
+def cudnn(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
+    """cuDNN's fused kernel; document walls go in as a mask, which its public interface turns into a bias."""
+    del relative
+    mask_B1LL = (segments_BL[:, :, None] == segments_BL[:, None, :])[:, None]
+    return jax.nn.dot_product_attention(
+        q_BLHK, k_BLGK, v_BLGK, mask=mask_B1LL, is_causal=True, implementation="cudnn"
+    )
+
+
+def splash(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
+    """The Pallas splash kernel of a TPU, a shard at a time; its saved log-sums carry a name for the remat policy."""
+    del relative
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+    L, H, K = q_BLHK.shape[1:]
+    mesh = jax.sharding.get_abstract_mesh()
+    tensor = 1 if mesh.empty else mesh.shape["tensor"]
+    size = min(512, L)
+    sizes = kernel.BlockSizes(
+        block_q=size, block_kv=size, block_kv_compute=size,
+        block_q_dkv=size, block_kv_dkv=size, block_kv_dkv_compute=size,
+        block_q_dq=size, block_kv_dq=size,
+    )  # fmt: skip
+
+    def local(q_BLHK, k_BLGK, v_BLGK, segments_BL):
+        attend = kernel.make_splash_mha(
+            mask=masks.MultiHeadMask([masks.CausalMask((L, L))] * (H // tensor)),
+            head_shards=1,
+            q_seq_shards=1,
+            block_sizes=sizes,
+            residual_checkpoint_name="attention_sums",
+        )
+        heads_first = [x.swapaxes(1, 2) for x in (q_BLHK * K**-0.5, k_BLGK, v_BLGK)]
+        out_BHLK = jax.vmap(attend)(*heads_first, kernel.SegmentIds(segments_BL, segments_BL))
+        return out_BHLK.swapaxes(1, 2)
+
+    if mesh.empty:
+        return local(q_BLHK, k_BLGK, v_BLGK, segments_BL)
+    heads, rows = PartitionSpec(RULES["batch"], None, "tensor"), PartitionSpec(RULES["batch"])
+    return jax.shard_map(local, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False)(
+        q_BLHK, k_BLGK, v_BLGK, segments_BL
+    )
+
+
+PATHS = {"reference": reference, "cpu": blocked(128), "cuda": cudnn, "tpu": splash}
+RELATIVE_PATHS = {"reference": reference, "cpu": blocked(128), "cuda": blocked(512), "tpu": blocked(512)}

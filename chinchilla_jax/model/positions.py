@@ -1,0 +1,64 @@
+"""Where a token stands: rotary embedding (Su et al. 2021) and Transformer-XL relative positions (Dai et al. 2019)."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from chinchilla_jax.config import ModelConfig
+from chinchilla_jax.model.attention import Relative
+from chinchilla_jax.model.linear import dense
+
+
+def rotary_tables(cfg: ModelConfig, positions_BL: jax.Array, length: int):
+    """cos and sin of position * theta**(-2i/K), both (B, L, 1, K/2) in float32."""
+    del length
+    frequency_k = cfg.rope_theta ** (-jnp.arange(0, cfg.head_dim, 2, dtype=jnp.float32) / cfg.head_dim)
+    angle_BL1k = positions_BL[:, :, None, None].astype(jnp.float32) * frequency_k
+    return jnp.cos(angle_BL1k), jnp.sin(angle_BL1k)
+
+
+def rotate(x_BLHK: jax.Array, cos_BL1k: jax.Array, sin_BL1k: jax.Array) -> jax.Array:
+    """Rotate the pairs (x[i], x[i + K/2]), the halves' order of Llama checkpoints; computed in float32."""
+    a, b = jnp.split(x_BLHK.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([a * cos_BL1k - b * sin_BL1k, b * cos_BL1k + a * sin_BL1k], axis=-1)
+    return turned.astype(x_BLHK.dtype)
+
+
+def sinusoid_tables(cfg: ModelConfig, positions_BL: jax.Array, length: int):
+    """sin and cos of distance / 10000**(2i/D) for the distances 0..length-1: (length, D) in float32."""
+    del positions_BL
+    frequency_d = 10000.0 ** (-jnp.arange(0, cfg.d_model, 2, dtype=jnp.float32) / cfg.d_model)
+    angle_Td = jnp.arange(length, dtype=jnp.float32)[:, None] * frequency_d
+    return jnp.concatenate([jnp.sin(angle_Td), jnp.cos(angle_Td)], axis=-1)
+
+
+class Rotary(nn.Module):
+    """Turns queries and keys; has no parameters."""
+
+    cfg: ModelConfig
+
+    @nn.compact
+    def __call__(self, q_BLHK, k_BLGK, tables):
+        return rotate(q_BLHK, *tables), rotate(k_BLGK, *tables), None
+
+
+class RelativePositions(nn.Module):
+    """score = (q + u) . k + (q + v) . W_r R[i - j]: Dai et al. 2019, equation in section 3.3."""
+
+    cfg: ModelConfig
+
+    @nn.compact
+    def __call__(self, q_BLHK, k_BLGK, table_TD):
+        cfg = self.cfg
+        normal = nn.initializers.normal(cfg.init_std)
+        kernel = nn.with_logical_partitioning(normal, ("embed", "heads", "head_dim"))
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("heads", "head_dim"))
+        w_DHK = self.param("kernel", kernel, (cfg.d_model, cfg.heads, cfg.head_dim))
+        u_HK = self.param("content_bias", zeros, (cfg.heads, cfg.head_dim)).astype(q_BLHK.dtype)
+        v_HK = self.param("position_bias", zeros, (cfg.heads, cfg.head_dim)).astype(q_BLHK.dtype)
+        r_THK = dense(table_TD.astype(q_BLHK.dtype), w_DHK.astype(q_BLHK.dtype), cfg.kernels)
+        return q_BLHK + u_HK, k_BLGK, Relative(q_BLHK + v_HK, r_THK)
+
+
+TABLES = {"rope": rotary_tables, "relative": sinusoid_tables}
+ENCODERS = {"rope": Rotary, "relative": RelativePositions}

@@ -1,0 +1,261 @@
+"""The transformer: thin Linen inside, plain functions of a plain parameter tree outside.
+
+Letters: B batch, L length, D model, H query heads, G key/value heads, K head width, F hidden, V vocabulary, N layers.
+Pre-norm blocks, stacked over N and scanned; the rest of the house addresses parameters by path and never by module.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
+
+from chinchilla_jax.config import ModelConfig
+from chinchilla_jax.model.attention import attention
+from chinchilla_jax.model.linear import dense
+from chinchilla_jax.model.positions import ENCODERS, TABLES
+from chinchilla_jax.parallel.sharding import constrain
+from chinchilla_jax.types import Batch
+
+Params = dict[str, Any]
+
+# (q_BLHK, k_BLGK, v_BLGK, relative) -> mixed values (B, L, H, K), and whatever the caller wants kept (a cache).
+Attend = Callable[..., tuple[jax.Array, Any]]
+
+
+class Norm(nn.Module):
+    """RMSNorm (Zhang & Sennrich 2019) in float32: x / sqrt(mean(x^2) + eps) * scale."""
+
+    cfg: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BLD):
+        scale = nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",))
+        scale_D = self.param("scale", scale, (x_BLD.shape[-1],))
+        x32_BLD = x_BLD.astype(jnp.float32)
+        rms_BL1 = jax.lax.rsqrt(jnp.mean(jnp.square(x32_BLD), axis=-1, keepdims=True) + self.cfg.norm_eps)
+        return (x32_BLD * rms_BL1 * scale_D).astype(x_BLD.dtype)
+
+
+class Projection(nn.Module):
+    """A weight named by its logical axes; contracts its first `contract` dimensions."""
+
+    cfg: ModelConfig
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+    contract: int = 1
+    bias: bool = False
+    std: float = 0.0
+
+    @nn.compact
+    def __call__(self, x):
+        normal = nn.initializers.normal(self.std or self.cfg.init_std)
+        w = self.param("kernel", nn.with_logical_partitioning(normal, self.axes), self.shape)
+        y = dense(x, w.astype(x.dtype), self.cfg.kernels, self.contract)
+        if not self.bias:
+            return y
+        zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[self.contract :])
+        return y + self.param("bias", zeros, self.shape[self.contract :]).astype(x.dtype)
+
+
+def residual_std(cfg: ModelConfig) -> float:
+    """Initial deviation of what adds to the residual stream: init_std / sqrt(2 N), GPT-2's rule."""
+    return cfg.init_std * (2 * cfg.layers) ** -0.5
+
+
+class Attention(nn.Module):
+    """Projections round the one attention function; `attend` decides which keys there are (the batch's, or a cache's)."""
+
+    cfg: ModelConfig
+    attend: Attend
+
+    @nn.compact
+    def __call__(self, x_BLD, tables):
+        cfg = self.cfg
+        D, H, G, K = cfg.d_model, cfg.heads, cfg.kv_heads or cfg.heads, cfg.head_dim
+        project = partial(Projection, cfg, bias=cfg.biases)
+        q_BLHK = project((D, H, K), ("embed", "heads", "head_dim"), name="query")(x_BLD)
+        k_BLGK = project((D, G, K), ("embed", "kv_heads", "head_dim"), name="key")(x_BLD)
+        v_BLGK = project((D, G, K), ("embed", "kv_heads", "head_dim"), name="value")(x_BLD)
+        q_BLHK, k_BLGK, relative = ENCODERS[cfg.positions](cfg, name="positions")(q_BLHK, k_BLGK, tables)
+        q_BLHK, k_BLGK, v_BLGK = (checkpoint_name(a, "qkv") for a in (q_BLHK, k_BLGK, v_BLGK))
+        mixed_BLHK, kept = self.attend(q_BLHK, k_BLGK, v_BLGK, relative)
+        out = Projection(cfg, (H, K, D), ("heads", "head_dim", "embed"), 2, std=residual_std(cfg), name="out")
+        return out(checkpoint_name(mixed_BLHK, "attention")), kept
+
+
+class Mlp(nn.Module):
+    """Feed-forward layer: `gate` multiplies where the activation has one (Shazeer 2020)."""
+
+    cfg: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BLD):
+        cfg = self.cfg
+        activation, gated = ACTIVATIONS[cfg.mlp]
+        inward = partial(Projection, cfg, (cfg.d_model, cfg.d_ff), ("embed", "mlp"), bias=cfg.biases)
+        names = ("gate", "up") if gated else ("up",)
+        hidden = [checkpoint_name(inward(name=name)(x_BLD), "hidden") for name in names]
+        h_BLF = activation(*hidden)
+        out = Projection(cfg, (cfg.d_ff, cfg.d_model), ("mlp", "embed"), std=residual_std(cfg), name="down")
+        return out(h_BLF)
+
+
+# The function of the hidden activations, and whether there are two of them.
+ACTIVATIONS = {
+    "swiglu": (lambda gate, up: jax.nn.silu(gate) * up, True),
+    "gelu": (jax.nn.gelu, False),
+    "relu2": (lambda up: jnp.square(jax.nn.relu(up)), False),
+}
+
+
+def drop(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Inverted dropout; without a key (evaluation, or a rate of 0) the identity."""
+    if key is None:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0).astype(x.dtype)
+
+
+class Block(nn.Module):
+    """Norm, attention, norm, feed-forward, each added to the residual stream."""
+
+    cfg: ModelConfig
+    attend: Attend
+
+    @nn.compact
+    def __call__(self, x_BLD, tables, key):
+        cfg = self.cfg
+        keys = (None, None) if key is None else jax.random.split(key)
+        normed_BLD = Norm(cfg, name="norm_attention")(x_BLD)
+        mixed_BLD, kept = Attention(cfg, self.attend, name="attention")(normed_BLD, tables)
+        x_BLD = constrain(x_BLD + drop(mixed_BLD, cfg.dropout, keys[0]), "batch", None, None)
+        fed_BLD = Mlp(cfg, name="mlp")(Norm(cfg, name="norm_mlp")(x_BLD))
+        return constrain(x_BLD + drop(fed_BLD, cfg.dropout, keys[1]), "batch", None, None), kept
+
+
+SAVED_NAMES = jax.checkpoint_policies.save_only_these_names("qkv", "attention", "attention_sums", "hidden")
+
+
+def save_projections(primitive, *args, **params) -> bool:
+    """Keep what projections give, and fused attention's own output and log-sums, which carry no name.
+
+    Without the second half the backward pass would run the fused forward kernel again.
+    """
+    return "dot_product_attention_fwd" in primitive.name or SAVED_NAMES(primitive, *args, **params)
+
+
+REMAT = {
+    "none": lambda block: block,
+    "projections": partial(nn.remat, policy=save_projections, prevent_cse=False),
+    "full": partial(nn.remat, prevent_cse=False),
+}
+
+
+class Trunk(nn.Module):
+    """N blocks, stacked and scanned, and the last norm."""
+
+    cfg: ModelConfig
+    attend: Attend
+
+    @nn.compact
+    def __call__(self, x_BLD, tables, keys_N):
+        cfg = self.cfg
+        blocks = nn.scan(
+            REMAT[cfg.remat](Block),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, 0),
+            length=cfg.layers,
+            unroll=cfg.scan_unroll,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
+        x_BLD, _ = blocks(cfg, self.attend, name="blocks")(x_BLD, tables, keys_N)
+        return Norm(cfg, name="norm")(x_BLD)
+
+
+class Table(nn.Module):
+    """A row a piece of the vocabulary: (V, D)."""
+
+    cfg: ModelConfig
+
+    @nn.compact
+    def __call__(self):
+        normal = nn.with_logical_partitioning(nn.initializers.normal(self.cfg.init_std), ("vocab", "embed"))
+        return self.param("table", normal, (self.cfg.vocab_size, self.cfg.d_model))
+
+
+def _boxed(key: jax.Array, cfg: ModelConfig) -> Params:
+    """Parameters that still carry their logical axes; the same ones for every way to compute with them."""
+    cfg = dataclasses.replace(cfg, kernels="reference", remat="none", scan_unroll=1)
+
+    def untouched(q_BLHK, k_BLGK, v_BLGK, relative):
+        return q_BLHK, None
+
+    embed_key, trunk_key, unembed_key = jax.random.split(key, 3)
+    x_BLD = jnp.zeros((1, 2, cfg.d_model))
+    tables = TABLES[cfg.positions](cfg, jnp.zeros((1, 2), jnp.int32), 2)
+    params = {"embed": Table(cfg).init(embed_key)["params"]}
+    params |= Trunk(cfg, untouched).init(trunk_key, x_BLD, tables, None)["params"]
+    return params if cfg.tied else {**params, "unembed": Table(cfg).init(unembed_key)["params"]}
+
+
+def init(key: jax.Array, cfg: ModelConfig) -> Params:
+    """Fresh float32 parameters as a plain nested dict; run under `jit` with out_shardings they are born sharded."""
+    return nn.unbox(_boxed(key, cfg))
+
+
+def abstract(cfg: ModelConfig) -> Params:
+    """Shapes and types of the parameters."""
+    return jax.eval_shape(partial(init, cfg=cfg), jax.random.key(0))
+
+
+def logical_axes(cfg: ModelConfig) -> Params:
+    """A tuple of logical axis names for every parameter."""
+    specs = nn.get_partition_spec(jax.eval_shape(partial(_boxed, cfg=cfg), jax.random.key(0)))
+    return jax.tree.map(tuple, specs, is_leaf=lambda leaf: isinstance(leaf, jax.sharding.PartitionSpec))
+
+
+def compute_copy(params: Params, cfg: ModelConfig) -> Params:
+    """Weights in the compute type, norms left in float32; made once a step, outside the scan over layers."""
+
+    def one(path, w):
+        return w if path[-1].key == "scale" else w.astype(cfg.dtype)
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+def embed(params: Params, tokens_BL: jax.Array, cfg: ModelConfig) -> jax.Array:
+    """Look tokens up: (B, L, D). Looked up before the cast, so that the table's gradient is summed in float32."""
+    return params["embed"]["table"][tokens_BL].astype(cfg.dtype)
+
+
+def apply(
+    params: Params,
+    batch: Batch,
+    cfg: ModelConfig,
+    *,
+    delta_BLD: jax.Array | None = None,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """Hidden states (B, L, D) after the last norm; `delta_BLD` is added to the embeddings, `key` turns dropout on."""
+    x_BLD = embed(params, batch.tokens, cfg)
+    if delta_BLD is not None:
+        x_BLD += delta_BLD.astype(x_BLD.dtype)
+
+    def attend(q_BLHK, k_BLGK, v_BLGK, relative):
+        return attention(q_BLHK, k_BLGK, v_BLGK, batch.segments, kernels=cfg.kernels, relative=relative), None
+
+    tables = TABLES[cfg.positions](cfg, batch.positions, batch.tokens.shape[1])
+    keys_N = jax.random.split(key, cfg.layers) if key is not None and cfg.dropout else None
+    trunk = compute_copy({name: params[name] for name in ("blocks", "norm")}, cfg)
+    x_BLD = constrain(x_BLD, "batch", None, None)
+    return Trunk(cfg, attend).apply({"params": trunk}, x_BLD, tables, keys_N)
+
+
+def unembedding(params: Params) -> jax.Array:
+    """The output matrix (V, D): the embedding table itself where the two are tied."""
+    return params.get("unembed", params["embed"])["table"]

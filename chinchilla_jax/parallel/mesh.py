@@ -1,0 +1,61 @@
+"""The mesh (data, fsdp, tensor) and the platform that it stands on."""
+
+import dataclasses
+import math
+
+import jax
+from jax.sharding import AxisType, Mesh
+
+from chinchilla_jax.config import Config, MeshConfig, require
+
+AXES = ("data", "fsdp", "tensor")
+
+
+def sizes(config: MeshConfig, devices: int) -> tuple[int, int, int]:
+    """Axis sizes for a number of devices, the -1 filled in; a `UserError` where they do not fit."""
+    wanted = [config.data, config.fsdp, config.tensor]
+    if -1 in wanted:
+        rest = math.prod(s for s in wanted if s != -1)
+        require(
+            devices % rest == 0,
+            f"--mesh axes {dict(zip(AXES, wanted))} need a multiple of {rest} devices, and there are {devices}",
+        )
+        wanted[wanted.index(-1)] = devices // rest
+    require(
+        math.prod(wanted) == devices,
+        f"--mesh axes {dict(zip(AXES, wanted))} make {math.prod(wanted)} devices, and there are {devices}; "
+        "set one axis to -1 to use them all",
+    )
+    return tuple(wanted)
+
+
+def build(config: MeshConfig, devices: list | None = None) -> Mesh:
+    """The mesh over all devices (of every process), neighbours along `tensor`."""
+    devices = jax.devices() if devices is None else devices
+    shape = sizes(config, len(devices))
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def platform(mesh: Mesh) -> str:
+    """`cpu`, `cuda` or `tpu`."""
+    name = mesh.devices.flat[0].platform
+    return {"gpu": "cuda"}.get(name, name)
+
+
+def resolve(config: Config, mesh: Mesh) -> Config:
+    """`config` with every `auto` of the model settled for the mesh's platform, and the mesh's own sizes."""
+    here, model = platform(mesh), config.model
+    on_cpu = here == "cpu"
+    auto = {
+        "kernels": here if here in ("cpu", "cuda", "tpu") else "reference",
+        "dtype": "float32" if on_cpu else "bfloat16",
+        "remat": "none" if on_cpu else "projections",
+    }
+    settled = {name: value for name, value in auto.items() if getattr(model, name) == "auto"}
+    unroll = model.scan_unroll or (model.layers if on_cpu else 1)
+    require(model.layers % unroll == 0, f"--model.scan-unroll {unroll} does not divide --model.layers {model.layers}")
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(model, scan_unroll=unroll, **settled),
+        mesh=MeshConfig(**dict(mesh.shape)),
+    )

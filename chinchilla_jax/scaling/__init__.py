@@ -1,0 +1,1 @@
+"""From a budget to a run: counts, laws, plans."""
