@@ -24,9 +24,8 @@ from chinchilla_jax.config import CheckpointConfig
 from chinchilla_jax.errors import StorageError
 from chinchilla_jax.training import integrity, restore
 from chinchilla_jax.training.agreement import from_first, largest
-from chinchilla_jax.training.restore import ITEM, Restored
+from chinchilla_jax.training.restore import ITEM, PARTIAL, Restored
 
-PARTIAL = ".partial"  # suffix of a folder that is being written or deleted; whatever is in it was never promised
 HEADROOM = 1.2  # free space asked for, over the size of the last checkpoint
 
 
@@ -76,7 +75,10 @@ class Checkpoints:
         """
         self.wait()
         leaves = restore.named_leaves(state)
-        need = sum(x.nbytes for x in leaves.values() if hasattr(x, "nbytes"))
+        for name, x in leaves.items():
+            if not isinstance(x, jax.Array):
+                raise TypeError(f"{name} is a {type(x).__name__}; the state must be made of jax.Arrays")
+        need = sum(x.nbytes for x in leaves.values())
         self._make_room(step, need)
         prints = integrity.fingerprint(leaves)
         try:
@@ -84,7 +86,6 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             self._give_up(step, need, error)
         self._pending = step, need, self._thread.submit(self._commit, step, leaves_facts(leaves), prints)
-        del leaves
         if wait or not self.config.asynchronous:
             self.wait()
 
@@ -112,25 +113,32 @@ class Checkpoints:
 
     def _make_room(self, step: int, need: int) -> None:
         """Refuse to start a save for which there is no space, and clear its folder."""
-        need = int(HEADROOM * (self._last_bytes or need))
-        free = from_first(shutil.disk_usage(self.folder).free if self.first else 0)
-        if free < need:
-            raise StorageError(
-                f"no checkpoint of step {step}: it needs {need} bytes and {free} are free in {self.folder}; "
-                "free some space or lower --checkpoint.keep"
-            )
+        problem = None
         if self.first:
-            shutil.rmtree(self._partial(step), ignore_errors=True)
-            self._partial(step).mkdir()
-        from_first(None)
+            need = int(HEADROOM * (self._last_bytes or need))
+            try:
+                free = shutil.disk_usage(self.folder).free
+                if free < need:
+                    problem = f"it needs {need} bytes and {free} are free in {self.folder}"
+                else:
+                    shutil.rmtree(self._partial(step), ignore_errors=True)
+                    self._partial(step).mkdir()
+            except OSError as error:
+                problem = f"cannot write in {self.folder}: {error.strerror}"
+        if problem := from_first(problem):
+            raise StorageError(
+                f"checkpoint {step} was not written: {problem}; free some space or lower --checkpoint.keep"
+            )
 
     def _give_up(self, step: int, need: int, error: BaseException | None) -> None:
         """Remove what a failed save left and say what it would have needed."""
         if self.first:
             shutil.rmtree(self._partial(step), ignore_errors=True)
-        reason = (str(error).strip().splitlines() or [""])[0][:200] if error else "another process failed"
+        reason = (
+            (str(error).strip().splitlines() or [type(error).__name__])[0][:200] if error else "another process failed"
+        )
         raise StorageError(
-            f"checkpoint {step} was not written, it needs {need} bytes in {self.folder} ({reason})"
+            f"checkpoint {step} was not written: it needs {need} bytes in {self.folder} ({reason})"
         ) from error
 
     def _commit(self, step: int, facts: dict[str, Any], prints: jax.Array) -> None:

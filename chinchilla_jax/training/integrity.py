@@ -1,5 +1,6 @@
 """Proof that a checkpoint is what was saved: a checksum per file, a fingerprint per leaf, one manifest over both."""
 
+import functools
 import json
 import os
 import stat
@@ -9,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import xxhash
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -31,17 +31,13 @@ def fingerprint(leaves: dict[str, jax.Array]) -> jax.Array:
     words, low first. Wrapping sums commute, so any sharding of the leaf gives the same figures.
     """
     meshes = [x.sharding.mesh for x in leaves.values() if isinstance(x.sharding, NamedSharding)]
-    replicated = NamedSharding(meshes[0], PartitionSpec()) if meshes else None
-    return _fingerprint_under(replicated)(list(leaves.values()))
+    everywhere = NamedSharding(meshes[0], PartitionSpec()) if meshes else None
+    return _program(everywhere)(list(leaves.values()))
 
 
-_programs: dict[Any, Any] = {}
-
-
-def _fingerprint_under(sharding: NamedSharding | None):
-    if sharding not in _programs:
-        _programs[sharding] = jax.jit(lambda xs: jnp.stack([_sums(x) for x in xs]), out_shardings=sharding)
-    return _programs[sharding]
+@functools.cache
+def _program(sharding: NamedSharding | None):
+    return jax.jit(lambda leaves: jnp.stack([_sums(x) for x in leaves]), out_shardings=sharding)
 
 
 def _sums(x: jax.Array) -> jax.Array:
@@ -62,14 +58,6 @@ def _words(x: jax.Array) -> jax.Array:
         return x.astype(jnp.uint32)
     width = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
     return jax.lax.bitcast_convert_type(x, width).astype(jnp.uint32)
-
-
-def describe(leaves: dict[str, jax.Array], prints: np.ndarray) -> dict[str, dict]:
-    """The manifest's entry for each leaf."""
-    return {
-        name: {"shape": list(x.shape), "dtype": str(x.dtype), "fingerprint": [int(word) for word in words]}
-        for (name, x), words in zip(leaves.items(), prints)
-    }
 
 
 def hash_file(path: Path) -> str:

@@ -1,5 +1,7 @@
 """Finding the newest checkpoint that verifies, and bringing it onto today's mesh."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,11 @@ import orbax.checkpoint as ocp
 
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.training import integrity
-from chinchilla_jax.training.agreement import from_first
+from chinchilla_jax.training.agreement import from_first, largest
 from chinchilla_jax.training.integrity import Damaged
 
 ITEM = "default"  # the name that Orbax's own CheckpointManager gives to a single tree
+PARTIAL = ".partial"  # suffix of a folder that is being written or deleted; whatever is in it was never promised
 
 
 @dataclass
@@ -29,9 +32,11 @@ class Restored:
 
 def named_leaves(tree: Any) -> dict[str, Any]:
     """Path such as `params/blocks/qkv` -> leaf."""
-    return {
-        jax.tree_util.keystr(p, simple=True, separator="/"): x for p, x in jax.tree_util.tree_leaves_with_path(tree)
-    }
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    named = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
+    if len(named) < len(leaves):
+        raise ValueError("two leaves of the state have the same path")
+    return named
 
 
 def step_folders(folder: Path) -> list[int]:
@@ -41,27 +46,64 @@ def step_folders(folder: Path) -> list[int]:
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal() and str(int(p.name)) == p.name)
 
 
-def newest(folder: Path, abstract: Any, *, level: str, step: int | None = None) -> Restored | None:
-    """The newest step (or `step`) that verifies at `level`, on the shardings of `abstract`; None if there is no step."""
+def newest(folder: Path, abstract: Any, *, level: str, step: int | None = None, part: str = "") -> Restored | None:
+    """The newest step (or `step`) that verifies, on the shardings of `abstract`; None if there is no step folder.
+
+    `level` is that of `CheckpointConfig.verify`. With `part`, `abstract` is only the subtree of that name.
+    """
     found = from_first(step_folders(folder))
     if not found and step is None:
         return None
     if step is not None and step not in found:
-        raise UserError(f"{folder} has no step {step}; it has {', '.join(map(str, found)) or 'none'}")
+        raise UserError(f"{folder} has no checkpoint {step}; it has {', '.join(map(str, found)) or 'none'}")
     notes: list[str] = []
     for n in [step] if step is not None else reversed(found):
-        report = from_first(examine(folder / str(n), level))
-        if "problem" not in report:
+        report = from_first(examine(folder / str(n), level) if jax.process_index() == 0 else None)
+        state, problem = None, report.get("problem")
+        if problem is None:
             try:
-                state = read(folder / str(n), report["manifest"], abstract, level)
-                return Restored(n, state, report["manifest"]["meta"], notes)
-            except Damaged as problem:
-                report = {"problem": str(problem)}
-        notes.append(f"checkpoint {n} is damaged: {report['problem']}")
-    raise UserError(
-        f"no checkpoint in {folder} can be used ({'; '.join(notes)}); "
-        "move that folder away or choose another --run-dir to start over"
+                state = read(folder / str(n), report["manifest"], abstract, level, part)
+            except Damaged as error:
+                problem = str(error)
+        if not largest(problem is not None):
+            notes += [f"fell back to checkpoint {n}"] if notes else []
+            return Restored(n, state, report["manifest"]["meta"], notes)
+        notes.append(f"checkpoint {n} is damaged: {problem or 'another process could not read it'}")
+    mend = (
+        "name another step" if step is not None else "move that folder away or choose another --run-dir to start over"
     )
+    raise UserError(f"no usable checkpoint in {folder} ({'; '.join(notes)}); {mend}")
+
+
+def load_params(
+    folder: Path, abstract_params: Any, *, average: bool = False, level: str = "hash", step: int | None = None
+) -> Restored:
+    """Only the parameters of the newest step that verifies, or their moving average; the rest is not read.
+
+    The average is the subtree of the optimizer's state whose field is called `ema`.
+    """
+    found = newest(
+        Path(folder).absolute(), abstract_params, level=level, step=step, part="ema" if average else "params"
+    )
+    if found is None:
+        raise UserError(f"there is no checkpoint in {folder}; run pretrain first")
+    return found
+
+
+def inspect(folder: Path, level: str = "hash") -> dict[str, Any]:
+    """What is in a checkpoints folder, from manifests and checksums alone; nothing is loaded or changed."""
+    folder = Path(folder).absolute()
+    steps = []
+    for n in step_folders(folder):
+        report = examine(folder / str(n), level)
+        entry = {"step": n, "ok": "manifest" in report, "problem": report.get("problem")}
+        if manifest := report.get("manifest"):
+            entry |= {key: manifest.get(key) for key in ("versions", "mesh", "devices", "processes", "config_sha256")}
+            entry |= {"bytes": sum(f["size"] for f in manifest["files"]), "leaves": len(manifest["leaves"])}
+        steps.append(entry)
+    usable = [entry["step"] for entry in steps if entry["ok"]]
+    leftovers = sorted(p.name for p in folder.glob("*" + PARTIAL))
+    return {"folder": str(folder), "newest": max(usable, default=None), "steps": steps, "leftovers": leftovers}
 
 
 def examine(folder: Path, level: str) -> dict[str, Any]:
@@ -76,28 +118,49 @@ def examine(folder: Path, level: str) -> dict[str, Any]:
         return {"problem": str(problem)}
 
 
-def read(folder: Path, manifest: dict, abstract: Any, level: str, prefix: str = "") -> Any:
-    """The leaves of `abstract`, called `prefix` + their path in the checkpoint, as donatable arrays."""
-    want = {prefix + name: x for name, x in named_leaves(abstract).items()}
-    check_leaves(manifest["leaves"], want, partial=bool(prefix))
-    shardings = {name: _sharding(x) for name, x in want.items()}
-    how = {
-        name: ocp.ArrayRestoreArgs(sharding=shardings[name], global_shape=x.shape, dtype=x.dtype)
-        for name, x in want.items()
-    }
-    targets = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=shardings[name]) for name, x in want.items()}
+def read(folder: Path, manifest: dict, abstract: Any, level: str, part: str = "") -> Any:
+    """The tree `abstract`, or that part of the state, from a verified step folder, as donatable arrays."""
+    leaves = named_leaves(abstract)
+    prefix = locate(manifest["leaves"], leaves, part) if part else ""
+    want = {prefix + name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_sharding(x)) for name, x in leaves.items()}
+    check_leaves(manifest["leaves"], want, partial=bool(part))
+    how = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, global_shape=x.shape, dtype=x.dtype), want)
+    args = ocp.args.PyTreeRestore(item=want, restore_args=how, partial_restore=bool(part))
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        args = ocp.args.PyTreeRestore(item=targets, restore_args=how, partial_restore=bool(prefix))
         try:
-            leaves = reader.restore(folder / ITEM, args=args)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            check_storage(reader.metadata(folder / ITEM).item_metadata.tree, want)
+            state = reader.restore(folder / ITEM, args=args)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise Damaged(f"Orbax cannot read it: {(str(error).splitlines() or ['?'])[0][:200]}") from error
-    for name in leaves:
-        # A restored buffer may belong to the reader, and donating it fails; a copy made by XLA is XLA's own.
-        leaves[name] = jax.jit(jnp.copy, out_shardings=shardings[name])(leaves[name])
+    for name, x in want.items():
+        # A restored buffer may belong to the reader, and donating it fails; a copy made by XLA is XLA's own. Leaf by
+        # leaf, so that there are never two whole states on the device.
+        state[name] = jax.jit(jnp.copy, out_shardings=x.sharding)(state[name])
     if level == "full":
-        check_fingerprints(manifest["leaves"], leaves)
-    return jax.tree.unflatten(jax.tree.structure(abstract), [leaves[name] for name in want])
+        check_fingerprints(manifest["leaves"], state)
+    return jax.tree.unflatten(jax.tree.structure(abstract), [state[name] for name in want])
+
+
+def locate(stored: dict[str, dict], names: Iterable[str], part: str) -> str:
+    """The prefix, such as `params/` or `opt_state/1/ema/`, under which a subtree's leaves are stored."""
+    first = "/" + next(iter(names))
+    parents = [name.removesuffix(first) for name in stored if name.endswith(first)]
+    parents = [parent for parent in parents if parent.split("/")[-1] == part]
+    if not parents:
+        raise UserError(f"the checkpoint holds no {part} for this model (no leaf {part}{first})")
+    return min(parents, key=len) + "/"
+
+
+def check_storage(stored: dict[str, Any], want: dict[str, jax.ShapeDtypeStruct]) -> None:
+    """Raise `Damaged` if reading would allocate or cast beyond `want`: only Orbax's own metadata tells."""
+    for name, x in want.items():
+        key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        shape = tuple(stored[name].shape)[: len(x.shape)] if key else tuple(stored[name].shape)
+        chunk = stored[name].storage.chunk_shape if stored[name].storage else ()
+        if shape != x.shape or not (key or stored[name].dtype == x.dtype):
+            raise Damaged(f"{name} is stored as {stored[name].dtype}{list(stored[name].shape)}")
+        if math.prod(chunk) > max(1, math.prod(stored[name].shape)):
+            raise Damaged(f"{name} is stored in pieces of {list(chunk)}, larger than itself")
 
 
 def _sharding(x: Any) -> jax.sharding.Sharding:

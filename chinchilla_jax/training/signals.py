@@ -1,0 +1,122 @@
+"""Stopping in order when asked to, and at once when stuck."""
+
+import contextlib
+import faulthandler
+import os
+import signal
+import statistics
+import threading
+import time
+from collections import deque
+
+import jax
+
+from chinchilla_jax.errors import Preempted
+from chinchilla_jax.training.agreement import largest
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class Interrupts:
+    """While entered, SIGTERM, SIGINT and SIGUSR1 set `requested` for the loop to poll; a second SIGINT exits at once.
+
+    A thread listens to the file descriptor that the C-level handler writes to: Python's own handlers wait until the
+    main thread returns from native code, which in a compilation takes minutes. Outside the main thread, where handlers
+    cannot be set, it does nothing.
+    """
+
+    def __init__(self, every: int = 10):
+        self.every = every  # steps between two agreements of several processes
+        self.requested: str | None = None
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> "Interrupts":
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        listener = threading.Thread(target=self._listen, args=(reader,), name="signals", daemon=True)
+        listener.start()
+        self._stack.callback(listener.join)
+        self._stack.callback(os.close, writer)  # ends the listener
+        self._stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(writer, warn_on_full_buffer=False))
+        for number in SIGNALS:
+            self._stack.callback(signal.signal, number, signal.signal(number, self._note))
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._stack.close()
+
+    def stop(self, step: int) -> str | None:
+        """The signal that asks to stop after `step`. Several processes agree on it every `every` steps, and all of them
+        must ask at each step."""
+        if step % self.every and jax.process_count() > 1:
+            return None
+        names = [None, *(s.name for s in SIGNALS)]
+        return names[largest(names.index(self.requested))]
+
+    def _note(self, number: int, frame=None) -> None:
+        if self.requested is None:
+            self.requested = signal.Signals(number).name
+
+    def _listen(self, reader: int) -> None:
+        asked = False
+        while numbers := os.read(reader, 64):
+            for number in numbers:
+                if number not in SIGNALS:
+                    continue
+                if asked and number == signal.SIGINT:
+                    os.write(2, b"\nleft at once; the newest complete checkpoint is intact\n")
+                    os._exit(130)
+                if not asked:
+                    name = signal.Signals(number).name.encode()
+                    os.write(
+                        2, b"\n" + name + b": stopping after this step, with a checkpoint (Ctrl-C leaves at once)\n"
+                    )
+                asked = True
+                self._note(number)
+        os.close(reader)
+
+
+class Watchdog:
+    """While entered, and from the first `beat` on, ends the process with code 75 when beats stay out.
+
+    Patience is max(floor, factor * median time between the last beats) seconds. Every thread's stack goes to standard
+    error first, which names the line that hangs.
+    """
+
+    def __init__(self, floor: float = 300.0, factor: float = 10.0):
+        self.floor, self.factor = floor, factor
+        self._gaps: deque[float] = deque(maxlen=33)
+        self._last: float | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+    def __enter__(self) -> "Watchdog":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def beat(self) -> None:
+        """Say that work goes on."""
+        now = time.monotonic()
+        if self._last is not None:
+            self._gaps.append(now - self._last)
+        self._last = now
+
+    @property
+    def patience(self) -> float:
+        """Seconds without a beat that are taken for a hang."""
+        gaps = tuple(self._gaps)
+        return max(self.floor, self.factor * statistics.median(gaps)) if gaps else self.floor
+
+    def _watch(self) -> None:
+        while not self._ended.wait(min(1.0, self.floor / 4)):
+            if self._last is not None and time.monotonic() - self._last > self.patience:
+                message = f"\nno progress for {self.patience:.0f} s; the stacks below show where it hangs\n"
+                os.write(2, message.encode())
+                faulthandler.dump_traceback(file=2, all_threads=True)
+                os._exit(Preempted.exit_code)
