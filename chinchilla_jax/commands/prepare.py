@@ -1,0 +1,46 @@
+"""Text in, token store out."""
+
+import argparse
+import shlex
+
+from chinchilla_jax.config import Config
+
+SECTIONS = ("data",)
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Flags of this command."""
+    parser.add_argument("--force", action="store_true", help="make the store again even if there is one")
+    parser.add_argument("--skip-broken", action="store_true", help="leave out files and lines that are no text")
+
+
+def run(config: Config, args: argparse.Namespace) -> dict:
+    """Make the token store and say what is in it."""
+    from chinchilla_jax.data import build
+
+    manifest = build.prepare(config.data, force=args.force, skip_broken=args.skip_broken)
+    for source in manifest["sources"]:
+        print(f"{source['name']}: {source['documents']:,} documents, {source['bytes']:,} bytes; {source['licence']}")
+    if manifest["duplicates"] or manifest["empty"]:
+        print(f"left out: {manifest['duplicates']:,} duplicates, {manifest['empty']:,} empty documents")
+    for name, split in manifest["splits"].items():
+        print(
+            f"{name}: {split['documents']:,} documents, {split['bytes']:,} bytes, {split['tokens']:,} tokens, "
+            f"{split['bytes_per_token']:.2f} bytes a token"
+        )
+    print(f"tokenizer: {manifest['tokenizer']['pieces']:,} pieces")
+    return {
+        "wrote": [config.data.store],
+        "next": next_command(config, args),
+        "store": config.data.store,
+        **{key: manifest[key] for key in ("splits", "tokenizer", "sources", "duplicates", "empty")},
+    }
+
+
+def next_command(config: Config, args: argparse.Namespace) -> str:
+    """The command that trains on the store."""
+    name = config.data.store.rstrip("/").rpartition("/")[2]
+    words = ["python", "-m", "chinchilla_jax", "pretrain"]
+    words += ["--config", args.config] if args.config else []
+    words += ["--data.store", config.data.store, "--run-dir", args.run_dir or f"runs/{name}"]
+    return shlex.join(words)

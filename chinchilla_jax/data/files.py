@@ -1,0 +1,160 @@
+"""Documents from text files, .jsonl files and folders of them; each may be compressed with gzip.
+
+A text file is one document. A file above `PIECE` bytes is cut into documents of at most that size, at the last blank
+line of each piece, or its last line end, or its last whole character, whichever comes first.
+"""
+
+import gzip
+import json
+import os
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from chinchilla_jax.data.sources import Document, Source
+from chinchilla_jax.errors import UserError
+
+PIECE = 1 << 20
+SNIFFED = 8192
+BOM = b"\xef\xbb\xbf"
+LICENCE = "your own files; prepare does not know their licence"
+# Endings that are never text, told without opening the file.
+BINARY = re.compile(
+    r"\.(png|jpe?g|gif|bmp|ico|webp|pdf|zip|tar|tgz|bz2|xz|zst|7z|whl|egg|so|o|a|dll|exe|class|jar|py[co]|np[yz]|bin"
+    r"|model|safetensors|pt|pth|h5|parquet|arrow|sqlite|db|mp[34]|wav|ogg|avi|woff2?|ttf|otf|eot)",
+    re.IGNORECASE,
+)
+
+
+class Broken(UserError):
+    """A file whose content cannot be read as text."""
+
+
+def open_path(name: str, field: str, skip_broken: bool = False) -> Source:
+    """The source of one file, or of all text files below a folder, hidden ones left out."""
+    top = Path(name).expanduser()
+    skipped: Counter = Counter()
+    paths = [top] if not top.is_dir() else list(text_files(top, skipped))
+    if not paths:
+        seen = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common())
+        raise UserError(f"{name}: no text files in this folder{f' (skipped {seen})' if seen else ''}")
+
+    def documents() -> Iterator[Document]:
+        for path in paths:
+            try:
+                for key, text in read(path, field):
+                    yield Document(text, name, key)
+            except Broken:
+                if not skip_broken:
+                    raise
+                skipped["broken"] += 1
+
+    return Source(name, LICENCE, documents, _state(paths), skipped)
+
+
+def _state(paths: list[Path]) -> str:
+    import xxhash
+
+    digest = xxhash.xxh3_128()
+    for path in paths:
+        found = path.stat()
+        digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def text_files(top: Path, skipped: Counter) -> Iterator[Path]:
+    """The text files below `top` in sorted order; what is passed over is counted in `skipped` by kind."""
+    for folder, folders, names in os.walk(top):
+        skipped["hidden"] += sum(n.startswith(".") for n in [*folders, *names])
+        folders[:] = sorted(n for n in folders if not n.startswith("."))
+        for name in sorted(n for n in names if not n.startswith(".")):
+            path = Path(folder, name)
+            if not path.is_file():
+                skipped["not a file"] += 1
+            elif BINARY.fullmatch(path.suffix) or (path.suffix.lower() != ".gz" and _looks_binary(path)):
+                skipped["binary"] += 1
+            else:
+                yield path
+
+
+def _looks_binary(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return b"\0" in file.read(SNIFFED)
+
+
+def read(path: Path, field: str) -> Iterator[tuple[str, str]]:
+    """(key, text) of each document of a file. Raises `Broken` with one line for content that cannot be read."""
+    names = path.name.lower()
+    try:
+        with gzip.open(path, "rb") if names.endswith(".gz") else open(path, "rb") as file:
+            if names.removesuffix(".gz").endswith((".jsonl", ".ndjson")):
+                yield from _json_lines(file, path, field)
+            else:
+                yield from _pieces(file, path)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise Broken(f"{path}: damaged gzip file ({error}); replace it or pass --skip-broken") from error
+    except PermissionError as error:
+        raise Broken(f"{path}: no permission to read it; change that or pass --skip-broken") from error
+
+
+def _pieces(file: BinaryIO, path: Path) -> Iterator[tuple[str, str]]:
+    offset, held, number = 0, b"", 0
+    while True:
+        block = file.read(PIECE - len(held))
+        held += block
+        if offset == 0 and held.startswith(BOM):
+            held, offset = held[len(BOM) :], len(BOM)
+        end = len(held) if not block else 0 if len(held) < PIECE else cut(held)
+        if end:
+            more = bool(block)
+            key = f"{path}#{number}" if number or more else str(path)
+            yield key, decode(held[:end], path, offset)
+            held, offset, number = held[end:], offset + end, number + 1
+        if not block:
+            return
+
+
+def cut(text: bytes) -> int:
+    """Where to end a piece: behind the last blank line of its second half, a line end, or a whole character."""
+    for mark in (b"\n\n", b"\r\n\r\n", b"\n"):
+        found = text.rfind(mark, len(text) // 2)
+        if found >= 0:
+            return found + len(mark)
+    end = len(text)
+    while end > len(text) - 4 and text[end - 1] & 0xC0 == 0x80:
+        end -= 1
+    return end - 1 if text[end - 1] >= 0xC0 else len(text)
+
+
+def decode(text: bytes, path: Path, offset: int = 0) -> str:
+    """`text` as UTF-8, or a `Broken` that names the file and the byte."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise Broken(
+            f"{path}: byte {offset + error.start:,} is not UTF-8; convert the file (such as with "
+            f"`iconv -f latin1 -t utf-8`), leave it out, or pass --skip-broken"
+        ) from error
+
+
+def _json_lines(file: BinaryIO, path: Path, field: str) -> Iterator[tuple[str, str]]:
+    offset = 0
+    for number, line in enumerate(file, 1):
+        where = f"{path}:{number}"
+        text = decode(line.removeprefix(BOM) if number == 1 else line, path, offset)
+        offset += len(line)
+        if not text.strip():
+            continue
+        try:
+            record = json.loads(text)
+        except ValueError as error:
+            raise Broken(f"{where}: not JSON ({error}); mend the line or pass --skip-broken") from error
+        if not isinstance(record, dict) or field not in record:
+            has = ", ".join(record) if isinstance(record, dict) else type(record).__name__
+            raise Broken(f"{where}: no field {field!r} (the line has: {has}); name the text's with --data.field")
+        if not isinstance(record[field], str):
+            raise Broken(f"{where}: field {field!r} is not a string; name the text's with --data.field")
+        yield where, record[field]

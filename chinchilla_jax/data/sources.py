@@ -1,0 +1,77 @@
+"""From the words after --data.sources to documents."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chinchilla_jax.config import DataConfig, closest
+from chinchilla_jax.errors import UserError
+
+BUILT_IN = ("shakespeare", "debian_docs", "docstrings")
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text, the source it came from and its name there; `split` is train or valid if the source says so."""
+
+    text: str
+    source: str
+    key: str
+    split: str = ""
+
+
+@dataclass
+class Source:
+    """One entry of --data.sources: its documents, its licence, and a state that changes when its content does."""
+
+    name: str
+    licence: str
+    documents: Callable[[], Iterator[Document]]
+    state: str = ""
+    skipped: Counter = field(default_factory=Counter)
+
+
+def open_sources(config: DataConfig, say: Say = print, skip_broken: bool = False) -> list[Source]:
+    """The sources that `config.sources` names, in order; built-in data sets are downloaded and built on first use."""
+    found = []
+    for name in config.sources:
+        if name.startswith("tfds:"):
+            from chinchilla_jax.data import tfds_source
+
+            found.append(tfds_source.open_named(name, config))
+        elif Path(name).expanduser().exists():
+            from chinchilla_jax.data import files
+
+            found.append(files.open_path(name, config.field, skip_broken))
+        elif name in BUILT_IN:
+            found.append(_built_in(name, config, say))
+        else:
+            raise UserError(
+                f"--data.sources: {name!r} is no file, no folder and no built-in{closest(name, BUILT_IN)}; "
+                f"built in are {', '.join(BUILT_IN)}, and tfds:NAME/CONFIG:SPLIT names a TFDS data set"
+            )
+    return found
+
+
+def _built_in(name: str, config: DataConfig, say: Say) -> Source:
+    from chinchilla_jax.data import tfds_source
+    from chinchilla_jax.data.builders.download import Unreachable
+
+    try:
+        return tfds_source.open_built_in(name, config, say)
+    except Unreachable as error:
+        if config.sources != ("shakespeare",):
+            raise UserError(str(error)) from error
+        say(f"WARNING: {error}")
+        say("WARNING: taking `docstrings` (the documentation of the installed packages) in place of Shakespeare")
+        return tfds_source.open_built_in("docstrings", config, say)
+
+
+def states(config: DataConfig) -> dict[str, str]:
+    """For each source of local files, a hash that changes when a file is added, removed or written to."""
+    from chinchilla_jax.data import files
+
+    paths = [name for name in config.sources if not name.startswith("tfds:") and Path(name).expanduser().exists()]
+    return {name: files.open_path(name, config.field).state for name in paths}

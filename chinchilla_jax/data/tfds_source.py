@@ -1,0 +1,110 @@
+"""Documents from TFDS data sets in ArrayRecord files, read without TensorFlow."""
+
+import importlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from chinchilla_jax.config import DataConfig
+from chinchilla_jax.data.sources import Document, Say, Source
+from chinchilla_jax.errors import UserError
+
+DEFAULT_DIR = "~/tensorflow_datasets"
+INFO = "dataset_info.json"
+
+
+def data_dir(config: DataConfig) -> Path:
+    """The folder of TFDS data sets."""
+    return Path(config.data_dir or DEFAULT_DIR).expanduser()
+
+
+def open_named(name: str, config: DataConfig) -> Source:
+    """The source of `tfds:NAME/CONFIG:SPLIT`; without a split, train and validation as the data set has them."""
+    dataset, _, split = name.removeprefix("tfds:").partition(":")
+    if not dataset:
+        raise UserError(f"--data.sources {name}: write tfds:NAME/CONFIG:SPLIT")
+    return open_folder(name, find(data_dir(config) / dataset, name), split, config.field)
+
+
+def find(folder: Path, name: str) -> Path:
+    """The newest version below `folder`, in ArrayRecord; otherwise a `UserError` that says how to get there."""
+    found = [folder] if (folder / INFO).is_file() else [path.parent for path in folder.glob(f"*/{INFO}")]
+    dataset = name.removeprefix("tfds:").partition(":")[0]
+    if not found:
+        inner = sorted(path.parent.parent.name for path in folder.glob(f"*/*/{INFO}"))
+        if inner:
+            raise UserError(f"{name}: name one of its configs: {', '.join(f'tfds:{dataset}/{i}' for i in inner)}")
+        raise UserError(
+            f"{name}: not in {folder}; set --data.data-dir, or make it with `tfds build {dataset} "
+            f"--file_format=array_record --data_dir={folder.parents[dataset.count('/')]}`"
+        )
+    newest = max(found, key=lambda path: [int(n) if n.isdigit() else 0 for n in path.name.split(".")])
+    try:
+        kind = json.loads((newest / INFO).read_text()).get("fileFormat", "tfrecord")
+    except ValueError as error:
+        raise UserError(f"{newest / INFO}: damaged; make the data set again") from error
+    if kind != "array_record":
+        raise UserError(
+            f"{name}: {newest} is stored as {kind}, which only TensorFlow reads; make it again with `tfds build "
+            f"{dataset} --file_format=array_record`"
+        )
+    return newest
+
+
+def open_built_in(name: str, config: DataConfig, say: Say) -> Source:
+    """A data set of `data/builders`, built below the data folder if it is not there yet."""
+    import tensorflow_datasets as tfds
+
+    module = importlib.import_module(f"chinchilla_jax.data.builders.{name}")
+    builder_class = getattr(module, "".join(word.capitalize() for word in name.split("_")))
+    tfds.disable_progress_bar()
+    root = data_dir(config)
+    builder = builder_class(data_dir=str(root), file_format="array_record")
+    if not (Path(builder.data_dir) / INFO).is_file():
+        say(f"building the data set {name} in {builder.data_dir}")
+        builder.download_and_prepare()
+    return open_folder(name, Path(builder.data_dir), "", "text")
+
+
+def open_folder(name: str, folder: Path, split: str, field: str) -> Source:
+    """The source of a data set in `folder`: one split, or its own train and validation."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(str(folder))
+    available = sorted(builder.info.splits)
+    if field not in (builder.info.features or {}):
+        raise UserError(
+            f"{name}: no field {field!r}; name the text's with --data.field: {', '.join(builder.info.features)}"
+        )
+    if split:
+        wanted = {split: ""}
+    else:
+        wanted = {s: own for s, own in (("train", "train"), ("validation", "valid")) if s in available}
+        wanted = wanted if len(wanted) == 2 else dict.fromkeys(wanted, "")
+    if not wanted:
+        raise UserError(f"{name}: has no train split; name one: {', '.join(f'{name}:{s}' for s in available)}")
+    try:
+        views = {s: builder.as_data_source(split=s) for s in wanted}
+    except ValueError as error:
+        raise UserError(f"{name}: no split {split!r}; it has {', '.join(available)}") from error
+
+    def documents() -> Iterator[Document]:
+        for part, view in views.items():
+            for number in range(len(view)):
+                text = view[number][field]
+                yield Document(_text(text, f"{name} {part} {number}", field), name, f"{part}:{number}", wanted[part])
+
+    licence = builder.info.redistribution_info.license or "not stated by the data set"
+    sizes = {s: builder.info.splits[s].num_bytes for s in available}
+    return Source(name, licence, documents, f"{builder.info.version} {sizes}")
+
+
+def _text(value: object, where: str, field: str) -> str:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, bytes):
+        raise UserError(f"{where}: field {field!r} holds {type(value).__name__}, not text; see --data.field")
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: byte {error.start:,} of {field!r} is not UTF-8; clean the data set") from error

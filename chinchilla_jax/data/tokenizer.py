@@ -1,0 +1,144 @@
+"""A SentencePiece model behind four calls; nothing of a text is lost on the way there and back.
+
+SentencePiece writes a space as U+2581 and cannot tell it from a real U+2581. Texts are therefore cut at that
+character, which is spelled as its three byte pieces instead. `train` is in `tokenizer_train.py`.
+"""
+
+import codecs
+import functools
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from chinchilla_jax.data.tokenizer_train import train as train
+from chinchilla_jax.errors import UserError
+
+SPACE = "\u2581"
+SPACE_BYTES = tuple(f"<0x{byte:02X}>" for byte in SPACE.encode())
+PART = 1000
+LONGEST_PART = 5000
+# After a line or a Chinese sentence, or before a lone space: places that no piece of ours crosses but a few with
+# newlines in them. Encoding a long text part by part is up to twice as fast as whole.
+BOUNDARY = re.compile(r"(?<=[\n\u3002\uff01\uff1f])(?=\S)|(?<=\S)(?= \S)")
+PROBE = "  two  spaces\r\n\ttab \ufb01 \u00e9 e\u0301 \u2460 \uff21 \U0001f600 \x07 end  "
+
+
+class Tokenizer:
+    """A SentencePiece model. `separator` is the control piece that starts every document of a token stream.
+
+    Raises `UserError` for a file that is missing, is no SentencePiece model, or has neither an eos nor a bos piece.
+    """
+
+    def __init__(self, path: str | Path):
+        import sentencepiece
+
+        try:
+            model = Path(path).read_bytes()
+        except OSError as error:
+            raise UserError(f"{path}: cannot read the tokenizer ({error.strerror}); see --data.tokenizer") from error
+        self.path, self.sha256 = str(path), hashlib.sha256(model).hexdigest()
+        try:
+            if not model:
+                raise RuntimeError("the file is empty")
+            self._model = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise UserError(f"{path}: not a SentencePiece model; pass a .model file to --data.tokenizer") from error
+        self.size = self._model.get_piece_size()
+        self.separator = next((i for i in (self._model.eos_id(), self._model.bos_id()) if i >= 0), -1)
+        if self.separator < 0:
+            raise UserError(f"{path}: the tokenizer has neither an eos nor a bos piece to part documents with")
+        ids = [self._model.piece_to_id(piece) for piece in SPACE_BYTES]
+        self._space_ids = np.array(ids, np.int32) if all(map(self._model.is_byte, ids)) else None
+        # A model that puts a space before its input would put one before every part.
+        self.prefixes_space = self._model.encode("a", out_type=str)[:1] not in (["a"], ["<0x61>"])
+
+    @functools.cached_property
+    def pieces(self) -> list[bytes]:
+        """The bytes that each id stands for; none for control pieces."""
+        return [self._piece_bytes(i) for i in range(self.size)]
+
+    def _piece_bytes(self, i: int) -> bytes:
+        if self._model.is_control(i):
+            return b""
+        piece = self._model.id_to_piece(i)
+        if self._model.is_byte(i):
+            return bytes([int(piece[3:5], 16)])
+        return "\ufffd".encode() if self._model.is_unknown(i) else piece.replace(SPACE, " ").encode()
+
+    @property
+    def lossless(self) -> bool:
+        """Whether a text that normalisation would change comes back unchanged."""
+        return self.decode(self.encode(PROBE)) == PROBE
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`, without any separator. Raises `UserError` for a lone surrogate."""
+        return self.encode_array(text).tolist()
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each text."""
+        return [self.encode(text) for text in texts]
+
+    def encode_array(self, text: str) -> np.ndarray:
+        """The ids of `text` as int32, (n,)."""
+        if self.prefixes_space:
+            return self._encode_part(text)
+        arrays: list[np.ndarray] = []
+        for number, section in enumerate(text.split(SPACE) if self._space_ids is not None else [text]):
+            if number:
+                arrays.append(self._space_ids)
+            arrays.extend(self._encode_part(part) for part in parts(section))
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays) if arrays else np.zeros(0, np.int32)
+
+    def _encode_part(self, text: str) -> np.ndarray:
+        try:
+            return self._model.encode_as_numpy(text)
+        except RuntimeError:
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise UserError(
+                    f"the text has a lone surrogate, U+{ord(text[error.start]):04X}, which UTF-8 cannot hold; remove it"
+                ) from error
+            raise
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`; byte pieces that are no UTF-8 become U+FFFD."""
+        pieces = self.pieces
+        text = b"".join([pieces[i] for i in ids]).decode("utf-8", errors="replace")
+        return text.removeprefix(" ") if self.prefixes_space else text
+
+
+class Streamer:
+    """Decodes a stream of ids; `feed` gives text as soon as it is complete UTF-8, `flush` what is left."""
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._pieces = tokenizer.pieces
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._at_start = tokenizer.prefixes_space
+
+    def feed(self, ids: Iterable[int]) -> str:
+        """The text that became complete with `ids`."""
+        text = self._decoder.decode(b"".join([self._pieces[i] for i in ids]))
+        if self._at_start and text:
+            text, self._at_start = text.removeprefix(" "), False
+        return text
+
+    def flush(self) -> str:
+        """The end of the text; an unfinished character becomes U+FFFD."""
+        return self._decoder.decode(b"", final=True)
+
+
+def parts(text: str) -> Iterable[str]:
+    """`text` in parts of about a thousand characters, cut where a piece rarely crosses."""
+    start, size = 0, len(text)
+    while start < size:
+        end = size
+        if size - start > PART:
+            limit = start + LONGEST_PART
+            found = BOUNDARY.search(text, start + PART, limit + 1)
+            end = found.start() if found else min(limit, size)
+        yield text[start:end]
+        start = end

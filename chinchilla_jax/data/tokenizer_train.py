@@ -1,0 +1,105 @@
+"""Training a SentencePiece model on a bounded, uniform sample of the text."""
+
+import io
+import itertools
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from chinchilla_jax.config import DataConfig
+from chinchilla_jax.errors import UserError
+
+SENTENCE = 2000  # characters; at four bytes each still below LONGEST
+LONGEST = 8192
+# A line of training text must not hold these: SentencePiece stops at NUL and skips lines with its two marks.
+RESERVED = str.maketrans({"\0": "\n", "\u2581": "\n", "\u2585": "\n"})
+COUNTED = 4000  # sentences (up to 8 million characters) whose characters are counted
+COVERAGE = 0.9995
+UNK, BOS, EOS, PAD = range(4)
+CONTROLS_AND_BYTES = 4 + 256
+THREADS = 8  # fixed: unigram training sums per thread, so another number gives another model
+
+
+def train(texts: Iterable[str], config: DataConfig, path: str | Path, keep: float = 1.0) -> int:
+    """Train a model on the share `keep` of `texts`, write it to `path`, and return its number of pieces.
+
+    That number is `config.vocab_size`, or less where the text supports no more. Raises `UserError` when there is no
+    text to train on or `config.vocab_size` is too small for it.
+    """
+    import sentencepiece
+
+    kept = sample(itertools.chain.from_iterable(map(sentences, texts)), keep)
+    first = list(itertools.islice(kept, COUNTED))
+    if not any(first):
+        raise UserError("there is no text to train a tokenizer on; see --data.sources")
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=itertools.chain(first, kept),
+            model_writer=model,
+            model_type=config.tokenizer_kind,
+            vocab_size=config.vocab_size,
+            hard_vocab_limit=False,
+            character_coverage=coverage(first, config.vocab_size),
+            normalization_rule_name="identity",
+            byte_fallback=True,
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            split_digits=True,
+            max_sentence_length=LONGEST,
+            unk_id=UNK,
+            bos_id=BOS,
+            eos_id=EOS,
+            pad_id=PAD,
+            num_threads=THREADS,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise UserError(
+            f"SentencePiece cannot train {config.vocab_size} pieces on this text; "
+            f"choose another --data.vocab-size ({str(error).strip()})"
+        ) from error
+    with open(path, "wb") as file:
+        file.write(model.getvalue())
+        file.flush()
+        os.fsync(file.fileno())
+    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).get_piece_size()
+
+
+def sentences(text: str) -> Iterator[str]:
+    """Runs of whole lines of up to `SENTENCE` characters: pieces with newlines inside can be learned from them."""
+    held: list[str] = []
+    size = 0
+    for line in text.translate(RESERVED).splitlines(keepends=True):
+        if size + len(line) > SENTENCE and held:
+            yield "".join(held)
+            held, size = [], 0
+        for start in range(0, len(line) - SENTENCE, SENTENCE):
+            yield line[start : start + SENTENCE]
+        rest = line[(len(line) - 1) // SENTENCE * SENTENCE :]
+        held.append(rest)
+        size += len(rest)
+    if held:
+        yield "".join(held)
+
+
+def sample(items: Iterable[str], keep: float) -> Iterator[str]:
+    """Every 1/keep-th item, evenly spread; all of them when `keep` is 1."""
+    if keep >= 1:
+        yield from items
+        return
+    for number, item in enumerate(items):
+        if int((number + 1) * keep) > int(number * keep):
+            yield item
+
+
+def coverage(texts: list[str], vocab_size: int) -> float:
+    """The share of characters that get pieces of their own: 0.9995, or what fits half of a small vocabulary.
+
+    The rest are spelled in bytes. Without this Chinese would not fit a vocabulary smaller than its characters.
+    """
+    counts = sorted(Counter(itertools.chain.from_iterable(texts)).values(), reverse=True)
+    room = max(1, (vocab_size - CONTROLS_AND_BYTES) // 2)
+    return min(COVERAGE, sum(counts[:room]) / sum(counts))

@@ -1,0 +1,73 @@
+"""A temporary folder beside the store: whatever happens, no half-written store is left behind."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from chinchilla_jax.errors import StorageError, UserError
+
+LOCK = "lock"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def workspace(store: Path) -> Iterator[Path]:
+    """An empty folder beside `store`, removed in the end; one that a killed run left is emptied first.
+
+    Raises `UserError` while another process prepares the same store, `StorageError` when the disk is full.
+    """
+    folder = store.parent / f".{store.name}.preparing"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another process is preparing {store}; wait for it or choose another --data.store"
+            ) from error
+        try:
+            clear(folder)
+            yield folder
+        except OSError as error:
+            if error.errno in FULL:
+                raise StorageError(
+                    f"the disk is full while preparing {store} ({error.strerror}); nothing was left behind; free some "
+                    "space or choose another --data.store"
+                ) from error
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear(folder: Path) -> None:
+    """Remove all of `folder` but its lock."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
+
+
+def publish(made: Path, store: Path) -> None:
+    """Put the finished folder `made` in the place of `store`."""
+    for path in made.iterdir():
+        sync(path)
+    sync(made)
+    old = made.parent / "old"
+    if store.exists():
+        store.rename(old)
+    made.rename(store)
+    sync(store.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or a folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
