@@ -129,7 +129,7 @@ def dense(cfg: ModelConfig, settings: ObjectiveConfig) -> Objective:
         return grads, sums, carry
 
     return Objective(
-        init=lambda batch: (),
+        init=lambda params: (),
         gradients=gradients,
         evaluate=lambda params, batch: total(params, batch, None, 0.0)[1],
     )

@@ -1,0 +1,98 @@
+"""Train a model on a token store, or go on where the run directory's last checkpoint stands."""
+
+from pathlib import Path
+
+from chinchilla_jax.config import require
+
+SECTIONS = ("model", "data", "objective", "optimizer", "mesh", "train", "checkpoint")
+
+
+def options(parser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="compile, print what the run costs, and train nothing")
+    parser.add_argument("--allow-changes", action="store_true", help="go on although settings of the run have changed")
+    parser.add_argument("--distributed", action="store_true", help="join the processes of a TPU pod, Slurm or MPI job")
+    parser.add_argument("--coordinator", default="", metavar="HOST:PORT", help="address of process 0")
+    parser.add_argument("--processes", type=int, default=0, metavar="N", help="number of processes")
+    parser.add_argument("--process", type=int, default=-1, metavar="I", help="number of this process")
+
+
+def run(config, args) -> dict:
+    from chinchilla_jax.parallel import distributed
+    from chinchilla_jax.training.program import use_compile_cache
+
+    distributed.initialize(
+        distributed.Cluster(args.distributed, args.coordinator, args.processes, args.process)
+    )
+    use_compile_cache(config.train.compile_cache)
+    if args.dry_run:
+        return dry_run(config)
+    require(bool(args.run_dir), "pretrain needs --run-dir, the folder that the run is to live in")
+    return train(config, Path(args.run_dir), args)
+
+
+def dry_run(config) -> dict:
+    """What the config costs, from the compiled step; needs the token store only where it tells the vocabulary."""
+    from chinchilla_jax.training.program import Program, cost
+    from chinchilla_jax.training.metrics import si
+
+    if not config.model.vocab_size:
+        config, _ = open_store(config)
+    program = Program(config)
+    compiled = program.step(program.config.train.phases[-1][1])
+    report = cost(program, compiled)
+    report |= {"mesh": dict(program.mesh.shape), "platform": program.mesh.devices.flat[0].device_kind}
+    for name, value in report.items():
+        print(f"{name:<26} {si(value) if isinstance(value, (int, float)) else value}")
+    return report
+
+
+def open_store(config):
+    """The token store, and the config with the vocabulary that its tokenizer gives."""
+    import dataclasses
+
+    from chinchilla_jax.data.store import TokenStore
+
+    store = TokenStore.open(config.data.store)
+    pieces = store.manifest["tokenizer"]["pieces"]
+    vocabulary = config.model.vocab_size or pieces
+    require(
+        vocabulary >= pieces,
+        f"the tokenizer of {config.data.store} has {pieces} pieces, more than --model.vocab-size {vocabulary}; "
+        f"set --model.vocab-size {pieces}, or prepare with --data.vocab-size {vocabulary}",
+    )
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=vocabulary)), store
+
+
+def train(config, run_dir: Path, args) -> dict:
+    """Lock the directory, wire validation and samples to the loop, and run it."""
+    import contextlib
+
+    import jax
+
+    from chinchilla_jax.training.loop import pretrain
+    from chinchilla_jax.training.metrics import Terminal
+    from chinchilla_jax.training.rundir import lock
+
+    config, store = open_store(config)
+    first = jax.process_index() == 0
+    terminal = Terminal(active=first)
+    with lock(run_dir) if first else contextlib.nullcontext():
+        last = pretrain(config, run_dir, store, hooks, terminal, allow_changes=args.allow_changes)
+    again = f"python -m chinchilla_jax evaluate --run-dir {run_dir}"
+    return {"run_dir": str(run_dir), **last, "wrote": [str(run_dir)], "next": again}
+
+
+def hooks(program, store) -> list:
+    """What happens now and then while the model trains."""
+    from chinchilla_jax.evaluation.likelihood import Likelihood
+    from chinchilla_jax.training.loop import Hook
+
+    train = program.config.train
+    likelihood = Likelihood(program, store.valid, train.eval_batches)
+
+    def validate(state, poll):
+        figures = likelihood(state.params, poll)
+        print(f"\nvalidation: {figures['loss_nats_per_token']:.4f} nats/token, {figures['bits_per_byte']:.4f} bits/byte")
+        return {"valid_loss": figures["loss_nats_per_token"], "valid_bits_per_byte": figures["bits_per_byte"]}
+
+    return [Hook(train.eval_every, validate)]

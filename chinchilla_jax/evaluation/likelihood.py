@@ -1,0 +1,44 @@
+"""Loss, perplexity and bits per byte over a whole validation set, every byte counted once."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from chinchilla_jax.data.batches import valid_batches
+from chinchilla_jax.data.store import Split
+from chinchilla_jax.training.program import Program
+from chinchilla_jax.types import Batch
+
+
+class Likelihood:
+    """The compiled validation of a program on a split; `limit` batches at most, 0 for all.
+
+    A window sees only its own tokens, so the first tokens of each are predicted from little; the figures are upper
+    bounds of what the model can do with a full context.
+    """
+
+    def __init__(self, program: Program, split: Split, limit: int = 0):
+        self.program, self.split, self.limit = program, split, limit
+        self.rows = program.microbatch
+        self.compiled = program.evaluate(self.rows)
+
+    def __call__(self, params: Any, poll: Callable[[], None] = lambda: None) -> dict[str, float]:
+        """The figures of `params`; bits per byte needs the bytes of what was read, so a limit scales them by tokens."""
+        loss = weight = 0.0
+        batches = valid_batches(self.split, self.program.config.train.seq_len, self.rows, self.limit)
+        for batch in batches:
+            sums = self.compiled(params, self.program.place(lambda rows, batch=batch: part(batch, rows), self.rows))
+            loss, weight = loss + float(sums.loss), weight + float(sums.weight)
+            poll()
+        nats = loss / weight
+        return {
+            "loss_nats_per_token": nats,
+            "perplexity": math.exp(min(nats, 700.0)),
+            "bits_per_byte": nats / (math.log(2) * self.split.bytes_per_token),
+            "tokens": int(weight),
+        }
+
+
+def part(batch: Batch, rows: slice) -> Batch:
+    """Some rows of a batch of numpy arrays."""
+    return Batch(**{name: value[rows] for name, value in vars(batch).items()})

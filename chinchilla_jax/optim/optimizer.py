@@ -1,0 +1,68 @@
+"""One optax chain: clip, AdamW with masks by path, schedule, average of the parameters."""
+
+import re
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from chinchilla_jax.config import OptimizerConfig, require
+
+# Which parameters decay: every leaf's path matches exactly one pattern.
+DECAY_RULES = ((r"/kernel$", True), (r"/table$", True), (r"(/|_)bias$", False), (r"/scale$", False))
+
+
+def by_path(params, rules: tuple[tuple[str, Any], ...]):
+    """The tree of values that `rules`, (pattern, value) pairs, give the leaves of `params`.
+
+    A leaf that no pattern or more than one matches is a `UserError` that names it.
+    """
+
+    def one(path, _):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        found = [value for pattern, value in rules if re.search(pattern, name)]
+        require(len(found) == 1, f"parameter {name} is matched by {len(found)} of the rules {[p for p, _ in rules]}")
+        return found[0]
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+class AverageState(NamedTuple):
+    """The running average of the parameters."""
+
+    average: Any
+
+
+def average_parameters(decay: float) -> optax.GradientTransformation:
+    """Keep average <- decay * average + (1 - decay) * (params + updates); updates pass through unchanged."""
+
+    def update(updates, state, params):
+        def one(mean, p, u):
+            return decay * mean + (1 - decay) * (p + u)
+
+        return updates, AverageState(jax.tree.map(one, state.average, params, updates))
+
+    return optax.GradientTransformation(lambda params: AverageState(jax.tree.map(jnp.copy, params)), update)
+
+
+def averaged(opt_state):
+    """The averaged parameters inside an optimizer state, or None where none are kept."""
+    found = [s for s in jax.tree.leaves(opt_state, is_leaf=_is_average) if _is_average(s)]
+    return found[0].average if found else None
+
+
+def _is_average(state) -> bool:
+    return isinstance(state, AverageState)
+
+
+def build(cfg: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
+    """clip -> Adam moments -> decoupled decay -> -rate -> average (Loshchilov & Hutter 2019)."""
+    links = [optax.clip_by_global_norm(cfg.clip_norm)] if cfg.clip_norm else []
+    links += [
+        optax.scale_by_adam(cfg.b1, cfg.b2, cfg.eps),
+        optax.add_decayed_weights(cfg.weight_decay, mask=lambda params: by_path(params, DECAY_RULES)),
+        optax.scale_by_learning_rate(rate),
+    ]
+    links += [average_parameters(cfg.ema_decay)] if cfg.ema_decay else []
+    return optax.chain(*links)

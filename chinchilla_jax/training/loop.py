@@ -1,0 +1,238 @@
+"""The training program, top to bottom: data, program, state, compile, loop."""
+
+import contextlib
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from chinchilla_jax.config import Config
+from chinchilla_jax.data.batches import Batches, TrainWindows
+from chinchilla_jax.data.loader import prefetch
+from chinchilla_jax.data.store import TokenStore
+from chinchilla_jax.errors import Diverged, Preempted
+from chinchilla_jax.parallel import devices
+from chinchilla_jax.scaling import counts
+from chinchilla_jax.training import resume
+from chinchilla_jax.training.checkpoint import Checkpoints
+from chinchilla_jax.training.metrics import Terminal, Writer, live_line
+from chinchilla_jax.training.program import Program, cost
+from chinchilla_jax.training.signals import Interrupts, Watchdog
+from chinchilla_jax.training.state import TrainState
+
+
+class Stopped(Exception):
+    """A signal asked to stop while a hook was running."""
+
+
+@dataclass(frozen=True)
+class Hook:
+    """Something done every so many steps and at the end; what `run(state, poll)` returns goes into metrics.jsonl.
+
+    `poll()` is to be called now and then while it runs: it feeds the watchdog and raises `Stopped` on a signal.
+    """
+
+    every: int
+    run: Callable[[TrainState, Callable[[], None]], dict[str, Any]]
+
+    def due(self, done: int, steps: int) -> bool:
+        """Whether it runs after `done` completed steps."""
+        return done == steps or (self.every > 0 and done % self.every == 0)
+
+
+@dataclass
+class Meter:
+    """Turns the moments at which steps are seen to end into rates."""
+
+    program: Program
+    started: float = field(default_factory=time.perf_counter)
+    waited: float = 0.0
+
+    def row(self, step: int, tokens: float, waited: float) -> dict[str, Any]:
+        """The timing row of a step that has just ended; `waited` is the loader's total."""
+        now = time.perf_counter()
+        seconds, data = now - self.started, waited - self.waited
+        self.started, self.waited = now, waited
+        rate, config = tokens / seconds, self.program.config
+        row = {
+            "step": step,
+            "step_ms": 1e3 * seconds,
+            "tokens_per_s": rate,
+            "data_wait": min(1.0, data / seconds),
+            "seconds_left": (config.train.steps - step) * seconds,
+        }
+        device = devices.known(self.program.mesh.devices.flat[0])
+        if device:
+            for name, causal in (("mfu_causal", True), ("mfu_palm", False)):
+                flops = counts.flops_per_token(config.model, config.train.seq_len, causal)
+                row[name] = rate * flops / (device.flops * self.program.mesh.size)
+        return row
+
+    def pause(self) -> None:
+        """Leave out what happens between two steps, such as a validation."""
+        self.started = time.perf_counter()
+
+
+def pretrain(
+    config: Config,
+    run_dir: Path,
+    store: TokenStore,
+    make_hooks: Callable[[Program, TokenStore], list[Hook]],
+    terminal: Terminal,
+    *,
+    allow_changes: bool = False,
+) -> dict[str, Any]:
+    """Train to the last step of `config`, going on from the newest checkpoint in `run_dir` that verifies.
+
+    Returns the last metrics. Raises `Preempted` after a signal and `Diverged` after too many bad steps in a row, the
+    last completed step being saved in both cases.
+    """
+    program = Program(config)
+    resume.check_config(run_dir, config, allow_changes)
+    batches = Batches(TrainWindows(store.train, config.train.seq_len, config.train.seed), program.config.train)
+    meta = resume.meta(config, store)
+    with contextlib.ExitStack() as stack:
+        interrupts = stack.enter_context(Interrupts())
+        watchdog = stack.enter_context(Watchdog())
+        checkpoints = stack.enter_context(Checkpoints(run_dir / "checkpoints", config.checkpoint, meta=meta))
+        restored = checkpoints.restore(program.abstract)
+        resume.announce(restored, meta, terminal.say)
+        state = restored.state if restored else program.initial()
+        first = jax.process_index() == 0
+        writer = Writer(run_dir, restored.step if restored else 0, wandb=config.train.wandb, active=first)
+        stack.callback(writer.close)
+        if first:
+            resume.write_run(run_dir, config, store)
+        run = Run(program, batches, checkpoints, writer, terminal, interrupts, watchdog)
+        run.compile()
+        return run.go(state, make_hooks(program, store))
+
+
+@dataclass
+class Run:
+    """The loop and what it needs; `go` is all there is to call."""
+
+    program: Program
+    batches: Batches
+    checkpoints: Checkpoints
+    writer: Writer
+    terminal: Terminal
+    interrupts: Interrupts
+    watchdog: Watchdog
+    steps: dict[int, Any] = field(default_factory=dict)
+
+    def compile(self) -> None:
+        """Compile the step of every batch size of the run, and say what it costs before anything is spent."""
+        train = self.program.config.train
+        for rows in sorted({rows for start, rows in train.phases if start < train.steps}):
+            began = time.perf_counter()
+            self.steps[rows] = self.program.step(rows)
+            seconds = time.perf_counter() - began
+            self.writer.event("compiled", rows=rows, seconds=round(seconds, 2))
+            figures = cost(self.program, self.steps[rows])
+            self.terminal.say(
+                f"compiled batches of {rows} windows in {seconds:.1f} s: "
+                f"{figures['memory_bytes'] / 1e9:.2f} GB a device, "
+                f"{rows * train.seq_len * figures['flops_per_token']:.3g} FLOPs a step"
+            )
+
+    def go(self, state: TrainState, hooks: list[Hook]) -> dict[str, Any]:
+        """Every step that is left. Metrics are read one step late, so that the device never waits for the host."""
+        steps, done = self.program.config.train.steps, int(state.step)
+        begun, self.meter, self.metrics = done, Meter(self.program), {}
+        self.writer.event("start", step=done, devices=self.program.mesh.size)
+        with contextlib.closing(prefetch(self.batch, done, steps)) as feed:
+            pending = None
+            for batch in feed:
+                self.profile(done - begun)
+                state, metrics = self.steps[self.batches.batch_rows(done)](state, batch)
+                done += 1
+                signal = self.interrupts.stop(done)
+                save = done % self.program.config.checkpoint.every == 0 or done == steps
+                ready = [hook for hook in hooks if hook.due(done, steps)]
+                self.log(pending, feed.waited)
+                pending = done, metrics
+                if save or ready or signal:
+                    self.log(pending, feed.waited)
+                    pending = None
+                    signal = self.run_hooks(ready, done, state) if not signal else signal
+                    self.finish_step(done, state, save=save, signal=signal)
+                    self.meter.pause()
+                if done == begun + 1:
+                    gc.freeze()  # what exists by now lives to the end; scanning it again only makes pauses
+        self.checkpoints.wait()
+        self.writer.event("end", step=done)
+        return self.metrics
+
+    def batch(self, step: int):
+        """The batch of `step` on the mesh; runs in the loader's thread."""
+        return self.program.place(lambda rows: self.batches.at(step, rows), self.batches.batch_rows(step))
+
+    def log(self, pending: tuple[int, dict] | None, waited: float) -> None:
+        """Read a step's metrics and write them; ends the run after too many bad steps in a row."""
+        if pending is None:
+            return
+        step, found = pending
+        values = {name: np.asarray(value).item() for name, value in jax.device_get(found).items()}
+        self.watchdog.beat()
+        timing = self.meter.row(step, values["tokens"], waited)
+        bad = values.pop("bad")
+        nats_to_bits = 1 / (np.log(2) * self.batches.windows.split.bytes_per_token)
+        row = {"step": step, **values, "bits_per_byte": values["loss"] * nats_to_bits}
+        self.metrics = row
+        train = self.program.config.train
+        if step % train.log_every == 0 or step == train.steps:
+            self.writer.metrics(row)
+            self.writer.timing(timing)
+        self.terminal.show(live_line(row, timing, train.steps), force=step == train.steps)
+        if bad:
+            self.writer.event("skipped", step=step)
+        self.bad = bad
+
+    def run_hooks(self, hooks: list[Hook], done: int, state: TrainState) -> str | None:
+        """Run what is due; the name of the signal that came meanwhile, if one did."""
+
+        def poll():
+            self.watchdog.beat()
+            if self.interrupts.requested and jax.process_count() == 1:
+                raise Stopped
+
+        for hook in hooks:
+            try:
+                row = hook.run(state, poll)
+            except Stopped:
+                return self.interrupts.requested
+            self.writer.metrics({"step": done, **row})
+            self.metrics |= row
+        return None
+
+    def finish_step(self, done: int, state: TrainState, *, save: bool, signal: str | None) -> None:
+        """Save if it is time to, and leave if a signal or too many bad steps ask for it."""
+        train = self.program.config.train
+        diverged = self.bad >= train.max_bad_steps
+        if save or signal or diverged:
+            self.checkpoints.save(done, state, wait=bool(signal or diverged))
+            self.writer.event("saved", step=done)
+        if signal and done < train.steps:
+            self.writer.event("stopped", step=done, signal=signal)
+            raise Preempted(f"stopped by {signal} after step {done}, which is saved; the same command goes on from it")
+        if diverged:
+            self.writer.event("diverged", step=done)
+            raise Diverged(
+                f"{self.bad} steps in a row gave numbers that are not finite, up to step {done}; the last good "
+                "parameters are saved; lower --optimizer.peak-lr or --optimizer.clip-norm"
+            )
+
+    def profile(self, since: int) -> None:
+        """Open and close the profiler's window."""
+        train = self.program.config.train
+        if since == train.profile_start:
+            jax.profiler.start_trace(str(self.writer.run_dir / "profile"))
+        if since == train.profile_start + train.profile_steps and train.profile_start >= 0:
+            jax.profiler.stop_trace()
+            self.writer.event("profiled", folder="profile")

@@ -1,0 +1,145 @@
+"""One schema and one writer for what a run reports.
+
+metrics.jsonl   rows {"step", "loss", ...}: only what (config, data, seed) decide, so a resumed run repeats it exactly
+timing.jsonl    rows {"step", "tokens_per_s", ...}: what the clock decides
+events.jsonl    what happened and when: start, resume, checkpoint, signal, end
+tensorboard/    the numbers of the first two
+"""
+
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+class Writer:
+    """Appends rows to the files of a run directory; rows behind the resumed step are taken back first."""
+
+    def __init__(self, run_dir: Path, resumed: int, *, wandb: str = "", active: bool = True):
+        self.run_dir, self.active, self.others = run_dir, active, []
+        if not active:
+            return
+        for name in ("metrics.jsonl", "timing.jsonl"):
+            take_back(run_dir / name, resumed)
+        from tensorboardX import SummaryWriter
+
+        board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=resumed + 1, write_to_disk=True)
+        self.others.append(board.add_scalar)
+        self._board = board
+        if wandb:
+            self.others.append(_wandb(wandb, run_dir))
+
+    def metrics(self, row: dict[str, Any]) -> None:
+        """Append a row of metrics.jsonl."""
+        self._append("metrics.jsonl", row)
+
+    def timing(self, row: dict[str, Any]) -> None:
+        """Append a row of timing.jsonl."""
+        self._append("timing.jsonl", row)
+
+    def event(self, name: str, **facts: Any) -> None:
+        """Append a row of events.jsonl."""
+        if self.active:
+            append(self.run_dir / "events.jsonl", {"time": round(time.time(), 3), "event": name, **facts})
+
+    def close(self) -> None:
+        """Flush what is buffered."""
+        if self.active:
+            self._board.close()
+
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        if not self.active:
+            return
+        append(self.run_dir / name, row)
+        for key, value in row.items():
+            if key != "step" and isinstance(value, (int, float)):
+                for write in self.others:
+                    write(key, value, row["step"])
+
+
+def append(path: Path, row: dict[str, Any]) -> None:
+    """One more line of JSON, on disk when this returns to the operating system."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The rows of a .jsonl file; a torn last line, which a kill leaves, is not one."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def take_back(path: Path, step: int) -> None:
+    """Drop the rows after `step`: the resumed run writes them again."""
+    if not path.exists():
+        return
+    rows = [row for row in read(path) if row["step"] <= step]
+    fresh = path.with_suffix(".new")
+    fresh.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    os.replace(fresh, path)
+
+
+def _wandb(project: str, run_dir: Path):
+    import wandb
+
+    run = wandb.init(project=project, name=run_dir.name, dir=str(run_dir), resume="allow", id=run_dir.name)
+    return lambda key, value, step: run.log({key: value}, step=step)
+
+
+class Terminal:
+    """The live line: rewritten in place on a terminal, a plain line every few seconds elsewhere."""
+
+    def __init__(self, *, active: bool = True, every_s: float = 5.0):
+        self.active, self.every_s = active, every_s
+        self._last, self._open = -math.inf, False
+
+    def show(self, line: str, *, force: bool = False) -> None:
+        """Show the newest state of the run."""
+        now = time.monotonic()
+        if not self.active or (now - self._last < (0.1 if sys.stdout.isatty() else self.every_s) and not force):
+            return
+        self._last = now
+        if sys.stdout.isatty():
+            print(f"\r\x1b[K{line}", end="", flush=True)
+            self._open = True
+        else:
+            print(line, flush=True)
+
+    def say(self, text: str) -> None:
+        """Print a line of its own."""
+        if not self.active:
+            return
+        print(("\n" if self._open else "") + text, flush=True)
+        self._open = False
+
+
+def live_line(metrics: dict, timing: dict, steps: int) -> str:
+    """`step 120/2000 | loss 3.214 | bpb 1.12 | ...`; a figure that nobody knows is left out."""
+    mfu = timing.get("mfu_causal")
+    left = int(timing["seconds_left"])
+    parts = [
+        f"step {metrics['step']}/{steps}",
+        f"loss {metrics['loss']:.3f}",
+        f"bpb {metrics['bits_per_byte']:.3f}",
+        f"gnorm {metrics['grad_norm']:.2f}",
+        f"lr {metrics['lr']:.1e}",
+        f"{si(timing['tokens_per_s'])} tok/s",
+        f"{100 * mfu:.1f}% MFU" if mfu is not None else "",
+        f"data {100 * timing['data_wait']:.1f}%",
+        f"skipped {metrics['skipped']}",
+        f"eta {left // 3600}:{left // 60 % 60:02}:{left % 60:02}",
+    ]
+    return " | ".join(part for part in parts if part)
+
+
+def si(value: float) -> str:
+    """1234567 -> 1.23M."""
+    for size, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"

@@ -1,0 +1,143 @@
+"""Everything of a run that is compiled: what is resolved and frozen before the first batch."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from chinchilla_jax.config import Config, require
+from chinchilla_jax.objectives.dense import dense
+from chinchilla_jax.optim import optimizer, schedules
+from chinchilla_jax.parallel import mesh as meshes
+from chinchilla_jax.parallel import sharding
+from chinchilla_jax.scaling import counts
+from chinchilla_jax.training import state as states
+from chinchilla_jax.training import step as steps
+from chinchilla_jax.types import Batch
+
+
+class Program:
+    """A config on a mesh: the state's layout, and the compiled functions over it.
+
+    Raises `UserError` where the mesh divides neither the parameters nor a microbatch.
+    """
+
+    def __init__(self, config: Config, mesh: Mesh | None = None):
+        self.mesh = meshes.build(config.mesh) if mesh is None else mesh
+        self.config = meshes.resolve(config, self.mesh)
+        require(self.config.model.vocab_size > 0, "--model.vocab-size is 0 and no token store tells it; set it")
+        self.objective = dense(self.config.model, self.config.objective)
+        self.rate = schedules.schedule(self.config.optimizer, self.config.train.steps)
+        self.optimizer = optimizer.build(self.config.optimizer, self.rate)
+        self.abstract = states.abstract(self.config.model, self.objective, self.optimizer, self.mesh)
+        self.microbatch = self.config.train.batch_size // self.config.train.microbatches
+        length = self.config.train.seq_len
+        sharding.check(self.mesh, "a microbatch", (self.microbatch, length), ("batch", None))
+
+    @property
+    def state_shardings(self) -> Any:
+        """Where every leaf of the state lives."""
+        return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+
+    def initial(self) -> states.TrainState:
+        """A fresh state, born sharded; the same numbers on every mesh."""
+        make = jax.jit(
+            lambda key: states.create(key, self.config.model, self.objective, self.optimizer),
+            out_shardings=self.state_shardings,
+        )
+        with jax.set_mesh(self.mesh):
+            return make(jax.random.key(self.config.train.seed))
+
+    def abstract_batch(self, rows: int) -> Batch:
+        """Shapes and shardings of a batch of `rows` windows."""
+        where = sharding.batch_sharding(self.mesh)
+        shape = (rows, self.config.train.seq_len)
+        whole = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=where)
+        real = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=where)
+        return Batch(whole, whole, real, whole, whole)
+
+    def step(self, rows: int) -> jax.stages.Compiled:
+        """train_step(state, batch) -> state, metrics, compiled ahead of time for batches of `rows` windows."""
+        train_step = steps.build(
+            self.objective,
+            self.optimizer,
+            self.rate,
+            parts=rows // self.microbatch,
+            seed=self.config.train.seed,
+        )
+        jitted = jax.jit(
+            train_step,
+            in_shardings=(self.state_shardings, sharding.batch_sharding(self.mesh)),
+            out_shardings=(self.state_shardings, sharding.replicated(self.mesh)),
+            donate_argnums=0,
+        )
+        with jax.set_mesh(self.mesh):
+            return jitted.lower(self.abstract, self.abstract_batch(rows)).compile()
+
+    def evaluate(self, rows: int) -> Callable:
+        """evaluate(params, batch) -> Sums, compiled for batches of `rows` windows."""
+        jitted = jax.jit(
+            self.objective.evaluate,
+            in_shardings=(self.state_shardings.params, sharding.batch_sharding(self.mesh)),
+            out_shardings=sharding.replicated(self.mesh),
+        )
+        with jax.set_mesh(self.mesh):
+            return jitted.lower(self.abstract.params, self.abstract_batch(rows)).compile()
+
+    def place(self, make: Callable[[slice], Batch], rows: int) -> Batch:
+        """A global batch of `rows` windows on the mesh; `make` is asked only for the rows that this process holds."""
+        shape, where = (rows, self.config.train.seq_len), sharding.batch_sharding(self.mesh)
+        spans = {index[0].indices(rows)[:2] for index in where.addressable_devices_indices_map(shape).values()}
+        local = {span: make(slice(*span)) for span in spans}
+
+        def field(name: str):
+            def rows_of(index):
+                return getattr(local[index[0].indices(rows)[:2]], name)
+
+            return jax.make_array_from_callback(shape, where, rows_of)
+
+        return Batch(**{item.name: field(item.name) for item in dataclasses.fields(Batch)})
+
+
+def cost(program: Program, compiled: jax.stages.Compiled) -> dict[str, Any]:
+    """What a config costs, from the shapes and from the compiled step; bytes are per device."""
+    model, train = program.config.model, program.config.train
+    memory = compiled.memory_analysis()
+    parameters = counts.parameters(model)
+    return {
+        "parameters": parameters,
+        "parameters_non_embedding": parameters - counts.tables(model),
+        "flops_per_token": counts.flops_per_token(model, train.seq_len),
+        "memory_bytes": memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes,
+        "memory_state_bytes": memory.argument_size_in_bytes,
+        "memory_temporary_bytes": memory.temp_size_in_bytes,
+        "tokens": total_tokens(train),
+        "tokens_per_parameter": total_tokens(train) / parameters,
+        "flops": total_tokens(train) * counts.flops_per_token(model, train.seq_len),
+    }
+
+
+def total_tokens(train) -> int:
+    """Tokens of the whole run, over every phase of the batch size."""
+    starts = [start for start, _ in train.phases] + [train.steps]
+    ends = [min(end, train.steps) for end in starts[1:]]
+    rows = sum(rows * max(0, end - start) for (start, rows), end in zip(train.phases, ends))
+    return rows * train.seq_len
+
+
+def use_compile_cache(folder: str) -> None:
+    """Keep compiled programs in `folder`, readable by the user alone: what is in it is executed."""
+    if not folder:
+        return
+    path = Path(folder).expanduser()
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -1,0 +1,79 @@
+"""What a run directory remembers of its run, and whether the same run may go on in it."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from chinchilla_jax import config as settings
+from chinchilla_jax.config import Config, require
+from chinchilla_jax.data.store import TokenStore
+from chinchilla_jax.training.restore import Restored
+
+# Settings that may differ between two parts of a run: they change where and how it is computed, watched and kept, and
+# the numbers at most in their last bits. Everything else would make it another run.
+HARMLESS = (
+    "mesh.",
+    "checkpoint.",
+    "model.kernels",
+    "model.remat",
+    "model.scan_unroll",
+    "objective.tile_tokens",
+    "data.",  # the data's fingerprint, in every checkpoint, speaks for it
+    "train.microbatches",
+    "train.log_every",
+    "train.eval_",
+    "train.sample_",
+    "train.profile_",
+    "train.compile_cache",
+    "train.max_bad_steps",
+    "train.wandb",
+)
+
+
+def meta(config: Config, store: TokenStore) -> dict[str, Any]:
+    """What goes into every checkpoint's manifest."""
+    return {
+        "config": settings.to_dict(config),
+        "data": store.fingerprint,
+        "tokenizer": store.manifest["tokenizer"]["sha256"],
+    }
+
+
+def check_config(run_dir: Path, config: Config, allow_changes: bool) -> None:
+    """Refuse to go on in a directory whose run had other settings; the message lists them."""
+    path = run_dir / "config.json"
+    if not path.exists() or allow_changes:
+        return
+    changed = settings.differences(json.loads(path.read_text()), settings.to_dict(config))
+    harmful = {name: pair for name, pair in changed.items() if not name.startswith(HARMLESS)}
+    listed = "; ".join(f"{name} was {old!r} and is {new!r}" for name, (old, new) in harmful.items())
+    require(
+        not harmful,
+        f"{run_dir} holds a run with other settings: {listed}; choose another --run-dir, or --allow-changes",
+    )
+
+
+def announce(restored: Restored | None, meta: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Say what the run goes on from; another data set than the checkpoint's is a `UserError`."""
+    if restored is None:
+        say("starting from fresh parameters")
+        return
+    for note in restored.notes:
+        say(f"warning: {note}")
+    for name, mend in (("tokenizer", "--data.store"), ("data", "--data.store")):
+        require(
+            restored.meta.get(name) == meta[name],
+            f"the checkpoint was trained on another {name} than {mend} holds; point {mend} at the run's own store",
+        )
+    say(f"resumed from step {restored.step}, verified")
+
+
+def write_run(run_dir: Path, config: Config, store: TokenStore) -> None:
+    """Put the settings and the tokenizer into the run directory, so that it needs nothing else to be used."""
+    fresh = run_dir / "config.json.new"
+    fresh.write_text(json.dumps(settings.to_dict(config), indent=1) + "\n")
+    os.replace(fresh, run_dir / "config.json")
+    shutil.copyfile(store.path / "tokenizer.model", run_dir / "tokenizer.model")

@@ -1,0 +1,47 @@
+"""The state of a run: what a checkpoint holds and a step replaces."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from chinchilla_jax.config import ModelConfig
+from chinchilla_jax.model import transformer
+from chinchilla_jax.objectives.objective import Objective
+from chinchilla_jax.parallel import sharding
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class TrainState:
+    """`step` completed steps, `skipped` of which were not applied, the last `bad` of them in a row."""
+
+    step: jax.Array
+    skipped: jax.Array
+    bad: jax.Array
+    params: Any
+    opt_state: Any
+    carry: Any
+
+
+def create(key: jax.Array, cfg: ModelConfig, objective: Objective, optimizer: optax.GradientTransformation):
+    """A state at step 0; run it under `jit` with out_shardings."""
+    params = transformer.init(key, cfg)
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(zero, zero, zero, params, optimizer.init(params), objective.init(params))
+
+
+def abstract(cfg: ModelConfig, objective: Objective, optimizer: optax.GradientTransformation, mesh: Mesh):
+    """Shapes, types and shardings of the state on a mesh; whatever follows a parameter is laid out as it is."""
+    shapes = jax.eval_shape(lambda: create(jax.random.key(0), cfg, objective, optimizer))
+    whole = sharding.replicated(mesh)
+    placed = sharding.shardings(mesh, shapes.params, transformer.logical_axes(cfg))
+    opt_placed = optax.tree_map_params(
+        optimizer, lambda _, where: where, shapes.opt_state, placed, transform_non_params=lambda _: whole
+    )
+    carry_placed = jax.tree.map(lambda _: whole, shapes.carry)
+    tree = TrainState(whole, whole, whole, placed, opt_placed, carry_placed)
+    return jax.tree.map(lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, tree)

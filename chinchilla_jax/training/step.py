@@ -1,0 +1,74 @@
+"""The train step. The loss is injected: the step does not know which objective it runs."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from chinchilla_jax.objectives.objective import Objective
+from chinchilla_jax.training.state import TrainState
+from chinchilla_jax.types import Batch, Sums
+
+Metrics = dict[str, jax.Array]
+
+
+def split(batch: Batch, parts: int) -> Batch:
+    """(B, L) -> (parts, B / parts, L), every part spread over all devices that share the batch."""
+    return jax.tree.map(lambda x: x.reshape(-1, parts, x.shape[-1]).swapaxes(0, 1), batch)
+
+
+def accumulate(objective: Objective, parts: int) -> Callable:
+    """`objective.gradients` over `parts` microbatches: sums of gradients and of losses, divided by nobody yet."""
+    if parts == 1:
+        return objective.gradients
+
+    def gradients(params, batch, key, step, carry):
+        def one(so_far, part):
+            grads, sums, carry = so_far
+            new, more, carry = objective.gradients(params, part[0], part[1], step, carry)
+            return (jax.tree.map(jnp.add, grads, new), sums + more, carry), None
+
+        start = jax.tree.map(jnp.zeros_like, params), Sums.zero(), carry
+        return jax.lax.scan(one, start, (split(batch, parts), jax.random.split(key, parts)))[0]
+
+    return gradients
+
+
+def build(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    rate: optax.Schedule,
+    *,
+    parts: int,
+    seed: int,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """train_step(state, batch) -> state, metrics; a step whose loss or gradients are not finite changes nothing."""
+    gradients = accumulate(objective, parts)
+
+    def train_step(state: TrainState, batch: Batch):
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        grads, sums, carry = gradients(state.params, batch, key, state.step, state.carry)
+        grads = jax.tree.map(lambda g: g / sums.weight, grads)
+        grad_norm = optax.global_norm(grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+
+        ok = jnp.isfinite(sums.loss) & jnp.isfinite(grad_norm)
+        old, new = (state.params, state.opt_state, state.carry), (params, opt_state, carry)
+        params, opt_state, carry = jax.tree.map(lambda a, b: jnp.where(ok, b, a), old, new)
+        metrics = {
+            "loss": sums.loss / sums.weight,
+            "tokens": sums.weight,
+            "grad_norm": grad_norm,
+            "lr": rate(state.step - state.skipped),
+        }
+        skipped = state.skipped + ~ok
+        bad = jnp.where(ok, 0, state.bad + 1)
+        state = dataclasses.replace(
+            state, step=state.step + 1, skipped=skipped, bad=bad, params=params, opt_state=opt_state, carry=carry
+        )
+        return state, metrics | {"skipped": skipped, "bad": bad}
+
+    return train_step
