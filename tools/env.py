@@ -14,11 +14,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV, PINS = ROOT / ".venv", ROOT / "requirements.txt"
-PHASES = ("Collecting", "Building wheel", "Installing collected")
 
 
 def say(text: str) -> None:
+    """One line of progress."""
     print(f"environment: {text}", flush=True)
+
+
+def fail(text: str) -> int:
+    """The last line of a failure, and its exit code."""
+    print(f"error: {text}", file=sys.stderr)
+    return 78
 
 
 def expected() -> int:
@@ -37,13 +43,13 @@ def install(python: Path, log) -> int:
     count, total = 0, expected()
     for line in pip.stdout:
         log.write(line)
-        phase = next((p for p in PHASES if line.lstrip().startswith(p)), None)
-        if phase == "Collecting":
+        if line.startswith(("Collecting ", "Processing ")):  # from an index, from a folder
             count += 1
             if count % 10 == 1 or count == total:
-                say(f"{count:>3} of {total} packages, at {re.split('[=<>; ]', line.split()[1])[0]}")
-        elif phase == "Installing collected":
-            say(f"all downloaded, installing {total} packages (about a minute)")
+                name = re.split(r"[=<>; ]|-\d", Path(line.split()[1]).name)[0]
+                say(f"{count:>3} of {total} packages, at {name}")
+        elif line.startswith("Installing collected"):
+            say(f"all downloaded, installing {total} packages")
     return pip.wait()
 
 
@@ -68,8 +74,7 @@ def main(stamps: list[str]) -> int:
         if code:
             log.seek(0)
             sys.stderr.write("".join(log.readlines()[-15:]))
-            print(f"error: pip ended with {code} (see above); mend that, then type the same again", file=sys.stderr)
-            return 78
+            return fail(f"pip ended with {code} (see above); mend that, then type the same again")
     check = "import jax; print('jax', jax.__version__)"
     seen = subprocess.run([python, "-c", check], capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if seen.returncode:
