@@ -7,6 +7,7 @@ Standard library only, so that `--help` stays fast.
 import dataclasses
 import difflib
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -269,6 +270,9 @@ def from_dict(cls: type, values: dict, path: str = "") -> Any:
     return cls(**{name: check(hints[name], value, f"{path}{name}") for name, value in values.items()})
 
 
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
 def check(kind: Any, value: Any, path: str) -> Any:
     """`value` as the annotated type `kind`, or a one-line error that names `path`."""
     if dataclasses.is_dataclass(kind):
@@ -288,7 +292,8 @@ def check(kind: Any, value: Any, path: str) -> Any:
         return tuple(check(k, v, path) for k, v in zip(of, value))
     if kind is float and type(value) is int:
         return float(value)
-    require(type(value) is kind, f"{path}: expected {kind.__name__}, found {value!r}")
+    require(type(value) is kind, f"{path}: expected {WORDS[kind]}, found {value!r}")
+    require(kind is not float or math.isfinite(value), f"{path}: expected a finite number, found {value!r}")
     return value
 
 

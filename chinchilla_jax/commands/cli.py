@@ -1,7 +1,8 @@
 """The command line, generated from the config's dataclasses.
 
 A command module has `SECTIONS` (the parts of the config it reads), `options(parser)` for flags of its own, and
-`run(config, args) -> report`, a plain dict. Heavy imports belong inside `run`, so that `--help` stays fast.
+`run(config, args) -> report`, a plain dict; its `wrote` and `next` are printed at the end, and its `exit_code`, where
+there is one, is the command's. Heavy imports belong inside `run`, so that `--help` stays fast.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import ast
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import runpy
 import sys
@@ -27,6 +29,8 @@ from chinchilla_jax.model import presets
 class Parser(argparse.ArgumentParser):
     """An argparse parser whose errors are one line with a hint, as `UserError`."""
 
+    sections: frozenset[str] = frozenset()
+
     def error(self, message: str):
         raise UserError(f"{message}; see `{self.prog} --help`")
 
@@ -36,7 +40,11 @@ class Parser(argparse.ArgumentParser):
         args, unknown = self.parse_known_args(argv)
         if unknown:
             flag = unknown[0].split("=")[0]
-            raise UserError(f"unknown option {flag}{closest(flag, self._option_string_actions)}; see `{self.prog} --help`")
+            if flag.split(".")[0].removeprefix("--") in typing.get_type_hints(Config).keys() - self.sections:
+                raise UserError(f"{flag} is no setting of this command; see `{self.prog} --help`")
+            raise UserError(
+                f"unknown option {flag}{closest(flag, self._option_string_actions)}; see `{self.prog} --help`"
+            )
         return args
 
 
@@ -61,11 +69,30 @@ def run(name: str, summary: str, module: types.ModuleType, argv: list[str]) -> i
         return fail(error, error.exit_code, debug)
     except OSError as error:
         return fail(error, StorageError.exit_code, debug)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("chinchilla_jax"):
+            raise
+        mend = "run `make env` and use .venv/bin/python, or install the extra that has it"
+        return fail(UserError(f"{sys.executable} has no package {error.name}; {mend}"), UserError.exit_code, debug)
     if as_json:
-        print(json.dumps(report))
+        print(json.dumps(_finite(report), default=_item))
     else:
         _closing(report)
-    return 0
+    return report.get("exit_code", 0)
+
+
+def _item(number: Any) -> Any:
+    """A NumPy or JAX scalar as Python's own, for JSON."""
+    return _finite(number.item())
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for what JSON cannot say: infinities and not-a-number."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def fail(error: Exception, code: int, debug: bool) -> int:
@@ -86,6 +113,7 @@ def _closing(report: dict) -> None:
 def _parser(name: str, summary: str, module: types.ModuleType) -> Parser:
     parser = Parser(
         prog=f"python -m chinchilla_jax {name}",
+        usage=f"python -m chinchilla_jax {name} [options] [--SECTION.SETTING VALUE ...]",
         description=summary,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -95,6 +123,7 @@ def _parser(name: str, summary: str, module: types.ModuleType) -> Parser:
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output and nothing else")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     module.options(parser)
+    parser.sections = frozenset(module.SECTIONS)
     hints = typing.get_type_hints(Config)
     for section in module.SECTIONS:
         group = parser.add_argument_group(section, (hints[section].__doc__ or "").splitlines()[0])
@@ -151,11 +180,11 @@ def load(path: Path) -> Config:
         if path.suffix == ".json":
             return settings.from_dict(Config, json.loads(path.read_text()))
         made = runpy.run_path(os.fspath(path)).get("config")
+        require(callable(made), "define a function config() that returns a Config")
+        config = made()
+        require(isinstance(config, Config), f"config() returned {type(config).__name__}, not Config")
+        return settings.from_dict(Config, settings.to_dict(config))  # a dataclass does not check types, this does
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:  # whatever a config file does wrong is the user's to mend
         raise UserError(f"{path}: {type(error).__name__}: {error}") from error
-    require(callable(made), f"{path}: define a function config() that returns a Config")
-    config = made()
-    require(isinstance(config, Config), f"{path}: config() returned {type(config).__name__}, not Config")
-    return config
