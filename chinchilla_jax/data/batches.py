@@ -37,21 +37,38 @@ def permute(index: np.ndarray, size: int, key: np.ndarray | int) -> np.ndarray:
     return place.astype(np.int64)
 
 
-def gather(split: Split, starts_B: np.ndarray, ends_B: np.ndarray, seq_len: int) -> Batch:
-    """Rows of `seq_len` tokens from each place of the stream; targets at or behind `ends_B` are padding."""
-    at_BL = starts_B[:, None] + np.arange(seq_len)
-    real_BL = at_BL < ends_B[:, None] - 1
-    at_BL = np.where(real_BL, at_BL, 0)
-    document_BL = np.searchsorted(split.starts, at_BL, side="right")
-    segments_BL = np.where(real_BL, document_BL - document_BL[:, :1] + 1, 0)
-    first_BL = np.maximum(split.starts[document_BL - 1].astype(np.int64), starts_B[:, None])
+def gather(split: Split, starts_B: np.ndarray, seq_len: int) -> Batch:
+    """The rows of `seq_len` tokens from each place of the stream, (B, L); what lies behind its end is padding."""
+    tokens, rows = np.asarray(split.tokens), len(starts_B)
+    stretch = np.zeros((rows, seq_len + 1), np.int32)
+    targets_B = np.clip(len(tokens) - 1 - starts_B, 0, seq_len)
+    for row, (start, count) in enumerate(zip(starts_B.tolist(), targets_B.tolist())):
+        if count:
+            stretch[row, : count + 1] = tokens[start : start + count + 1]
+    real_BL = np.arange(seq_len) < targets_B[:, None]
+    segments_BL, positions_BL = walls(split.starts, starts_B, seq_len)
     return Batch(
-        tokens=np.where(real_BL, split.tokens[at_BL], 0).astype(np.int32),
-        targets=np.where(real_BL, split.tokens[at_BL + 1], 0).astype(np.int32),
+        tokens=np.where(real_BL, stretch[:, :-1], 0),
+        targets=np.where(real_BL, stretch[:, 1:], 0),
         weights=real_BL.astype(np.float32),
-        segments=segments_BL.astype(np.int32),
-        positions=np.where(real_BL, at_BL - first_BL, 0).astype(np.int32),
+        segments=np.where(real_BL, segments_BL, 0),
+        positions=np.where(real_BL, positions_BL, 0),
     )
+
+
+def walls(starts: np.ndarray, rows_B: np.ndarray, seq_len: int) -> tuple[np.ndarray, np.ndarray]:
+    """Segments from 1 and positions from 0 of rows that begin at `rows_B`, by the places where documents start."""
+    # The documents that start inside a row, but for its first token, begin a new segment there.
+    first_B = np.searchsorted(starts, rows_B, side="right")
+    count_B = np.searchsorted(starts, rows_B + seq_len, side="left") - first_B
+    row = np.repeat(np.arange(len(rows_B)), count_B)
+    number = np.arange(len(row)) - np.repeat(np.cumsum(count_B) - count_B, count_B) + first_B[row]
+    new_BL = np.zeros((len(rows_B), seq_len), np.int32)
+    column = starts[number].astype(np.int64) - rows_B[row]
+    new_BL[row, column] = 1
+    segments_BL = 1 + np.cumsum(new_BL, axis=1, dtype=np.int32)
+    column_L = np.arange(seq_len, dtype=np.int32)
+    return segments_BL, column_L - np.maximum.accumulate(new_BL * column_L, axis=1)
 
 
 class TrainWindows:
@@ -76,8 +93,7 @@ class TrainWindows:
 
     def rows(self, rows_B: np.ndarray) -> Batch:
         """The rows with these global numbers, (B, L)."""
-        starts_B = self.order(rows_B) * self.seq_len
-        return gather(self.split, starts_B, starts_B + self.seq_len + 1, self.seq_len)
+        return gather(self.split, self.order(rows_B) * self.seq_len, self.seq_len)
 
 
 @dataclass(frozen=True)
@@ -116,5 +132,4 @@ def valid_batches(split: Split, seq_len: int, batch_size: int, limit: int = 0) -
     batches = -(-windows // batch_size)
     for number in range(min(batches, limit) if limit else batches):
         rows_B = number * batch_size + np.arange(batch_size, dtype=np.int64)
-        ends_B = np.where(rows_B < windows, len(split.tokens), 0)
-        yield gather(split, rows_B * seq_len, ends_B, seq_len)
+        yield gather(split, rows_B * seq_len, seq_len)

@@ -1,9 +1,9 @@
-"""Host threads that make batches ahead of the device."""
+"""A host thread that makes batches ahead of the device."""
 
-import queue
-import threading
+import collections
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -18,48 +18,39 @@ class Prefetch(Generic[T]):
 
     def __init__(self, produce: Callable[[int], T], start: int, stop: int, depth: int = 2):
         self.waited = 0.0
-        self._ready: queue.Queue = queue.Queue(maxsize=max(1, depth))
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._work, args=(produce, start, stop), name="prefetch", daemon=True)
-        self._thread.start()
+        self._produce, self._steps = produce, iter(range(start, stop))
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch")
+        self._ahead: collections.deque[Future[T]] = collections.deque()
+        for _ in range(max(1, depth)):
+            self._submit()
 
-    def _work(self, produce: Callable[[int], T], start: int, stop: int) -> None:
-        try:
-            for step in range(start, stop):
-                if not self._put((produce(step), None)):
-                    return
-            self._put((None, StopIteration()))
-        except Exception as error:  # handed to the consumer, which raises it
-            self._put((None, error))
-
-    def _put(self, item: tuple) -> bool:
-        while not self._closed.is_set():
-            try:
-                self._ready.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
+    def _submit(self) -> None:
+        for step in self._steps:
+            self._ahead.append(self._thread.submit(self._produce, step))
+            return
 
     def __iter__(self) -> Iterator[T]:
         return self
 
     def __next__(self) -> T:
-        if self._closed.is_set():
-            raise StopIteration
-        begun = time.perf_counter()
-        value, error = self._ready.get()
-        self.waited += time.perf_counter() - begun
-        if error is not None:
+        if not self._ahead:
             self.close()
-            raise error
-        return value
+            raise StopIteration
+        self._submit()
+        first = self._ahead.popleft()
+        begun = time.perf_counter()
+        try:
+            return first.result()
+        finally:
+            self.waited += time.perf_counter() - begun
+            if first.done() and first.exception() is not None:
+                self.close()
 
     def close(self) -> None:
-        """End the thread; further `next` calls stop."""
-        self._closed.set()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        """Drop what was made ahead and end the thread; further `next` calls stop."""
+        self._steps = iter(())
+        self._ahead.clear()
+        self._thread.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> "Prefetch[T]":
         return self
