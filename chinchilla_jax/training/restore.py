@@ -80,10 +80,10 @@ def load_params(
 ) -> Restored:
     """Only the parameters of the newest step that verifies, or their moving average; the rest is not read.
 
-    The average is the subtree of the optimizer's state whose field is called `ema`.
+    The average is the field `average` of the optimizer's state.
     """
     found = newest(
-        Path(folder).absolute(), abstract_params, level=level, step=step, part="ema" if average else "params"
+        Path(folder).absolute(), abstract_params, level=level, step=step, part="average" if average else "params"
     )
     if found is None:
         raise UserError(f"there is no checkpoint in {folder}; run pretrain first")
@@ -142,7 +142,7 @@ def read(folder: Path, manifest: dict, abstract: Any, level: str, part: str = ""
 
 
 def locate(stored: dict[str, dict], names: Iterable[str], part: str) -> str:
-    """The prefix, such as `params/` or `opt_state/1/ema/`, under which a subtree's leaves are stored."""
+    """The prefix, such as `params/` or `opt_state/3/average/`, under which a subtree's leaves are stored."""
     first = "/" + next(iter(names))
     parents = [name.removesuffix(first) for name in stored if name.endswith(first)]
     parents = [parent for parent in parents if parent.split("/")[-1] == part]
