@@ -9,7 +9,7 @@ TESTS :=#               tests to run, as in TESTS="tests/test_cli.py -x"; empty 
 BIN := .venv/bin/python
 STAMP := .venv/installed$(if $(PYTHON),-$(subst /,_,$(PYTHON)))
 # An environment whose interpreter has left the machine is built anew.
-STALE := $(shell [ ! -d .venv ] || $(BIN) -c '' 2>/dev/null || echo stale)
+STALE := $(shell [ ! -d .venv ] || $(BIN) -c '' >/dev/null 2>&1 || echo stale)
 JOURNEY := --config configs/quickstart.py --run-dir $(RUN)
 CHINCHILLA := $(BIN) -u -m chinchilla_jax
 

@@ -1,0 +1,153 @@
+"""The house's own rules: floors, what Linen is used for, nothing dangerous, nothing heavy where `--help` passes."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "chinchilla_jax"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# Lowest first; a room imports only from floors below its own, and from itself.
+FLOORS = [
+    {"config", "errors", "types"},
+    {"parallel"},
+    {"data", "model", "optim"},
+    {"objectives", "scaling"},
+    {"training", "inference"},
+    {"evaluation", "finetuning", "interop", "scaling.plan"},
+    {"commands"},
+    {"__main__"},
+]
+GROUND = FLOORS[0]  # single files that may lean on each other
+LINEN = {
+    "Module", "compact", "scan", "remat", "with_logical_partitioning", "get_partition_spec", "logical_to_mesh_sharding",
+    "unbox", "meta", "broadcast", "initializers", "PARTITION_NAME",
+}  # fmt: skip
+FORBIDDEN_IMPORTS = ("pickle", "dill", "cloudpickle", "shelve", "marshal", "tensorflow", "torch", "clu",
+                     "flax.training", "flax.nnx", "jax.experimental.pjit")  # fmt: skip
+FORBIDDEN_CALLS = {"eval", "exec", "__import__"}
+HEAVY = (
+    "jax",
+    "jaxlib",
+    "numpy",
+    "flax",
+    "optax",
+    "orbax",
+    "tensorflow_datasets",
+    "sentencepiece",
+    "matplotlib",
+    "rich",
+)
+
+
+def name(path: Path) -> str:
+    """The dotted name of a module, below the package."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room(module: str) -> str:
+    """The room of a module: its first folder, or the one that has a floor of its own."""
+    own = [r for floor in FLOORS for r in floor if module == r or module.startswith(r + ".")]
+    return max(own, key=len) if own else module.split(".")[0]
+
+
+def floor(module: str) -> int:
+    """How high a module's room is."""
+    return next(i for i, rooms in enumerate(FLOORS) if room(module) in rooms)
+
+
+def imports(tree: ast.AST) -> list[str]:
+    """Every dotted name that a tree imports; `from a import b` counts as a.b."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute here"
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
+
+
+def wrong_arrows(module: str, source: str) -> list[str]:
+    """The imports of a module that go up, or sideways into another room."""
+    wrong = []
+    for target in imports(ast.parse(source)):
+        if not target.startswith("chinchilla_jax."):
+            continue
+        target = target.removeprefix("chinchilla_jax.")
+        if (
+            target.split(".")[0] == "__version__"
+            or room(target) == room(module)
+            or {room(target), room(module)} <= GROUND
+        ):
+            continue
+        if floor(target) >= floor(module):
+            wrong.append(f"{module} -> {target}")
+    return wrong
+
+
+def names_used(tree: ast.AST, owner: str) -> set[str]:
+    """Attributes taken from a name, such as `nn`."""
+    nodes = (n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name))
+    return {node.attr for node in nodes if node.value.id == owner}
+
+
+def calls(tree: ast.AST) -> set[str]:
+    """Plain names that are called."""
+    return {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+
+
+def test_every_room_has_a_floor():
+    for path in FILES:
+        if name(path):
+            floor(name(path))
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_imports_go_down(path):
+    if name(path):
+        assert not wrong_arrows(name(path), path.read_text())
+
+
+def test_wrong_arrows_are_seen():
+    up = "from chinchilla_jax.training import step"
+    assert wrong_arrows("model.attention", up) == ["model.attention -> training.step"]
+    assert wrong_arrows("model.attention", "import chinchilla_jax.data.store") == ["model.attention -> data.store"]
+    assert wrong_arrows("commands.pretrain", up) == []
+    assert wrong_arrows("training.loop", "from chinchilla_jax.scaling import plan") == ["training.loop -> scaling.plan"]
+    assert wrong_arrows("training.loop", "from chinchilla_jax.scaling import counts") == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_nothing_dangerous(path):
+    tree = ast.parse(path.read_text())
+    bad = [i for i in imports(tree) if any(i == f or i.startswith(f + ".") for f in FORBIDDEN_IMPORTS)]
+    assert not bad, "no pickle, no TensorFlow, no PyTorch, no NNX, no flax.training"
+    assert not calls(tree) & FORBIDDEN_CALLS
+    assert "pmap" not in names_used(tree, "jax")
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_linen_is_thin(path):
+    tree = ast.parse(path.read_text())
+    taken = {i for i in imports(tree) if i.startswith("flax.")} - {"flax.linen", "flax.linen.partitioning"}
+    assert not taken, "Flax is reached as `from flax import linen as nn`"
+    assert names_used(tree, "nn") <= LINEN
+
+
+@pytest.mark.parametrize("module", ["__main__", "config", "errors", "commands.cli", "model.presets"])
+def test_nothing_heavy_at_import(module):
+    """Imported in a fresh interpreter, since this one has everything already."""
+    code = f"import sys, chinchilla_jax.{module}; print(*{{m.split('.')[0] for m in sys.modules}})"
+    seen = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not set(seen.stdout.split()) & set(HEAVY)
+
+
+def test_no_environment_variable_is_configuration():
+    reads = [name(p) for p in FILES if "os.environ" in p.read_text() or "os.getenv" in p.read_text()]
+    assert not reads
