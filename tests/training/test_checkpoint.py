@@ -392,7 +392,7 @@ def save_for_ever(folder: str, asynchronous: bool, committed) -> None:
         while True:
             step += 1
             checkpoints.save(step, states.make(step))
-            if step % 3 == 0:
+            if step % 2 == 0:
                 checkpoints.wait()
                 committed.value = step
 
@@ -400,7 +400,7 @@ def save_for_ever(folder: str, asynchronous: bool, committed) -> None:
 def kill_in_save(folder: Path, trials: int) -> None:
     """Kill a saving process at random moments; after each, nothing committed is lost and nothing half is left."""
     rng, context = random.Random(5), multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_checkpoint"])
+    context.set_forkserver_preload(["jax", "optax", "orbax.checkpoint"])
     committed = context.Value("i", 0)
     for trial in range(trials):
         before = committed.value

@@ -1,0 +1,111 @@
+"""Signals that ask, signals that insist, and a watchdog that names the line that hangs."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from chinchilla_jax.training.signals import SIGNALS, Interrupts, Watchdog
+
+
+def start(script: str) -> subprocess.Popen:
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_is_noted_and_the_handlers_come_back(number):
+    before = [signal.getsignal(n) for n in SIGNALS]
+    with Interrupts() as interrupts:
+        assert interrupts.stop(10) is None
+        os.kill(os.getpid(), number)
+        assert interrupts.requested == signal.Signals(number).name
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupts.stop(11) == signal.Signals(number).name  # the first one is the reason
+    assert [signal.getsignal(n) for n in SIGNALS] == before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_handlers_come_back_after_an_exception_and_threads_end():
+    threads = threading.active_count()
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyError), Interrupts():
+        raise KeyError
+    assert signal.getsignal(signal.SIGTERM) == before and threading.active_count() == threads
+
+
+def test_outside_the_main_thread_it_does_nothing():
+    found = []
+
+    def work():
+        with Interrupts() as interrupts:
+            found.append(interrupts.stop(0))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [None]
+
+
+# Python's own handlers do not run before a native call returns.
+BUSY = {
+    "python": "while True: time.sleep(0.01)",
+    "native": "ctypes.CDLL(None).sleep(60)",
+}
+
+
+@pytest.mark.parametrize("work", BUSY)
+def test_a_second_ctrl_c_leaves_at_once(work):
+    process = start(
+        "import ctypes, time\n"
+        "from chinchilla_jax.training.signals import Interrupts\n"
+        "with Interrupts() as interrupts:\n"
+        "    print('ready', flush=True)\n"
+        f"    {BUSY[work]}\n"
+        "    while True: ctypes.CDLL(None).sleep(60)\n"
+    )
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    _, errors = process.communicate(timeout=10)
+    assert time.monotonic() - begun < 1
+    assert process.returncode == 130 and "SIGINT: stopping after this step" in errors and "left at once" in errors
+
+
+def test_a_hang_is_named_and_left_with_75():
+    process = start(
+        "import threading\n"
+        "from chinchilla_jax.training.signals import Watchdog\n"
+        "def the_line_that_hangs():\n"
+        "    threading.Event().wait()\n"
+        "with Watchdog(floor=0.5) as watchdog:\n"
+        "    watchdog.beat()\n"
+        "    print('ready', flush=True)\n"
+        "    the_line_that_hangs()\n"
+    )
+    begun = time.monotonic()
+    _, errors = process.communicate(timeout=10)
+    assert 0.3 < time.monotonic() - begun < 1.5
+    assert process.returncode == 75 and "in the_line_that_hangs" in errors
+
+
+def test_the_watchdog_sleeps_until_the_first_beat_and_knows_slow_steps():
+    with Watchdog(floor=0.1) as watchdog:
+        time.sleep(0.4)
+        for _ in range(3):
+            watchdog.beat()
+            time.sleep(0.05)
+        assert watchdog.patience > 0.3
+        time.sleep(0.2)  # beyond the floor, within ten usual steps
