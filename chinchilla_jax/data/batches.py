@@ -58,13 +58,14 @@ def gather(split: Split, starts_B: np.ndarray, seq_len: int) -> Batch:
 
 def walls(starts: np.ndarray, rows_B: np.ndarray, seq_len: int) -> tuple[np.ndarray, np.ndarray]:
     """Segments from 1 and positions from 0 of rows that begin at `rows_B`, by the places where documents start."""
+    starts = starts.view(np.int64)  # searching uint64 with int64 would turn the whole index into floats
     # The documents that start inside a row, but for its first token, begin a new segment there.
     first_B = np.searchsorted(starts, rows_B, side="right")
     count_B = np.searchsorted(starts, rows_B + seq_len, side="left") - first_B
     row = np.repeat(np.arange(len(rows_B)), count_B)
     number = np.arange(len(row)) - np.repeat(np.cumsum(count_B) - count_B, count_B) + first_B[row]
     new_BL = np.zeros((len(rows_B), seq_len), np.int32)
-    column = starts[number].astype(np.int64) - rows_B[row]
+    column = starts[number] - rows_B[row]
     new_BL[row, column] = 1
     segments_BL = 1 + np.cumsum(new_BL, axis=1, dtype=np.int32)
     column_L = np.arange(seq_len, dtype=np.int32)

@@ -10,7 +10,7 @@ import numpy as np
 
 from chinchilla_jax import config as settings
 from chinchilla_jax.config import DataConfig
-from chinchilla_jax.data import encode, store, tokenizer_train
+from chinchilla_jax.data import encode, remote, store, tokenizer_train
 from chinchilla_jax.data.files import cut
 from chinchilla_jax.data.progress import progress
 from chinchilla_jax.data.sources import Say, Source, open_sources, states
@@ -45,11 +45,12 @@ def prepare(
     Raises `UserError` for text that cannot be read, and for a store with other settings unless `force`;
     `StorageError` for a full disk. Nothing half-written is left behind in any case.
     """
-    target = Path(config.store).expanduser()
-    found = existing(target, config, force)
+    found = existing(config, force)
     if found:
-        say(f"{target} is complete and has these settings; nothing to do")
+        say(f"{config.store} is complete and has these settings; nothing to do")
         return found
+    is_remote = "://" in config.store
+    target = remote.local(config.store, b"") if is_remote else Path(config.store).expanduser()
     with workspace(target) as folder:
         made = folder / "store"
         made.mkdir()
@@ -58,31 +59,38 @@ def prepare(
         tokenizer = make_tokenizer(config, corpus, made / store.TOKENIZER, say)
         counts = encode_all(config, corpus, made, show)
         manifest = describe(config, corpus, tokenizer, counts, made, state)
-        publish(made, target)
+        if is_remote:
+            remote.upload(made, config.store)
+        else:
+            publish(made, target)
     return manifest
 
 
-def existing(target: Path, config: DataConfig, force: bool) -> dict | None:
-    """The manifest of a usable store at `target`, None if one is to be made, `UserError` if another one is there."""
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+def existing(config: DataConfig, force: bool) -> dict | None:
+    """The manifest of a usable store, None if one is to be made, `UserError` if another one is in its place."""
+    target = Path(config.store).expanduser()
+    if "://" in config.store:
+        if force or not remote.exists(config.store):
+            return None
+    elif not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return None
-    if not (target / store.MANIFEST).is_file():
+    elif not (target / store.MANIFEST).is_file():
         raise UserError(f"{target} is there and is no token store; choose another --data.store")
-    if force:
+    elif force:
         return None
-    manifest = TokenStore.open(target).manifest
+    manifest = TokenStore.open(config.store).manifest
     changed = settings.differences(manifest["settings"], identity(config))
     if config.tokenizer and manifest["tokenizer"]["sha256"] != Tokenizer(config.tokenizer).sha256:
         changed["tokenizer"] = ("another file", "this one")
     if changed:
         listed = ", ".join(f"data.{name} {old!r}, now {new!r}" for name, (old, new) in changed.items())
         raise UserError(
-            f"{target} was made with other settings ({listed}); choose another --data.store or pass --force"
+            f"{config.store} was made with other settings ({listed}); choose another --data.store or pass --force"
         )
     moved = settings.differences(manifest["states"], states(config))
     if any(new for _, new in moved.values()):
         raise UserError(
-            f"{', '.join(moved)} changed since {target} was made; choose another --data.store or pass --force"
+            f"{', '.join(moved)} changed since {config.store} was made; choose another --data.store or pass --force"
         )
     return manifest
 

@@ -10,7 +10,7 @@ import os
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +19,7 @@ from chinchilla_jax.errors import UserError
 
 PIECE = 1 << 20
 SNIFFED = 8192
+SURROGATE = re.compile("[\ud800-\udfff]")
 BOM = b"\xef\xbb\xbf"
 LICENCE = "your own files; prepare does not know their licence"
 # Endings that are never text, told without opening the file.
@@ -42,15 +43,16 @@ def open_path(name: str, field: str, skip_broken: bool = False) -> Source:
         seen = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common())
         raise UserError(f"{name}: no text files in this folder{f' (skipped {seen})' if seen else ''}")
 
+    def pass_over(broken: Broken) -> None:
+        if not skip_broken:
+            raise broken
+        skipped["broken"] += 1
+
     def documents() -> Iterator[Document]:
+        skipped["broken"] = 0
         for path in paths:
-            try:
-                for key, text in read(path, field):
-                    yield Document(text, name, key)
-            except Broken:
-                if not skip_broken:
-                    raise
-                skipped["broken"] += 1
+            for key, text in read(path, field, pass_over):
+                yield Document(text, name, key)
 
     return Source(name, LICENCE, documents, _state(paths), skipped)
 
@@ -67,7 +69,11 @@ def _state(paths: list[Path]) -> str:
 
 def text_files(top: Path, skipped: Counter) -> Iterator[Path]:
     """The text files below `top` in sorted order; what is passed over is counted in `skipped` by kind."""
-    for folder, folders, names in os.walk(top):
+
+    def unreadable(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); change that or move the folder away")
+
+    for folder, folders, names in os.walk(top, onerror=unreadable):
         skipped["hidden"] += sum(n.startswith(".") for n in [*folders, *names])
         folders[:] = sorted(n for n in folders if not n.startswith("."))
         for name in sorted(n for n in names if not n.startswith(".")):
@@ -85,19 +91,24 @@ def _looks_binary(path: Path) -> bool:
         return b"\0" in file.read(SNIFFED)
 
 
-def read(path: Path, field: str) -> Iterator[tuple[str, str]]:
-    """(key, text) of each document of a file. Raises `Broken` with one line for content that cannot be read."""
+def read(path: Path, field: str, broken: Callable[[Broken], None]) -> Iterator[tuple[str, str]]:
+    """(key, text) of each document of a file. `broken` is called with what cannot be read, and may raise it.
+
+    When it does not, a broken line of .jsonl is left out, or the rest of any other file.
+    """
     names = path.name.lower()
     try:
         with gzip.open(path, "rb") if names.endswith(".gz") else open(path, "rb") as file:
             if names.removesuffix(".gz").endswith((".jsonl", ".ndjson")):
-                yield from _json_lines(file, path, field)
+                yield from _json_lines(file, path, field, broken)
             else:
                 yield from _pieces(file, path)
+    except Broken as error:
+        broken(error)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise Broken(f"{path}: damaged gzip file ({error}); replace it or pass --skip-broken") from error
+        broken(Broken(f"{path}: damaged gzip file ({error}); replace it or pass --skip-broken"))
     except PermissionError as error:
-        raise Broken(f"{path}: no permission to read it; change that or pass --skip-broken") from error
+        broken(Broken(f"{path}: cannot be read ({error.strerror}); change that or pass --skip-broken"))
 
 
 def _pieces(file: BinaryIO, path: Path) -> Iterator[tuple[str, str]]:
@@ -140,21 +151,34 @@ def decode(text: bytes, path: Path, offset: int = 0) -> str:
         ) from error
 
 
-def _json_lines(file: BinaryIO, path: Path, field: str) -> Iterator[tuple[str, str]]:
+def _json_lines(file: BinaryIO, path: Path, field: str, broken: Callable[[Broken], None]) -> Iterator[tuple[str, str]]:
     offset = 0
     for number, line in enumerate(file, 1):
-        where = f"{path}:{number}"
-        text = decode(line.removeprefix(BOM) if number == 1 else line, path, offset)
-        offset += len(line)
-        if not text.strip():
-            continue
+        if number == 1:
+            line = line.removeprefix(BOM)
         try:
-            record = json.loads(text)
-        except ValueError as error:
-            raise Broken(f"{where}: not JSON ({error}); mend the line or pass --skip-broken") from error
-        if not isinstance(record, dict) or field not in record:
-            has = ", ".join(record) if isinstance(record, dict) else type(record).__name__
-            raise Broken(f"{where}: no field {field!r} (the line has: {has}); name the text's with --data.field")
-        if not isinstance(record[field], str):
-            raise Broken(f"{where}: field {field!r} is not a string; name the text's with --data.field")
-        yield where, record[field]
+            text = _json_text(decode(line, path, offset), f"{path}:{number}", field)
+        except Broken as error:
+            broken(error)
+        else:
+            if text:
+                yield f"{path}:{number}", text
+        offset += len(line)
+
+
+def _json_text(line: str, where: str, field: str) -> str:
+    if not line.strip():
+        return ""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise Broken(f"{where}: not JSON ({error}); mend the line or pass --skip-broken") from error
+    if not isinstance(record, dict) or field not in record:
+        has = ", ".join(record) if isinstance(record, dict) else type(record).__name__
+        raise Broken(f"{where}: no field {field!r} (the line has: {has}); name the text's with --data.field")
+    text = record[field]
+    if not isinstance(text, str):
+        raise Broken(f"{where}: field {field!r} is not a string; name the text's with --data.field")
+    if "\\u" in line and SURROGATE.search(text):
+        raise Broken(f"{where}: a lone surrogate, which UTF-8 cannot hold; mend the line or pass --skip-broken")
+    return text

@@ -24,6 +24,8 @@ SPLITS = ("train", "valid")
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer.model"
 VALID_TEXT = "valid.txt"
+FILES = {TOKENIZER, VALID_TEXT, *(f"{name}{end}" for name in SPLITS for end in (".bin", ".idx.npy"))}
+AGAIN = "write the store again with `python -m chinchilla_jax prepare --force`"
 # Checking the checksums of a larger store on every start would take seconds; its sizes are checked always.
 VERIFY_BYTES = 2 << 30
 
@@ -97,31 +99,31 @@ def read_manifest(folder: Path) -> dict:
 
 def parse_manifest(text: bytes, where: str) -> dict:
     """The checked contents of a manifest."""
-    mend = "write the store again with `python -m chinchilla_jax prepare --force`"
     try:
         manifest = json.loads(text)
         version = manifest["version"]
-        complete = all(manifest["splits"][name]["tokens"] >= 0 for name in SPLITS) and manifest["files"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{where}: {MANIFEST} is damaged; {mend}") from error
+        counted = all(manifest["splits"][name][key] > 0 for name in SPLITS for key in ("tokens", "documents", "bytes"))
+        named = all(Path(name).name == name and entry["bytes"] >= 0 for name, entry in manifest["files"].items())
+        complete = counted and named and set(manifest["files"]) >= FILES and manifest["tokenizer"]["pieces"] > 0
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{where}: {MANIFEST} is damaged; {AGAIN}") from error
     if version != VERSION:
-        raise UserError(f"{where}: token store of version {version}, this program reads {VERSION}; {mend}")
+        raise UserError(f"{where}: token store of version {version}, this program reads {VERSION}; {AGAIN}")
     if not complete:
-        raise UserError(f"{where}: {MANIFEST} is damaged; {mend}")
+        raise UserError(f"{where}: {MANIFEST} is damaged; {AGAIN}")
     return manifest
 
 
 def check_files(folder: Path, manifest: dict, checksums: bool) -> None:
     """Compare the files with the manifest's sizes, and with its checksums if asked; `UserError` names the file."""
-    mend = "write the store again with `python -m chinchilla_jax prepare --force`"
     for name, entry in manifest["files"].items():
         path = folder / name
         if not path.is_file():
-            raise UserError(f"{path}: missing from the token store; {mend}")
+            raise UserError(f"{path}: missing from the token store; {AGAIN}")
         if path.stat().st_size != entry["bytes"]:
-            raise UserError(f"{path}: {path.stat().st_size:,} bytes, expected {entry['bytes']:,}; {mend}")
+            raise UserError(f"{path}: {path.stat().st_size:,} bytes, expected {entry['bytes']:,}; {AGAIN}")
         if checksums and checksum(path) != entry["xxh3_128"]:
-            raise UserError(f"{path}: damaged, its checksum is not the manifest's; {mend}")
+            raise UserError(f"{path}: damaged, its checksum is not the manifest's; {AGAIN}")
 
 
 def checksum(path: Path) -> str:
@@ -146,13 +148,17 @@ def token_dtype(pieces: int) -> np.dtype:
     return np.dtype("<u2") if pieces <= 1 << 16 else np.dtype("<u4")
 
 
+def _index(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r")
+    except ValueError as error:
+        raise UserError(f"{path}: damaged; {AGAIN}") from error
+
+
 def _split(folder: Path, name: str, manifest: dict) -> Split:
     counts = manifest["splits"][name]
     tokens = np.memmap(folder / f"{name}.bin", token_dtype(manifest["tokenizer"]["pieces"]), mode="r")
-    starts = np.load(folder / f"{name}.idx.npy", mmap_mode="r")
+    starts = _index(folder / f"{name}.idx.npy")
     if len(tokens) != counts["tokens"] or len(starts) != counts["documents"]:
-        raise UserError(
-            f"{folder}: {name}.bin and its index disagree with {MANIFEST}; "
-            "write the store again with `python -m chinchilla_jax prepare --force`"
-        )
+        raise UserError(f"{folder}: {name}.bin and its index disagree with {MANIFEST}; {AGAIN}")
     return Split(tokens, starts, counts["bytes"])

@@ -15,7 +15,7 @@ LONGEST = 8192
 # A line of training text must not hold these: SentencePiece stops at NUL and skips lines with its two marks.
 RESERVED = str.maketrans({"\0": "\n", "\u2581": "\n", "\u2585": "\n"})
 COUNTED = 4000  # sentences (up to 8 million characters) whose characters are counted
-COVERAGE = 0.9995
+COVERAGE, LEAST = 0.9995, 0.98
 UNK, BOS, EOS, PAD = range(4)
 CONTROLS_AND_BYTES = 4 + 256
 THREADS = 8  # fixed: unigram training sums per thread, so another number gives another model
@@ -30,18 +30,19 @@ def train(texts: Iterable[str], config: DataConfig, path: str | Path, keep: floa
     import sentencepiece
 
     kept = sample(itertools.chain.from_iterable(map(sentences, texts)), keep)
-    first = list(itertools.islice(kept, COUNTED))
-    if not any(first):
+    kept, coverage = rare_out((text for text in kept if text.strip()), config.vocab_size)
+    first = next(kept, None)
+    if first is None:
         raise UserError("there is no text to train a tokenizer on; see --data.sources")
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=itertools.chain(first, kept),
+            sentence_iterator=itertools.chain([first], kept),
             model_writer=model,
             model_type=config.tokenizer_kind,
             vocab_size=config.vocab_size,
             hard_vocab_limit=False,
-            character_coverage=coverage(first, config.vocab_size),
+            character_coverage=coverage,
             normalization_rule_name="identity",
             byte_fallback=True,
             add_dummy_prefix=False,
@@ -95,11 +96,29 @@ def sample(items: Iterable[str], keep: float) -> Iterator[str]:
             yield item
 
 
-def coverage(texts: list[str], vocab_size: int) -> float:
-    """The share of characters that get pieces of their own: 0.9995, or what fits half of a small vocabulary.
+class Keep(dict):
+    """A table for `str.translate` that leaves the given characters and turns all others into line ends."""
 
-    The rest are spelled in bytes. Without this Chinese would not fit a vocabulary smaller than its characters.
+    def __init__(self, characters: Iterable[str]):
+        super().__init__((ord(c), c) for c in characters)
+
+    def __missing__(self, key: int) -> str:
+        return "\n"
+
+
+def rare_out(texts: Iterable[str], vocab_size: int) -> tuple[Iterator[str], float]:
+    """The texts, and the share of their characters that SentencePiece is to give pieces of their own.
+
+    That is `COVERAGE`, or the share of the most frequent characters that fill half the vocabulary; the rest are spelled
+    in bytes. SentencePiece takes no share below `LEAST`: there the rare characters are taken out of the texts.
     """
-    counts = sorted(Counter(itertools.chain.from_iterable(texts)).values(), reverse=True)
-    room = max(1, (vocab_size - CONTROLS_AND_BYTES) // 2)
-    return min(COVERAGE, sum(counts[:room]) / sum(counts))
+    texts = iter(texts)
+    first = list(itertools.islice(texts, COUNTED))
+    counts = Counter(itertools.chain.from_iterable(first))
+    frequent = counts.most_common(max(1, (vocab_size - CONTROLS_AND_BYTES) // 2))
+    share = sum(count for _, count in frequent) / max(1, counts.total())
+    texts = itertools.chain(first, texts)
+    if share >= LEAST:
+        return texts, min(COVERAGE, share)
+    keep = Keep(character for character, _ in frequent)
+    return (text.translate(keep) for text in texts), 1.0

@@ -31,16 +31,24 @@ def workspace(store: Path) -> Iterator[Path]:
             ) from error
         try:
             clear(folder)
-            yield folder
-        except OSError as error:
-            if error.errno in FULL:
-                raise StorageError(
-                    f"the disk is full while preparing {store} ({error.strerror}); nothing was left behind; free some "
-                    "space or choose another --data.store"
-                ) from error
-            raise
+            with storage_errors(store):
+                yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def storage_errors(target: Path) -> Iterator[None]:
+    """Turns a full disk into a `StorageError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise StorageError(
+            f"the disk is full while writing {target} ({error.strerror}); nothing was left behind; free some space or "
+            "choose another --data.store"
+        ) from error
 
 
 def clear(folder: Path) -> None:

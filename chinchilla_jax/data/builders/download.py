@@ -1,7 +1,6 @@
 """Raw files of the builders: looked for in a folder first, then downloaded."""
 
 import hashlib
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,8 +40,3 @@ def run(command: list[str], shown: list[str] | None = None, cwd: Path | None = N
         reason = detail[-1] if detail else "no message"
         place = f"cd {cwd} && " if cwd else ""
         raise Unreachable(f"download failed ({reason}); type: {place}{' '.join(shown or command)}") from error
-
-
-def tool(name: str) -> bool:
-    """Whether a program is on the PATH."""
-    return shutil.which(name) is not None

@@ -1,0 +1,145 @@
+"""Nothing of a text is lost."""
+
+import io
+import random
+
+import pytest
+import sentencepiece
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chinchilla_jax.data.tokenizer import SPACE, Streamer, Tokenizer, parts
+from chinchilla_jax.errors import UserError
+from tests.data.conftest import story
+
+MARKS = [
+    "",
+    " ",
+    "   two  spaces ",
+    "\n",
+    "\r\n",
+    "\r",
+    "\t\t",
+    "\0",
+    "a\0b",
+    SPACE,
+    f"a{SPACE}b",
+    f" {SPACE} {SPACE * 2}",
+]
+SPECIAL = ["<s></s><unk><pad><0x0A>", "</s>", "\u2585", " \u2047 ", "\ufeff", "\ufffd", "\u200b\u200d", "\ue000"]
+PLANES = [
+    "e\u0301 \u00e9",
+    "\U0010ffff",
+    "\ufffe\uffff",
+    "\x7f\x80\x85\u2028\u2029",
+    "👩‍👩‍👧‍👦 🇩🇪",
+    "ﬁ Å ½ ①",
+    "\uff11 1",
+]
+LONG = [" " * 5000, "x" * 12000, "line\n" * 3000, "汉字" * 4000, SPACE * 2000, "مرحبا שלום", "0.1 1,000 2e-5"]
+NASTY = MARKS + SPECIAL + PLANES + LONG
+
+
+def pieces_of(kinds: str, size: int, draw: random.Random) -> str:
+    """A random text that mixes ASCII, the first 12,288 and all characters, and the marks of SentencePiece."""
+    ranges = {"a": 0x80, "b": 0x3000, "c": 0x110000}
+    chars = (draw.choice(SPACE + " \n\u2585") if k == "m" else chr(draw.randrange(ranges[k])) for k in kinds * size)
+    return "".join(c for c in chars if not 0xD800 <= ord(c) < 0xE000)
+
+
+@pytest.mark.parametrize("text", NASTY, ids=range(len(NASTY)))
+def test_nasty_texts_come_back(tokenizer, text):
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_ten_thousand_random_strings_come_back(tokenizer):
+    draw = random.Random(20261123)
+    texts = [pieces_of("".join(draw.choices("abcm", k=4)), draw.randrange(12), draw) for _ in range(10_000)]
+    assert [t for t, ids in zip(texts, tokenizer.encode_batch(texts)) if tokenizer.decode(ids) != t] == []
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]) | st.sampled_from([SPACE, " ", "\n", "\0"])))
+def test_any_text_comes_back(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert tokenizer.separator not in ids
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from(["word", " ", "\n", "。", "海", SPACE, "x" * 700, "y " * 600])))
+def test_parts_join_to_the_text(pieces):
+    text = "".join(pieces)
+    found = list(parts(text))
+    assert "".join(found) == text
+    assert all(0 < len(part) <= 5000 for part in found)
+
+
+def test_parts_cost_next_to_no_tokens(tokenizer):
+    text = story(99, lines=2000)
+    whole = sentencepiece.SentencePieceProcessor(model_file=tokenizer.path).encode(text)
+    assert len(tokenizer.encode(text)) <= len(whole) * 1.005
+
+
+def test_a_lone_surrogate_is_refused(tokenizer):
+    with pytest.raises(UserError, match=r"lone surrogate, U\+D800"):
+        tokenizer.encode("a\ud800b")
+
+
+@pytest.mark.parametrize("text", ["naïve 海风 👩‍👩‍👧 déjà\n", f"a{SPACE}b"])
+def test_streaming_gives_whole_characters_only(tokenizer, text):
+    streamer = Streamer(tokenizer)
+    given = [streamer.feed([i]) for i in tokenizer.encode(text)]
+    assert "".join(given) + streamer.flush() == text
+    assert all("\ufffd" not in part for part in given)
+
+
+def test_streaming_shows_what_never_completes(tokenizer):
+    streamer = Streamer(tokenizer)
+    assert streamer.feed(tokenizer.encode("👩")[:-1]) == ""
+    assert "\ufffd" in streamer.flush()
+
+
+def train_plain(**options) -> bytes:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([story(n) for n in range(20)]), model_writer=model, model_type="bpe",
+        hard_vocab_limit=False, minloglevel=2, **{"vocab_size": 400, **options},
+    )  # fmt: skip
+    return model.getvalue()
+
+
+def test_a_foreign_lossless_model_is_taken(tmp_path):
+    (tmp_path / "m").write_bytes(
+        train_plain(normalization_rule_name="identity", remove_extra_whitespaces=False, byte_fallback=True)
+    )
+    tokenizer = Tokenizer(tmp_path / "m")
+    assert tokenizer.prefixes_space and tokenizer.lossless
+    assert tokenizer.decode(tokenizer.encode(" a  b")) == " a  b"
+    streamer = Streamer(tokenizer)
+    assert streamer.feed(tokenizer.encode("sea wind")) == "sea wind"
+
+
+def test_a_foreign_lossy_model_says_so(tmp_path):
+    (tmp_path / "m").write_bytes(train_plain())
+    assert not Tokenizer(tmp_path / "m").lossless
+
+
+def test_separator_is_eos_then_bos(tmp_path):
+    (tmp_path / "m").write_bytes(train_plain(eos_id=-1))
+    assert Tokenizer(tmp_path / "m").separator == 1
+    (tmp_path / "m").write_bytes(train_plain(eos_id=-1, bos_id=-1))
+    with pytest.raises(UserError, match="neither an eos nor a bos"):
+        Tokenizer(tmp_path / "m")
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"\0" * 100])
+def test_no_model_is_refused(tmp_path, content):
+    (tmp_path / "m").write_bytes(content)
+    with pytest.raises(UserError, match="not a SentencePiece model"):
+        Tokenizer(tmp_path / "m")
+
+
+def test_a_missing_model_is_refused(tmp_path):
+    with pytest.raises(UserError, match="cannot read the tokenizer"):
+        Tokenizer(tmp_path / "m")
