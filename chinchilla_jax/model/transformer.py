@@ -230,7 +230,7 @@ def compute_copy(params: Params, cfg: ModelConfig) -> Params:
 
 def embed(params: Params, tokens_BL: jax.Array, cfg: ModelConfig) -> jax.Array:
     """Look tokens up: (B, L, D). Looked up before the cast, so that the table's gradient is summed in float32."""
-    return params["embed"]["table"][tokens_BL].astype(cfg.dtype)
+    return constrain(params["embed"]["table"], "vocab", None)[tokens_BL].astype(cfg.dtype)
 
 
 def apply(

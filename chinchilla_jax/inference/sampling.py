@@ -1,0 +1,74 @@
+"""From logits to the next token: filters in a row, then a draw. All of it is per row of (B, V) logits."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from chinchilla_jax.config import require
+
+NEVER = -jnp.inf
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is chosen: temperature 0 is greedy; top_k 0 and top_p 1 keep everything."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self):
+        require(self.temperature >= 0, f"--temperature {self.temperature} must not be negative; 0 is greedy")
+        require(self.top_k >= 0, f"--top-k {self.top_k} must not be negative; 0 keeps every token")
+        require(0 < self.top_p <= 1, f"--top-p {self.top_p} must lie in (0, 1]; 1 keeps every token")
+
+
+def keep_known(pieces: int) -> Callable:
+    """Never choose a row of the table beyond the tokenizer's pieces."""
+    return lambda logits_BV: jnp.where(jnp.arange(logits_BV.shape[-1]) < pieces, logits_BV, NEVER)
+
+
+def keep_top_k(k: int) -> Callable:
+    """Keep the k largest logits (and whatever ties with the k-th)."""
+
+    def keep(logits_BV):
+        smallest_B1 = jax.lax.top_k(logits_BV, min(k, logits_BV.shape[-1]))[0][:, -1:]
+        return jnp.where(logits_BV >= smallest_B1, logits_BV, NEVER)
+
+    return keep
+
+
+def keep_top_p(p: float) -> Callable:
+    """Keep the smallest set of tokens whose probability reaches p (Holtzman et al. 2020)."""
+
+    def keep(logits_BV):
+        sorted_BV = -jnp.sort(-logits_BV, axis=-1)
+        probability_BV = jax.nn.softmax(sorted_BV, axis=-1)
+        before_BV = jnp.cumsum(probability_BV, axis=-1) - probability_BV
+        smallest_B1 = jnp.min(jnp.where(before_BV < p, sorted_BV, jnp.inf), axis=-1, keepdims=True)
+        return jnp.where(logits_BV >= smallest_B1, logits_BV, NEVER)
+
+    return keep
+
+
+def sampler(how: Sampling, pieces: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """draw(logits_BV, keys_B) -> tokens_B, a key a row, so that a row's text does not depend on its neighbours."""
+    filters = [keep_known(pieces)]
+    filters += [lambda logits_BV: logits_BV / how.temperature] if how.temperature else []
+    filters += [keep_top_k(how.top_k)] if how.top_k else []
+    filters += [keep_top_p(how.top_p)] if how.top_p < 1 else []
+
+    def greedy(keys_B, logits_BV):
+        del keys_B
+        return jnp.argmax(logits_BV, axis=-1)
+
+    pick = jax.vmap(jax.random.categorical) if how.temperature else greedy
+
+    def draw(logits_BV, keys_B):
+        for apply in filters:
+            logits_BV = apply(logits_BV)
+        return pick(keys_B, logits_BV).astype(jnp.int32)
+
+    return draw

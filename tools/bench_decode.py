@@ -1,0 +1,34 @@
+"""Throughput of greedy decoding with the cache (prompt 32, 128 new tokens); prints one JSON line.
+
+    python tools/bench_decode.py --shape tiny --batch 1 [--seconds 20]
+"""
+
+from bench_step import config, drive, parse
+
+PROMPT, NEW = 32, 128
+
+
+def main() -> None:
+    args = parse(lambda parser: parser.add_argument("--batch", type=int, default=1))
+    import jax
+    import numpy as np
+
+    from chinchilla_jax.inference.decode import Decoder
+    from chinchilla_jax.inference.sampling import Sampling
+    from chinchilla_jax.training.program import Program
+
+    program = Program(config(args))
+    cfg = program.config.model
+    params = program.initial().params
+    decoder = Decoder(params, cfg, Sampling(temperature=0), cfg.vocab_size)
+    prompts = np.random.default_rng(1).integers(0, cfg.vocab_size, (args.batch, PROMPT))
+
+    def step() -> None:
+        made_BN = np.concatenate(list(decoder.stream(prompts, NEW, range(args.batch))), axis=1)
+        assert made_BN.shape == (args.batch, NEW)
+
+    drive("chinchilla_jax_decode", args, step, args.batch * NEW, batch=args.batch, version=f"jax {jax.__version__}")
+
+
+if __name__ == "__main__":
+    main()
