@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
@@ -20,6 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding
 
+from chinchilla_jax import __version__
 from chinchilla_jax.config import CheckpointConfig
 from chinchilla_jax.errors import StorageError
 from chinchilla_jax.training import integrity, restore
@@ -57,8 +59,7 @@ class Checkpoints:
         except StorageError as failure:
             if error is None:
                 raise
-            # The first error is what the user must see; this one goes along.
-            error.add_note(str(failure))
+            print(failure, file=sys.stderr)  # the error that ends the run is the one to raise
 
     def close(self) -> None:
         """Wait for the save in flight and stop the threads."""
@@ -151,9 +152,11 @@ class Checkpoints:
             entry["fingerprint"] = [int(word) for word in words]
         integrity.write_manifest(partial, {"step": step, "meta": self.meta, **versions(self.meta), **facts})
         self._last_bytes = sum(integrity.list_files(partial).values())
-        self._discard(final)
+        doomed = self._set_aside(final) if final.exists() else None
         os.rename(partial, final)
         integrity.sync_folder(self.folder)
+        if doomed:
+            shutil.rmtree(doomed, ignore_errors=True)
         self._retain(step)
 
     def _retain(self, newest: int) -> None:
@@ -172,15 +175,17 @@ class Checkpoints:
                 self._discard(self.folder / str(n))
 
     def _discard(self, path: Path) -> None:
-        """Delete a step folder; a kill halfway leaves a leftover, never half a checkpoint under its number."""
-        if not path.exists():
-            return
-        doomed = path.with_name(f"{path.name}.old{PARTIAL}")
         try:
-            os.rename(path, doomed)
-            shutil.rmtree(doomed)
+            shutil.rmtree(self._set_aside(path))
         except OSError as error:
             warnings.warn(f"could not delete {path}: {error.strerror}", stacklevel=2)
+
+    def _set_aside(self, path: Path) -> Path:
+        """Rename a step folder for deletion: a kill halfway leaves a leftover, never half a checkpoint."""
+        doomed = path.with_name(f"{path.name}.old{PARTIAL}")
+        shutil.rmtree(doomed, ignore_errors=True)
+        os.rename(path, doomed)
+        return doomed
 
 
 def leaves_facts(leaves: dict[str, jax.Array]) -> dict[str, Any]:
@@ -196,17 +201,11 @@ def leaves_facts(leaves: dict[str, jax.Array]) -> dict[str, Any]:
 
 def versions(meta: dict[str, Any]) -> dict[str, Any]:
     """What wrote the checkpoint, and a short name for its settings."""
-    packages = ("chinchilla_jax", "jax", "orbax-checkpoint", "flax")
+    packages = ("jax", "orbax-checkpoint", "flax")
     settings = json.dumps(meta.get("config"), sort_keys=True).encode()
     return {
         "format": 1,
-        "versions": {name: _version(name) for name in packages},
+        "version": __version__,
+        "versions": {name: metadata.version(name) for name in packages},
         "config_sha256": hashlib.sha256(settings).hexdigest(),
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "unknown"

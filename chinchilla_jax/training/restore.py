@@ -98,7 +98,10 @@ def inspect(folder: Path, level: str = "hash") -> dict[str, Any]:
         report = examine(folder / str(n), level)
         entry = {"step": n, "ok": "manifest" in report, "problem": report.get("problem")}
         if manifest := report.get("manifest"):
-            entry |= {key: manifest.get(key) for key in ("versions", "mesh", "devices", "processes", "config_sha256")}
+            entry |= {
+                key: manifest.get(key)
+                for key in ("version", "versions", "mesh", "devices", "processes", "config_sha256")
+            }
             entry |= {"bytes": sum(f["size"] for f in manifest["files"]), "leaves": len(manifest["leaves"])}
         steps.append(entry)
     usable = [entry["step"] for entry in steps if entry["ok"]]

@@ -41,7 +41,9 @@ class Interrupts:
         self._stack.callback(os.close, writer)  # ends the listener
         self._stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(writer, warn_on_full_buffer=False))
         for number in SIGNALS:
-            self._stack.callback(signal.signal, number, signal.signal(number, self._note))
+            # None stands for a handler that was not set from Python, and cannot be put back from Python.
+            before = signal.signal(number, self._note)
+            self._stack.callback(signal.signal, number, signal.SIG_DFL if before is None else before)
         return self
 
     def __exit__(self, *error) -> None:

@@ -100,7 +100,7 @@ def test_without_locks_a_reused_number_is_not_the_holder(tmp_path, other, no_loc
 
 def test_without_locks_another_host_is_respected(tmp_path, no_locks):
     (tmp_path / LOCK).write_text('{"pid": 1, "host": "elsewhere", "start": 0}')
-    with pytest.raises(UserError, match="process 1 on elsewhere.*delete"), lock(tmp_path):
+    with pytest.raises(UserError, match=r"process 1 on elsewhere.*delete"), lock(tmp_path):
         pass
 
 
