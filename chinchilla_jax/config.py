@@ -180,6 +180,7 @@ class TrainConfig:
     eval_batches: int = setting(0, "most batches of a validation during training; 0 means all")
     sample_every: int = setting(0, "steps between two samples; 0 samples at the end only")
     sample_prompt: str = setting("", "text that samples continue")
+    sample_tokens: int = setting(100, "tokens of a sample")
     profile_start: int = setting(-1, "first step of the profiler's window; -1 profiles nothing")
     profile_steps: int = setting(5, "steps of the profiler's window")
     compile_cache: str = setting("", "folder for compiled programs kept between runs; empty keeps none")
@@ -187,7 +188,8 @@ class TrainConfig:
     wandb: str = setting("", "Weights & Biases project to log to as well (needs the wandb extra)")
 
     def __post_init__(self):
-        for name in ("steps", "seq_len", "batch_size", "microbatches", "log_every", "profile_steps", "max_bad_steps"):
+        counted = ("steps", "seq_len", "batch_size", "microbatches", "log_every", "sample_tokens", "profile_steps")
+        for name in (*counted, "max_bad_steps"):
             require(getattr(self, name) > 0, f"--train.{name.replace('_', '-')} must be at least 1")
         for name in ("eval_every", "eval_batches", "sample_every"):
             require(getattr(self, name) >= 0, f"--train.{name.replace('_', '-')} must not be negative")

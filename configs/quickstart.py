@@ -1,7 +1,7 @@
 """Shakespeare on a laptop CPU: the run of `make quickstart`.
 
-    python -m chinchilla_jax prepare  --config configs/quickstart.py
-    python -m chinchilla_jax pretrain --config configs/quickstart.py --run-dir runs/quickstart
+python -m chinchilla_jax prepare  --config configs/quickstart.py
+python -m chinchilla_jax pretrain --config configs/quickstart.py --run-dir runs/quickstart
 """
 
 from chinchilla_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig

@@ -1,6 +1,6 @@
 """Throughput of greedy decoding with the cache (prompt 32, 128 new tokens); prints one JSON line.
 
-    python tools/bench_decode.py --shape tiny --batch 1 [--seconds 20]
+python tools/bench_decode.py --shape tiny --batch 1 [--seconds 20]
 """
 
 from bench_step import config, drive, parse
@@ -19,12 +19,12 @@ def main() -> None:
 
     program = Program(config(args))
     cfg = program.config.model
-    params = program.initial().params
-    decoder = Decoder(params, cfg, Sampling(temperature=0), cfg.vocab_size)
+    decoder = Decoder(cfg, Sampling(temperature=0), cfg.vocab_size)
+    split = decoder.prepare(program.initial().params)
     prompts = np.random.default_rng(1).integers(0, cfg.vocab_size, (args.batch, PROMPT))
 
     def step() -> None:
-        made_BN = np.concatenate(list(decoder.stream(prompts, NEW, range(args.batch))), axis=1)
+        made_BN = np.concatenate(list(decoder.stream(split, prompts, NEW, range(args.batch))), axis=1)
         assert made_BN.shape == (args.batch, NEW)
 
     drive("chinchilla_jax_decode", args, step, args.batch * NEW, batch=args.batch, version=f"jax {jax.__version__}")

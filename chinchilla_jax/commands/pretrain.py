@@ -20,9 +20,7 @@ def run(config, args) -> dict:
     from chinchilla_jax.parallel import distributed
     from chinchilla_jax.training.program import use_compile_cache
 
-    distributed.initialize(
-        distributed.Cluster(args.distributed, args.coordinator, args.processes, args.process)
-    )
+    distributed.initialize(distributed.Cluster(args.distributed, args.coordinator, args.processes, args.process))
     use_compile_cache(config.train.compile_cache)
     if args.dry_run:
         return dry_run(config)
@@ -32,8 +30,8 @@ def run(config, args) -> dict:
 
 def dry_run(config) -> dict:
     """What the config costs, from the compiled step; needs the token store only where it tells the vocabulary."""
-    from chinchilla_jax.training.program import Program, cost
     from chinchilla_jax.training.metrics import si
+    from chinchilla_jax.training.program import Program, cost
 
     if not config.model.vocab_size:
         config, _ = open_store(config)
@@ -83,16 +81,31 @@ def train(config, run_dir: Path, args) -> dict:
 
 
 def hooks(program, store) -> list:
-    """What happens now and then while the model trains."""
+    """What happens now and then while the model trains: validation, and a sample of its writing."""
     from chinchilla_jax.evaluation.likelihood import Likelihood
+    from chinchilla_jax.inference.sampling import Sampling
+    from chinchilla_jax.inference.text import Completer
     from chinchilla_jax.training.loop import Hook
 
     train = program.config.train
     likelihood = Likelihood(program, store.valid, train.eval_batches)
+    completer = Completer(program.config.model, store.tokenizer, Sampling(0.8, top_p=0.95))
 
     def validate(state, poll):
-        figures = likelihood(state.params, poll)
-        print(f"\nvalidation: {figures['loss_nats_per_token']:.4f} nats/token, {figures['bits_per_byte']:.4f} bits/byte")
+        figures = likelihood(evaluated(state), poll)
         return {"valid_loss": figures["loss_nats_per_token"], "valid_bits_per_byte": figures["bits_per_byte"]}
 
-    return [Hook(train.eval_every, validate)]
+    def sample(state, poll):
+        prompt, new = train.sample_prompt, train.sample_tokens
+        weights = completer.prepare(evaluated(state))
+        return {"sample": prompt + completer.complete(weights, [prompt], new, [train.seed], poll)[0]}
+
+    return [Hook(train.eval_every, validate), Hook(train.sample_every, sample)]
+
+
+def evaluated(state):
+    """The averaged parameters where the run keeps them, else the parameters."""
+    from chinchilla_jax.optim.optimizer import averaged
+
+    average = averaged(state.opt_state)
+    return state.params if average is None else average

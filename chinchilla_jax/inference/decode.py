@@ -18,11 +18,13 @@ BUCKET = 32  # prompts are padded to multiples of this, so that a chat compiles 
 
 
 class Decoder:
-    """The compiled functions for one model and one way of sampling. `pieces` is the size of the tokenizer."""
+    """The compiled functions for one shape of model and one way of sampling. `pieces` is the size of the tokenizer.
 
-    def __init__(self, params: dict[str, Any], cfg: ModelConfig, how: Sampling, pieces: int):
-        self.cfg = cfg
-        self.split = jax.jit(partial(caches.split_layers, cfg=cfg))(params)
+    `prepare(params)` gives the weights as `stream` wants them.
+    """
+
+    def __init__(self, cfg: ModelConfig, how: Sampling, pieces: int):
+        self.prepare = jax.jit(partial(caches.split_layers, cfg=cfg))
         draw = sampler(how, pieces)
 
         def choose(split, hidden_BD, seeds_B, at):
@@ -38,7 +40,9 @@ class Decoder:
         def more(split, tokens_B, cache, seeds_B, at):
             def one(carry, i):
                 tokens_B, cache = carry
-                hidden_BLD, cache = caches.extend(split, tokens_B[:, None], jnp.ones_like(tokens_B)[:, None], cache, cfg)
+                hidden_BLD, cache = caches.extend(
+                    split, tokens_B[:, None], jnp.ones_like(tokens_B)[:, None], cache, cfg
+                )
                 return (choose(split, hidden_BLD[:, 0], seeds_B, i), cache), tokens_B
 
             (tokens_B, cache), made_CB = jax.lax.scan(one, (tokens_B, cache), at + 1 + jnp.arange(CHUNK))
@@ -47,14 +51,16 @@ class Decoder:
         self._prefill = jax.jit(prefill, static_argnames="capacity")
         self._more = jax.jit(more, donate_argnums=2)
 
-    def stream(self, prompts: Sequence[Sequence[int]], new: int, seeds: Sequence[int]) -> Iterator[np.ndarray]:
+    def stream(
+        self, split: dict[str, Any], prompts: Sequence[Sequence[int]], new: int, seeds: Sequence[int]
+    ) -> Iterator[np.ndarray]:
         """Blocks (B, at most 16) of the `new` tokens that continue each prompt; a row's seed decides its draws."""
         tokens_BL, segments_BL = pad_left(prompts, BUCKET)
         seeds_B = jnp.asarray(seeds, jnp.uint32)
         capacity = tokens_BL.shape[1] + -(-new // CHUNK) * CHUNK
-        tokens_B, cache = self._prefill(self.split, tokens_BL, segments_BL, seeds_B, capacity=capacity)
+        tokens_B, cache = self._prefill(split, tokens_BL, segments_BL, seeds_B, capacity=capacity)
         for at in range(0, new, CHUNK):
-            tokens_B, cache, made_BC = self._more(self.split, tokens_B, cache, seeds_B, at)
+            tokens_B, cache, made_BC = self._more(split, tokens_B, cache, seeds_B, at)
             yield np.asarray(made_BC)[:, : new - at]
 
 
@@ -67,9 +73,3 @@ def pad_left(prompts: Sequence[Sequence[int]], bucket: int) -> tuple[np.ndarray,
         tokens_BL[row, length - len(prompt) :] = prompt
         segments_BL[row, length - len(prompt) :] = 1
     return tokens_BL, segments_BL
-
-
-def until(made_B: np.ndarray, stop: int) -> tuple[np.ndarray, bool]:
-    """The tokens before `stop`, and whether it was there."""
-    found = np.flatnonzero(made_B == stop)
-    return (made_B[: found[0]], True) if found.size else (made_B, False)

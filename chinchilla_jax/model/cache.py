@@ -39,17 +39,19 @@ class Cache:
 def split_layers(params: dict[str, Any], cfg: ModelConfig) -> dict[str, Any]:
     """The parameters ready for decoding: compute type, and a tree a layer instead of stacked ones."""
     copy = transformer.compute_copy(params, cfg)
-    layers = tuple(jax.tree.map(lambda w: w[i], copy["blocks"]) for i in range(cfg.layers))
+    layers = tuple(jax.tree.map(lambda w, i=i: w[i], copy["blocks"]) for i in range(cfg.layers))
     return {**copy, "blocks": layers}
 
 
 def empty(split: dict[str, Any], cfg: ModelConfig, batch: int, capacity: int) -> Cache:
     """A cache for `batch` rows of at most `capacity` tokens."""
     shape = (batch, cfg.kv_heads or cfg.heads, capacity, cfg.head_dim)
-    layers = tuple(
-        LayerCache(jnp.zeros(shape, cfg.dtype), jnp.zeros(shape, cfg.dtype), DISTANCES[cfg.positions](layer, cfg, capacity))
-        for layer in split["blocks"]
-    )
+    distances = DISTANCES[cfg.positions]
+
+    def one(layer):
+        return LayerCache(jnp.zeros(shape, cfg.dtype), jnp.zeros(shape, cfg.dtype), distances(layer, cfg, capacity))
+
+    layers = tuple(one(layer) for layer in split["blocks"])
     return Cache(layers, jnp.zeros((batch, capacity), jnp.int32), jnp.zeros((), jnp.int32))
 
 

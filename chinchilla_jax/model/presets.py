@@ -3,8 +3,8 @@
 Standard library only. The parameter tree of a `chinchilla` shape with i = heads * head_dim holds exactly
 layers * (5 d i + 2 d f + 5 i + 2 d + f) + d + V d
 numbers: q, k, v, out and relative-position projections; biases on q, k, v, the two of Transformer-XL and the hidden
-layer; two norm scales a block and one at the end; one tied table. It gives all 50 printed millions of Table A9 and 70.06 B
-for Chinchilla (Hoffmann et al. 2022, arXiv:2203.15556).
+layer; two norm scales a block and one at the end; one tied table. It gives all 50 printed millions of Table A9, and
+70.06 B for Chinchilla (Hoffmann et al. 2022, arXiv:2203.15556).
 """
 
 import dataclasses
@@ -72,12 +72,12 @@ TABLE_A9 = {
 
 
 def _chinchilla(d_model: int, d_ff: int, head_dim: int, heads: int, layers: int) -> dict:
-    shape = dict(d_model=d_model, d_ff=d_ff, head_dim=head_dim, heads=heads, layers=layers)
+    shape = {"d_model": d_model, "d_ff": d_ff, "head_dim": head_dim, "heads": heads, "layers": layers}
     return {**FAMILIES["chinchilla"], **shape, "vocab_size": 32000}
 
 
 def _modern(layers: int, d_model: int, heads: int, d_ff: int, **rest) -> dict:
-    shape = dict(layers=layers, d_model=d_model, heads=heads, d_ff=d_ff, head_dim=128)
+    shape = {"layers": layers, "d_model": d_model, "heads": heads, "d_ff": d_ff, "head_dim": 128}
     return {**FAMILIES["modern"], "vocab_size": 50304, **shape, **rest}
 
 

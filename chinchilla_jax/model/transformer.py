@@ -68,7 +68,7 @@ def residual_std(cfg: ModelConfig) -> float:
 
 
 class Attention(nn.Module):
-    """Projections round the one attention function; `attend` decides which keys there are (the batch's, or a cache's)."""
+    """Projections round the one attention function; `attend` decides whose keys there are, the batch's or a cache's."""
 
     cfg: ModelConfig
     attend: Attend

@@ -41,4 +41,5 @@ def initialize(cluster: Cluster) -> None:
     try:
         jax.distributed.initialize(**found)
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"the processes did not find one another ({str(error).splitlines()[0]}); check --coordinator")
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the processes did not find one another ({reason}); check --coordinator") from error

@@ -109,7 +109,8 @@ def pretrain(
         if first:
             resume.write_run(run_dir, config, store)
         run = Run(program, batches, checkpoints, writer, terminal, interrupts, watchdog)
-        run.compile()
+        if state.step < config.train.steps:
+            run.compile()
         return run.go(state, make_hooks(program, store))
 
 
@@ -160,7 +161,7 @@ class Run:
                 if save or ready or signal:
                     self.log(pending, feed.waited)
                     pending = None
-                    signal = self.run_hooks(ready, done, state) if not signal else signal
+                    signal = signal or self.run_hooks(ready, done, state)
                     self.finish_step(done, state, save=save, signal=signal)
                     self.meter.pause()
                 if done == begun + 1:
@@ -209,6 +210,7 @@ class Run:
                 return self.interrupts.requested
             self.writer.metrics({"step": done, **row})
             self.metrics |= row
+            self.terminal.say(" | ".join(f"{name} {show(value)}" for name, value in row.items()))
         return None
 
     def finish_step(self, done: int, state: TrainState, *, save: bool, signal: str | None) -> None:
@@ -236,3 +238,8 @@ class Run:
         if since == train.profile_start + train.profile_steps and train.profile_start >= 0:
             jax.profiler.stop_trace()
             self.writer.event("profiled", folder="profile")
+
+
+def show(value: Any) -> str:
+    """A metric for the terminal."""
+    return f"{value:.4f}" if isinstance(value, float) else f"\n{value}"

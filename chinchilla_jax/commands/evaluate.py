@@ -1,0 +1,43 @@
+"""Evaluate a run on the whole validation set of its token store."""
+
+import json
+from pathlib import Path
+
+from chinchilla_jax.config import require
+
+SECTIONS = ("data", "mesh", "train", "checkpoint")
+
+
+def options(parser) -> None:
+    pass
+
+
+def run(config, args) -> dict:
+    from chinchilla_jax.data.store import TokenStore
+    from chinchilla_jax.evaluation.compression import bits_per_byte
+    from chinchilla_jax.evaluation.likelihood import Likelihood
+    from chinchilla_jax.inference.load import load
+
+    store = TokenStore.open(config.data.store)
+    loaded = load(config, args.run_dir, whole_mesh=True)
+    require(
+        store.tokenizer.sha256 == loaded.tokenizer.sha256,
+        f"{config.data.store} was made with another tokenizer than the run's; prepare it again with "
+        f"--data.tokenizer {args.run_dir}/tokenizer.model",
+    )
+    figures = Likelihood(loaded.program, store.valid, config.train.eval_batches)(loaded.params)
+    report = {
+        "step": loaded.step,
+        **figures,
+        "bytes": store.valid.bytes,
+        "documents": len(store.valid.starts),
+        **bits_per_byte(store.valid_text),
+    }
+    path = Path(args.run_dir, "evaluation.json")
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    for note in loaded.notes:
+        print(f"warning: {note}")
+    for name, value in report.items():
+        print(f"{name:<22} {value:,.4f}" if isinstance(value, float) else f"{name:<22} {value:,}")
+    following = f"python -m chinchilla_jax generate --run-dir {args.run_dir} --prompt 'Once upon a time'"
+    return {**report, "wrote": [str(path)], "next": following}

@@ -1,0 +1,81 @@
+"""Continue prompts with a trained model, streaming to the terminal."""
+
+import sys
+from pathlib import Path
+
+from chinchilla_jax.config import require
+from chinchilla_jax.errors import UserError
+
+SECTIONS = ("mesh", "checkpoint")
+
+
+def options(parser) -> None:
+    parser.add_argument("--prompt", action="append", metavar="TEXT", help="text to continue; may be given repeatedly")
+    parser.add_argument("--prompt-file", metavar="FILE", help="file whose text is a prompt")
+    parser.add_argument("--interactive", action="store_true", help="read prompts from the terminal, one a line")
+    parser.add_argument("--max-new-tokens", type=int, default=200, metavar="N", help="most tokens of a text [200]")
+    parser.add_argument("--samples", type=int, default=1, metavar="N", help="texts a prompt [1]")
+    parser.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0 is greedy [0.8]")
+    parser.add_argument("--top-k", type=int, default=0, metavar="K", help="draw among the K likeliest; 0 is all [0]")
+    parser.add_argument("--top-p", type=float, default=0.95, metavar="P", help="draw among the likeliest P [0.95]")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides the draws [0]")
+
+
+def run(config, args) -> dict:
+    from chinchilla_jax.inference.load import load
+    from chinchilla_jax.inference.sampling import Sampling
+    from chinchilla_jax.inference.text import Completer
+
+    require(args.max_new_tokens > 0, "--max-new-tokens must be at least 1")
+    require(args.samples > 0, "--samples must be at least 1")
+    require(0 <= args.seed < 2**32, "--seed must lie in [0, 2**32)")
+    how = Sampling(args.temperature, args.top_k, args.top_p)
+    prompts = given_prompts(args)
+    loaded = load(config, args.run_dir, whole_mesh=False)
+    completer = Completer(loaded.program.config.model, loaded.tokenizer, how)
+    weights = completer.prepare(loaded.params)
+    trained = config.train.seq_len
+
+    def complete(prompts: list[str]) -> list[dict]:
+        longest = max(len(loaded.tokenizer.encode(prompt)) for prompt in prompts) + args.max_new_tokens
+        if longest > trained:
+            print(f"note: {longest} tokens exceed the {trained} that the model was trained on", file=sys.stderr)
+        rows = [prompt for prompt in prompts for _ in range(args.samples)]
+        seeds = [(args.seed + row) % 2**32 for row in range(len(rows))]
+        return show(completer.stream(weights, rows, args.max_new_tokens, seeds), rows)
+
+    done = complete(prompts)
+    while args.interactive:
+        try:
+            done += complete([input("\n> ")])
+        except (EOFError, KeyboardInterrupt):
+            break
+    following = f"python -m chinchilla_jax report --run-dir {args.run_dir}"
+    return {"step": loaded.step, "completions": done, "next": following}
+
+
+def given_prompts(args) -> list[str]:
+    """The prompts of the command line; none at all means the beginning of a text."""
+    prompts = list(args.prompt or [])
+    if args.prompt_file:
+        try:
+            prompts.append(Path(args.prompt_file).read_text(encoding="utf-8"))
+        except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
+            raise UserError(f"--prompt-file {args.prompt_file}: {error}") from error
+    return prompts or [""]
+
+
+def show(stream, prompts: list[str]) -> list[dict]:
+    """Print a single text as it grows, several when they are done; returns them all."""
+    live, texts = len(prompts) == 1, [""] * len(prompts)
+    print(prompts[0] if live else "", end="", flush=True)
+    for gained in stream:
+        texts = [text + more for text, more in zip(texts, gained)]
+        if live:
+            print(gained[0], end="", flush=True)
+    if live:
+        print()
+    for number, (prompt, text) in enumerate(zip(prompts, texts)):
+        if not live:
+            print(f"--- {number + 1} ---\n{prompt}{text}")
+    return [{"prompt": prompt, "text": text} for prompt, text in zip(prompts, texts)]

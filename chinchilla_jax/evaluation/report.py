@@ -1,0 +1,109 @@
+"""A run directory as one page: loss curve, figures beside the compressors', a sample, the speed."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from chinchilla_jax.config import require
+from chinchilla_jax.training.metrics import read, si
+
+PICTURE = "report.png"
+
+
+def write(run_dir: Path) -> dict[str, Any]:
+    """Write report.md and its picture from what the run's other commands left; returns the figures.
+
+    Raises `UserError` where nothing was trained yet.
+    """
+    rows = read(run_dir / "metrics.jsonl")
+    require(bool(rows), f"{run_dir} has no metrics yet; run pretrain --run-dir {run_dir} first")
+    figures = summary(run_dir, rows)
+    draw(rows, figures, run_dir / PICTURE)
+    (run_dir / "report.md").write_text(page(run_dir, rows, figures), encoding="utf-8")
+    return figures
+
+
+def summary(run_dir: Path, rows: list[dict]) -> dict[str, Any]:
+    """The figures of a run: the whole-set evaluation where there is one, else the last validation."""
+    trained = [row for row in rows if "loss" in row]
+    valid = [row for row in rows if "valid_loss" in row]
+    timing = read(run_dir / "timing.jsonl")
+    figures: dict[str, Any] = {"steps": trained[-1]["step"], "train_loss": trained[-1]["loss"]}
+    if valid:
+        figures |= {"loss_nats_per_token": valid[-1]["valid_loss"], "bits_per_byte": valid[-1]["valid_bits_per_byte"]}
+    evaluation = run_dir / "evaluation.json"
+    if evaluation.exists():
+        figures |= json.loads(evaluation.read_text())
+    if timing:
+        figures["tokens_per_s"] = statistics.median(row["tokens_per_s"] for row in timing)
+    return figures
+
+
+def draw(rows: list[dict], figures: dict[str, Any], path: Path) -> None:
+    """The loss curve in bits per byte, with the compressors as lines to get below."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    trained = [(row["step"], row["bits_per_byte"]) for row in rows if "loss" in row]
+    valid = [(row["step"], row["valid_bits_per_byte"]) for row in rows if "valid_loss" in row]
+    axes.plot(*zip(*trained), color="tab:blue", alpha=0.6, linewidth=1, label="training")
+    if valid:
+        axes.plot(*zip(*valid), color="tab:orange", marker="o", label="validation")
+    for name, style in (("gzip", ":"), ("xz", "--")):
+        if f"{name}_bits_per_byte" in figures:
+            axes.axhline(figures[f"{name}_bits_per_byte"], color="gray", linestyle=style, label=name)
+    axes.set(xlabel="step", ylabel="bits per byte", title=f"{path.parent.name}: {figures['steps']} steps")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+ROWS = (
+    ("steps", "steps", "{}"),
+    ("tokens per second (median)", "tokens_per_s", "{:,.0f}"),
+    ("training loss, last step, nats per token", "train_loss", "{:.4f}"),
+    ("validation loss, nats per token", "loss_nats_per_token", "{:.4f}"),
+    ("validation perplexity", "perplexity", "{:.2f}"),
+    ("**validation bits per byte**", "bits_per_byte", "**{:.4f}**"),
+    ("`xz -9e` on the same text, bits per byte", "xz_bits_per_byte", "{:.4f}"),
+    ("`gzip -9` on the same text, bits per byte", "gzip_bits_per_byte", "{:.4f}"),
+)
+
+
+def page(run_dir: Path, rows: list[dict], figures: dict[str, Any]) -> str:
+    """report.md."""
+    table = [f"| {label} | {form.format(figures[name])} |" for label, name, form in ROWS if name in figures]
+    samples = [row for row in rows if "sample" in row]
+    lines = [
+        f"# {run_dir.name}",
+        "",
+        f"![loss curve]({PICTURE})",
+        "",
+        "| figure | value |",
+        "| --- | --- |",
+        *table,
+        "",
+    ]
+    if samples:
+        lines += [
+            f"## What it writes after step {samples[-1]['step']}",
+            "",
+            "```text",
+            samples[-1]["sample"],
+            "```",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def headline(figures: dict[str, Any]) -> str:
+    """The report in a line or two, for the terminal."""
+    parts = [f"{figures['steps']} steps"]
+    if "tokens_per_s" in figures:
+        parts.append(f"{si(figures['tokens_per_s'])} tokens/s")
+    names = (("bits_per_byte", "model"), ("xz_bits_per_byte", "xz -9e"), ("gzip_bits_per_byte", "gzip -9"))
+    beside = [f"{label} {figures[name]:.3f}" for name, label in names if name in figures]
+    return f"{', '.join(parts)}; bits per byte on the validation text: {', '.join(beside)}"

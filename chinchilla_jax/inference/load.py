@@ -1,0 +1,56 @@
+"""A run directory as a model ready for use."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from chinchilla_jax.config import Config, MeshConfig, require
+from chinchilla_jax.data.tokenizer import Tokenizer
+from chinchilla_jax.parallel import mesh as meshes
+from chinchilla_jax.training.program import Program
+from chinchilla_jax.training.restore import load_params
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Parameters of the newest step that verifies, on a mesh, with the tokenizer they were trained with."""
+
+    program: Program
+    params: Any
+    tokenizer: Tokenizer
+    step: int
+    notes: list[str]
+
+
+def load(config: Config, run_dir: str | None, *, whole_mesh: bool) -> Loaded:
+    """Load `run_dir`: on all devices for throughput, or on as few as fsdp and tensor ask for.
+
+    The averaged parameters are taken where the run keeps them. Raises `UserError` for a folder that holds no run.
+    """
+    require(bool(run_dir), "name the run with --run-dir")
+    folder = Path(run_dir)
+    require((folder / "config.json").exists(), f"{folder} holds no run; train one with pretrain --run-dir {folder}")
+    program = Program(config) if whole_mesh else _small_program(config)
+    found = load_params(
+        folder / "checkpoints",
+        program.abstract.params,
+        average=bool(config.optimizer.ema_decay),
+        level=config.checkpoint.verify,
+    )
+    tokenizer = Tokenizer(folder / "tokenizer.model")
+    stored = found.meta.get("tokenizer")
+    require(
+        stored in (None, tokenizer.sha256),
+        f"{folder / 'tokenizer.model'} is not the tokenizer that the checkpoint was trained with; copy the right one",
+    )
+    return Loaded(program, found.state, tokenizer, found.step, found.notes)
+
+
+def _small_program(config: Config) -> Program:
+    few = MeshConfig(1, abs(config.mesh.fsdp), abs(config.mesh.tensor))
+    devices = jax.devices()[: few.fsdp * few.tensor]
+    train = dataclasses.replace(config.train, batch_size=few.fsdp, microbatches=1, batch_ramp=())
+    return Program(dataclasses.replace(config, train=train), meshes.build(few, devices))
