@@ -119,6 +119,11 @@ def gather(config: DataConfig, sources: list[Source], path: Path, say: Say, show
     train, valid = extents[fates.fate == TRAIN], extents[fates.fate == VALID]
     if fates.cut is not None:
         train, valid = hold_out_tail(path, extents, fates.fate, fates.cut, config.valid_fraction)
+    if not len(train) or not len(valid):
+        raise UserError(
+            "after leaving out empty documents and duplicates one split has no text; add text to "
+            f"--data.sources {' '.join(s.name for s in sources)}"
+        )
     listed = []
     for number, source in enumerate(sources):
         mine = of == number
@@ -145,8 +150,10 @@ def hold_out_tail(
     """Both splits when the last `fraction` of document `number` is held out, cut as `files.cut` does."""
     offset, size = int(extents.offsets[number]), int(extents.sizes[number])
     (text,) = texts(path, extents[number : number + 1])
-    head = cut(text[: size - max(1, round(fraction * size))])
-    if not 0 < head < size or not text[:head].strip() or not text[head:].strip():
+    tail = max(1, round(fraction * size))
+    near = max(0, size - max(3 * tail, 64))  # so that about twice the share is held out at most
+    head = near + cut(text[near : size - tail])
+    if not text[:head].strip() or not text[head:].strip():
         raise UserError(f"{size} bytes of text are too few for a training and a validation split; add text")
     train, valid = fate == TRAIN, np.append(np.flatnonzero(fate == VALID), number)
     sizes = extents.sizes.copy()

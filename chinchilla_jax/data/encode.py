@@ -19,6 +19,7 @@ from chinchilla_jax.data.tokenizer import Tokenizer
 from chinchilla_jax.errors import UserError
 
 TASK = 1 << 20  # bytes of text that a worker takes at a time
+SHARE = 8 << 20  # bytes of text that are worth the start of a worker
 AHEAD = 3  # tasks a worker may be ahead of the writer
 
 Encoded = tuple[np.ndarray, np.ndarray]
@@ -77,7 +78,7 @@ def encoder(spool: Path, tokenizer: Path, workers: int, size: int) -> Iterator[C
 
     `workers` processes, one a core for 0; a corpus of `size` bytes that is small is encoded without any.
     """
-    workers = min(workers or len(os.sched_getaffinity(0)), -(-size // TASK))
+    workers = min(workers or len(os.sched_getaffinity(0)), size // SHARE)
     if workers <= 1:
         local = Encoder(spool, tokenizer)
         yield lambda extents: map(local, tasks(extents))

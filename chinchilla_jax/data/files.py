@@ -135,9 +135,9 @@ def cut(text: bytes) -> int:
         if found >= 0:
             return found + len(mark)
     end = len(text)
-    while end > len(text) - 4 and text[end - 1] & 0xC0 == 0x80:
+    while end and text[end - 1] & 0xC0 == 0x80:
         end -= 1
-    return end - 1 if text[end - 1] >= 0xC0 else len(text)
+    return max(0, end - 1) if end < len(text) or text[-1:] >= b"\xc0" else end
 
 
 def decode(text: bytes, path: Path, offset: int = 0) -> str:
@@ -154,21 +154,20 @@ def decode(text: bytes, path: Path, offset: int = 0) -> str:
 def _json_lines(file: BinaryIO, path: Path, field: str, broken: Callable[[Broken], None]) -> Iterator[tuple[str, str]]:
     offset = 0
     for number, line in enumerate(file, 1):
-        if number == 1:
-            line = line.removeprefix(BOM)
+        start = len(BOM) if number == 1 and line.startswith(BOM) else 0
         try:
-            text = _json_text(decode(line, path, offset), f"{path}:{number}", field)
+            text = _json_text(decode(line[start:], path, offset + start), f"{path}:{number}", field)
         except Broken as error:
             broken(error)
         else:
-            if text:
+            if text is not None:
                 yield f"{path}:{number}", text
         offset += len(line)
 
 
-def _json_text(line: str, where: str, field: str) -> str:
+def _json_text(line: str, where: str, field: str) -> str | None:
     if not line.strip():
-        return ""
+        return None
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
