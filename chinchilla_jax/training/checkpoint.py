@@ -8,6 +8,7 @@ so, never taken for the leftover of a killed run.
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import warnings
@@ -26,6 +27,7 @@ from chinchilla_jax.config import CheckpointConfig
 from chinchilla_jax.errors import StorageError
 from chinchilla_jax.training import integrity, restore
 from chinchilla_jax.training.agreement import from_first, largest
+from chinchilla_jax.training.hush import hush_orbax
 from chinchilla_jax.training.restore import ITEM, PARTIAL, Restored
 
 HEADROOM = 1.2  # free space asked for, over the size of the last checkpoint
@@ -37,6 +39,7 @@ class Checkpoints:
     def __init__(self, folder: Path, config: CheckpointConfig, *, meta: dict[str, Any]):
         self.folder, self.config, self.meta = Path(folder).absolute(), config, meta
         self.first = jax.process_index() == 0
+        hush_orbax()
         if self.first:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -135,11 +138,9 @@ class Checkpoints:
         """Remove what a failed save left and say what it would have needed."""
         if self.first:
             shutil.rmtree(self._partial(step), ignore_errors=True)
-        reason = (
-            (str(error).strip().splitlines() or [type(error).__name__])[0][:200] if error else "another process failed"
-        )
+        reason = why(error) if error else "another process failed"
         raise StorageError(
-            f"checkpoint {step} was not written: it needs {need} bytes in {self.folder} ({reason})"
+            f"checkpoint {step} was not written ({reason}); it needs {need} bytes in {self.folder}"
         ) from error
 
     def _commit(self, step: int, facts: dict[str, Any], prints: jax.Array) -> None:
@@ -186,6 +187,14 @@ class Checkpoints:
         shutil.rmtree(doomed, ignore_errors=True)
         os.rename(path, doomed)
         return doomed
+
+
+def why(error: BaseException) -> str:
+    """An error in a few words; TensorStore's own run over half a screen and end with the system's."""
+    found = re.search(r"([^:]+) \[os_error_code", str(error))
+    if found:
+        return found.group(1).strip()
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def leaves_facts(leaves: dict[str, jax.Array]) -> dict[str, Any]:

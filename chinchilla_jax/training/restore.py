@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.training import integrity
 from chinchilla_jax.training.agreement import from_first, largest
+from chinchilla_jax.training.hush import hush_orbax
 from chinchilla_jax.training.integrity import Damaged
 
 ITEM = "default"  # the name that Orbax's own CheckpointManager gives to a single tree
@@ -51,6 +52,7 @@ def newest(folder: Path, abstract: Any, *, level: str, step: int | None = None, 
 
     `level` is that of `CheckpointConfig.verify`. With `part`, `abstract` is only the subtree of that name.
     """
+    hush_orbax()
     found = from_first(step_folders(folder))
     if not found and step is None:
         return None

@@ -1,0 +1,24 @@
+"""A failed save is one line of ours; without this, Orbax prints several pages of traces before it."""
+
+import functools
+import logging
+import sys
+from pathlib import Path
+
+
+@functools.cache  # once a process
+def hush_orbax() -> None:
+    """Drop Orbax's log of failures that it also raises, and asyncio's of writes that end after the failed one."""
+    logging.getLogger("absl").addFilter(_keep)
+    before = sys.unraisablehook
+
+    def hook(failure) -> None:
+        # TensorStore reports to an event loop that Orbax has closed at the first error.
+        if not (isinstance(failure.exc_value, RuntimeError) and str(failure.exc_value) == "Event loop is closed"):
+            before(failure)
+
+    sys.unraisablehook = hook
+
+
+def _keep(record: logging.LogRecord) -> bool:
+    return record.levelno != logging.ERROR or "orbax" not in Path(record.pathname).parts
