@@ -97,15 +97,19 @@ def test_a_hang_is_named_and_left_with_75():
     )
     begun = time.monotonic()
     _, errors = process.communicate(timeout=10)
-    assert 0.3 < time.monotonic() - begun < 1.5
+    assert 0.3 < time.monotonic() - begun < 5
     assert process.returncode == 75 and "in the_line_that_hangs" in errors
 
 
-def test_the_watchdog_sleeps_until_the_first_beat_and_knows_slow_steps():
-    with Watchdog(floor=0.1) as watchdog:
-        time.sleep(0.4)
-        for _ in range(3):
-            watchdog.beat()
-            time.sleep(0.05)
-        assert watchdog.patience > 0.3
-        time.sleep(0.2)  # beyond the floor, within ten usual steps
+def test_the_watchdog_sleeps_until_the_first_beat():
+    with Watchdog(floor=0.05):
+        time.sleep(0.3)
+
+
+def test_the_watchdog_learns_how_long_a_step_takes():
+    watchdog = Watchdog(floor=0.1)  # not entered: a busy machine must not end the tests
+    assert watchdog.patience == 0.1
+    for _ in range(4):
+        watchdog.beat()
+        time.sleep(0.05)
+    assert watchdog.patience >= 0.5
