@@ -243,6 +243,7 @@ def describe(config: DataConfig, corpus: Corpus, tokenizer: Tokenizer, counts: d
             for path in sorted(made.iterdir())
         },
     }
+    manifest["xxh3_128"] = store.seal(manifest)
     path = made / store.MANIFEST
     path.write_text(json.dumps(manifest, indent=1) + "\n")
     sync(path)

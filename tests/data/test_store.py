@@ -1,0 +1,95 @@
+"""Opening a token store."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chinchilla_jax.data import store as stores
+from chinchilla_jax.data.store import TokenStore
+from chinchilla_jax.errors import UserError
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    """A copy of the store to damage."""
+    return Path(shutil.copytree(made.store, tmp_path / "copy"))
+
+
+def test_open(store, made):
+    assert store.train.tokens.dtype == np.uint16 and store.train.starts.dtype == np.uint64
+    assert isinstance(store.train.tokens, np.memmap)
+    assert len(store.fingerprint) == 64 and store.fingerprint == TokenStore.open(Path(made.store)).fingerprint
+
+
+def test_the_type_grows_with_the_vocabulary():
+    assert [stores.token_dtype(n).str for n in (300, 65_536, 65_537)] == ["<u2", "<u2", "<u4"]
+
+
+@pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir(), lambda p: p.write_text("file")])
+def test_no_store_names_the_command(tmp_path, make):
+    make(tmp_path / "s")
+    with pytest.raises(UserError, match=r"no token store here; make one with `python -m chinchilla_jax prepare`"):
+        TokenStore.open(tmp_path / "s")
+
+
+@pytest.mark.parametrize("name", ["train.bin", "valid.bin", "train.idx.npy", "valid.txt", "tokenizer.model"])
+def test_damage_names_the_file(folder, name):
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 4
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=rf"{name}: damaged.*prepare --force"):
+        TokenStore.open(folder)
+    (folder / name).write_bytes(content[:-1])
+    with pytest.raises(UserError, match=rf"{name}: [\d,]+ bytes, expected"):
+        TokenStore.open(folder, verify=False)
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=rf"{name}: missing"):
+        TokenStore.open(folder)
+
+
+def rewrite(folder: Path, change) -> None:
+    """Change the manifest and seal it again."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    manifest["xxh3_128"] = stores.seal(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_every_flipped_bit_of_the_manifest_is_noticed_or_harmless(folder):
+    content = (folder / "manifest.json").read_bytes()
+    for place in range(0, len(content), 5):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << (place % 8)
+        (folder / "manifest.json").write_bytes(damaged)
+        try:
+            found = TokenStore.open(folder).manifest
+        except UserError as error:
+            assert "damaged" in str(error) or "version" in str(error)
+        else:
+            assert found == json.loads(content)  # white space between the entries
+
+
+@pytest.mark.parametrize("change", [{"version": 99}, {"version": None}, {"files": {}}, {"splits": []}])
+def test_a_strange_manifest_is_refused(folder, change):
+    rewrite(folder, lambda manifest: manifest.update(change))
+    with pytest.raises(UserError, match="prepare --force"):
+        TokenStore.open(folder)
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/b"])
+def test_a_manifest_cannot_name_files_elsewhere(folder, name):
+    rewrite(folder, lambda manifest: manifest["files"].update({name: {"bytes": 1, "xxh3_128": ""}}))
+    with pytest.raises(UserError, match="damaged"):
+        TokenStore.open(folder)
+
+
+def test_an_index_of_objects_is_refused(folder):
+    np.save(folder / "train.idx.npy", np.array([{}], object), allow_pickle=True)
+    path = folder / "train.idx.npy"
+    entry = {"bytes": path.stat().st_size, "xxh3_128": stores.checksum(path)}
+    rewrite(folder, lambda manifest: manifest["files"].update({"train.idx.npy": entry}))
+    with pytest.raises(UserError, match="damaged"):
+        TokenStore.open(folder)
