@@ -20,6 +20,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 env: $(STAMP) ## the environment in .venv; PYTHON=/path/to/python3.12 (or 3.13) chooses the interpreter
+	@echo "environment: .venv is complete; \`. .venv/bin/activate\` puts it first on the PATH"
 
 $(STAMP): requirements.txt $(STALE)
 	@python=$$(sh tools/find_python.sh --use "$(PYTHON)") && "$$python" tools/env.py $(notdir $(STAMP))

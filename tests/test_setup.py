@@ -158,10 +158,16 @@ def test_extras_are_the_documented_ones():
     assert set(PROJECT["optional-dependencies"]) == {"cuda", "tpu", "parity", "eval", "serve", "wandb", "dev"}
 
 
+def make(folder: Path, *arguments: str) -> str:
+    """What `make` says, also when these tests run below another make."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "--no-print-directory", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
+
+
 def planned(folder: Path, *arguments: str) -> str:
     """What `make` would do in a clone, by its dry run."""
-    result = subprocess.run(["make", "-n", *arguments], cwd=folder, capture_output=True, text=True, check=True)
-    return result.stdout
+    return make(folder, "-n", *arguments)
 
 
 @pytest.fixture
@@ -202,6 +208,6 @@ def test_quickstart_is_the_documented_journey(clone):
 
 
 def test_help_lists_every_target(clone):
-    said = subprocess.run(["make"], cwd=clone, capture_output=True, text=True, check=True).stdout
+    said = make(clone)
     for target in ("env", "test", "quickstart", "lint", "clean"):
         assert f"make {target} " in said
