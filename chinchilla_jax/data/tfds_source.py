@@ -1,6 +1,8 @@
 """Documents from TFDS data sets in ArrayRecord files, read without TensorFlow."""
 
+import contextlib
 import importlib
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,7 +64,8 @@ def open_built_in(name: str, config: DataConfig, say: Say) -> Source:
     builder = builder_class(data_dir=str(root), file_format="array_record")
     if not (Path(builder.data_dir) / INFO).is_file():
         say(f"building the data set {name} in {builder.data_dir}")
-        builder.download_and_prepare()
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints sizes that it does not know
+            builder.download_and_prepare()
     return open_folder(name, Path(builder.data_dir), "", "text")
 
 

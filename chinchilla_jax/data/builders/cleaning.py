@@ -12,7 +12,9 @@ BLOCKS = re.compile(
 SILENT = {"script", "style", "nav", "head", "noscript", "svg"}
 PRONUNCIATION = re.compile(r"\s*\\[^\\\n]{1,80}\\")
 SOURCE_TAG = re.compile(r"\s*\[(?:1913 Webster|PJC|WordNet [\d.]+|Webster Suppl\.|RP|[A-Z]{2,4}(?: \d+)?)\]")
-POD_CODE = re.compile(r"\b[A-Z]<(?:<+ )?([^<>]*)(?: >+)?>")
+POD_CODE = re.compile(r"\b[A-Z]<<+ (.*?) >+>|\b[A-Z]<([^<>]*)>", re.DOTALL)
+# Escaped brackets wait as private characters until the codes are gone.
+POD_ESCAPES = (("E<gt>", "\ue000", ">"), ("E<lt>", "\ue001", "<"), ("E<sol>", "/", "/"), ("E<verbar>", "|", "|"))
 
 
 class _Text(HTMLParser):
@@ -70,8 +72,12 @@ def pod(text: str) -> list[str]:
         if paragraph.startswith("="):
             command, _, rest = paragraph.partition(" ")
             paragraph = rest if command.startswith(("=head", "=item")) else ""
-        for _ in range(3):
-            paragraph = POD_CODE.sub(r"\1", paragraph)
+        for escape, waiting, _ in POD_ESCAPES:
+            paragraph = paragraph.replace(escape, waiting)
+        for _ in range(3):  # codes may stand inside codes
+            paragraph = POD_CODE.sub(lambda code: code[1] or code[2] or "", paragraph)
+        for _, waiting, character in POD_ESCAPES:
+            paragraph = paragraph.replace(waiting, character)
         found.append(paragraph)
     return found
 
