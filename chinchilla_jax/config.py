@@ -56,7 +56,7 @@ class ModelConfig:
     remat: Literal["auto", "none", "projections", "full"] = setting(
         "auto", "what the backward pass recomputes; auto is none on a CPU and projections elsewhere"
     )
-    scan_unroll: int = setting(0, "layers unrolled per scan iteration; 0 unrolls all of them on a CPU, one elsewhere")
+    scan_unroll: int = setting(0, "layers a scan iteration unrolls; 0 is up to 16 on a CPU, one elsewhere")
 
     def __post_init__(self):
         for name in ("layers", "d_model", "heads", "head_dim", "d_ff"):

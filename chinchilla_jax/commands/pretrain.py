@@ -9,6 +9,7 @@ SECTIONS = ("model", "data", "objective", "optimizer", "mesh", "train", "checkpo
 
 def options(parser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="compile, print what the run costs, and train nothing")
+    parser.add_argument("--topology", metavar="NAME", help="with --dry-run: compile for a TPU slice such as v5e:4x4")
     parser.add_argument("--allow-changes", action="store_true", help="go on although settings of the run have changed")
     parser.add_argument("--distributed", action="store_true", help="join the processes of a TPU pod, Slurm or MPI job")
     parser.add_argument("--coordinator", default="", metavar="HOST:PORT", help="address of process 0")
@@ -23,22 +24,30 @@ def run(config, args) -> dict:
     distributed.initialize(distributed.Cluster(args.distributed, args.coordinator, args.processes, args.process))
     use_compile_cache(config.train.compile_cache)
     if args.dry_run:
-        return dry_run(config)
+        return dry_run(config, args.topology)
+    require(not args.topology, "--topology compiles for devices that are not here; give --dry-run with it")
     require(bool(args.run_dir), "pretrain needs --run-dir, the folder that the run is to live in")
     return train(config, Path(args.run_dir), args)
 
 
-def dry_run(config) -> dict:
+def dry_run(config, topology: str | None) -> dict:
     """What the config costs, from the compiled step; needs the token store only where it tells the vocabulary."""
+    from chinchilla_jax.parallel import mesh
+    from chinchilla_jax.parallel.topology import collectives, devices
     from chinchilla_jax.training.metrics import si
     from chinchilla_jax.training.program import Program, cost
 
     if not config.model.vocab_size:
         config, _ = open_store(config)
-    program = Program(config)
+    program = Program(config, mesh.build(config.mesh, devices(topology)) if topology else None)
     compiled = program.step(program.config.train.phases[-1][1])
     report = cost(program, compiled)
-    report |= {"mesh": dict(program.mesh.shape), "platform": program.mesh.devices.flat[0].device_kind}
+    report |= {
+        "devices": program.mesh.size,
+        "device_kind": program.mesh.devices.flat[0].device_kind,
+        "mesh": dict(program.mesh.shape),
+        "collectives": collectives(compiled),
+    }
     for name, value in report.items():
         print(f"{name:<26} {si(value) if isinstance(value, (int, float)) else value}")
     return report

@@ -102,7 +102,8 @@ def _forward(hidden_BLD, table_VD, targets_BL, weights_BL, z_loss, tile_tokens):
         return (carry[0] + loss, carry[1] + dtable_SVD), dx_SMD
 
     (loss, dtable_SVD), dx_nSMD = jax.lax.scan(one, start, tiles)
-    return loss, (join(dx_nSMD), dtable_SVD.sum(0).astype(table_VD.dtype))
+    dtable_VD = constrain(dtable_SVD.sum(0), "vocab", "embed")  # a scatter of the sum, not a whole copy each
+    return loss, (join(dx_nSMD), dtable_VD.astype(table_VD.dtype))
 
 
 def _backward(z_loss, tile_tokens, saved, cotangent):

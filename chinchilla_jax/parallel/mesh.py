@@ -10,6 +10,9 @@ from chinchilla_jax.config import Config, MeshConfig, require
 
 AXES = ("data", "fsdp", "tensor")
 
+# A rolled loop costs a CPU about a tenth of its speed; beyond this many layers compiling them all costs more.
+UNROLLED_LAYERS = 16
+
 
 def sizes(config: MeshConfig, devices: int) -> tuple[int, int, int]:
     """Axis sizes for a number of devices, the -1 filled in; a `UserError` where they do not fit."""
@@ -52,7 +55,7 @@ def resolve(config: Config, mesh: Mesh) -> Config:
         "remat": "none" if on_cpu else "projections",
     }
     settled = {name: value for name, value in auto.items() if getattr(model, name) == "auto"}
-    unroll = model.scan_unroll or (model.layers if on_cpu else 1)
+    unroll = model.scan_unroll or (model.layers if on_cpu and model.layers <= UNROLLED_LAYERS else 1)
     require(model.layers % unroll == 0, f"--model.scan-unroll {unroll} does not divide --model.layers {model.layers}")
     return dataclasses.replace(
         config,

@@ -1,0 +1,19 @@
+"""Windows of 4096 tokens, 128 of them a step: modern-150m on the Debian documentation (132 MB of English).
+
+python -m chinchilla_jax prepare  --config configs/long_context.py
+python -m chinchilla_jax pretrain --config configs/long_context.py --run-dir runs/long_context
+
+"""
+
+from chinchilla_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, TrainConfig
+from chinchilla_jax.model.presets import preset
+
+
+def config() -> Config:
+    return Config(
+        model=preset("modern-150m", vocab_size=32000),
+        data=DataConfig(sources=("debian_docs",), store="data/debian_docs"),
+        optimizer=OptimizerConfig(peak_lr=6e-4, warmup_steps=100),
+        mesh=MeshConfig(data=1, fsdp=-1),
+        train=TrainConfig(steps=2000, seq_len=4096, batch_size=128, eval_every=250),
+    )
