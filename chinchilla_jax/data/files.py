@@ -21,6 +21,8 @@ PIECE = 1 << 20
 SNIFFED = 8192
 SURROGATE = re.compile("[\ud800-\udfff]")
 BOM = b"\xef\xbb\xbf"
+CONTROLS = re.compile(rb"[\x01-\x07\x0e-\x1a\x1c-\x1f]")
+DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
 LICENCE = "your own files; prepare does not know their licence"
 # Endings that are never text, told without opening the file.
 BINARY = re.compile(
@@ -80,15 +82,25 @@ def text_files(top: Path, skipped: Counter) -> Iterator[Path]:
             path = Path(folder, name)
             if not path.is_file():
                 skipped["not a file"] += 1
-            elif BINARY.fullmatch(path.suffix) or (path.suffix.lower() != ".gz" and _looks_binary(path)):
+            elif BINARY.fullmatch(path.suffix) or _looks_binary(path):
                 skipped["binary"] += 1
             else:
                 yield path
 
 
 def _looks_binary(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return b"\0" in file.read(SNIFFED)
+    """NUL, or many other control characters, near the beginning; broken UTF-8 alone is not taken for binary."""
+    try:
+        with open_file(path) as file:
+            head = file.read(SNIFFED)
+    except (*DAMAGED, PermissionError):
+        return False  # reading it will say what is wrong
+    return b"\0" in head or len(CONTROLS.findall(head)) > len(head) / 100
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A file opened for reading bytes, decompressed if its name ends in .gz."""
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")
 
 
 def read(path: Path, field: str, broken: Callable[[Broken], None]) -> Iterator[tuple[str, str]]:
@@ -96,16 +108,16 @@ def read(path: Path, field: str, broken: Callable[[Broken], None]) -> Iterator[t
 
     When it does not, a broken line of .jsonl is left out, or the rest of any other file.
     """
-    names = path.name.lower()
+    name = path.name.lower().removesuffix(".gz")
     try:
-        with gzip.open(path, "rb") if names.endswith(".gz") else open(path, "rb") as file:
-            if names.removesuffix(".gz").endswith((".jsonl", ".ndjson")):
+        with open_file(path) as file:
+            if name.endswith((".jsonl", ".ndjson")):
                 yield from _json_lines(file, path, field, broken)
             else:
                 yield from _pieces(file, path)
     except Broken as error:
         broken(error)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+    except DAMAGED as error:
         broken(Broken(f"{path}: damaged gzip file ({error}); replace it or pass --skip-broken"))
     except PermissionError as error:
         broken(Broken(f"{path}: cannot be read ({error.strerror}); change that or pass --skip-broken"))

@@ -77,7 +77,7 @@ def open_folder(name: str, folder: Path, split: str, field: str) -> Source:
     available = sorted(builder.info.splits)
     if field not in (builder.info.features or {}):
         raise UserError(
-            f"{name}: no field {field!r}; name the text's with --data.field: {', '.join(builder.info.features)}"
+            f"{name}: no field {field!r}; name the text's with --data.field: {', '.join(sorted(builder.info.features))}"
         )
     if split:
         wanted = {split: ""}

@@ -66,11 +66,12 @@ def test_a_folder_of_code(tmp_path):
         (tmp_path / name).write_text("secret")
     (tmp_path / "image.png").write_bytes(b"png")
     (tmp_path / "program").write_bytes(b"\x7fELF\0\0")
+    (tmp_path / "data.pkl.gz").write_bytes(gzip.compress(bytes(range(1, 200))))
     source = files.open_path(str(tmp_path), "text")
     assert [d.text for d in source.documents()] == [
         "Makefile", "README.md", "data.toml", "notes.unknown", "src/lib.rs", "src/main.py", "web/a.html",
     ]  # fmt: skip
-    assert source.skipped == Counter(hidden=3, binary=2, broken=0)
+    assert source.skipped == Counter(hidden=3, binary=3, broken=0)
 
 
 def test_an_empty_folder_is_an_error(tmp_path):

@@ -91,7 +91,7 @@ def test_mistakes_are_one_line_with_the_mend(data_dir, name, message):
 
 
 def test_a_missing_field_and_broken_text(data_dir):
-    with pytest.raises(UserError, match=r"no field 'body'; .*--data\.field: text, label"):
+    with pytest.raises(UserError, match=r"no field 'body'; .*--data\.field: label, text"):
         read(data_dir, "tfds:toy:train", field="body")
     with pytest.raises(UserError, match=r"broken.*not UTF-8"):
         read(data_dir, "tfds:broken:train")
