@@ -31,9 +31,9 @@ test: $(STAMP) ## the whole test suite; TESTS="tests/test_cli.py" runs a part
 quickstart: $(STAMP) ## prepare, pretrain, evaluate, generate and report on Shakespeare; again continues
 	$(CHINCHILLA) prepare $(JOURNEY)
 	$(CHINCHILLA) pretrain $(JOURNEY) $(PRETRAIN)
-	$(CHINCHILLA) evaluate $(JOURNEY)
-	$(CHINCHILLA) generate $(JOURNEY)
-	$(CHINCHILLA) report $(JOURNEY)
+	$(CHINCHILLA) evaluate --run-dir $(RUN)
+	$(CHINCHILLA) generate --run-dir $(RUN)
+	$(CHINCHILLA) report --run-dir $(RUN)
 
 lint: $(STAMP) ## ruff: rules and format
 	$(BIN) -m ruff check .

@@ -200,11 +200,12 @@ def test_interrupted_install_is_not_complete(clone):
 
 
 def test_quickstart_is_the_documented_journey(clone):
-    journey = "--config configs/quickstart.py --run-dir runs/x"
     lines = planned(clone, "quickstart", "RUN=runs/x", "PRETRAIN=--train.steps 5").splitlines()
     commands = [line.split("chinchilla_jax ")[1].split()[0] for line in lines]
     assert commands == ["prepare", "pretrain", "evaluate", "generate", "report"]
-    assert all(journey in line for line in lines) and lines[1].endswith("--train.steps 5")
+    assert all("--run-dir runs/x" in line for line in lines), "one folder is handed along"
+    assert all("--config configs/quickstart.py" in line for line in lines[:2]), "the run directory remembers it then"
+    assert lines[1].endswith("--train.steps 5")
 
 
 def test_help_lists_every_target(clone):
