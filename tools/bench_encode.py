@@ -8,7 +8,6 @@ the clock and per second of processor time, medians over the turns, and the rati
 
 import argparse
 import json
-import os
 import resource
 import statistics
 import sysconfig
@@ -60,7 +59,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--tokenizer")
     args = parser.parse_args()
-    documents, cores = texts(args.files, int(args.mb * 1e6)), len(os.sched_getaffinity(0))
+    documents, cores = texts(args.files, int(args.mb * 1e6)), encode.cores()
     with tempfile.TemporaryDirectory() as folder:
         model = Path(args.tokenizer or Path(folder, "model"))
         if not args.tokenizer:

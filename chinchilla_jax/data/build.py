@@ -14,7 +14,7 @@ from chinchilla_jax.data import encode, remote, store, tokenizer_train
 from chinchilla_jax.data.files import cut
 from chinchilla_jax.data.progress import progress
 from chinchilla_jax.data.sources import Say, Source, open_sources, states
-from chinchilla_jax.data.split import DROPPED, TRAIN, VALID, plan
+from chinchilla_jax.data.split import DROPPED, TRAIN, VALID, Plan, plan
 from chinchilla_jax.data.spool import Extents, Spool, texts
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.data.tokenizer import Tokenizer
@@ -48,6 +48,8 @@ def prepare(
     found = existing(config, force)
     if found:
         say(f"{config.store} is complete and has these settings; nothing to do")
+        if [source["name"] for source in found["sources"]] != list(config.sources):
+            say("WARNING: it holds another source, since the one asked for was not to be had; --force tries again")
         return found
     is_remote = "://" in config.store
     target = remote.local(config.store, b"") if is_remote else Path(config.store).expanduser()
@@ -118,7 +120,7 @@ def gather(config: DataConfig, sources: list[Source], path: Path, say: Say, show
     fates = plan(spool.digests, extents.sizes, spool.own, config.valid_fraction, config.seed, config.deduplicate)
     train, valid = extents[fates.fate == TRAIN], extents[fates.fate == VALID]
     if fates.cut is not None:
-        train, valid = hold_out_tail(path, extents, fates.fate, fates.cut, config.valid_fraction)
+        train, valid = hold_out_tail(path, extents, fates)
     if not len(train) or not len(valid):
         raise UserError(
             "after leaving out empty documents and duplicates one split has no text; add text to "
@@ -144,23 +146,21 @@ def gather(config: DataConfig, sources: list[Source], path: Path, say: Say, show
     return Corpus(path, train, valid, spool.lines, {"sources": listed})
 
 
-def hold_out_tail(
-    path: Path, extents: Extents, fate: np.ndarray, number: int, fraction: float
-) -> tuple[Extents, Extents]:
-    """Both splits when the last `fraction` of document `number` is held out, cut as `files.cut` does."""
+def hold_out_tail(path: Path, extents: Extents, fates: Plan) -> tuple[Extents, Extents]:
+    """Both splits when about the last `fates.tail` bytes of one document are held out, cut as `files.cut` does."""
+    number = fates.cut
     offset, size = int(extents.offsets[number]), int(extents.sizes[number])
     (text,) = texts(path, extents[number : number + 1])
-    tail = max(1, round(fraction * size))
-    near = max(0, size - max(3 * tail, 64))  # so that about twice the share is held out at most
-    head = near + cut(text[near : size - tail])
+    near = max(0, size - max(3 * fates.tail, 64))  # so that about twice the share is held out at most
+    head = near + cut(text[near : size - fates.tail])
     if not text[:head].strip() or not text[head:].strip():
         raise UserError(f"{size} bytes of text are too few for a training and a validation split; add text")
-    train, valid = fate == TRAIN, np.append(np.flatnonzero(fate == VALID), number)
-    sizes = extents.sizes.copy()
+    train, valid = fates.fate == TRAIN, np.append(np.flatnonzero(fates.fate == VALID), number)
+    offsets, sizes = extents.offsets.copy(), extents.sizes.copy()
     sizes[number] = head
-    held_offsets, held_sizes = extents.offsets[valid].copy(), extents.sizes[valid].copy()
-    held_offsets[-1], held_sizes[-1] = offset + head, size - head
-    return Extents(extents.offsets[train], sizes[train]), Extents(held_offsets, held_sizes)
+    held = extents[valid]
+    held.offsets[-1], held.sizes[-1] = offset + head, size - head
+    return Extents(offsets[train], sizes[train]), held
 
 
 def make_tokenizer(config: DataConfig, corpus: Corpus, path: Path, say: Say) -> Tokenizer:

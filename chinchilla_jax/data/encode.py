@@ -72,13 +72,18 @@ def tasks(extents: Extents) -> Iterator[Extents]:
         start = stop
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextlib.contextmanager
 def encoder(spool: Path, tokenizer: Path, workers: int, size: int) -> Iterator[Callable[[Extents], Iterator[Encoded]]]:
     """Gives `encode(extents)`, which yields the tokens of each of its `tasks` in order.
 
     `workers` processes, one a core for 0; a corpus of `size` bytes that is small is encoded without any.
     """
-    workers = min(workers or len(os.sched_getaffinity(0)), size // SHARE)
+    workers = min(workers or cores(), size // SHARE)
     if workers <= 1:
         local = Encoder(spool, tokenizer)
         yield lambda extents: map(local, tasks(extents))

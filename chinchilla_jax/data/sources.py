@@ -34,19 +34,23 @@ class Source:
 
 
 def open_sources(config: DataConfig, say: Say = print, skip_broken: bool = False) -> list[Source]:
-    """The sources that `config.sources` names, in order; built-in data sets are downloaded and built on first use."""
+    """The sources that `config.sources` names, in order; built-in data sets are downloaded and built on first use.
+
+    A file or folder with the name of a built-in is written with a path, such as ./shakespeare. Raises `UserError` for
+    a name that is nothing of these, and for text that cannot be read.
+    """
     found = []
     for name in config.sources:
         if name.startswith("tfds:"):
             from chinchilla_jax.data import tfds_source
 
             found.append(tfds_source.open_named(name, config))
+        elif name in BUILT_IN:
+            found.append(_built_in(name, config, say))
         elif Path(name).expanduser().exists():
             from chinchilla_jax.data import files
 
             found.append(files.open_path(name, config.field, skip_broken))
-        elif name in BUILT_IN:
-            found.append(_built_in(name, config, say))
         else:
             raise UserError(
                 f"--data.sources: {name!r} is no file, no folder and no built-in{closest(name, BUILT_IN)}; "
@@ -73,5 +77,6 @@ def states(config: DataConfig) -> dict[str, str]:
     """For each source of local files, a hash that changes when a file is added, removed or written to."""
     from chinchilla_jax.data import files
 
-    paths = [name for name in config.sources if not name.startswith("tfds:") and Path(name).expanduser().exists()]
+    names = [name for name in config.sources if not name.startswith("tfds:") and name not in BUILT_IN]
+    paths = [name for name in names if Path(name).expanduser().exists()]
     return {name: files.open_path(name, config.field).state for name in paths}

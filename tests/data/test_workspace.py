@@ -1,0 +1,44 @@
+"""The temporary folder beside a store."""
+
+import errno
+import os
+
+import pytest
+
+from chinchilla_jax.data.workspace import publish, workspace
+from chinchilla_jax.errors import StorageError
+
+
+def test_it_is_emptied_before_and_removed_after(tmp_path):
+    store = tmp_path / "deep" / "store"
+    stale = store.parent / ".store.preparing"
+    (stale / "old").mkdir(parents=True)
+    (stale / "junk").write_text("x")
+    with workspace(store) as folder:
+        assert folder == stale and os.listdir(folder) == ["lock"]
+        (folder / "new").mkdir()
+    assert os.listdir(store.parent) == []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_it_goes_on_any_failure(tmp_path, error):
+    with pytest.raises(error), workspace(tmp_path / "s"):
+        raise error
+    assert os.listdir(tmp_path) == []
+
+
+def test_only_a_full_disk_is_a_full_disk(tmp_path):
+    with pytest.raises(StorageError, match="disk is full"), workspace(tmp_path / "s"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(PermissionError), workspace(tmp_path / "s"):
+        raise PermissionError(errno.EACCES, "no")
+
+
+def test_publishing_takes_the_place_of_what_was_there(tmp_path):
+    store = tmp_path / "s"
+    for content in ("1", "2"):
+        with workspace(store) as folder:
+            (folder / "store").mkdir()
+            (folder / "store" / "file").write_text(content)
+            publish(folder / "store", store)
+        assert (store / "file").read_text() == content and os.listdir(tmp_path) == ["s"]
