@@ -2,8 +2,6 @@
 
 import json
 import shutil
-from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,30 +9,18 @@ import numpy as np
 from chinchilla_jax import config as settings
 from chinchilla_jax.config import DataConfig
 from chinchilla_jax.data import encode, remote, store, tokenizer_train
-from chinchilla_jax.data.files import cut
+from chinchilla_jax.data.corpus import Corpus, gather
 from chinchilla_jax.data.progress import progress
-from chinchilla_jax.data.sources import Say, Source, open_sources, states
-from chinchilla_jax.data.split import DROPPED, TRAIN, VALID, Plan, plan
-from chinchilla_jax.data.spool import Extents, Spool, texts
+from chinchilla_jax.data.sources import Say, open_sources, states
+from chinchilla_jax.data.spool import texts
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.data.tokenizer import Tokenizer
 from chinchilla_jax.data.workspace import publish, sync, workspace
 from chinchilla_jax.errors import StorageError, UserError
 
 ELSEWHERE = ("store", "workers", "data_dir")  # settings that do not change what is in a store
-# Training reads no more text than this, so that its memory stays below 1 GB (BPE) and 1 GB (unigram).
+# Training reads no more text than this: its memory peaks at 1.0 GB (BPE) and 0.7 GB (unigram) then.
 SAMPLE_BYTES = {"bpe": 100 << 20, "unigram": 32 << 20}
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """What the sources held: the documents of both splits in the spool, and the counts for the manifest."""
-
-    spool: Path
-    train: Extents
-    valid: Extents
-    lines: int
-    counts: dict
 
 
 def prepare(
@@ -100,67 +86,6 @@ def existing(config: DataConfig, force: bool) -> dict | None:
 def identity(config: DataConfig) -> dict:
     """The settings that decide what is in a store."""
     return {name: value for name, value in settings.to_dict(config).items() if name not in ELSEWHERE}
-
-
-def gather(config: DataConfig, sources: list[Source], path: Path, say: Say, show: bool) -> Corpus:
-    """Read all documents into the spool, then drop duplicates and split."""
-    spool, empty = Spool(path), Counter()
-    with progress("reading", 0, show) as advance:
-        for number, source in enumerate(sources):
-            for document in source.documents():
-                size = spool.add(document, number)
-                empty[number] += not size
-                advance(size)
-    spool.close()
-    extents, of = spool.extents, spool.sources
-    if not len(extents):
-        raise UserError(
-            f"--data.sources {' '.join(s.name for s in sources)}: no text in {sum(empty.values())} documents"
-        )
-    fates = plan(spool.digests, extents.sizes, spool.own, config.valid_fraction, config.seed, config.deduplicate)
-    train, valid = extents[fates.fate == TRAIN], extents[fates.fate == VALID]
-    if fates.cut is not None:
-        train, valid = hold_out_tail(path, extents, fates)
-    if not len(train) or not len(valid):
-        raise UserError(
-            "after leaving out empty documents and duplicates one split has no text; add text to "
-            f"--data.sources {' '.join(s.name for s in sources)}"
-        )
-    listed = []
-    for number, source in enumerate(sources):
-        mine = of == number
-        kept = mine & (fates.fate != DROPPED)
-        listed.append(
-            {
-                "name": source.name,
-                "licence": source.licence,
-                "documents": int(kept.sum()),
-                "bytes": int(extents.sizes[kept].sum()),
-                "duplicates": int((mine & ~kept).sum()),
-                "empty": empty[number],
-                "skipped": {kind: count for kind, count in source.skipped.items() if count},
-            }
-        )
-        for kind, count in listed[-1]["skipped"].items():
-            say(f"{source.name}: skipped {count:,} {kind}")
-    return Corpus(path, train, valid, spool.lines, {"sources": listed})
-
-
-def hold_out_tail(path: Path, extents: Extents, fates: Plan) -> tuple[Extents, Extents]:
-    """Both splits when about the last `fates.tail` bytes of one document are held out, cut as `files.cut` does."""
-    number = fates.cut
-    offset, size = int(extents.offsets[number]), int(extents.sizes[number])
-    (text,) = texts(path, extents[number : number + 1])
-    near = max(0, size - max(3 * fates.tail, 64))  # so that about twice the share is held out at most
-    head = near + cut(text[near : size - fates.tail])
-    if not text[:head].strip() or not text[head:].strip():
-        raise UserError(f"{size} bytes of text are too few for a training and a validation split; add text")
-    train, valid = fates.fate == TRAIN, np.append(np.flatnonzero(fates.fate == VALID), number)
-    offsets, sizes = extents.offsets.copy(), extents.sizes.copy()
-    sizes[number] = head
-    held = extents[valid]
-    held.offsets[-1], held.sizes[-1] = offset + head, size - head
-    return Extents(offsets[train], sizes[train]), held
 
 
 def make_tokenizer(config: DataConfig, corpus: Corpus, path: Path, say: Say) -> Tokenizer:
@@ -232,9 +157,9 @@ def describe(config: DataConfig, corpus: Corpus, tokenizer: Tokenizer, counts: d
             "separator": tokenizer.separator,
             "lossless": tokenizer.lossless,
         },
-        **corpus.counts,
-        "duplicates": sum(source["duplicates"] for source in corpus.counts["sources"]),
-        "empty": sum(source["empty"] for source in corpus.counts["sources"]),
+        "sources": corpus.sources,
+        "duplicates": sum(source["duplicates"] for source in corpus.sources),
+        "empty": sum(source["empty"] for source in corpus.sources),
         "settings": identity(config),
         "states": state,
         "config": settings.to_dict(config),
