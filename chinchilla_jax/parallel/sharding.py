@@ -25,7 +25,7 @@ SETTINGS = {
     "embed": "--model.d-model",
     "vocab": "--model.vocab-size",
     "heads": "--model.heads",
-    "kv_heads": "--model.kv-heads",
+    "kv_heads": "--model.kv-heads (--model.heads where that is 0)",
     "mlp": "--model.d-ff",
 }
 
@@ -38,7 +38,8 @@ def spec(axes: tuple[str | None, ...]) -> PartitionSpec:
 
 
 def check(mesh: Mesh, path: str, shape: tuple[int, ...], axes: tuple[str | None, ...]) -> None:
-    """Raise a `UserError` that names the setting if the mesh does not divide an array."""
+    """Raise a `UserError` that names the setting if the mesh does not divide an array, or an axis that has no rule."""
+    spec(axes)
     require(len(shape) == len(axes), f"{path}: shape {shape} has no logical axis for each dimension: {axes}")
     for size, name in zip(shape, axes):
         for_mesh = [m for m in RULES[name] if mesh.shape[m] > 1]
