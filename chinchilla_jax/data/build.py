@@ -12,7 +12,7 @@ from chinchilla_jax.data import encode, remote, store, tokenizer_train
 from chinchilla_jax.data.corpus import Corpus, gather
 from chinchilla_jax.data.progress import progress
 from chinchilla_jax.data.sources import Say, open_sources, states
-from chinchilla_jax.data.spool import texts
+from chinchilla_jax.data.spool import blocks, sample, texts
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.data.tokenizer import Tokenizer
 from chinchilla_jax.data.workspace import publish, sync, workspace
@@ -21,6 +21,7 @@ from chinchilla_jax.errors import StorageError, UserError
 ELSEWHERE = ("store", "workers", "data_dir")  # settings that do not change what is in a store
 # Training reads no more text than this: its memory peaks at 1.0 GB (BPE) and 0.7 GB (unigram) then.
 SAMPLE_BYTES = {"bpe": 100 << 20, "unigram": 32 << 20}
+SAMPLE_BLOCK = 1 << 14
 
 
 def prepare(
@@ -102,8 +103,10 @@ def make_tokenizer(config: DataConfig, corpus: Corpus, path: Path, say: Say) -> 
         f"training a {config.tokenizer_kind} tokenizer of {config.vocab_size:,} pieces on "
         f"{keep * corpus.train.bytes / 1e6:,.1f} MB of text"
     )
-    decoded = (text.decode() for text in texts(corpus.spool, corpus.train))
-    pieces = tokenizer_train.train(decoded, config, path, keep)
+    read = corpus.train if keep == 1 else sample(blocks(corpus.train, SAMPLE_BLOCK), keep)
+    # A block may begin or end inside a character.
+    decoded = (text.decode(errors="ignore") for text in texts(corpus.spool, read))
+    pieces = tokenizer_train.train(decoded, config, path)
     if pieces < config.vocab_size:
         say(f"the text supports {pieces:,} pieces, fewer than --data.vocab-size {config.vocab_size:,}")
     return Tokenizer(path)

@@ -89,6 +89,21 @@ class Spool:
         return Extents(np.cumsum(sizes, dtype=np.uint64) - sizes, sizes)
 
 
+def blocks(extents: Extents, size: int) -> Extents:
+    """`extents` cut into blocks of at most `size` bytes, anywhere, also inside a character."""
+    counts = (extents.sizes.astype(np.int64) + size - 1) // size
+    number = np.repeat(np.arange(len(extents)), counts)
+    skipped = ((np.arange(len(number)) - np.repeat(np.cumsum(counts) - counts, counts)) * size).astype(np.uint64)
+    whole = extents[number]
+    return Extents(whole.offsets + skipped, np.minimum(whole.sizes - skipped, np.uint64(size)))
+
+
+def sample(extents: Extents, share: float) -> Extents:
+    """Every 1/share-th of `extents`, evenly spread, so that no more of a corpus is read than is used."""
+    numbers = np.arange(len(extents))
+    return extents[np.floor((numbers + 1) * share) > np.floor(numbers * share)]
+
+
 def texts(path: Path, extents: Extents) -> Iterator[bytes]:
     """The bytes of each of `extents`."""
     with open(path, "rb") as file:

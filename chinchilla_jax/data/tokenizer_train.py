@@ -1,4 +1,4 @@
-"""Training a SentencePiece model on a bounded, uniform sample of the text."""
+"""Training a SentencePiece model."""
 
 import io
 import itertools
@@ -21,16 +21,16 @@ CONTROLS_AND_BYTES = 4 + 256
 THREADS = 8  # fixed: unigram training sums per thread, so another number gives another model
 
 
-def train(texts: Iterable[str], config: DataConfig, path: str | Path, keep: float = 1.0) -> int:
-    """Train a model on the share `keep` of `texts`, write it to `path`, and return its number of pieces.
+def train(texts: Iterable[str], config: DataConfig, path: str | Path) -> int:
+    """Train a model on `texts`, write it to `path`, and return its number of pieces.
 
     That number is `config.vocab_size`, or less where the text supports no more. Raises `UserError` when there is no
     text to train on or `config.vocab_size` is too small for it.
     """
     import sentencepiece
 
-    kept = sample(itertools.chain.from_iterable(map(sentences, texts)), keep)
-    kept, coverage = rare_out((text for text in kept if text.strip()), config.vocab_size)
+    lines = itertools.chain.from_iterable(map(sentences, texts))
+    kept, coverage = rare_out((line for line in lines if line.strip()), config.vocab_size)
     first = next(kept, None)
     if first is None:
         raise UserError("there is no text to train a tokenizer on; see --data.sources")
@@ -84,16 +84,6 @@ def sentences(text: str) -> Iterator[str]:
         size += len(rest)
     if held:
         yield "".join(held)
-
-
-def sample(items: Iterable[str], keep: float) -> Iterator[str]:
-    """Every 1/keep-th item, evenly spread; all of them when `keep` is 1."""
-    if keep >= 1:
-        yield from items
-        return
-    for number, item in enumerate(items):
-        if int((number + 1) * keep) > int(number * keep):
-            yield item
 
 
 class Keep(dict):

@@ -17,6 +17,7 @@ import pytest
 from chinchilla_jax.config import DataConfig
 from chinchilla_jax.data import build
 from chinchilla_jax.data.store import TokenStore
+from chinchilla_jax.data.tokenizer import Tokenizer
 from chinchilla_jax.errors import StorageError, UserError
 from tests.data.conftest import story
 
@@ -135,6 +136,13 @@ def test_mixed_sources_duplicates_and_empty_documents(tmp_path):
     assert (manifest["duplicates"], manifest["empty"]) == (2, 2)
     kept, _ = prepare(replace(config, store=str(tmp_path / "all"), deduplicate=False))
     assert kept["duplicates"] == 0 and sum(s["documents"] for s in kept["splits"].values()) == 11
+
+
+def test_the_tokenizer_can_be_trained_on_a_sample(config, monkeypatch):
+    monkeypatch.setattr(build, "SAMPLE_BLOCK", 50)
+    manifest, said = prepare(replace(config, tokenizer_sentences=300, vocab_size=300))
+    assert manifest["tokenizer"]["lossless"] and "0.0 MB" in said[0]
+    assert texts_of(TokenStore.open(config.store).train, Tokenizer(f"{config.store}/tokenizer.model"))
 
 
 def test_an_existing_tokenizer_is_copied(config, made, tmp_path):

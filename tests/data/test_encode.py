@@ -8,7 +8,7 @@ import pytest
 
 from chinchilla_jax.data import encode
 from chinchilla_jax.data.sources import Document
-from chinchilla_jax.data.spool import Extents, Spool, texts
+from chinchilla_jax.data.spool import Extents, Spool, blocks, sample, texts
 from chinchilla_jax.errors import UserError
 from tests.data.conftest import story
 
@@ -35,6 +35,21 @@ def test_the_spool_leaves_out_white_space_and_refuses_surrogates(tmp_path):
         spool.add(Document("a\udc00", "s", "k"), 0)
     spool.close()
     assert len(spool.extents) == 0
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 10**6])
+def test_blocks_cover_the_documents(spool, size):
+    cut = blocks(spool.extents, size)
+    assert b"".join(texts(spool.path, cut)) == spool.path.read_bytes()
+    assert max(cut.sizes) <= size and min(cut.sizes) > 0
+
+
+@pytest.mark.parametrize("share", [0.3, 0.01, 1.0])
+def test_a_sample_is_even_and_no_larger(share):
+    numbers = np.arange(10_000, dtype=np.uint64)
+    kept = sample(Extents(numbers, numbers), share).offsets
+    assert len(kept) == pytest.approx(10_000 * share, abs=1)
+    assert abs(kept.mean() - 5000) < 100
 
 
 @pytest.mark.parametrize("size", [1, 100, 10**9])

@@ -50,10 +50,3 @@ def test_sentences_keep_every_character_and_stay_short():
     found = list(tokenizer_train.sentences(text))
     assert "".join(found) == text
     assert max(map(len, found)) <= tokenizer_train.SENTENCE
-
-
-@pytest.mark.parametrize("keep", [0.3, 0.01, 1.0])
-def test_sample_is_even_and_no_larger(keep):
-    kept = list(tokenizer_train.sample(range(10_000), keep))
-    assert len(kept) == pytest.approx(10_000 * keep, abs=1)
-    assert abs(sum(kept) / len(kept) - 5000) < 100
