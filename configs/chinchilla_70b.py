@@ -3,7 +3,7 @@
     python -m chinchilla_jax pretrain --config configs/chinchilla_70b.py --dry-run --topology v5p:8x8x8
 
 Shape, tokens, peak rate, tenfold cosine decay and batch ramp are those of Hoffmann et al. 2022 (arXiv:2203.15556); the
-betas, weight decay and clipping, which the paper does not give, are this project's defaults, and the warm-up is Gopher's.
+betas, weight decay and clipping, which the paper does not give, are this project's defaults; the warm-up is Gopher's.
 """
 
 from chinchilla_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, TrainConfig

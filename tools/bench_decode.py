@@ -15,8 +15,10 @@ def main() -> None:
 
     from chinchilla_jax.inference.decode import Decoder
     from chinchilla_jax.inference.sampling import Sampling
+    from chinchilla_jax.parallel.host import keep_freed_memory
     from chinchilla_jax.training.program import Program
 
+    keep_freed_memory()
     program = Program(config(args))
     cfg = program.config.model
     decoder = Decoder(cfg, Sampling(temperature=0), cfg.vocab_size)

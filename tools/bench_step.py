@@ -108,11 +108,13 @@ def main() -> None:
     import jax
     import numpy as np
 
+    from chinchilla_jax.parallel.host import keep_freed_memory
     from chinchilla_jax.scaling import counts
     from chinchilla_jax.training.program import Program
     from chinchilla_jax.types import Batch
 
     began = time.perf_counter()
+    keep_freed_memory()
     program = Program(config(args))
     rows, length = program.config.train.batch_size, program.config.train.seq_len
     stream = np.random.default_rng(1).integers(0, program.config.model.vocab_size, (rows, length + 1), np.int32)

@@ -16,8 +16,10 @@ def run(config, args) -> dict:
     from chinchilla_jax.data.store import TokenStore
     from chinchilla_jax.evaluation.compression import bits_per_byte
     from chinchilla_jax.evaluation.likelihood import Likelihood
-    from chinchilla_jax.inference.load import load
+    from chinchilla_jax.parallel import host
+    from chinchilla_jax.training.load import load
 
+    host.keep_freed_memory()
     store = TokenStore.open(config.data.store)
     loaded = load(config, args.run_dir, whole_mesh=True)
     require(

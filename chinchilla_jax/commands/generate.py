@@ -22,10 +22,12 @@ def options(parser) -> None:
 
 
 def run(config, args) -> dict:
-    from chinchilla_jax.inference.load import load
     from chinchilla_jax.inference.sampling import Sampling
     from chinchilla_jax.inference.text import Completer
+    from chinchilla_jax.parallel import host
+    from chinchilla_jax.training.load import load
 
+    host.keep_freed_memory()
     require(args.max_new_tokens > 0, "--max-new-tokens must be at least 1")
     require(args.samples > 0, "--samples must be at least 1")
     require(0 <= args.seed < 2**32, "--seed must lie in [0, 2**32)")

@@ -18,9 +18,10 @@ def options(parser) -> None:
 
 
 def run(config, args) -> dict:
-    from chinchilla_jax.parallel import distributed
+    from chinchilla_jax.parallel import distributed, host
     from chinchilla_jax.training.program import use_compile_cache
 
+    host.keep_freed_memory()
     distributed.initialize(distributed.Cluster(args.distributed, args.coordinator, args.processes, args.process))
     use_compile_cache(config.train.compile_cache)
     if args.dry_run:

@@ -16,7 +16,7 @@ from chinchilla_jax.parallel.sharding import constrain
 from chinchilla_jax.types import Batch, Sums
 
 # Tokens of a tile on one device: large enough to keep the product at full rate, small enough to stay out of the way.
-TILE_TOKENS = {"cpu": 512, "reference": 512, "cuda": 8192, "tpu": 8192}
+TILE_TOKENS = {"cpu": 1024, "reference": 1024, "cuda": 8192, "tpu": 8192}
 
 
 def naive_loss(hidden_BLD, table_VD, targets_BL, weights_BL, z_loss: float = 0.0) -> jax.Array:
@@ -55,19 +55,21 @@ def _tile_loss(table_VD, z_loss, tile):
     """Sum of a tile's losses, and what its gradient needs. Letters: S shards, M tokens of a tile in a shard."""
     x_SMD, targets_SM, weights_SM = tile
     logits_SMV = jnp.einsum("smd,vd->smv", x_SMD, table_VD, preferred_element_type=jnp.float32)
-    norm_SM = jax.nn.logsumexp(logits_SMV, axis=-1)
-    hit_SMV = jnp.arange(table_VD.shape[0]) == targets_SM[..., None]
+    largest_SM1 = logits_SMV.max(-1, keepdims=True)
+    p_SMV = jnp.exp(logits_SMV - largest_SM1)
+    sum_SM1 = p_SMV.sum(-1, keepdims=True)
+    norm_SM = (largest_SM1 + jnp.log(sum_SM1))[..., 0]
+    hit_SMV = jnp.arange(table_VD.shape[0]) == targets_SM[..., None]  # no look-up: the vocabulary may be split
     gold_SM = jnp.sum(jnp.where(hit_SMV, logits_SMV, 0.0), axis=-1)
     loss = jnp.sum(weights_SM * (norm_SM - gold_SM + z_loss * jnp.square(norm_SM)))
-    return loss, (logits_SMV, norm_SM, hit_SMV)
+    return loss, (p_SMV, sum_SM1, norm_SM, hit_SMV)
 
 
 def _tile_gradients(table_VD, z_loss, tile):
     """Loss, gradient of the tile's hidden states and of the table: d/dlogits = softmax (1 + 2 z norm) - onehot."""
     x_SMD, _, weights_SM = tile
-    loss, (logits_SMV, norm_SM, hit_SMV) = _tile_loss(table_VD, z_loss, tile)
-    scale_SM1 = (weights_SM * (1 + 2 * z_loss * norm_SM))[..., None]
-    p_SMV = jnp.exp(logits_SMV - norm_SM[..., None])
+    loss, (p_SMV, sum_SM1, norm_SM, hit_SMV) = _tile_loss(table_VD, z_loss, tile)
+    scale_SM1 = (weights_SM * (1 + 2 * z_loss * norm_SM))[..., None] / sum_SM1
     dlogits_SMV = (p_SMV * scale_SM1 - jnp.where(hit_SMV, weights_SM[..., None], 0.0)).astype(x_SMD.dtype)
     dx_SMD = jnp.einsum("smv,vd->smd", dlogits_SMV, table_VD)
     dtable_SVD = jnp.einsum("smv,smd->svd", dlogits_SMV, x_SMD, preferred_element_type=jnp.float32)

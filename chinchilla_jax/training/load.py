@@ -1,13 +1,14 @@
 """A run directory as a model ready for use."""
 
 import dataclasses
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from chinchilla_jax.config import Config, MeshConfig, require
+from chinchilla_jax.config import Config, MeshConfig, from_dict, require
 from chinchilla_jax.data.tokenizer import Tokenizer
 from chinchilla_jax.parallel import mesh as meshes
 from chinchilla_jax.training.program import Program
@@ -28,11 +29,14 @@ class Loaded:
 def load(config: Config, run_dir: str | None, *, whole_mesh: bool) -> Loaded:
     """Load `run_dir`: on all devices for throughput, or on as few as fsdp and tensor ask for.
 
-    The averaged parameters are taken where the run keeps them. Raises `UserError` for a folder that holds no run.
+    Model and optimizer are the run's own, whatever `config` says of them. The averaged parameters are taken where the
+    run keeps them. Raises `UserError` for a folder that holds no run.
     """
     require(bool(run_dir), "name the run with --run-dir")
     folder = Path(run_dir)
     require((folder / "config.json").exists(), f"{folder} holds no run; train one with pretrain --run-dir {folder}")
+    own = from_dict(Config, json.loads((folder / "config.json").read_text()))
+    config = dataclasses.replace(config, model=own.model, optimizer=own.optimizer, objective=own.objective)
     program = Program(config) if whole_mesh else _small_program(config)
     found = load_params(
         folder / "checkpoints",
