@@ -1,0 +1,88 @@
+"""From prompts to texts: the end of a text, whole characters, stopping early."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from chinchilla_jax.config import DataConfig
+from chinchilla_jax.data import tokenizer_train
+from chinchilla_jax.data.tokenizer import Tokenizer
+from chinchilla_jax.inference.sampling import Sampling
+from chinchilla_jax.inference.text import Completer
+from tests import tiny
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
+    tokenizer_train.train(["the sea and the wind\n" * 20] * 5, DataConfig(vocab_size=290), path)
+    return Tokenizer(path)
+
+
+class Scripted:
+    """A decoder that plays prepared ids in blocks of 4, and remembers what it was asked."""
+
+    def __init__(self, *rows):
+        self.rows, self.asked, self.blocks = np.array(rows), None, 0
+
+    def stream(self, weights, ids, new, seeds):
+        self.asked = (weights, ids, new, seeds)
+        for at in range(0, self.rows.shape[1], 4):
+            self.blocks += 1
+            yield self.rows[:, at : at + 4]
+
+
+def completer(tokenizer, *rows):
+    made = Completer(tiny.MODERN, tokenizer, Sampling())
+    made.decoder = Scripted(*rows)
+    return made
+
+
+def padded(ids, length, fill):
+    assert len(ids) <= length
+    return [*ids, *[fill] * (length - len(ids))]
+
+
+def test_prompts_begin_with_the_separator(tokenizer):
+    made = completer(tokenizer, [5] * 4, [5] * 4)
+    made.complete("weights", ["the sea", ""], 4, [1, 2])
+    stop = tokenizer.separator
+    assert made.decoder.asked == ("weights", [[stop, *tokenizer.encode("the sea")], [stop]], 4, [1, 2])
+
+
+def test_a_text_ends_at_the_separator_and_rows_end_on_their_own(tokenizer):
+    stop, sea, wind = tokenizer.separator, tokenizer.encode("the sea"), tokenizer.encode("the wind and the sea")
+    assert 1 < len(sea) < 8 and len(wind) < 16
+    made = completer(tokenizer, padded([*sea, stop, *wind], 24, 5), padded([*wind, stop], 24, 5))
+    texts = list(made.stream(None, ["", ""], 24, [0, 0]))
+    assert ["".join(parts) for parts in zip(*texts)] == ["the sea", "the wind and the sea"]
+    assert made.decoder.blocks == len(wind) // 4 + 1, "nothing is decoded after all rows have ended"
+
+
+def test_a_text_may_use_its_whole_allowance(tokenizer):
+    ids = tokenizer.encode("the wind and the sea and the wind")
+    assert completer(tokenizer, ids).complete(None, [""], len(ids), [0]) == ["the wind and the sea and the wind"]
+
+
+def test_characters_cut_by_a_block_come_whole_and_the_unfinished_is_marked(tokenizer):
+    ids = tokenizer.encode("海风")  # unknown to the tokenizer: six byte pieces, cut after the fourth
+    assert len(ids) == 6
+    texts = list(completer(tokenizer, ids).stream(None, [""], 6, [0]))
+    assert texts == [["海"], ["风"], [""]]
+    assert completer(tokenizer, ids[:4]).complete(None, [""], 4, [0]) == ["海\ufffd"]
+
+
+def test_a_poll_comes_with_every_block(tokenizer):
+    polls = []
+    completer(tokenizer, [5] * 12).complete(None, [""], 12, [0], poll=lambda: polls.append(1))
+    assert len(polls) >= 3
+
+
+def test_end_to_end(tokenizer):
+    """The real decoder behind it: greedy text is a function of the prompt."""
+    cfg = dataclasses.replace(tiny.MODERN, layers=1, vocab_size=tokenizer.size + 3)
+    made = Completer(cfg, tokenizer, Sampling(temperature=0))
+    weights = made.prepare(tiny.spiced(cfg))
+    one, two = made.complete(weights, ["the sea", "and"], 8, [0, 1])
+    assert [two, one] == made.complete(weights, ["and", "the sea"], 8, [5, 6])

@@ -1,0 +1,76 @@
+"""Products and presets: the small rooms of the model."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from chinchilla_jax.config import ModelConfig
+from chinchilla_jax.errors import UserError
+from chinchilla_jax.model import linear, presets
+from chinchilla_jax.scaling import counts
+from tests import tiny
+
+
+@pytest.mark.parametrize("kernels", linear.PRODUCTS)
+@pytest.mark.parametrize("shape, contract, equation", [((5, 7), 1, "abd,df->abf"), ((5, 3, 2), 1, "abd,dhk->abhk"),
+                                                       ((4, 5, 3), 2, "ahd,hdf->af")])  # fmt: skip
+def test_dense_is_an_einsum(kernels, shape, contract, equation):
+    draw = np.random.default_rng(0)
+    x, w = draw.standard_normal((6, 4, 5)).astype(np.float32), draw.standard_normal(shape).astype(np.float32)
+
+    def both(product):
+        return jax.value_and_grad(lambda x, w: jnp.sum(jnp.sin(product(x, w))), argnums=(0, 1))(x, w)
+
+    ours = both(lambda x, w: linear.dense(x, w, kernels, contract))
+    assert tiny.worst(ours, both(lambda x, w: jnp.einsum(equation, x, w))) < 1e-5
+
+
+def formula(cfg: ModelConfig) -> int:
+    """Chinchilla's count by hand: the five attention matrices, two of the hidden layer, biases, norms, one table."""
+    d, i, f = cfg.d_model, cfg.heads * cfg.head_dim, cfg.d_ff
+    return cfg.layers * (5 * d * i + 2 * d * f + 5 * i + 2 * d + f) + d + cfg.vocab_size * d
+
+
+@pytest.mark.parametrize("millions", presets.TABLE_A9)
+def test_table_a9(millions):
+    cfg = presets.preset(f"chinchilla-{millions}m")
+    exact = counts.parameters(cfg)
+    assert exact == formula(cfg) and round(exact / 1e6) == millions
+    assert (cfg.d_model, cfg.d_ff, cfg.head_dim, cfg.heads, cfg.layers) == presets.TABLE_A9[millions]
+
+
+def test_table_a9_is_whole():
+    assert len(presets.TABLE_A9) == 50
+
+
+@pytest.mark.parametrize("name, billions", [("chinchilla-70b", 70.06), ("gopher-280b", 279.7)])
+def test_the_two_giants(name, billions):
+    exact = counts.parameters(presets.preset(name))
+    assert exact == formula(presets.preset(name))
+    assert round(exact / 1e9, len(str(billions).split(".")[1])) == billions
+
+
+@pytest.mark.parametrize("name, shape, G, V, tables", [
+    ("modern-150m", (12, 768, 6, 128, 3072), 6, 50304, 1),
+    ("modern-1b", (16, 2048, 16, 128, 8192), 16, 50304, 1),
+    ("modern-8b", (32, 4096, 32, 128, 14336), 8, 128256, 2),
+])  # fmt: skip
+def test_modern_shapes(name, shape, G, V, tables):
+    cfg = presets.preset(name)
+    N, D, H, K, F = shape
+    assert (cfg.layers, cfg.d_model, cfg.heads, cfg.head_dim, cfg.d_ff) == shape
+    assert (cfg.kv_heads or cfg.heads, cfg.vocab_size) == (G, V)
+    assert counts.parameters(cfg) == N * (2 * D * H * K + 2 * D * G * K + 3 * D * F + 2 * D) + D + tables * V * D
+
+
+def test_modern_8b_is_llama_3():
+    assert counts.parameters(presets.preset("modern-8b")) == 8_030_261_248
+
+
+def test_a_preset_takes_single_changes_and_names_its_neighbour():
+    assert presets.preset("modern-1b", layers=2) == dataclasses.replace(presets.preset("modern-1b"), layers=2)
+    with pytest.raises(UserError, match="did you mean chinchilla-44m"):
+        presets.preset("chinchila-44m")
