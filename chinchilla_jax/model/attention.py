@@ -132,7 +132,7 @@ def _saving_forward(q_BGMLK, k_BGTK, v_BGTK, segments_BT, block):
 
 def _saving_backward(block, residuals, dout_BGMLK):
     q_BGMLK, k_BGTK, v_BGTK, out_BGMLK, saved = residuals
-    dq, dk_BGTK, dv_BGTK = [], jnp.zeros_like(k_BGTK), jnp.zeros_like(v_BGTK)
+    dq, dk_BGTK, dv_BGTK = [], *(jnp.zeros(x.shape, jnp.float32) for x in (k_BGTK, v_BGTK))
     for rows, (p_BGMLT, sum_BGML1) in zip(_causal_blocks(q_BGMLK.shape[3], block), saved):
         seen, dout = slice(0, rows.stop), dout_BGMLK[..., rows, :] / sum_BGML1
         dp_BGMLT = jnp.einsum("bgmlk,bgtk->bgmlt", dout, v_BGTK[:, :, seen])
@@ -141,7 +141,8 @@ def _saving_backward(block, residuals, dout_BGMLK):
         dq.append(jnp.einsum("bgmlt,bgtk->bgmlk", ds_BGMLT, k_BGTK[:, :, seen]))
         dk_BGTK = dk_BGTK.at[:, :, seen].add(jnp.einsum("bgmlt,bgmlk->bgtk", ds_BGMLT, q_BGMLK[..., rows, :]))
         dv_BGTK = dv_BGTK.at[:, :, seen].add(jnp.einsum("bgmlt,bgmlk->bgtk", p_BGMLT, dout))
-    return jnp.concatenate(dq, axis=3).astype(q_BGMLK.dtype), dk_BGTK, dv_BGTK, None
+    dq_BGMLK = jnp.concatenate(dq, axis=3)
+    return dq_BGMLK.astype(q_BGMLK.dtype), dk_BGTK.astype(k_BGTK.dtype), dv_BGTK.astype(v_BGTK.dtype), None
 
 
 _saving.defvjp(_saving_forward, _saving_backward)

@@ -80,6 +80,16 @@ def test_blocks_equal_the_reference(L, path, relative):
     assert tiny.worst(gradients(path, values, segments), gradients(reference, values, segments)) < 1e-5
 
 
+@each_kind
+@pytest.mark.filterwarnings("error")
+def test_bfloat16_gradients_keep_their_type_and_stay_close(relative):
+    values, segments = inputs(37, 4, 2, relative)
+    (_, out), grads = gradients(cpu, jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), values), segments)
+    assert {x.dtype for x in (out, *jax.tree.leaves(grads))} == {jnp.dtype(jnp.bfloat16)}
+    (_, exact), expected = gradients(reference, values, segments)
+    assert tiny.worst((out, grads), (exact, expected)) < 0.05
+
+
 def test_padding_alone_stays_finite():
     (q, k, v, _), segments = inputs(10, 4, 2, False)
     (_, out), grads = gradients(reference, (q, k, v, None), np.zeros_like(segments))
