@@ -51,7 +51,7 @@ def build(
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         grads, sums, carry = gradients(state.params, batch, key, state.step, state.carry)
         grads = jax.tree.map(lambda g: g / sums.weight, grads)
-        grad_norm = optax.global_norm(grads)
+        grad_norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
 
