@@ -44,7 +44,7 @@ class Program:
         return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
 
     def initial(self) -> states.TrainState:
-        """A fresh state, born sharded; the same numbers on every mesh."""
+        """A fresh state, born sharded; the same numbers on every mesh, to the last bit or two."""
         make = jax.jit(
             lambda key: states.create(key, self.config.model, self.objective, self.optimizer),
             out_shardings=self.state_shardings,
