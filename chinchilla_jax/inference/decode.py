@@ -28,8 +28,9 @@ class Decoder:
         draw = sampler(how, pieces)
 
         def choose(split, hidden_BD, seeds_B, at):
-            table_VD = transformer.unembedding(split)
-            logits_BV = jnp.einsum("bd,vd->bv", hidden_BD, table_VD, preferred_element_type=jnp.float32)
+            logits_BV = jnp.einsum(
+                "vd,bd->vb", transformer.unembedding(split), hidden_BD, preferred_element_type=jnp.float32
+            ).T  # the table from the left, along its rows: see model/linear.py
             return draw(logits_BV, jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), at))(seeds_B))
 
         def prefill(split, tokens_BL, segments_BL, seeds_B, capacity):

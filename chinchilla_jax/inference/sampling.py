@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from chinchilla_jax.config import require
 
-NEVER = -jnp.inf
+NEVER = -float("inf")
+COLUMNS = 128
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,19 @@ def keep_top_p(p: float) -> Callable:
     return keep
 
 
+def argmax(x_BV: jax.Array) -> jax.Array:
+    """The place of each row's largest value; of equal ones, any.
+
+    First over columns of a folded row: XLA:CPU goes through a reduction of the last dimension one value at a time, and
+    through one of another dimension a vector at a time.
+    """
+    B, V = x_BV.shape
+    x_BRC = jnp.pad(x_BV, [(0, 0), (0, -V % COLUMNS)], constant_values=NEVER).reshape(B, -1, COLUMNS)
+    column_B = jnp.argmax(x_BRC.max(axis=1), axis=-1)
+    row_B = jnp.argmax(jnp.take_along_axis(x_BRC, column_B[:, None, None], axis=2)[..., 0], axis=-1)
+    return row_B * COLUMNS + column_B
+
+
 def sampler(how: Sampling, pieces: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """draw(logits_BV, keys_B) -> tokens_B, a key a row, so that a row's text does not depend on its neighbours."""
     filters = [keep_known(pieces)]
@@ -62,9 +76,13 @@ def sampler(how: Sampling, pieces: int) -> Callable[[jax.Array, jax.Array], jax.
 
     def greedy(keys_B, logits_BV):
         del keys_B
-        return jnp.argmax(logits_BV, axis=-1)
+        return argmax(logits_BV)
 
-    pick = jax.vmap(jax.random.categorical) if how.temperature else greedy
+    def gumbel(keys_B, logits_BV):
+        noise_BV = jax.vmap(lambda key: jax.random.gumbel(key, logits_BV.shape[1:]))(keys_B)
+        return argmax(logits_BV + noise_BV)
+
+    pick = gumbel if how.temperature else greedy
 
     def draw(logits_BV, keys_B):
         for apply in filters:

@@ -6,6 +6,7 @@ a head's keys lie together, which is what a single query reads.
 """
 
 import dataclasses
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.model import transformer
 from chinchilla_jax.model.attention import MASKED
-from chinchilla_jax.model.linear import dense
+from chinchilla_jax.model.linear import dense, pack, unpack
 from chinchilla_jax.model.positions import TABLES
 
 
@@ -37,10 +38,25 @@ class Cache:
 
 
 def split_layers(params: dict[str, Any], cfg: ModelConfig) -> dict[str, Any]:
-    """The parameters ready for decoding: compute type, and a tree a layer instead of stacked ones."""
+    """The parameters ready for decoding: compute type, a packed tree a layer instead of stacked ones."""
+
+    def one(path, w_N, i):
+        # Only the projection out of attention contracts two dimensions, heads and their width.
+        contract = 2 if path[-2].key == "out" else 1
+        return pack(w_N[i], cfg.kernels, contract) if path[-1].key == "kernel" else w_N[i]
+
     copy = transformer.compute_copy(params, cfg)
-    layers = tuple(jax.tree.map(lambda w, i=i: w[i], copy["blocks"]) for i in range(cfg.layers))
-    return {**copy, "blocks": layers}
+    layers = [jax.tree_util.tree_map_with_path(partial(one, i=i), copy["blocks"]) for i in range(cfg.layers)]
+    return {**copy, "blocks": tuple(layers)}
+
+
+def _layer(packed: dict[str, Any], cfg: ModelConfig) -> dict[str, Any]:
+    """The parameters of one layer as the model knows them."""
+
+    def one(path, w, stacked):
+        return unpack(w, stacked.shape[1:], cfg.kernels) if path[-1].key == "kernel" else w
+
+    return jax.tree_util.tree_map_with_path(one, packed, transformer.abstract(cfg)["blocks"])
 
 
 def empty(split: dict[str, Any], cfg: ModelConfig, batch: int, capacity: int) -> Cache:
@@ -51,7 +67,7 @@ def empty(split: dict[str, Any], cfg: ModelConfig, batch: int, capacity: int) ->
     def one(layer):
         return LayerCache(jnp.zeros(shape, cfg.dtype), jnp.zeros(shape, cfg.dtype), distances(layer, cfg, capacity))
 
-    layers = tuple(one(layer) for layer in split["blocks"])
+    layers = tuple(one(_layer(packed, cfg)) for packed in split["blocks"])
     return Cache(layers, jnp.zeros((batch, capacity), jnp.int32), jnp.zeros((), jnp.int32))
 
 
@@ -72,9 +88,9 @@ def extend(split: dict[str, Any], tokens_BL: jax.Array, segments_BL: jax.Array, 
     positions_BL = jnp.broadcast_to(slots_L, tokens_BL.shape)  # only differences count, so padding may shift them
     tables = TABLES[cfg.positions](cfg, positions_BL, L)
     x_BLD, layers = transformer.embed(split, tokens_BL, cfg), []
-    for weights, kept in zip(split["blocks"], cache.layers):
+    for packed, kept in zip(split["blocks"], cache.layers):
         block = transformer.Block(cfg, _attend(kept, cache.used, slots_L, mask_BLT))
-        x_BLD, kept = block.apply({"params": weights}, x_BLD, tables, None)
+        x_BLD, kept = block.apply({"params": _layer(packed, cfg)}, x_BLD, tables, None)
         layers.append(kept)
     x_BLD = transformer.Norm(cfg).apply({"params": split["norm"]}, x_BLD)
     return x_BLD, Cache(tuple(layers), segments_BT, cache.used + L)
