@@ -1,16 +1,20 @@
 """Shakespeare on a laptop CPU: the run of `make quickstart`.
 
-python -m chinchilla_jax prepare  --config configs/quickstart.py
-python -m chinchilla_jax pretrain --config configs/quickstart.py --run-dir runs/quickstart
+    python -m chinchilla_jax prepare  --config configs/quickstart.py
+    python -m chinchilla_jax pretrain --config configs/quickstart.py --run-dir runs/quickstart
+
+1.1 million parameters read 4.1 million tokens, two and a half times through 34 plays; the two held-out plays end near
+2.0 bits per byte, where xz -9e needs 2.6. Five minutes on two cores.
 """
 
-from chinchilla_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from chinchilla_jax.config import CheckpointConfig, Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 
 
 def config() -> Config:
     return Config(
-        model=ModelConfig(layers=4, d_model=256, heads=4, head_dim=64, d_ff=704),
-        data=DataConfig(sources=("shakespeare",), store="data/shakespeare", vocab_size=4096, valid_fraction=0.05),
-        optimizer=OptimizerConfig(peak_lr=2e-3, warmup_steps=50),
-        train=TrainConfig(steps=600, seq_len=256, batch_size=16, eval_every=200),
+        model=ModelConfig(layers=4, d_model=128, heads=4, head_dim=32, d_ff=352),
+        data=DataConfig(sources=("shakespeare",), store="data/quickstart", vocab_size=2048),
+        optimizer=OptimizerConfig(peak_lr=4e-3, warmup_steps=50),
+        train=TrainConfig(steps=1000, seq_len=256, batch_size=16, eval_every=250, sample_every=500, log_every=5),
+        checkpoint=CheckpointConfig(every=250),
     )
