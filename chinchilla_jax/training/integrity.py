@@ -146,7 +146,8 @@ def _well_formed(body: dict) -> bool:
             type(leaf["dtype"]) is str and all(type(number) is int for number in [*leaf["shape"], *leaf["fingerprint"]])
             for leaf in body["leaves"].values()
         )
-        return files and leaves and type(body["step"]) is int and type(body["meta"]) is dict
+        mesh = all(type(size) is int for size in body.get("mesh", {}).values())
+        return files and leaves and mesh and type(body["step"]) is int and type(body["meta"]) is dict
     except (KeyError, TypeError, AttributeError):
         return False
 

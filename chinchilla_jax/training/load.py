@@ -1,7 +1,6 @@
 """A run directory as a model ready for use."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from chinchilla_jax.data.tokenizer import Tokenizer
 from chinchilla_jax.parallel import mesh as meshes
 from chinchilla_jax.training.program import Program
 from chinchilla_jax.training.restore import load_params
+from chinchilla_jax.training.resume import read_config
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def load(config: Config, run_dir: str | None, *, whole_mesh: bool) -> Loaded:
     require(bool(run_dir), "name the run with --run-dir")
     folder = Path(run_dir)
     require((folder / "config.json").exists(), f"{folder} holds no run; train one with pretrain --run-dir {folder}")
-    own = from_dict(Config, json.loads((folder / "config.json").read_text()))
+    own = from_dict(Config, read_config(folder))
     config = dataclasses.replace(config, model=own.model, optimizer=own.optimizer, objective=own.objective)
     program = Program(config) if whole_mesh else _small_program(config)
     found = load_params(

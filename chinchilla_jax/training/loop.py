@@ -19,8 +19,9 @@ from chinchilla_jax.errors import Diverged, Preempted
 from chinchilla_jax.parallel import devices
 from chinchilla_jax.scaling import counts
 from chinchilla_jax.training import resume
+from chinchilla_jax.training.agreement import from_first
 from chinchilla_jax.training.checkpoint import Checkpoints
-from chinchilla_jax.training.metrics import Terminal, Writer, live_line
+from chinchilla_jax.training.metrics import Terminal, Writer, live_line, read
 from chinchilla_jax.training.program import Program, cost
 from chinchilla_jax.training.signals import Interrupts, Watchdog
 from chinchilla_jax.training.state import TrainState
@@ -101,7 +102,10 @@ def pretrain(
         watchdog = stack.enter_context(Watchdog())
         checkpoints = stack.enter_context(Checkpoints(run_dir / "checkpoints", config.checkpoint, meta=meta))
         restored = checkpoints.restore(program.abstract)
-        resume.announce(restored, meta, terminal.say)
+        resume.announce(restored, meta, dict(program.mesh.shape), terminal.say)
+        if restored and restored.step >= config.train.steps and from_first(resume.ended(run_dir, restored.step)):
+            terminal.say(f"the run has all of its {config.train.steps} steps; nothing to do")
+            return resume.last_metrics(run_dir)
         state = restored.state if restored else program.initial()
         first = jax.process_index() == 0
         writer = Writer(run_dir, restored.step if restored else 0, wandb=config.train.wandb, active=first)
@@ -126,6 +130,8 @@ class Run:
     interrupts: Interrupts
     watchdog: Watchdog
     steps: dict[int, Any] = field(default_factory=dict)
+    bad: int = 0  # steps in a row that were bad; stands still once they are too many
+    tracing: bool = False
 
     def compile(self) -> None:
         """Compile the step of every batch size of the run, and say what it costs before anything is spent."""
@@ -147,10 +153,14 @@ class Run:
         steps, done = self.program.config.train.steps, int(state.step)
         begun, self.meter, self.metrics = done, Meter(self.program), {}
         self.writer.event("start", step=done, devices=self.program.mesh.size)
-        with contextlib.closing(prefetch(self.batch, done, steps)) as feed:
+        if cut := self.run_hooks(self.left_out(hooks, done), done, state):
+            self.stop(done, cut)
+        with contextlib.ExitStack() as stack:
+            feed = stack.enter_context(contextlib.closing(prefetch(self.batch, done, steps)))
+            stack.callback(self.end_profile)
             pending = None
             for batch in feed:
-                self.profile(done - begun)
+                self.profile(done - begun, state)
                 state, metrics = self.steps[self.batches.batch_rows(done)](state, batch)
                 done += 1
                 signal = self.interrupts.stop(done)
@@ -158,7 +168,7 @@ class Run:
                 ready = [hook for hook in hooks if hook.due(done, steps)]
                 self.log(pending, feed.waited)
                 pending = done, metrics
-                if save or ready or signal:
+                if save or ready or signal or self.diverged:
                     self.log(pending, feed.waited)
                     pending = None
                     signal = signal or self.run_hooks(ready, done, state)
@@ -193,7 +203,19 @@ class Run:
         self.terminal.show(live_line(row, timing, train.steps), force=step == train.steps)
         if bad:
             self.writer.event("skipped", step=step)
-        self.bad = bad
+        if not self.diverged:
+            self.bad = bad
+
+    @property
+    def diverged(self) -> bool:
+        """Whether there have been too many bad steps in a row."""
+        return self.bad >= self.program.config.train.max_bad_steps
+
+    def left_out(self, hooks: list[Hook], done: int) -> list[Hook]:
+        """The hooks that a signal kept from running after step `done`: those that ran left a row each, in order."""
+        rows = read(self.writer.run_dir / "metrics.jsonl")
+        ran = from_first(sum(row["step"] == done and "loss" not in row for row in rows))
+        return [hook for hook in hooks if done and hook.due(done, self.program.config.train.steps)][ran:]
 
     def run_hooks(self, hooks: list[Hook], done: int, state: TrainState) -> str | None:
         """Run what is due; the name of the signal that came meanwhile, if one did."""
@@ -215,27 +237,37 @@ class Run:
 
     def finish_step(self, done: int, state: TrainState, *, save: bool, signal: str | None) -> None:
         """Save if it is time to, and leave if a signal or too many bad steps ask for it."""
-        train = self.program.config.train
-        diverged = self.bad >= train.max_bad_steps
-        if save or signal or diverged:
-            self.checkpoints.save(done, state, wait=bool(signal or diverged))
+        if save or signal or self.diverged:
+            self.checkpoints.save(done, state, wait=bool(signal or self.diverged))
             self.writer.event("saved", step=done)
-        if signal and done < train.steps:
-            self.writer.event("stopped", step=done, signal=signal)
-            raise Preempted(f"stopped by {signal} after step {done}, which is saved; the same command goes on from it")
-        if diverged:
+        if self.diverged:
             self.writer.event("diverged", step=done)
             raise Diverged(
                 f"{self.bad} steps in a row gave numbers that are not finite, up to step {done}; the last good "
                 "parameters are saved; lower --optimizer.peak-lr or --optimizer.clip-norm"
             )
+        if signal:
+            self.stop(done, signal)
 
-    def profile(self, since: int) -> None:
+    def stop(self, done: int, signal: str) -> None:
+        """Leave after step `done`, which is saved."""
+        self.writer.event("stopped", step=done, signal=signal)
+        raise Preempted(f"stopped by {signal} after step {done}, which is saved; the same command goes on from it")
+
+    def profile(self, since: int, state: TrainState) -> None:
         """Open and close the profiler's window."""
         train = self.program.config.train
         if since == train.profile_start:
             jax.profiler.start_trace(str(self.writer.run_dir / "profile"))
-        if since == train.profile_start + train.profile_steps and train.profile_start >= 0:
+            self.tracing = True
+        if since == train.profile_start + train.profile_steps:
+            jax.block_until_ready(state)
+            self.end_profile()
+
+    def end_profile(self) -> None:
+        """Close the profiler's window, also where the run ends inside it."""
+        if self.tracing:
+            self.tracing = False
             jax.profiler.stop_trace()
             self.writer.event("profiled", folder="profile")
 

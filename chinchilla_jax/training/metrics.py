@@ -24,6 +24,7 @@ class Writer:
             return
         for name in ("metrics.jsonl", "timing.jsonl"):
             take_back(run_dir / name, resumed)
+        take_back(run_dir / "events.jsonl", math.inf)  # but for a torn line, which a full disk leaves
         from tensorboardX import SummaryWriter
 
         board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=resumed + 1, write_to_disk=True)
@@ -74,11 +75,11 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1]]
 
 
-def take_back(path: Path, step: int) -> None:
-    """Drop the rows after `step`: the resumed run writes them again."""
+def take_back(path: Path, step: float) -> None:
+    """Drop the rows after `step`, which the resumed run writes again, and what a kill left of a line."""
     if not path.exists():
         return
-    rows = [row for row in read(path) if row["step"] <= step]
+    rows = [row for row in read(path) if row.get("step", 0) <= step]
     fresh = path.with_suffix(".new")
     fresh.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     os.replace(fresh, path)

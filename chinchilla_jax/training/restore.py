@@ -29,6 +29,7 @@ class Restored:
     state: Any
     meta: dict[str, Any]
     notes: list[str] = field(default_factory=list)
+    mesh: dict[str, int] = field(default_factory=dict)  # that it was saved on
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -69,7 +70,8 @@ def newest(folder: Path, abstract: Any, *, level: str, step: int | None = None, 
                 problem = str(error)
         if not largest(problem is not None):
             notes += [f"fell back to checkpoint {n}"] if notes else []
-            return Restored(n, state, report["manifest"]["meta"], notes)
+            manifest = report["manifest"]
+            return Restored(n, state, manifest["meta"], notes, manifest.get("mesh", {}))
         notes.append(f"checkpoint {n} is damaged: {problem or 'another process could not read it'}")
     mend = (
         "name another step" if step is not None else "move that folder away or choose another --run-dir to start over"

@@ -1,6 +1,7 @@
 """What a run directory remembers of its run, and whether the same run may go on in it."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from typing import Any
 from chinchilla_jax import config as settings
 from chinchilla_jax.config import Config, require
 from chinchilla_jax.data.store import TokenStore
+from chinchilla_jax.errors import UserError
+from chinchilla_jax.training.metrics import read
 from chinchilla_jax.training.restore import Restored
 
 # Settings that may differ between two parts of a run: they change where and how it is computed, watched and kept, and
@@ -42,12 +45,23 @@ def meta(config: Config, store: TokenStore) -> dict[str, Any]:
     }
 
 
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """config.json of a run, or a one-line `UserError`."""
+    path = run_dir / "config.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, FileNotFoundError) as error:
+        raise UserError(f"{path} cannot be read ({error}); put the run's own back, or choose another run") from error
+    require(isinstance(found, dict), f"{path} holds no settings; put the run's own back, or choose another run")
+    return found
+
+
 def check_config(run_dir: Path, config: Config, allow_changes: bool) -> None:
     """Refuse to go on in a directory whose run had other settings; the message lists them."""
     path = run_dir / "config.json"
     if not path.exists() or allow_changes:
         return
-    changed = settings.differences(json.loads(path.read_text()), settings.to_dict(config))
+    changed = settings.differences(read_config(run_dir), settings.to_dict(config))
     harmful = {name: pair for name, pair in changed.items() if not name.startswith(HARMLESS)}
     listed = "; ".join(f"{name} was {old!r} and is {new!r}" for name, (old, new) in harmful.items())
     require(
@@ -56,8 +70,11 @@ def check_config(run_dir: Path, config: Config, allow_changes: bool) -> None:
     )
 
 
-def announce(restored: Restored | None, meta: dict[str, Any], say: Callable[[str], None]) -> None:
-    """Say what the run goes on from; another data set than the checkpoint's is a `UserError`."""
+def announce(restored: Restored | None, meta: dict[str, Any], mesh: dict[str, int], say: Callable[[str], None]) -> None:
+    """Say what the run goes on from, and on which mesh; another data set than the checkpoint's is a `UserError`.
+
+    Another mesh adds the same numbers in another order: from there on they differ in their last bits.
+    """
     if restored is None:
         say("starting from fresh parameters")
         return
@@ -68,7 +85,25 @@ def announce(restored: Restored | None, meta: dict[str, Any], say: Callable[[str
             restored.meta.get(name) == meta[name],
             f"the checkpoint was trained on another {name} than {mend} holds; point {mend} at the run's own store",
         )
-    say(f"resumed from step {restored.step}, verified")
+    moved = f"; saved on {sizes(restored.mesh)}, going on with {sizes(mesh)}" if restored.mesh not in ({}, mesh) else ""
+    say(f"resumed from step {restored.step}, verified{moved}")
+
+
+def sizes(mesh: dict[str, int]) -> str:
+    """A mesh in words."""
+    return f"{math.prod(mesh.values())} devices ({', '.join(f'{axis} {size}' for axis, size in mesh.items())})"
+
+
+def ended(run_dir: Path, step: int) -> bool:
+    """Whether a run ended in order with `step`, its last validation and sample included."""
+    return any(row["event"] == "end" and row["step"] == step for row in read(run_dir / "events.jsonl"))
+
+
+def last_metrics(run_dir: Path) -> dict[str, Any]:
+    """The rows of the last step as one."""
+    rows = read(run_dir / "metrics.jsonl")
+    last = max((row["step"] for row in rows), default=0)
+    return {name: value for row in rows if row["step"] == last for name, value in row.items()}
 
 
 def write_run(run_dir: Path, config: Config, store: TokenStore) -> None:
