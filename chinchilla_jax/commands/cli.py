@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from chinchilla_jax import config as settings
+from chinchilla_jax.commands.stopping import asked_to, terminable
 from chinchilla_jax.config import Config, closest, require
 from chinchilla_jax.errors import StorageError, UserError
 from chinchilla_jax.model import presets
@@ -63,7 +64,7 @@ def run(name: str, summary: str, module: types.ModuleType, argv: list[str]) -> i
         args = parser.parse(argv)
         config = resolve(args)
         as_json = getattr(args, "json", False)
-        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        with terminable(), contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
             report = module.run(config, args)
     except UserError as error:
         return fail(error, error.exit_code, debug)
@@ -74,6 +75,11 @@ def run(name: str, summary: str, module: types.ModuleType, argv: list[str]) -> i
             raise
         mend = "run `make env` and use .venv/bin/python, or install the extra that has it"
         return fail(UserError(f"{sys.executable} has no package {error.name}; {mend}"), UserError.exit_code, debug)
+    except BaseException as error:
+        stopped = asked_to(error)
+        if stopped is None:
+            raise
+        return fail(stopped, stopped.exit_code, debug)
     if as_json:
         print(json.dumps(_finite(report), default=_item))
     else:
