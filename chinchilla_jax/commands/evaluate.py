@@ -1,6 +1,7 @@
 """Evaluate a run on the whole validation set of its token store."""
 
 import json
+import shlex
 from pathlib import Path
 
 from chinchilla_jax.config import require
@@ -27,7 +28,7 @@ def run(config, args) -> dict:
         f"{config.data.store} was made with another tokenizer than the run's; prepare it again with "
         f"--data.tokenizer {args.run_dir}/tokenizer.model",
     )
-    figures = Likelihood(loaded.program, store.valid, config.train.eval_batches)(loaded.params)
+    figures = Likelihood(loaded.program, store.valid)(loaded.params)
     report = {
         "step": loaded.step,
         **figures,
@@ -35,11 +36,11 @@ def run(config, args) -> dict:
         "documents": len(store.valid.starts),
         **bits_per_byte(store.valid_text),
     }
-    path = Path(args.run_dir, "evaluation.json")
-    path.write_text(json.dumps(report, indent=1) + "\n")
     for note in loaded.notes:
         print(f"warning: {note}")
     for name, value in report.items():
         print(f"{name:<22} {value:,.4f}" if isinstance(value, float) else f"{name:<22} {value:,}")
-    following = f"python -m chinchilla_jax generate --run-dir {args.run_dir} --prompt 'Once upon a time'"
+    path = Path(args.run_dir, "evaluation.json")
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    following = f"python -m chinchilla_jax generate --run-dir {shlex.quote(args.run_dir)} --prompt 'Once upon a time'"
     return {**report, "wrote": [str(path)], "next": following}

@@ -1,5 +1,6 @@
 """Continue prompts with a trained model, streaming to the terminal."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def run(config, args) -> dict:
             done += complete([input("\n> ")])
         except (EOFError, KeyboardInterrupt):
             break
-    following = f"python -m chinchilla_jax report --run-dir {args.run_dir}"
+    following = f"python -m chinchilla_jax report --run-dir {shlex.quote(args.run_dir)}"
     return {"step": loaded.step, "completions": done, "next": following}
 
 

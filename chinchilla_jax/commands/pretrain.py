@@ -1,5 +1,6 @@
 """Train a model on a token store, or go on where the run directory's last checkpoint stands."""
 
+import shlex
 from pathlib import Path
 
 from chinchilla_jax.config import require
@@ -86,7 +87,7 @@ def train(config, run_dir: Path, args) -> dict:
     terminal = Terminal(active=first)
     with lock(run_dir) if first else contextlib.nullcontext():
         last = pretrain(config, run_dir, store, hooks, terminal, allow_changes=args.allow_changes)
-    again = f"python -m chinchilla_jax evaluate --run-dir {run_dir}"
+    again = f"python -m chinchilla_jax evaluate --run-dir {shlex.quote(str(run_dir))}"
     return {"run_dir": str(run_dir), **last, "wrote": [str(run_dir)], "next": again}
 
 

@@ -54,7 +54,7 @@ def draw(rows: list[dict], figures: dict[str, Any], path: Path) -> None:
     for name, style in (("gzip", ":"), ("xz", "--")):
         if f"{name}_bits_per_byte" in figures:
             axes.axhline(figures[f"{name}_bits_per_byte"], color="gray", linestyle=style, label=name)
-    axes.set(xlabel="step", ylabel="bits per byte", title=f"{path.parent.name}: {figures['steps']} steps")
+    axes.set(xlabel="step", ylabel="bits per byte", title=f"{figures['steps']} steps")
     axes.set_ylim(bottom=0)
     axes.legend()
     axes.grid(alpha=0.3)
