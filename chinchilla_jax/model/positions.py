@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 
 from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.model.attention import Relative
@@ -56,7 +57,7 @@ class RelativePositions(nn.Module):
         w_DHK = self.param("kernel", kernel, (cfg.d_model, cfg.heads, cfg.head_dim))
         u_HK = self.param("content_bias", zeros, (cfg.heads, cfg.head_dim)).astype(q_BLHK.dtype)
         v_HK = self.param("position_bias", zeros, (cfg.heads, cfg.head_dim)).astype(q_BLHK.dtype)
-        r_THK = dense(table_TD.astype(q_BLHK.dtype), w_DHK.astype(q_BLHK.dtype), cfg.kernels)
+        r_THK = checkpoint_name(dense(table_TD.astype(q_BLHK.dtype), w_DHK.astype(q_BLHK.dtype), cfg.kernels), "qkv")
         return q_BLHK + u_HK, k_BLGK, Relative(q_BLHK + v_HK, r_THK)
 
 

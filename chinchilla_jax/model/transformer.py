@@ -81,11 +81,11 @@ class Attention(nn.Module):
         q_BLHK = project((D, H, K), ("embed", "heads", "head_dim"), name="query")(x_BLD)
         k_BLGK = project((D, G, K), ("embed", "kv_heads", "head_dim"), name="key")(x_BLD)
         v_BLGK = project((D, G, K), ("embed", "kv_heads", "head_dim"), name="value")(x_BLD)
-        q_BLHK, k_BLGK, relative = ENCODERS[cfg.positions](cfg, name="positions")(q_BLHK, k_BLGK, tables)
         q_BLHK, k_BLGK, v_BLGK = (checkpoint_name(a, "qkv") for a in (q_BLHK, k_BLGK, v_BLGK))
+        q_BLHK, k_BLGK, relative = ENCODERS[cfg.positions](cfg, name="positions")(q_BLHK, k_BLGK, tables)
         mixed_BLHK, kept = self.attend(q_BLHK, k_BLGK, v_BLGK, relative)
         out = Projection(cfg, (H, K, D), ("heads", "head_dim", "embed"), 2, std=residual_std(cfg), name="out")
-        return out(checkpoint_name(mixed_BLHK, "attention")), kept
+        return checkpoint_name(out(checkpoint_name(mixed_BLHK, "attention")), "out"), kept
 
 
 class Mlp(nn.Module):
@@ -137,7 +137,7 @@ class Block(nn.Module):
         return constrain(x_BLD + drop(fed_BLD, cfg.dropout, keys[1]), "batch", None, None), kept
 
 
-SAVED_NAMES = jax.checkpoint_policies.save_only_these_names("qkv", "attention", "attention_sums", "hidden")
+SAVED_NAMES = jax.checkpoint_policies.save_only_these_names("qkv", "attention", "attention_sums", "out", "hidden")
 
 
 def save_projections(primitive, *args, **params) -> bool:
