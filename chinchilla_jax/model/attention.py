@@ -5,6 +5,7 @@ it that carry its own segment number. `relative` adds Transformer-XL's position 
 qr_BLHK and a table r_THK indexed by the distance i - j.
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from chinchilla_jax.config import require
 from chinchilla_jax.parallel.sharding import RULES
 
 MASKED = -1e30  # finite, so that a fully masked (padding) row stays free of NaN
@@ -45,7 +47,7 @@ def skew(scores):
 
 def scores_to_output(s_BGMLT, v_BTGK, mask_BLT):
     """Masked softmax in float32, then the mix of values: (B, G, M, L, T), (B, T, G, K) -> (B, L, G, M, K)."""
-    s_BGMLT = jnp.where(mask_BLT[:, None, None], s_BGMLT.astype(jnp.float32), MASKED)
+    s_BGMLT = jnp.where(mask_BLT[:, None, None], s_BGMLT, MASKED)
     p_BGMLT = jax.nn.softmax(s_BGMLT, axis=-1).astype(v_BTGK.dtype)
     return jnp.einsum("bgmlt,btgk->blgmk", p_BGMLT, v_BTGK)
 
@@ -55,11 +57,11 @@ def _block(q_BLHK, k_BTGK, v_BTGK, q_segments_BL, k_segments_BT, relative):
     B, L, H, K = q_BLHK.shape
     T, G = k_BTGK.shape[1:3]
     q_BLGMK = (q_BLHK * K**-0.5).reshape(B, L, G, H // G, K)
-    s_BGMLT = jnp.einsum("blgmk,btgk->bgmlt", q_BLGMK, k_BTGK)
+    s_BGMLT = jnp.einsum("blgmk,btgk->bgmlt", q_BLGMK, k_BTGK, preferred_element_type=jnp.float32)
     if relative is not None:
         qr_BLGMK = (relative.qr_BLHK * K**-0.5).reshape(B, L, G, H // G, K)
         r_TGMK = relative.r_THK[:T].reshape(T, G, H // G, K)
-        s_BGMLT += skew(jnp.einsum("blgmk,tgmk->bgmlt", qr_BLGMK, r_TGMK))
+        s_BGMLT += skew(jnp.einsum("blgmk,tgmk->bgmlt", qr_BLGMK, r_TGMK, preferred_element_type=jnp.float32))
     at_L = jnp.arange(T - L, T)
     mask_BLT = (at_L[:, None] >= jnp.arange(T)) & (q_segments_BL[:, :, None] == k_segments_BT[:, None, :])
     return scores_to_output(s_BGMLT, v_BTGK, mask_BLT).reshape(B, L, H, K)
@@ -103,7 +105,7 @@ def _weights(q_BGMLK, k_BGTK, q_segments_BL, k_segments_BT):
     mask_BLT = (jnp.arange(T - L, T)[:, None] >= jnp.arange(T)) & (
         q_segments_BL[:, :, None] == k_segments_BT[:, None, :]
     )
-    s_BGMLT = jnp.einsum("bgmlk,bgtk->bgmlt", q_BGMLK, k_BGTK).astype(jnp.float32)
+    s_BGMLT = jnp.einsum("bgmlk,bgtk->bgmlt", q_BGMLK, k_BGTK, preferred_element_type=jnp.float32)
     s_BGMLT = jnp.where(mask_BLT[:, None, None], s_BGMLT, MASKED)
     p_BGMLT = jnp.exp(s_BGMLT - s_BGMLT.max(-1, keepdims=True))
     return p_BGMLT, p_BGMLT.sum(-1, keepdims=True)
@@ -182,7 +184,8 @@ def splash(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
     L, H, K = q_BLHK.shape[1:]
     mesh = jax.sharding.get_abstract_mesh()
     tensor = 1 if mesh.empty else mesh.shape["tensor"]
-    size = min(512, L)
+    size = math.gcd(L, 512)
+    require(size >= 128, f"a TPU's attention wants --train.seq-len in multiples of 128, not {L}")
     sizes = kernel.BlockSizes(
         block_q=size, block_kv=size, block_kv_compute=size,
         block_q_dkv=size, block_kv_dkv=size, block_kv_dkv_compute=size,

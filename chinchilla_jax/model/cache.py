@@ -105,9 +105,10 @@ def _attend(kept: LayerCache, used, slots_L, mask_BLT):
         k_BGTK = jax.lax.dynamic_update_slice_in_dim(kept.k_BGTK, k_BLGK.swapaxes(1, 2), used, axis=2)
         v_BGTK = jax.lax.dynamic_update_slice_in_dim(kept.v_BGTK, v_BLGK.swapaxes(1, 2), used, axis=2)
         q_BLGMK = (q_BLHK * K**-0.5).reshape(B, L, G, H // G, K)
-        s_BGMLT = jnp.einsum("blgmk,bgtk->bgmlt", q_BLGMK, k_BGTK).astype(jnp.float32)
+        s_BGMLT = jnp.einsum("blgmk,bgtk->bgmlt", q_BLGMK, k_BGTK, preferred_element_type=jnp.float32)
         if relative is not None:
-            s_BHLT = jnp.einsum("blhk,thk->bhlt", relative.qr_BLHK * K**-0.5, kept.r_THK)
+            qr_BLHK = relative.qr_BLHK * K**-0.5
+            s_BHLT = jnp.einsum("blhk,thk->bhlt", qr_BLHK, kept.r_THK, preferred_element_type=jnp.float32)
             distance_LT = jnp.clip(slots_L[:, None] - jnp.arange(T), 0, T - 1)
             moved_BHLT = jnp.take_along_axis(s_BHLT, distance_LT[None, None], axis=-1)
             s_BGMLT += moved_BHLT.reshape(s_BGMLT.shape)

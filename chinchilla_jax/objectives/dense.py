@@ -17,6 +17,7 @@ from chinchilla_jax.types import Batch, Sums
 
 # Tokens of a tile on one device: large enough to keep the product at full rate, small enough to stay out of the way.
 TILE_TOKENS = {"cpu": 1024, "reference": 1024, "cuda": 8192, "tpu": 8192}
+TILE_LOGITS = 2**28  # and never more logits than this, a gigabyte in float32
 
 
 def naive_loss(hidden_BLD, table_VD, targets_BL, weights_BL, z_loss: float = 0.0) -> jax.Array:
@@ -38,6 +39,7 @@ def _tiles(hidden_BLD, targets_BL, weights_BL, tile_tokens: int):
     B, L = targets_BL.shape
     n = -(-(B // S) * L // tile_tokens)
     length = -(-L // n)
+    n = -(-L // length)
 
     def cut(x):
         x = jnp.pad(x, [(0, 0), (0, n * length - L)] + [(0, 0)] * (x.ndim - 2))
@@ -118,7 +120,8 @@ cross_entropy.defvjp(_forward, _backward)
 
 def dense(cfg: ModelConfig, settings: ObjectiveConfig) -> Objective:
     """Cross-entropy of every token that has a weight."""
-    tile_tokens = settings.tile_tokens or TILE_TOKENS[cfg.kernels]
+    most = max(1, TILE_LOGITS // cfg.vocab_size)
+    tile_tokens = settings.tile_tokens or min(TILE_TOKENS[cfg.kernels], most)
 
     def total(params, batch: Batch, key, z_loss: float) -> tuple[jax.Array, Sums]:
         hidden_BLD = transformer.apply(params, batch, cfg, key=key)

@@ -25,7 +25,10 @@ DEVICES = {
     "H100 PCIe": Device(756e12, 80e9),
     "H100 NVL": Device(835e12, 94e9),
     "H100": Device(989.4e12, 80e9),
+    "A100-SXM4-40GB": Device(312e12, 40e9),
+    "A100-PCIE-40GB": Device(312e12, 40e9),
     "A100": Device(312e12, 80e9),
+    "L40S": Device(362e12, 48e9),
     "L4": Device(121e12, 24e9),
 }
 

@@ -12,6 +12,8 @@ AXES = ("data", "fsdp", "tensor")
 
 # A rolled loop costs a CPU about a tenth of its speed; beyond this many layers compiling them all costs more.
 UNROLLED_LAYERS = 16
+# Keeping attention's weights for the backward pass is quicker on a CPU, and grows with the square of the length.
+KEPT_LENGTH = 512
 
 
 def sizes(config: MeshConfig, devices: int) -> tuple[int, int, int]:
@@ -52,7 +54,7 @@ def resolve(config: Config, mesh: Mesh) -> Config:
     auto = {
         "kernels": here if here in ("cpu", "cuda", "tpu") else "reference",
         "dtype": "float32" if on_cpu else "bfloat16",
-        "remat": "none" if on_cpu else "projections",
+        "remat": "none" if on_cpu and config.train.seq_len <= KEPT_LENGTH else "projections",
     }
     settled = {name: value for name, value in auto.items() if getattr(model, name) == "auto"}
     unroll = model.scan_unroll or (model.layers if on_cpu and model.layers <= UNROLLED_LAYERS else 1)

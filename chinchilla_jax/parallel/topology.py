@@ -26,5 +26,5 @@ def devices(name: str) -> list:
 def collectives(compiled: jax.stages.Compiled) -> dict[str, int]:
     """How many instructions of each kind of communication a compiled program has (a loop's body counts once)."""
     kinds = "all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute"
-    found = re.findall(rf"= \S+ ({kinds})(?:-start)?\(", compiled.as_text())
+    found = re.findall(rf" ({kinds})(?:-start)?\(", compiled.as_text())
     return dict(sorted(Counter(found).items()))

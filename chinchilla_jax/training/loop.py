@@ -54,25 +54,29 @@ class Meter:
     started: float = field(default_factory=time.perf_counter)
     waited: float = 0.0
 
+    def __post_init__(self):
+        config, device = self.program.config, devices.known(self.program.mesh.devices.flat[0])
+        peak = device.flops * self.program.mesh.size if device else 0.0
+        # Share of the peak that one token a second would be, in both conventions; nothing where the peak is unknown.
+        self.mfu = {
+            name: counts.flops_per_token(config.model, config.train.seq_len, causal) / peak
+            for name, causal in (("mfu_causal", True), ("mfu_palm", False))
+            if peak
+        }
+
     def row(self, step: int, tokens: float, waited: float) -> dict[str, Any]:
         """The timing row of a step that has just ended; `waited` is the loader's total."""
         now = time.perf_counter()
         seconds, data = now - self.started, waited - self.waited
         self.started, self.waited = now, waited
-        rate, config = tokens / seconds, self.program.config
-        row = {
+        return {
             "step": step,
             "step_ms": 1e3 * seconds,
-            "tokens_per_s": rate,
+            "tokens_per_s": tokens / seconds,
             "data_wait": min(1.0, data / seconds),
-            "seconds_left": (config.train.steps - step) * seconds,
+            "seconds_left": (self.program.config.train.steps - step) * seconds,
+            **{name: share * tokens / seconds for name, share in self.mfu.items()},
         }
-        device = devices.known(self.program.mesh.devices.flat[0])
-        if device:
-            for name, causal in (("mfu_causal", True), ("mfu_palm", False)):
-                flops = counts.flops_per_token(config.model, config.train.seq_len, causal)
-                row[name] = rate * flops / (device.flops * self.program.mesh.size)
-        return row
 
     def pause(self) -> None:
         """Leave out what happens between two steps, such as a validation."""
@@ -175,6 +179,7 @@ class Run:
                     self.finish_step(done, state, save=save, signal=signal)
                     self.meter.pause()
                 if done == begun + 1:
+                    gc.collect()
                     gc.freeze()  # what exists by now lives to the end; scanning it again only makes pauses
         self.checkpoints.wait()
         self.writer.event("end", step=done)
@@ -185,7 +190,7 @@ class Run:
         return self.program.place(lambda rows: self.batches.at(step, rows), self.batches.batch_rows(step))
 
     def log(self, pending: tuple[int, dict] | None, waited: float) -> None:
-        """Read a step's metrics and write them; ends the run after too many bad steps in a row."""
+        """Wait for a step's metrics, write them, and count the bad steps in a row."""
         if pending is None:
             return
         step, found = pending
