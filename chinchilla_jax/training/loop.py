@@ -21,8 +21,8 @@ from chinchilla_jax.scaling import counts
 from chinchilla_jax.training import resume
 from chinchilla_jax.training.agreement import from_first
 from chinchilla_jax.training.checkpoint import Checkpoints
-from chinchilla_jax.training.metrics import Terminal, Writer, live_line, read
-from chinchilla_jax.training.program import Program, cost
+from chinchilla_jax.training.metrics import Terminal, Writer, duration, live_line, read
+from chinchilla_jax.training.program import Program, check_memory, cost
 from chinchilla_jax.training.signals import Interrupts, Watchdog
 from chinchilla_jax.training.state import TrainState
 
@@ -110,16 +110,16 @@ def pretrain(
         if restored and restored.step >= config.train.steps and from_first(resume.ended(run_dir, restored.step)):
             terminal.say(f"the run has all of its {config.train.steps} steps; nothing to do")
             return resume.last_metrics(run_dir)
-        state = restored.state if restored else program.initial()
+        done = restored.step if restored else 0
         first = jax.process_index() == 0
-        writer = Writer(run_dir, restored.step if restored else 0, wandb=config.train.wandb, active=first)
+        writer = Writer(run_dir, done, wandb=config.train.wandb, active=first)
         stack.callback(writer.close)
         if first:
             resume.write_run(run_dir, config, store)
         run = Run(program, batches, checkpoints, writer, terminal, interrupts, watchdog)
-        if state.step < config.train.steps:
-            run.compile()
-        return run.go(state, make_hooks(program, store))
+        if done < config.train.steps:
+            run.compile()  # and refuse what does not fit, before the state takes its room
+        return run.go(restored.state if restored else program.initial(), make_hooks(program, store))
 
 
 @dataclass
@@ -146,11 +146,15 @@ class Run:
             seconds = time.perf_counter() - began
             self.writer.event("compiled", rows=rows, seconds=round(seconds, 2))
             figures = cost(self.program, self.steps[rows])
+            check_memory(self.program, figures["memory_bytes"])
             self.terminal.say(
                 f"compiled batches of {rows} windows in {seconds:.1f} s: "
                 f"{figures['memory_bytes'] / 1e9:.2f} GB a device, "
                 f"{rows * train.seq_len * figures['flops_per_token']:.3g} FLOPs a step"
             )
+        if whole := figures["expected_seconds"]:
+            self.terminal.say(f"expected time of the whole run: about {duration(whole)}")
+            self.watchdog.floor = max(self.watchdog.floor, 20 * whole / train.steps)
 
     def go(self, state: TrainState, hooks: list[Hook]) -> dict[str, Any]:
         """Every step that is left. Metrics are read one step late, so that the device never waits for the host."""
@@ -175,6 +179,7 @@ class Run:
                 if save or ready or signal or self.diverged:
                     self.log(pending, feed.waited)
                     pending = None
+                    self.watchdog.rest()
                     signal = signal or self.run_hooks(ready, done, state)
                     self.finish_step(done, state, save=save, signal=signal)
                     self.meter.pause()
@@ -237,6 +242,7 @@ class Run:
                 return self.interrupts.requested
             self.writer.metrics({"step": done, **row})
             self.metrics |= row
+            self.watchdog.rest()
             self.terminal.say(" | ".join(f"{name} {show(value)}" for name, value in row.items()))
         return None
 

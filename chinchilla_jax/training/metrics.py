@@ -122,7 +122,6 @@ class Terminal:
 def live_line(metrics: dict, timing: dict, steps: int) -> str:
     """`step 120/2000 | loss 3.214 | bpb 1.12 | ...`; a figure that nobody knows is left out."""
     mfu = timing.get("mfu_causal")
-    left = int(timing["seconds_left"])
     parts = [
         f"step {metrics['step']}/{steps}",
         f"loss {metrics['loss']:.3f}",
@@ -133,9 +132,15 @@ def live_line(metrics: dict, timing: dict, steps: int) -> str:
         f"{100 * mfu:.1f}% MFU" if mfu is not None else "",
         f"data {100 * timing['data_wait']:.1f}%",
         f"skipped {metrics['skipped']}",
-        f"eta {left // 3600}:{left // 60 % 60:02}:{left % 60:02}",
+        f"eta {duration(timing['seconds_left'])}",
     ]
     return " | ".join(part for part in parts if part)
+
+
+def duration(seconds: float) -> str:
+    """Hours, minutes and seconds: 0:04:02."""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 def si(value: float) -> str:

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 from chinchilla_jax.config import Config, require
 from chinchilla_jax.objectives.dense import dense
 from chinchilla_jax.optim import optimizer, schedules
+from chinchilla_jax.parallel import devices, sharding
 from chinchilla_jax.parallel import mesh as meshes
-from chinchilla_jax.parallel import sharding
 from chinchilla_jax.scaling import counts
 from chinchilla_jax.training import state as states
 from chinchilla_jax.training import step as steps
@@ -104,10 +104,15 @@ class Program:
 
 
 def cost(program: Program, compiled: jax.stages.Compiled) -> dict[str, Any]:
-    """What a config costs, from the shapes and from the compiled step; bytes are per device."""
+    """What a config costs, from the shapes and from the compiled step; bytes are per device.
+
+    `expected_seconds` is an estimate before anything was run; None where the device's rate is unknown.
+    """
     model, train = program.config.model, program.config.train
     memory = compiled.memory_analysis()
     parameters = counts.parameters(model)
+    flops = total_tokens(train) * counts.flops_per_token(model, train.seq_len)
+    rate = devices.expected_rate(list(program.mesh.devices.flat))
     return {
         "parameters": parameters,
         "parameters_non_embedding": parameters - counts.tables(model),
@@ -120,8 +125,19 @@ def cost(program: Program, compiled: jax.stages.Compiled) -> dict[str, Any]:
         "memory_temporary_bytes": memory.temp_size_in_bytes,
         "tokens": total_tokens(train),
         "tokens_per_parameter": total_tokens(train) / parameters,
-        "flops": total_tokens(train) * counts.flops_per_token(model, train.seq_len),
+        "flops": flops,
+        "expected_seconds": flops / rate if rate else None,
     }
+
+
+def check_memory(program: Program, needed: float) -> None:
+    """Refuse a step that needs more bytes a device than there are."""
+    there = devices.memory_bytes(program.mesh.devices.flat[0])
+    require(
+        there is None or needed <= there,
+        f"a step needs {needed / 1e9:.1f} GB a device and there are {(there or 0) / 1e9:.1f}; raise "
+        "--train.microbatches, set --model.remat full, or share the parameters over more devices with --mesh.fsdp",
+    )
 
 
 def total_tokens(train) -> int:

@@ -91,7 +91,9 @@ def announce(restored: Restored | None, meta: dict[str, Any], mesh: dict[str, in
 
 def sizes(mesh: dict[str, int]) -> str:
     """A mesh in words."""
-    return f"{math.prod(mesh.values())} devices ({', '.join(f'{axis} {size}' for axis, size in mesh.items())})"
+    count = math.prod(mesh.values())
+    axes = ", ".join(f"{axis} {size}" for axis, size in mesh.items())
+    return f"{count} device{'s' if count > 1 else ''} ({axes})"
 
 
 def ended(run_dir: Path, step: int) -> bool:

@@ -109,6 +109,10 @@ class Watchdog:
             self._gaps.append(now - self._last)
         self._last = now
 
+    def rest(self) -> None:
+        """Stand down until the next beat: what follows may take as long as it needs."""
+        self._last = None
+
     @property
     def patience(self) -> float:
         """Seconds without a beat that are taken for a hang."""
@@ -117,7 +121,8 @@ class Watchdog:
 
     def _watch(self) -> None:
         while not self._ended.wait(min(1.0, self.floor / 4)):
-            if self._last is not None and time.monotonic() - self._last > self.patience:
+            last = self._last
+            if last is not None and time.monotonic() - last > self.patience:
                 message = f"\nno progress for {self.patience:.0f} s; the stacks below show where it hangs\n"
                 os.write(2, message.encode())
                 faulthandler.dump_traceback(file=2, all_threads=True)
