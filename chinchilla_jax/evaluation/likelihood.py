@@ -4,10 +4,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from chinchilla_jax.data.batches import valid_batches
 from chinchilla_jax.data.store import Split
 from chinchilla_jax.training.program import Program
-from chinchilla_jax.types import Batch
+from chinchilla_jax.types import Batch, Sums
 
 
 class Likelihood:
@@ -24,12 +26,14 @@ class Likelihood:
 
     def __call__(self, params: Any, poll: Callable[[], None] = lambda: None) -> dict[str, float]:
         """The figures of `params`; bits per byte needs the bytes of what was read, so a limit scales them by tokens."""
-        loss = weight = 0.0
-        batches = valid_batches(self.split, self.program.config.train.seq_len, self.rows, self.limit)
-        for batch in batches:
-            sums = self.compiled(params, self.program.place(lambda rows, batch=batch: part(batch, rows), self.rows))
-            loss, weight = loss + float(sums.loss), weight + float(sums.weight)
+        found: list[Sums] = []
+        for batch in valid_batches(self.split, self.program.config.train.seq_len, self.rows, self.limit):
+            placed = self.program.place(lambda rows, batch=batch: part(batch, rows), self.rows)
+            found.append(self.compiled(params, placed))
+            jax.block_until_ready(found[-2:][0])  # one batch behind, so that the device never waits for the host
             poll()
+        # Added up in double precision: a sum over a whole set outgrows float32.
+        loss, weight = (sum(float(getattr(sums, name)) for sums in found) for name in ("loss", "weight"))
         nats = loss / weight
         return {
             "loss_nats_per_token": nats,

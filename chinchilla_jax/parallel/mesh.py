@@ -7,6 +7,7 @@ import jax
 from jax.sharding import AxisType, Mesh
 
 from chinchilla_jax.config import Config, MeshConfig, require
+from chinchilla_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
 
@@ -32,6 +33,15 @@ def sizes(config: MeshConfig, devices: int) -> tuple[int, int, int]:
         "set one axis to -1 to use them all",
     )
     return tuple(wanted)
+
+
+def fits(config: MeshConfig, devices: int) -> bool:
+    """Whether the axes can be laid over so many devices."""
+    try:
+        sizes(config, devices)
+    except UserError:
+        return False
+    return True
 
 
 def build(config: MeshConfig, devices: list | None = None) -> Mesh:

@@ -37,7 +37,13 @@ def load(config: Config, run_dir: str | None, *, whole_mesh: bool) -> Loaded:
     require((folder / "config.json").exists(), f"{folder} holds no run; train one with pretrain --run-dir {folder}")
     own = from_dict(Config, read_config(folder))
     config = dataclasses.replace(config, model=own.model, optimizer=own.optimizer, objective=own.objective)
-    program = Program(config) if whole_mesh else _small_program(config)
+    notes, moved = [], config.mesh == own.mesh and not meshes.fits(config.mesh, len(jax.devices()))
+    if moved:
+        notes = [
+            f"the run's mesh does not fit the {len(jax.devices())} devices here, all of which are used as replicas"
+        ]
+        config = dataclasses.replace(config, mesh=MeshConfig())
+    program = _program(config, whole_mesh)
     found = load_params(
         folder / "checkpoints",
         program.abstract.params,
@@ -50,11 +56,14 @@ def load(config: Config, run_dir: str | None, *, whole_mesh: bool) -> Loaded:
         stored in (None, tokenizer.sha256),
         f"{folder / 'tokenizer.model'} is not the tokenizer that the checkpoint was trained with; copy the right one",
     )
-    return Loaded(program, found.state, tokenizer, found.step, found.notes)
+    return Loaded(program, found.state, tokenizer, found.step, notes + found.notes)
 
 
-def _small_program(config: Config) -> Program:
+def _program(config: Config, whole_mesh: bool) -> Program:
+    """A program whose batch suits its mesh, whatever mesh the run was trained on."""
     few = MeshConfig(1, abs(config.mesh.fsdp), abs(config.mesh.tensor))
-    devices = jax.devices()[: few.fsdp * few.tensor]
-    train = dataclasses.replace(config.train, batch_size=few.fsdp, microbatches=1, batch_ramp=())
-    return Program(dataclasses.replace(config, train=train), meshes.build(few, devices))
+    mesh = meshes.build(config.mesh) if whole_mesh else meshes.build(few, jax.devices()[: few.fsdp * few.tensor])
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    rows = -(-config.train.batch_size // config.train.microbatches // shards) * shards if whole_mesh else shards
+    train = dataclasses.replace(config.train, batch_size=rows, microbatches=1, batch_ramp=())
+    return Program(dataclasses.replace(config, train=train), mesh)

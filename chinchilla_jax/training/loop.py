@@ -100,7 +100,7 @@ def pretrain(
     program = Program(config)
     resume.check_config(run_dir, config, allow_changes)
     batches = Batches(TrainWindows(store.train, config.train.seq_len, config.train.seed), program.config.train)
-    meta = resume.meta(config, store)
+    meta = resume.meta(config, store, program.config.model.dtype)
     with contextlib.ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
         watchdog = stack.enter_context(Watchdog())

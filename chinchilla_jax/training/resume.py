@@ -36,9 +36,10 @@ HARMLESS = (
 )
 
 
-def meta(config: Config, store: TokenStore) -> dict[str, Any]:
-    """What goes into every checkpoint's manifest."""
+def meta(config: Config, store: TokenStore, dtype: str) -> dict[str, Any]:
+    """What goes into every checkpoint's manifest; `dtype` is what the config's "auto" came to."""
     return {
+        "dtype": dtype,
         "config": settings.to_dict(config),
         "data": store.fingerprint,
         "tokenizer": store.manifest["tokenizer"]["sha256"],
@@ -80,11 +81,13 @@ def announce(restored: Restored | None, meta: dict[str, Any], mesh: dict[str, in
         return
     for note in restored.notes:
         say(f"warning: {note}")
-    for name, mend in (("tokenizer", "--data.store"), ("data", "--data.store")):
+    for name in ("tokenizer", "data"):
         require(
             restored.meta.get(name) == meta[name],
-            f"the checkpoint was trained on another {name} than {mend} holds; point {mend} at the run's own store",
+            f"the checkpoint was trained on another {name} than --data.store holds; point it at the run's own store",
         )
+    if restored.meta.get("dtype") != meta["dtype"]:
+        say(f"warning: trained in {restored.meta.get('dtype')} so far, going on in {meta['dtype']} (--model.dtype)")
     moved = f"; saved on {sizes(restored.mesh)}, going on with {sizes(mesh)}" if restored.mesh not in ({}, mesh) else ""
     say(f"resumed from step {restored.step}, verified{moved}")
 
