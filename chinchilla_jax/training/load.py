@@ -39,9 +39,7 @@ def load(config: Config, run_dir: str | None, *, whole_mesh: bool) -> Loaded:
     config = dataclasses.replace(config, model=own.model, optimizer=own.optimizer, objective=own.objective)
     notes, moved = [], config.mesh == own.mesh and not meshes.fits(config.mesh, len(jax.devices()))
     if moved:
-        notes = [
-            f"the run's mesh does not fit the {len(jax.devices())} devices here, all of which are used as replicas"
-        ]
+        notes = [f"the run's mesh does not fit the {len(jax.devices())} devices here; each takes a replica"]
         config = dataclasses.replace(config, mesh=MeshConfig())
     program = _program(config, whole_mesh)
     found = load_params(
