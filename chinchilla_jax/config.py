@@ -54,7 +54,7 @@ class ModelConfig:
         "auto", "implementations of attention and matrix products; auto follows the platform"
     )
     remat: Literal["auto", "none", "projections", "full"] = setting(
-        "auto", "what the backward pass recomputes; auto is none on a CPU and projections elsewhere"
+        "auto", "what the backward pass recomputes; auto is none for short windows on a CPU, else projections"
     )
     scan_unroll: int = setting(0, "layers a scan iteration unrolls; 0 is up to 16 on a CPU, one elsewhere")
 
@@ -84,7 +84,7 @@ class DataConfig:
         ("shakespeare",),
         "text files, folders, tfds:NAME/CONFIG:SPLIT, or a built-in: shakespeare, debian_docs, docstrings",
     )
-    store: str = setting("data/shakespeare", "folder of the token store, local or gs://")
+    store: str = setting("", "folder of the token store, local or gs://; empty is data/ and the first source's name")
     field: str = setting("text", "key of the text in .jsonl lines and TFDS examples")
     data_dir: str = setting("", "folder of TFDS data sets and of downloads; empty means ~/tensorflow_datasets")
     tokenizer: str = setting("", "existing SentencePiece model; empty trains one")
@@ -100,11 +100,11 @@ class DataConfig:
 
     def __post_init__(self):
         require(bool(self.sources), "--data.sources is empty; name a file, a folder or a built-in such as shakespeare")
-        require(bool(self.store), "--data.store is empty; name a folder for the token store")
         require(self.vocab_size >= 264, "--data.vocab-size must be at least 264 (256 bytes and the control pieces)")
         require(0 < self.valid_fraction < 1, f"--data.valid-fraction {self.valid_fraction} must lie inside (0, 1)")
         require(self.workers >= 0, "--data.workers must not be negative")
         require(self.tokenizer_sentences > 0, "--data.tokenizer-sentences must be positive")
+        require(0 <= self.seed < 2**32, f"--data.seed {self.seed} must lie in [0, 2**32)")
 
 
 @dataclass(frozen=True)
@@ -193,6 +193,7 @@ class TrainConfig:
             require(getattr(self, name) > 0, f"--train.{name.replace('_', '-')} must be at least 1")
         for name in ("eval_every", "eval_batches", "sample_every"):
             require(getattr(self, name) >= 0, f"--train.{name.replace('_', '-')} must not be negative")
+        require(0 <= self.seed < 2**32, f"--train.seed {self.seed} must lie in [0, 2**32)")
         micro = self.batch_size // self.microbatches
         require(
             self.batch_size % self.microbatches == 0,

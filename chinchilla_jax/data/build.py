@@ -11,7 +11,7 @@ from chinchilla_jax.config import DataConfig
 from chinchilla_jax.data import encode, remote, store, tokenizer_train
 from chinchilla_jax.data.corpus import Corpus, gather
 from chinchilla_jax.data.progress import progress
-from chinchilla_jax.data.sources import Say, open_sources, states
+from chinchilla_jax.data.sources import Say, open_sources, states, with_store
 from chinchilla_jax.data.spool import blocks, sample, texts
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.data.tokenizer import Tokenizer
@@ -32,6 +32,7 @@ def prepare(
     Raises `UserError` for text that cannot be read, and for a store with other settings unless `force`;
     `StorageError` for a full disk. Nothing half-written is left behind in any case.
     """
+    config = with_store(config)
     found = existing(config, force)
     if found:
         say(f"{config.store} is complete and has these settings; nothing to do")

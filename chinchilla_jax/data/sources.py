@@ -1,5 +1,6 @@
 """From the words after --data.sources to documents."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -57,6 +58,29 @@ def open_sources(config: DataConfig, say: Say = print, skip_broken: bool = False
                 f"built in are {', '.join(BUILT_IN)}, and tfds:NAME/CONFIG:SPLIT names a TFDS data set"
             )
     return found
+
+
+def with_store(config: DataConfig) -> DataConfig:
+    """`config` with its store's folder: where none is set, data/NAME after the first source.
+
+    NAME is shakespeare for the built-in, books for books/ and for books.txt.gz, and c4 for tfds:c4/en:train. A source
+    that lies at data/NAME itself gets data/NAME-tokens beside it.
+    """
+    if config.store:
+        return config
+    source = config.sources[0]
+    path = Path(source).expanduser()
+    if source in BUILT_IN:
+        name = source
+    elif source.startswith("tfds:"):
+        name = source.removeprefix("tfds:").partition(":")[0].partition("/")[0]
+    elif path.is_dir():
+        name = path.resolve().name if path.name in ("", "..") else path.name
+    else:
+        name = Path(path.name.removesuffix(".gz")).stem
+    store = Path("data", name or "text")
+    clash = source not in BUILT_IN and store.resolve() == path.resolve()
+    return dataclasses.replace(config, store=f"{store}-tokens" if clash else str(store))
 
 
 def _built_in(name: str, config: DataConfig, say: Say) -> Source:
