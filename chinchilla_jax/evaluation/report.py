@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.config import require
+from chinchilla_jax.errors import UserError
 from chinchilla_jax.training.metrics import read, si
 
 PICTURE = "report.png"
@@ -16,7 +17,7 @@ def write(run_dir: Path) -> dict[str, Any]:
 
     Raises `UserError` where nothing was trained yet.
     """
-    rows = read(run_dir / "metrics.jsonl")
+    rows = [row for row in read(run_dir / "metrics.jsonl") if "step" in row]
     require(bool(rows), f"{run_dir} has no metrics yet; run pretrain --run-dir {run_dir} first")
     figures = summary(run_dir, rows)
     draw(rows, figures, run_dir / PICTURE)
@@ -26,18 +27,27 @@ def write(run_dir: Path) -> dict[str, Any]:
 
 def summary(run_dir: Path, rows: list[dict]) -> dict[str, Any]:
     """The figures of a run: the whole-set evaluation where there is one, else the last validation."""
-    trained = [row for row in rows if "loss" in row]
-    valid = [row for row in rows if "valid_loss" in row]
-    timing = read(run_dir / "timing.jsonl")
-    figures: dict[str, Any] = {"steps": trained[-1]["step"], "train_loss": trained[-1]["loss"]}
-    if valid:
-        figures |= {"loss_nats_per_token": valid[-1]["valid_loss"], "bits_per_byte": valid[-1]["valid_bits_per_byte"]}
+    figures: dict[str, Any] = {"steps": max(row["step"] for row in rows)}
+    for figure, name in LAST.items():
+        if points := curve(rows, name):
+            figures[figure] = points[-1][1]
     evaluation = run_dir / "evaluation.json"
     if evaluation.exists():
-        figures |= json.loads(evaluation.read_text())
-    if timing:
-        figures["tokens_per_s"] = statistics.median(row["tokens_per_s"] for row in timing)
+        try:
+            figures |= json.loads(evaluation.read_text())
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{evaluation} is damaged ({error}); write it again with evaluate") from error
+    if speeds := [row["tokens_per_s"] for row in read(run_dir / "timing.jsonl") if row.get("tokens_per_s")]:
+        figures["tokens_per_s"] = statistics.median(speeds)
     return figures
+
+
+LAST = {"train_loss": "loss", "loss_nats_per_token": "valid_loss", "bits_per_byte": "valid_bits_per_byte"}
+
+
+def curve(rows: list[dict], name: str) -> list[tuple[int, float]]:
+    """(step, figure) of the rows that have it; a skipped step's is null."""
+    return [(row["step"], row[name]) for row in rows if row.get(name) is not None]
 
 
 def draw(rows: list[dict], figures: dict[str, Any], path: Path) -> None:
@@ -46,17 +56,17 @@ def draw(rows: list[dict], figures: dict[str, Any], path: Path) -> None:
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    trained = [(row["step"], row["bits_per_byte"]) for row in rows if "loss" in row]
-    valid = [(row["step"], row["valid_bits_per_byte"]) for row in rows if "valid_loss" in row]
-    axes.plot(*zip(*trained), color="tab:blue", alpha=0.6, linewidth=1, label="training")
-    if valid:
+    if trained := curve(rows, "bits_per_byte"):
+        axes.plot(*zip(*trained), color="tab:blue", alpha=0.6, linewidth=1, label="training")
+    if valid := curve(rows, "valid_bits_per_byte"):
         axes.plot(*zip(*valid), color="tab:orange", marker="o", label="validation")
     for name, style in (("gzip", ":"), ("xz", "--")):
-        if f"{name}_bits_per_byte" in figures:
+        if figures.get(f"{name}_bits_per_byte") is not None:
             axes.axhline(figures[f"{name}_bits_per_byte"], color="gray", linestyle=style, label=name)
     axes.set(xlabel="step", ylabel="bits per byte", title=f"{figures['steps']} steps")
     axes.set_ylim(bottom=0)
-    axes.legend()
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
 
@@ -75,7 +85,9 @@ ROWS = (
 
 def page(run_dir: Path, rows: list[dict], figures: dict[str, Any]) -> str:
     """report.md."""
-    table = [f"| {label} | {form.format(figures[name])} |" for label, name, form in ROWS if name in figures]
+    table = [
+        f"| {label} | {form.format(figures[name])} |" for label, name, form in ROWS if figures.get(name) is not None
+    ]
     samples = [row for row in rows if "sample" in row]
     lines = [
         f"# {run_dir.name}",
@@ -105,5 +117,5 @@ def headline(figures: dict[str, Any]) -> str:
     if "tokens_per_s" in figures:
         parts.append(f"{si(figures['tokens_per_s'])} tokens/s")
     names = (("bits_per_byte", "model"), ("xz_bits_per_byte", "xz -9e"), ("gzip_bits_per_byte", "gzip -9"))
-    beside = [f"{label} {figures[name]:.3f}" for name, label in names if name in figures]
-    return f"{', '.join(parts)}; bits per byte on the validation text: {', '.join(beside)}"
+    beside = [f"{label} {figures[name]:.3f}" for name, label in names if figures.get(name) is not None]
+    return ", ".join(parts) + (f"; bits per byte on the validation text: {', '.join(beside)}" if beside else "")

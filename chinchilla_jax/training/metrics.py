@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from chinchilla_jax.errors import UserError
+
 
 class Writer:
     """Appends rows to the files of a run directory; rows behind the resumed step are taken back first."""
@@ -61,18 +63,36 @@ class Writer:
                     write(key, value, row["step"])
 
 
+def finite(value: Any) -> Any:
+    """`value` with null for what JSON cannot say: infinities and not-a-number."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def append(path: Path, row: dict[str, Any]) -> None:
     """One more line of JSON, on disk when this returns to the operating system."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write(json.dumps(finite(row)) + "\n")
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a .jsonl file; a torn last line, which a kill leaves, is not one."""
+    """The rows of a .jsonl file; a torn last line, which a kill leaves, is not one. `UserError` for any other."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    return [_row(line, f"{path}:{number}") for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1)]
+
+
+def _row(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line, parse_constant=lambda name: None)
+    except ValueError as error:
+        raise UserError(f"{where}: no row of JSON ({error}); remove this line") from error
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: no row of named figures; remove this line")
+    return row
 
 
 def take_back(path: Path, step: float) -> None:
@@ -119,14 +139,15 @@ class Terminal:
         self._open = False
 
 
+LOSSES = (("loss", "loss", ".3f"), ("bpb", "bits_per_byte", ".3f"), ("gnorm", "grad_norm", ".2f"))
+
+
 def live_line(metrics: dict, timing: dict, steps: int) -> str:
     """`step 120/2000 | loss 3.214 | bpb 1.12 | ...`; a figure that nobody knows is left out."""
     mfu = timing.get("mfu_causal")
     parts = [
         f"step {metrics['step']}/{steps}",
-        f"loss {metrics['loss']:.3f}",
-        f"bpb {metrics['bits_per_byte']:.3f}",
-        f"gnorm {metrics['grad_norm']:.2f}",
+        *(f"{label} {metrics[name]:{form}}" for label, name, form in LOSSES if metrics[name] is not None),
         f"lr {metrics['lr']:.1e}",
         f"{si(timing['tokens_per_s'])} tok/s",
         f"{100 * mfu:.1f}% MFU" if mfu is not None else "",
