@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from chinchilla_jax import config as settings
 from chinchilla_jax.__main__ import COMMANDS, main
 from chinchilla_jax.commands import cli
+from chinchilla_jax.config import Config
 from chinchilla_jax.errors import Diverged, Preempted, UserError
 from chinchilla_jax.model import presets
 
@@ -105,6 +107,8 @@ def test_unknown_command(capsys):
         (["--train.batch-ramp", "((5,"], "expected a list"),
         (["--config", "configs/none.py"], "no such config file"),
         (["--config", "configs"], "no such config file"),
+        (["--run-dir", "gs://bucket/run"], "local folders"),
+        (["--train.seed", "-1"], "--train.seed"),
     ],
 )
 def test_mistakes_are_one_line(capsys, command, argv, hint):
@@ -126,6 +130,9 @@ TRAIN = "from chinchilla_jax.config import *\ndef config(): return Config(train=
         ("c.py", TRAIN.format("stepz=1"), "stepz"),
         ("c.py", TRAIN.format("steps=0"), "--train.steps"),
         ("c.py", TRAIN.format("seed=1.5"), "train.seed"),
+        ("c.py", "from chinchilla_jax.config import *\ndef config(): return Config(ModelConfig('modern'))", "preset"),
+        ("c.json", '{"model": {"preset": "modern-2b"}}', "did you mean modern-"),
+        ("c.json", '{"model": {"preset": ["modern-1b"]}}', "c.json"),
         ("c.json", "{", "JSONDecodeError"),
         ("c.json", "\x00\xff", "c.json"),
         ("c.json", "[]", "expected a table"),
@@ -237,3 +244,149 @@ def test_configs_load_and_say_their_command(path):
 def test_as_a_program():
     result = fresh("-m", "chinchilla_jax", "docter", "--json")
     assert (result.returncode, result.stdout) == (78, "") and result.stderr.count("\n") == 1
+
+
+def test_a_preset_in_a_json_file_gives_the_shape_below_what_the_file_says(command, tmp_path):
+    path = tmp_path / "c.json"
+    path.write_text('{"model": {"preset": "chinchilla-70b", "d_ff": 1024, "dropout": 0.1}}')
+    assert main(["try", "--config", str(path)]) == 0
+    assert command.seen[0].model == presets.preset("chinchilla-70b", d_ff=1024, dropout=0.1)
+
+
+def test_the_full_settings_of_a_run_stay_as_they_are(command, tmp_path):
+    model = presets.preset("chinchilla-44m", layers=4, heads=4, d_ff=1000)
+    (tmp_path / "config.json").write_text(json.dumps(settings.to_dict(Config(model=model))))
+    assert main(["try", "--run-dir", str(tmp_path)]) == 0
+    assert command.seen[0].model == model
+
+
+MODEL = """
+from chinchilla_jax.config import Config, ModelConfig
+from chinchilla_jax.model.presets import preset
+def config(): return Config(model={})
+"""
+
+
+@pytest.mark.parametrize(
+    "made, model",
+    [
+        ('ModelConfig(preset="chinchilla-70b")', presets.preset("chinchilla-70b")),
+        ('ModelConfig(preset="chinchilla-70b", dropout=0.1)', presets.preset("chinchilla-70b", dropout=0.1)),
+        ('ModelConfig(preset="chinchilla-70b", vocab_size=99)', presets.preset("chinchilla-70b", vocab_size=99)),
+        ('preset("modern-8b")', presets.preset("modern-8b")),
+        ('preset("modern-8b", layers=4, rope_theta=1e4)', presets.preset("modern-8b", layers=4, rope_theta=1e4)),
+        ("ModelConfig(layers=5)", settings.ModelConfig(layers=5)),
+    ],
+)
+def test_a_preset_in_a_python_file(command, tmp_path, made, model):
+    path = tmp_path / "c.py"
+    path.write_text(MODEL.format(made))
+    assert main(["try", "--config", str(path)]) == 0
+    assert command.seen[0].model == model
+
+
+def test_the_store_of_a_text_is_named_after_it(command):
+    assert main(["try"]) == main(["try", "--data.sources", "novels/emma.txt"]) == 0
+    assert main(["try", "--data.sources", "novels/emma.txt", "--data.store", "s"]) == 0
+    assert [seen.data.store for seen in command.seen] == ["data/shakespeare", "data/emma", "s"]
+
+
+@pytest.mark.parametrize("flag", ["--data-dir", "--data_dir", "--data.data-dir"])
+def test_data_dir_has_a_short_name(command, flag):
+    assert main(["try", flag, "/tfds"]) == 0
+    assert command.seen[0].data.data_dir == "/tfds"
+
+
+class JaxRuntimeError(RuntimeError):
+    """Named as JAX names its own."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12 bytes.\nand a long table"),
+        JaxRuntimeError("INTERNAL: CUDA: Out of memory"),
+    ],
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_out_of_memory_names_the_mends(capsys, error, wrapped):
+    def act():
+        if not wrapped:
+            raise error
+        raise ValueError("checkpoint") from error
+
+    module = types.SimpleNamespace(SECTIONS=(), options=lambda parser: None, run=lambda config, args: act())
+    assert cli.run("pretrain", "", module, []) == 78
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "--train.microbatches" in said and "--model.remat full" in said
+
+
+def test_other_errors_of_xla_keep_their_traceback(command):
+    command.act = lambda: (_ for _ in ()).throw(JaxRuntimeError("INTERNAL: a bug"))
+    with pytest.raises(JaxRuntimeError):
+        main(["try"])
+
+
+WITH_COMMAND = """
+import os, sys, types
+from chinchilla_jax.__main__ import COMMANDS, main
+module = types.ModuleType("chinchilla_jax.commands.try")
+module.SECTIONS, module.options = (), lambda parser: None
+def run(config, args):
+    {}
+    return {{"loss": 1.5}}
+module.run, COMMANDS["try"], sys.modules[module.__name__] = run, "", module
+code = main(["try", *sys.argv[1:]])
+print("after")
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu", "nothing"])
+def test_devices_that_do_not_start_are_one_line(platform, monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", platform)
+    result = fresh("-c", WITH_COMMAND.format("import jax; jax.devices()"))
+    assert result.returncode == 78 and "doctor" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+def test_memory_that_no_machine_has(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    result = fresh("-c", WITH_COMMAND.format("import jax; jax.numpy.zeros(1 << 46).block_until_ready()"))
+    assert result.returncode == 78 and "out of memory" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_json_is_pure_where_other_languages_write(monkeypatch):
+    result = fresh(
+        "-c", WITH_COMMAND.format("print('python'); os.write(1, b'c++\\n'); os.system('echo shell')"), "--json"
+    )
+    said = result.stdout.splitlines()
+    assert json.loads(said[0]) == {"loss": 1.5} and said[1:] == ["after"]
+    assert sorted(result.stderr.split()) == ["c++", "python", "shell"]
+
+
+def test_of_many_processes_the_first_reports(command, capsys, monkeypatch):
+    command.act = lambda: {"loss": 1.5, "next": "y"}
+    for index, said in ((0, '{"loss": 1.5, "next": "y"}\n'), (1, "")):
+        distributed = types.SimpleNamespace(is_initialized=lambda: True)
+        jax = types.SimpleNamespace(distributed=distributed, process_index=lambda index=index: index)
+        monkeypatch.setitem(sys.modules, "jax", jax)
+        assert main(["try", "--json"]) == 0
+        assert capsys.readouterr().out == said
+
+
+def test_the_next_command_names_the_interpreter_that_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    for path in ("usr/bin/python3", "usr/bin/python", ".venv/bin/python"):
+        (tmp_path / path).symlink_to("/bin/sh")
+    monkeypatch.setenv("PATH", str(tmp_path / "usr/bin"))
+    for executable, said in (
+        (tmp_path / ".venv/bin/python", ".venv/bin/python"),
+        (tmp_path / "usr/bin/python3", "python"),
+        ("/opt/a b/bin/python", "'/opt/a b/bin/python'"),
+    ):
+        monkeypatch.setattr(sys, "executable", str(executable))
+        assert cli.line("report", "--run-dir", "a b") == f"{said} -m chinchilla_jax report --run-dir 'a b'"

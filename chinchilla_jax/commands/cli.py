@@ -10,21 +10,28 @@ import ast
 import contextlib
 import dataclasses
 import json
-import math
 import os
 import runpy
+import shlex
+import shutil
 import sys
 import traceback
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from chinchilla_jax import config as settings
+from chinchilla_jax.commands.device_faults import explained
 from chinchilla_jax.commands.stopping import asked_to, terminable
-from chinchilla_jax.config import Config, closest, require
+from chinchilla_jax.config import Config, ModelConfig, closest, require
+from chinchilla_jax.data.sources import with_store
 from chinchilla_jax.errors import StorageError, UserError
 from chinchilla_jax.model import presets
+from chinchilla_jax.training.metrics import finite
+
+ALIASES = {"data.data_dir": "--data-dir"}  # setting -> a shorter flag
 
 
 class Parser(argparse.ArgumentParser):
@@ -63,9 +70,11 @@ def run(name: str, summary: str, module: types.ModuleType, argv: list[str]) -> i
         parser = _parser(name, summary, module)
         args = parser.parse(argv)
         config = resolve(args)
-        as_json = getattr(args, "json", False)
-        with terminable(), contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-            report = module.run(config, args)
+        with _quiet() if args.json else contextlib.nullcontext(sys.stdout) as out:
+            with terminable():
+                report = module.run(config, args)
+            if _speaks():
+                _closing(report, args.json, out)
     except UserError as error:
         return fail(error, error.exit_code, debug)
     except OSError as error:
@@ -76,29 +85,31 @@ def run(name: str, summary: str, module: types.ModuleType, argv: list[str]) -> i
         mend = "run `make env` and use .venv/bin/python, or install the extra that has it"
         return fail(UserError(f"{sys.executable} has no package {error.name}; {mend}"), UserError.exit_code, debug)
     except BaseException as error:
-        stopped = asked_to(error)
-        if stopped is None:
+        known = asked_to(error) or explained(error, name)
+        if known is None:
             raise
-        return fail(stopped, stopped.exit_code, debug)
-    if as_json:
-        print(json.dumps(_finite(report), default=_item))
-    else:
-        _closing(report)
+        return fail(known, known.exit_code, debug)
     return report.get("exit_code", 0)
 
 
-def _item(number: Any) -> Any:
-    """A NumPy or JAX scalar as Python's own, for JSON."""
-    return _finite(number.item())
+@contextlib.contextmanager
+def _quiet() -> Iterator[TextIO]:
+    """Inside, what is printed goes to standard error, C++'s lines too; yields the standard output there was before."""
+    out = sys.stdout
+    with contextlib.ExitStack() as stack:
+        if out is sys.__stdout__:  # and not a test's or a notebook's, which C++ does not reach
+            out.flush()
+            out = stack.enter_context(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+            stack.callback(os.dup2, out.fileno(), 1)
+            os.dup2(2, 1)
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        yield out
 
 
-def _finite(value: Any) -> Any:
-    """`value` with null for what JSON cannot say: infinities and not-a-number."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _speaks() -> bool:
+    """Whether this process reports: of many, the first."""
+    jax = sys.modules.get("jax")
+    return jax is None or not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def fail(error: Exception, code: int, debug: bool) -> int:
@@ -109,11 +120,27 @@ def fail(error: Exception, code: int, debug: bool) -> int:
     return code
 
 
-def _closing(report: dict) -> None:
+def _closing(report: dict, as_json: bool, out: TextIO) -> None:
+    if as_json:
+        print(json.dumps(finite(report), default=lambda scalar: finite(scalar.item())), file=out, flush=True)
+        return
     for path in report.get("wrote", ()):
         print(f"wrote {path}")
     if report.get("next"):
         print(f"next: {report['next']}")
+
+
+def line(*words: str) -> str:
+    """The command line that runs `words` with the interpreter that is running now."""
+    return shlex.join([interpreter(), "-m", "chinchilla_jax", *words])
+
+
+def interpreter() -> str:
+    """`python` where that is the one running, else its path; below the working directory without the way there."""
+    own, found = Path(sys.executable or "python"), shutil.which("python")
+    if found and Path(found).parent == own.parent and os.path.realpath(found) == os.path.realpath(own):
+        return "python"
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
 
 
 def _parser(name: str, summary: str, module: types.ModuleType) -> Parser:
@@ -143,6 +170,7 @@ def _flag(group, path: str, kind: Any, item: dataclasses.Field) -> None:
     shown = "''" if item.default == "" else str(item.default).replace("%", "%%")
     group.add_argument(
         "--" + path.replace("_", "-"),
+        *([ALIASES[path]] if path in ALIASES else []),
         dest=path,
         default=argparse.SUPPRESS,
         metavar=settings.describe_type(kind),
@@ -166,6 +194,7 @@ def _value(kind: Any, text: str) -> Any:
 def resolve(args: argparse.Namespace) -> Config:
     """The config file (or the run directory's, or the defaults), then the preset, then single settings."""
     given = {name: value for name, value in vars(args).items() if "." in name}
+    require("://" not in (args.run_dir or ""), f"--run-dir {args.run_dir}: runs live in local folders; name one")
     stored = Path(args.run_dir, "config.json") if args.run_dir else None
     if args.config:
         config = load(Path(args.config))
@@ -176,7 +205,8 @@ def resolve(args: argparse.Namespace) -> Config:
     if given.get("model.preset"):
         shape = {f"model.{k}": v for k, v in presets.settings(given["model.preset"]).items()}
         given = {**shape, **given}
-    return settings.replace(config, {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    config = settings.replace(config, {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    return dataclasses.replace(config, data=with_store(config.data))
 
 
 def load(path: Path) -> Config:
@@ -184,13 +214,35 @@ def load(path: Path) -> Config:
     require(path.is_file(), f"{path}: no such config file")
     try:
         if path.suffix == ".json":
-            return settings.from_dict(Config, json.loads(path.read_text()))
+            return settings.from_dict(Config, _with_preset(json.loads(path.read_text())))
         made = runpy.run_path(os.fspath(path)).get("config")
         require(callable(made), "define a function config() that returns a Config")
         config = made()
         require(isinstance(config, Config), f"config() returned {type(config).__name__}, not Config")
+        config = dataclasses.replace(config, model=_shaped(config.model))
         return settings.from_dict(Config, settings.to_dict(config))  # a dataclass does not check types, this does
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:  # whatever a config file does wrong is the user's to mend
         raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def _with_preset(values: Any) -> Any:
+    """A JSON config with the shape of the preset that it names, below what it says itself."""
+    model = values.get("model") if isinstance(values, dict) else None
+    if not isinstance(model, dict) or not model.get("preset"):
+        return values
+    return {**values, "model": {**presets.settings(model["preset"]), **model}}
+
+
+def _shaped(model: ModelConfig) -> ModelConfig:
+    """`ModelConfig(preset=NAME, ...)` with the shape of NAME below what it says itself.
+
+    One that has anything of that shape already was made by `presets.preset(NAME, ...)`, and stays as it is.
+    """
+    if not model.preset:
+        return model
+    told = {k: v for k, v in presets.settings(model.preset).items() if v != getattr(ModelConfig(), k)}
+    same = [k for k in told if k != "preset" and getattr(model, k) == told[k]]
+    missing = {k: v for k, v in told.items() if getattr(model, k) == getattr(ModelConfig(), k)}
+    return model if same else dataclasses.replace(model, **missing)

@@ -15,12 +15,14 @@ import time
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from chinchilla_jax.commands import cli
 from chinchilla_jax.config import Config
 
 SECTIONS = ("train",)
 ROOT = Path(__file__).resolve().parents[2]
 GIB = 2**30
-FAULTS = (ImportError, OSError, RuntimeError, ValueError, subprocess.SubprocessError)
+# JAX asserts where a plugin that JAX_PLATFORMS names is not installed.
+FAULTS = (ImportError, OSError, RuntimeError, ValueError, AssertionError, subprocess.SubprocessError)
 ESSENTIAL = {  # distribution -> module
     "jax": "jax",
     "jaxlib": "jaxlib",
@@ -86,12 +88,15 @@ def devices(config: Config, args) -> Row:
     each = f", {memory / GIB:.1f} GiB each" if memory else ""
     text = f"{len(found)} x {found[0].device_kind} ({found[0].platform}){each}"
     if found[0].platform == "cpu" and Path("/dev/nvidia0").exists():
-        return Row(
-            "warn", f"{text}; a GPU that JAX does not see", '.venv/bin/pip install "jax[cuda13]" (driver 580 or later)'
-        )
+        return Row("warn", f"{text}; a GPU that JAX does not see", f"{install('cuda13')} (driver 580 or later)")
     if found[0].platform == "cpu" and (Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists()):
-        return Row("warn", f"{text}; a TPU that JAX does not see", '.venv/bin/pip install "jax[tpu]"')
+        return Row("warn", f"{text}; a TPU that JAX does not see", install("tpu"))
     return Row("ok", text)
+
+
+def install(extra: str) -> str:
+    """The command that brings JAX's plugin for a device, in the version of JAX that is here."""
+    return f'{cli.interpreter()} -m pip install "jax[{extra}]=={importlib.metadata.version("jax")}"'
 
 
 def host(config: Config, args) -> Row:
@@ -243,6 +248,7 @@ def examine(check, status: str, mend: str, config: Config, args) -> Row:
 def run(config: Config, args) -> dict:
     """Every check, printed as a table; exit code 78 if one failed."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table, rows = Table(box=None, padding=(0, 1)), []
@@ -252,7 +258,7 @@ def run(config: Config, args) -> dict:
         row = examine(*check, config, args)
         rows.append({"check": name, **row._asdict()})
         colour = {"ok": "green", "warn": "yellow", "fail": "red"}[row.status]
-        table.add_row(f"[{colour}]{row.status}[/]", name, row.text, row.mend)
+        table.add_row(f"[{colour}]{row.status}[/]", name, escape(row.text), escape(row.mend))
     Console(stderr=args.json, width=None if sys.stdout.isatty() else 160).print(table)
     ok = all(row["status"] != "fail" for row in rows)
     return {

@@ -1,16 +1,18 @@
 """Continue prompts with a trained model, streaming to the terminal."""
 
-import shlex
 import sys
 from pathlib import Path
 
+from chinchilla_jax.commands import cli
 from chinchilla_jax.config import require
 from chinchilla_jax.errors import UserError
 
 SECTIONS = ("mesh", "checkpoint")
+LONGEST = 1_000_000  # tokens of a text with its prompt
 
 
 def options(parser) -> None:
+    """Flags of this command."""
     parser.add_argument("--prompt", action="append", metavar="TEXT", help="text to continue; may be given repeatedly")
     parser.add_argument("--prompt-file", metavar="FILE", help="file whose text is a prompt")
     parser.add_argument("--interactive", action="store_true", help="read prompts from the terminal, one a line")
@@ -23,13 +25,14 @@ def options(parser) -> None:
 
 
 def run(config, args) -> dict:
+    """Continue what was given, then, with --interactive, what is typed."""
     from chinchilla_jax.inference.sampling import Sampling
     from chinchilla_jax.inference.text import Completer
     from chinchilla_jax.parallel import host
     from chinchilla_jax.training.load import load
 
     host.keep_freed_memory()
-    require(args.max_new_tokens > 0, "--max-new-tokens must be at least 1")
+    require(0 < args.max_new_tokens <= LONGEST, f"--max-new-tokens must lie in [1, {LONGEST:,}]")
     require(args.samples > 0, "--samples must be at least 1")
     require(0 <= args.seed < 2**32, "--seed must lie in [0, 2**32)")
     how = Sampling(args.temperature, args.top_k, args.top_p)
@@ -41,31 +44,39 @@ def run(config, args) -> dict:
 
     def complete(prompts: list[str]) -> list[dict]:
         longest = max(len(loaded.tokenizer.encode(prompt)) for prompt in prompts) + args.max_new_tokens
+        require(longest <= LONGEST, f"prompt and --max-new-tokens make {longest:,} tokens, more than {LONGEST:,}")
         if longest > trained:
             print(f"note: {longest} tokens exceed the {trained} that the model was trained on", file=sys.stderr)
         rows = [prompt for prompt in prompts for _ in range(args.samples)]
-        seeds = [(args.seed + row) % 2**32 for row in range(len(rows))]
+        seeds = [row_seed(args.seed, row) for row in range(len(rows))]
         return show(completer.stream(weights, rows, args.max_new_tokens, seeds), rows)
 
-    done = complete(prompts)
+    done = complete(prompts) if prompts else []
     while args.interactive:
         try:
             done += complete([input("\n> ")])
         except (EOFError, KeyboardInterrupt):
             break
-    following = f"python -m chinchilla_jax report --run-dir {shlex.quote(args.run_dir)}"
+    following = cli.line("report", "--run-dir", args.run_dir)
     return {"step": loaded.step, "completions": done, "next": following}
 
 
+def row_seed(seed: int, row: int) -> int:
+    """What decides the draws of a row: no two pairs of --seed and row share it but by accident."""
+    import numpy as np
+
+    return int(np.random.SeedSequence([seed, row]).generate_state(1)[0])
+
+
 def given_prompts(args) -> list[str]:
-    """The prompts of the command line; none at all means the beginning of a text."""
+    """The prompts of the command line; none at all means the beginning of a text, unless one is going to be typed."""
     prompts = list(args.prompt or [])
     if args.prompt_file:
         try:
             prompts.append(Path(args.prompt_file).read_text(encoding="utf-8"))
         except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
             raise UserError(f"--prompt-file {args.prompt_file}: {error}") from error
-    return prompts or [""]
+    return prompts or ([] if args.interactive else [""])
 
 
 def show(stream, prompts: list[str]) -> list[dict]:

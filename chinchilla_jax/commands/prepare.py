@@ -1,11 +1,15 @@
 """Text in, token store out."""
 
 import argparse
-import shlex
+import os
+from pathlib import Path
 
+from chinchilla_jax.commands import cli
 from chinchilla_jax.config import Config
 
 SECTIONS = ("data",)
+SMALL = 50_000_000  # bytes of text that the quickstart's settings learn from
+QUICKSTART = Path(__file__).resolve().parents[2] / "configs/quickstart.py"
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -31,16 +35,19 @@ def run(config: Config, args: argparse.Namespace) -> dict:
     print(f"tokenizer: {manifest['tokenizer']['pieces']:,} pieces")
     return {
         "wrote": [config.data.store],
-        "next": next_command(config, args),
+        "next": next_command(config, args, sum(split["bytes"] for split in manifest["splits"].values())),
         "store": config.data.store,
         **{key: manifest[key] for key in ("splits", "tokenizer", "sources", "duplicates", "empty")},
     }
 
 
-def next_command(config: Config, args: argparse.Namespace) -> str:
-    """The command that trains on the store."""
+def next_command(config: Config, args: argparse.Namespace, size: int) -> str:
+    """The command that trains on a store of `size` bytes of text, with settings that learn from it."""
     name = config.data.store.rstrip("/").rpartition("/")[2]
-    words = ["python", "-m", "chinchilla_jax", "pretrain"]
-    words += ["--config", args.config] if args.config else []
+    chosen = args.config
+    if not chosen and size < SMALL and QUICKSTART.is_file():
+        here = QUICKSTART.is_relative_to(Path.cwd())
+        chosen = os.path.relpath(QUICKSTART) if here else str(QUICKSTART)
+    words = ["--config", chosen] if chosen else []
     words += ["--data.store", config.data.store, "--run-dir", args.run_dir or f"runs/{name}"]
-    return shlex.join(words)
+    return cli.line("pretrain", *words)

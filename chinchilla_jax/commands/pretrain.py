@@ -1,14 +1,15 @@
 """Train a model on a token store, or go on where the run directory's last checkpoint stands."""
 
-import shlex
 from pathlib import Path
 
+from chinchilla_jax.commands import cli
 from chinchilla_jax.config import require
 
 SECTIONS = ("model", "data", "objective", "optimizer", "mesh", "train", "checkpoint")
 
 
 def options(parser) -> None:
+    """Flags of this command."""
     parser.add_argument("--dry-run", action="store_true", help="compile, print what the run costs, and train nothing")
     parser.add_argument("--topology", metavar="NAME", help="with --dry-run: compile for a TPU slice such as v5e:4x4")
     parser.add_argument("--allow-changes", action="store_true", help="go on although settings of the run have changed")
@@ -19,6 +20,7 @@ def options(parser) -> None:
 
 
 def run(config, args) -> dict:
+    """Train, or with --dry-run say what training would cost."""
     from chinchilla_jax.parallel import distributed, host
     from chinchilla_jax.training.program import use_compile_cache
 
@@ -87,8 +89,8 @@ def train(config, run_dir: Path, args) -> dict:
     terminal = Terminal(active=first)
     with lock(run_dir) if first else contextlib.nullcontext():
         last = pretrain(config, run_dir, store, hooks, terminal, allow_changes=args.allow_changes)
-    again = f"python -m chinchilla_jax evaluate --run-dir {shlex.quote(str(run_dir))}"
-    return {"run_dir": str(run_dir), **last, "wrote": [str(run_dir)], "next": again}
+    following = cli.line("evaluate", "--run-dir", str(run_dir))
+    return {"run_dir": str(run_dir), **last, "wrote": [str(run_dir)], "next": following}
 
 
 def hooks(program, store) -> list:

@@ -1,5 +1,6 @@
 """`doctor`: a row a check, the mend beside what is wrong, exit code 78 only for the essential."""
 
+import importlib.metadata
 import json
 import sys
 from types import SimpleNamespace
@@ -49,6 +50,13 @@ def test_exit_code(monkeypatch, capsys, status, code):
     assert report["checks"] == [{"check": "essential", **row._asdict()}] and report["ok"] == (code == 0)
 
 
+def test_brackets_of_a_mend_are_shown(monkeypatch, capsys):
+    row = Row("warn", "a GPU that JAX does not see", doctor.install("cuda13"))
+    monkeypatch.setattr(doctor, "CHECKS", (("devices", lambda config, args: row, "fail", ""),))
+    assert main(["doctor"]) == 0
+    assert f"jax[cuda13]=={importlib.metadata.version('jax')}" in "".join(capsys.readouterr().out.split())
+
+
 def test_a_check_that_raises_becomes_a_row():
     def broken(config, args):
         raise ImportError("no module\nof that name")
@@ -56,6 +64,13 @@ def test_a_check_that_raises_becomes_a_row():
     assert doctor.examine(broken, "fail", "make env", Config(), None) == Row(
         "fail", "ImportError: no module of that name", "make env"
     )
+
+
+def test_a_plugin_that_is_not_there_becomes_a_row():
+    def broken(config, args):
+        raise AssertionError
+
+    assert doctor.examine(broken, "fail", "mend it", Config(), None).status == "fail"
 
 
 def test_run_directory_that_cannot_be_written(tmp_path, monkeypatch):

@@ -1,11 +1,13 @@
 """The prepare command as a user types it."""
 
 import json
-import shlex
 
 import pytest
 
 from chinchilla_jax.__main__ import main
+from chinchilla_jax.commands import cli, prepare
+
+LEARNS = ("pretrain", "--config", "configs/quickstart.py")
 
 
 @pytest.fixture
@@ -30,9 +32,33 @@ def test_it_says_what_it_made_and_what_to_type_next(flags, capsys, tmp_path):
     assert any("licence" in line for line in lines)
     assert lines[-2:] == [
         f"wrote {tmp_path / 's'}",
-        f"next: python -m chinchilla_jax pretrain --data.store {shlex.quote(str(tmp_path / 's'))} --run-dir runs/s",
+        "next: " + cli.line(*LEARNS, "--data.store", str(tmp_path / "s"), "--run-dir", "runs/s"),
     ]
     assert main(flags) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_the_next_command_keeps_the_config(flags, capsys, tmp_path):
+    config = tmp_path / "mine.py"
+    config.write_text("from chinchilla_jax.config import Config\ndef config(): return Config()\n")
+    assert main([*flags, "--config", str(config), "--run-dir", "runs/x"]) == 0
+    words = ("pretrain", "--config", str(config), "--data.store", str(tmp_path / "s"), "--run-dir", "runs/x")
+    assert capsys.readouterr().out.splitlines()[-1] == "next: " + cli.line(*words)
+
+
+def test_a_large_corpus_gets_no_small_settings(flags, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(prepare, "SMALL", 10)
+    assert main(flags) == 0
+    assert "--config" not in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_store_of_its_own_for_a_text_of_ones_own(flags, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    del flags[3:5]
+    assert main(flags) == 0
+    assert (tmp_path / "data/a/manifest.json").is_file()
+    assert "--data.store data/a --run-dir runs/a" in capsys.readouterr().out
+    assert main([*flags, "--data-dir", "elsewhere"]) == 0, "the folder of TFDS does not change what is in a store"
     assert "nothing to do" in capsys.readouterr().out
 
 
