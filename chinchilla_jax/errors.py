@@ -19,12 +19,6 @@ class Preempted(UserError):
     exit_code = 75
 
 
-class Corrupted(UserError):
-    """Silent data corruption was seen on a device."""
-
-    exit_code = 76
-
-
 class Diverged(UserError):
     """Training does not recover from bad steps."""
 

@@ -114,10 +114,6 @@ class Batches:
         ends = [start for start, _ in phases[1:]] + [step]
         return sum(rows * max(0, min(end, step) - start) for (start, rows), end in zip(phases, ends))
 
-    def epoch(self, step: int) -> float:
-        """How often the training text has been read when `step` begins."""
-        return self.first_row(step) / self.windows.windows
-
     def at(self, step: int, rows: slice | None = None) -> Batch:
         """The batch of `step`, or those `rows` of it that a host needs."""
         numbers_B = self.first_row(step) + np.arange(self.batch_rows(step))

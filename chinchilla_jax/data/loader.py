@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Prefetch(Generic[T]):
+class prefetch(Generic[T]):
     """Iterator over `produce(start) ... produce(stop - 1)`, made in order by one thread that is `depth` ahead.
 
     An exception of `produce` is raised by the `next` that would have given its value. `waited` counts the seconds
@@ -52,13 +52,8 @@ class Prefetch(Generic[T]):
         self._ahead.clear()
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def __enter__(self) -> "Prefetch[T]":
+    def __enter__(self) -> "prefetch[T]":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def prefetch(produce: Callable[[int], T], start: int, stop: int, depth: int = 2) -> Prefetch[T]:
-    """`produce(start) ... produce(stop - 1)` in order, made ahead by a thread; see `Prefetch`."""
-    return Prefetch(produce, start, stop, depth)

@@ -8,7 +8,7 @@ import codecs
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -76,10 +76,6 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, without any separator. Raises `UserError` for a lone surrogate."""
         return self.encode_array(text).tolist()
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text."""
-        return [self.encode(text) for text in texts]
 
     def encode_array(self, text: str) -> np.ndarray:
         """The ids of `text` as int32, (n,)."""
