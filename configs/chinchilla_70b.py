@@ -14,6 +14,7 @@ HALF = int(0.7e12) // (LENGTH * WINDOWS)  # steps that spend half of the tokens 
 
 
 def config() -> Config:
+    """Chinchilla's shape, data and schedule."""
     return Config(
         model=preset("chinchilla-70b"),
         data=DataConfig(sources=("corpus",), store="data/corpus"),

@@ -10,6 +10,7 @@ from chinchilla_jax.model.presets import preset
 
 
 def config() -> Config:
+    """modern-150m on windows of 4096 tokens."""
     return Config(
         model=preset("modern-150m", vocab_size=32000),
         data=DataConfig(sources=("debian_docs",), store="data/debian_docs"),

@@ -11,6 +11,7 @@ from chinchilla_jax.config import CheckpointConfig, Config, DataConfig, ModelCon
 
 
 def config() -> Config:
+    """1.1 million parameters on Shakespeare."""
     return Config(
         model=ModelConfig(layers=4, d_model=128, heads=4, head_dim=32, d_ff=352),
         data=DataConfig(sources=("shakespeare",), store="data/quickstart", vocab_size=2048),
