@@ -1,24 +1,26 @@
 """Evaluate a run on the whole validation set of its token store."""
 
 import json
-import shlex
 from pathlib import Path
 
+from chinchilla_jax.commands import cli
 from chinchilla_jax.config import require
 
 SECTIONS = ("data", "mesh", "train", "checkpoint")
 
 
 def options(parser) -> None:
-    pass
+    """No flags of its own."""
 
 
 def run(config, args) -> dict:
+    """Measure the newest checkpoint on the whole validation set; evaluation.json keeps the figures."""
     from chinchilla_jax.data.store import TokenStore
     from chinchilla_jax.evaluation.compression import bits_per_byte
     from chinchilla_jax.evaluation.likelihood import Likelihood
     from chinchilla_jax.parallel import host
     from chinchilla_jax.training.load import load
+    from chinchilla_jax.training.metrics import finite
 
     host.keep_freed_memory()
     store = TokenStore.open(config.data.store)
@@ -41,6 +43,6 @@ def run(config, args) -> dict:
     for name, value in report.items():
         print(f"{name:<22} {value:,.4f}" if isinstance(value, float) else f"{name:<22} {value:,}")
     path = Path(args.run_dir, "evaluation.json")
-    path.write_text(json.dumps(report, indent=1) + "\n")
-    following = f"python -m chinchilla_jax generate --run-dir {shlex.quote(args.run_dir)} --prompt 'Once upon a time'"
+    path.write_text(json.dumps(finite(report), indent=1) + "\n")
+    following = cli.line("generate", "--run-dir", args.run_dir, "--prompt", "Once upon a time")
     return {**report, "wrote": [str(path)], "next": following}
