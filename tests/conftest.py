@@ -1,9 +1,50 @@
 """Every test sees 8 CPU devices, unless the environment asks for something else."""
 
 import os
+import shutil
+
+import pytest
 
 # Read once by XLA when it starts, so they must stand before the first import of jax.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     os.environ["XLA_FLAGS"] = flags.strip()
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory):
+    """A token store for tiny runs."""
+    from tests import runs
+
+    return runs.prepare(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """A folder for compiled programs, shared by all runs of the tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def compiled_once(cache):
+    """Programs that this process has compiled before are taken from `cache`."""
+    from tests import runs
+
+    with runs.caching(cache):
+        yield
+
+
+@pytest.fixture(scope="session")
+def whole_run(tiny_store, cache, tmp_path_factory):
+    """A run directory of 20 steps on 8 devices; to be copied before anything is done to it."""
+    from tests import runs
+
+    with runs.caching(cache):
+        return runs.trained(tmp_path_factory.mktemp("runs") / "whole", tiny_store)
+
+
+@pytest.fixture
+def copy(whole_run, tmp_path):
+    """A copy of the whole run that a test may change."""
+    return shutil.copytree(whole_run, tmp_path / "copy")

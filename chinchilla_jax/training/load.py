@@ -26,15 +26,21 @@ class Loaded:
     notes: list[str]
 
 
+def run_folder(run_dir: str | None) -> Path:
+    """The folder of a run, or a one-line `UserError` where there is none."""
+    require(bool(run_dir), "name the run with --run-dir")
+    folder = Path(run_dir)
+    require((folder / "config.json").exists(), f"{folder} holds no run; train one with pretrain --run-dir {folder}")
+    return folder
+
+
 def load(config: Config, run_dir: str | None, *, whole_mesh: bool) -> Loaded:
     """Load `run_dir`: on all devices for throughput, or on as few as fsdp and tensor ask for.
 
     Model and optimizer are the run's own, whatever `config` says of them. The averaged parameters are taken where the
     run keeps them. Raises `UserError` for a folder that holds no run.
     """
-    require(bool(run_dir), "name the run with --run-dir")
-    folder = Path(run_dir)
-    require((folder / "config.json").exists(), f"{folder} holds no run; train one with pretrain --run-dir {folder}")
+    folder = run_folder(run_dir)
     own = from_dict(Config, read_config(folder))
     config = dataclasses.replace(config, model=own.model, optimizer=own.optimizer, objective=own.objective)
     notes, moved = [], config.mesh == own.mesh and not meshes.fits(config.mesh, len(jax.devices()))

@@ -1,0 +1,82 @@
+"""The evaluate command: every token once, against a computation that shares no code with it."""
+
+import math
+import os
+
+import pytest
+
+from chinchilla_jax.commands import cli
+from tests import runs
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+
+def test_it_equals_a_naive_computation_over_every_token(copy, tiny_store):
+    """Over the whole set, although validation during training was limited to three batches."""
+    report = runs.ask("evaluate", **{"run-dir": copy})
+    loss, tokens = runs.naive_loss(copy, tiny_store, runs.state(copy).params)
+    assert report["tokens"] == tokens == (tiny_store / "valid.bin").stat().st_size // 2 - 1
+    assert report["loss_nats_per_token"] == pytest.approx(loss, rel=1e-6)
+    assert report["perplexity"] == pytest.approx(math.exp(loss), rel=1e-5)
+    text = (tiny_store / "valid.txt").read_bytes()
+    assert report["bytes"] == len(text)
+    assert report["bits_per_byte"] == pytest.approx(loss * tokens / math.log(2) / len(text), rel=1e-6)
+    assert report["step"] == 20 and 0 < report["xz_bits_per_byte"] < 8 and 0 < report["gzip_bits_per_byte"] < 8
+
+
+def test_other_batches_and_windows_of_the_same_length_change_nothing(copy):
+    one = runs.ask("evaluate", **{"run-dir": copy})
+    other = runs.ask("evaluate", **{"run-dir": copy, "train.batch-size": 24, "mesh.fsdp": 2, "mesh.data": 4})
+    assert other["tokens"] == one["tokens"]
+    assert other["loss_nats_per_token"] == pytest.approx(one["loss_nats_per_token"], rel=1e-6)
+
+
+def test_it_prints_the_figures_and_writes_them_down(copy):
+    code, said = runs.call("evaluate", **{"run-dir": copy})
+    assert code == 0 and (copy / "evaluation.json").exists()
+    assert all(name in said for name in ("loss_nats_per_token", "perplexity", "bits_per_byte", "xz_bits_per_byte"))
+    assert said.splitlines()[-1].startswith(f"next: {cli.line('generate', '--run-dir')}")
+
+
+def test_another_tokenizer_is_refused(copy, tmp_path):
+    other = runs.prepare(tmp_path / "other", seed=1)
+    code, said = runs.call("evaluate", **{"run-dir": copy, "data.store": other})
+    assert code == 78 and said.count("\n") == 1 and "another tokenizer" in said and "--data.tokenizer" in said
+    (copy / "tokenizer.model").write_bytes((other / "tokenizer.model").read_bytes())
+    code, said = runs.call("evaluate", **{"run-dir": copy})
+    assert code == 78 and said.count("\n") == 1 and "not the tokenizer" in said
+
+
+def test_a_damaged_checkpoint_is_passed_over_aloud(copy):
+    injured = next(path for path in (copy / "checkpoints" / "20").rglob("*") if path.is_file() and path.stat().st_size)
+    injured.write_bytes(injured.read_bytes()[:-1])
+    code, said = runs.call("evaluate", **{"run-dir": copy})
+    assert code == 0 and "warning: checkpoint 20 is damaged" in said and "fell back to checkpoint 15" in said
+    assert runs.ask("evaluate", **{"run-dir": copy})["step"] == 15
+
+
+@pytest.mark.parametrize("command", ["evaluate", "generate", "report"])
+def test_what_is_no_run_is_one_line(command, tmp_path):
+    for settings, hint in (({"run-dir": tmp_path}, "pretrain --run-dir"), ({}, "--run-dir")):
+        code, said = runs.call(command, **settings)
+        assert code == 78 and said.count("\n") == 1 and hint in said
+
+
+@pytest.mark.parametrize("command", ["evaluate", "generate"])
+def test_a_corrupt_config_is_one_line(command, copy):
+    (copy / "config.json").write_text("{")
+    code, said = runs.call(command, **{"run-dir": copy})
+    assert code == 78 and said.count("\n") == 1 and "config.json" in said
+
+
+def test_a_run_without_checkpoints_is_one_line(copy):
+    runs.forget(copy, 0)
+    code, said = runs.call("evaluate", **{"run-dir": copy})
+    assert code == 78 and said.count("\n") == 1 and "no checkpoint" in said
+
+
+def test_any_folder_name_will_do(whole_run, tmp_path):
+    """With spaces and characters that are not ASCII, and quoted in the next command."""
+    os.symlink(whole_run, tmp_path / "a run, 海 é")
+    code, said = runs.call("generate", **{"run-dir": tmp_path / "a run, 海 é", "max-new-tokens": 2})
+    assert code == 0 and f"--run-dir '{tmp_path / 'a run, 海 é'}'" in said

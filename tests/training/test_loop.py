@@ -1,0 +1,209 @@
+"""Whole runs of a tiny model: what they leave behind, what they pass over, what they refuse."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from chinchilla_jax.objectives.dense import dense
+from chinchilla_jax.training import loop, program
+from chinchilla_jax.training.rundir import lock
+from tests import runs
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+
+# What a run leaves behind
+
+
+def test_every_row_once_and_in_order(whole_run):
+    found = runs.rows(whole_run)
+    assert [row["step"] for row in found if "loss" in row] == list(range(1, 21))
+    assert [row["step"] for row in found] == sorted(row["step"] for row in found)
+    assert [row["step"] for row in found if "valid_loss" in row] == [8, 16, 20]
+    assert [row["step"] for row in found if "sample" in row] == [8, 16, 20]
+    assert all(row["tokens"] == 8 * 16 and row["skipped"] == 0 for row in found if "loss" in row)
+    timing = runs.rows(whole_run, "timing")
+    assert [row["step"] for row in timing] == list(range(1, 21)) and all(row["tokens_per_s"] > 0 for row in timing)
+
+
+def test_events_tell_the_course(whole_run):
+    found = [(row["event"], row.get("step")) for row in runs.rows(whole_run, "events")]
+    assert found == [("compiled", None), ("start", 0), *(("saved", n) for n in (5, 10, 15, 20)), ("end", 20)]
+
+
+def test_the_run_directory_needs_nothing_else(whole_run, tiny_store):
+    assert (whole_run / "tokenizer.model").read_bytes() == (tiny_store / "tokenizer.model").read_bytes()
+    assert json.loads((whole_run / "config.json").read_text())["model"]["vocab_size"] > 256
+    assert runs.saved(whole_run) == [5, 10, 15, 20]
+    events = [path.stat().st_size for path in (whole_run / "tensorboard").glob("events.out.tfevents.*")]
+    assert len(events) == 1 and events[0] > 20 * 4 * 10
+
+
+def test_the_loss_falls(whole_run):
+    found = runs.losses(whole_run)
+    assert found[20] < found[1] - 0.3
+
+
+def test_a_finished_run_says_so_and_stays_as_it_is(copy, tiny_store):
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    code, said = runs.pretrain(copy, tiny_store)
+    assert code == 0 and "has all of its 20 steps; nothing to do" in said
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+    report = runs.ask("pretrain", **runs.SETTINGS, **{"data.store": tiny_store, "run-dir": copy})
+    assert report["step"] == 20 and {"loss", "valid_loss", "sample"} <= report.keys()
+
+
+# Numbers that are not finite
+
+
+def poison(monkeypatch, is_bad) -> None:
+    """Gradients that are not finite at the steps that `is_bad` names."""
+
+    def poisoned(model, settings):
+        objective = dense(model, settings)
+
+        def gradients(params, batch, key, step, carry):
+            grads, sums, carry = objective.gradients(params, batch, key, step, carry)
+            return jax.tree.map(lambda g: jnp.where(is_bad(step), jnp.nan, g), grads), sums, carry
+
+        return type(objective)(objective.init, gradients, objective.evaluate)
+
+    monkeypatch.setattr(program, "dense", poisoned)
+
+
+def weights(run_dir: Path, step: int) -> dict:
+    """Fingerprints of what a bad step must not change."""
+    found = runs.leaves(run_dir, step)
+    return {name: leaf for name, leaf in found.items() if name.startswith(("params/", "opt_state/"))}
+
+
+def test_bad_steps_are_skipped_and_counted(tiny_store, tmp_path, monkeypatch):
+    poison(monkeypatch, lambda step: (step == 6) | (step >= 10) & (step < 14))
+    runs.trained(tmp_path, tiny_store, **{"checkpoint.every": 1})
+    assert [row["skipped"] for row in runs.rows(tmp_path) if "loss" in row] == [*[0] * 6, 1, 1, 1, 1, 2, 3, 4, *[5] * 7]
+    assert [row["step"] for row in runs.rows(tmp_path, "events") if row["event"] == "skipped"] == [7, 11, 12, 13, 14]
+    assert weights(tmp_path, 7) == weights(tmp_path, 6) != weights(tmp_path, 8)
+    assert weights(tmp_path, 14) == weights(tmp_path, 10) != weights(tmp_path, 15)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(runs.state(tmp_path)))
+
+
+def test_too_many_bad_steps_end_the_run_with_good_parameters(tiny_store, tmp_path, monkeypatch):
+    """Between two checkpoints too: metrics are read one step late, so the sixth bad step has been made by then."""
+    poison(monkeypatch, lambda step: step >= 4)
+    code, said = runs.pretrain(tmp_path, tiny_store, **{"checkpoint.every": 4, "train.eval-every": 0})
+    assert code == 77 and "5 steps in a row" in said and said.count("error:") == 1
+    assert runs.saved(tmp_path) == [4, 8, 10]
+    assert weights(tmp_path, 4) == weights(tmp_path, 8) == weights(tmp_path, 10)
+    assert [row["event"] for row in runs.rows(tmp_path, "events")][-2:] == ["saved", "diverged"]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(runs.state(tmp_path)))
+
+
+# The same run, or another one
+
+
+def test_changed_settings_are_refused_by_name(copy, tiny_store):
+    code, said = runs.pretrain(copy, tiny_store, **{"optimizer.peak-lr": 0.001, "train.seed": 5})
+    assert code == 78 and said.count("\n") == 1
+    assert "optimizer.peak_lr was 0.003 and is 0.001" in said and "train.seed was 0 and is 5" in said
+    code, said = runs.pretrain(copy, tiny_store, "--allow-changes", **{"model.d-ff": 52})
+    assert code == 78 and "does not fit the model" in said and said.count("error:") == 1
+
+
+def test_a_run_goes_on_beyond_its_end_when_allowed(copy, tiny_store):
+    assert runs.pretrain(copy, tiny_store, **{"train.steps": 22})[0] == 78
+    runs.trained(copy, tiny_store, "--allow-changes", **{"train.steps": 22})
+    assert list(runs.losses(copy)) == list(range(1, 23)) and runs.saved(copy)[-1] == 22
+
+
+def test_harmless_settings_may_change(copy, whole_run, tiny_store):
+    runs.forget(copy, 15)
+    runs.trained(copy, tiny_store, **{"checkpoint.every": 3, "checkpoint.keep": 1, "train.eval-every": 9})
+    assert runs.saved(copy) == [20] and runs.leaves(copy, 20) == runs.leaves(whole_run, 20)
+    assert runs.losses(copy) == runs.losses(whole_run)
+
+
+@pytest.mark.parametrize("text, tokenizer", [(1, None), (1, "own")], ids=["tokenizer", "data"])
+def test_another_store_is_refused(copy, tiny_store, tmp_path, text, tokenizer):
+    runs.forget(copy, 15)
+    runs.write_text(tmp_path / "text", text)
+    settings = {"data.sources": tmp_path / "text", "data.store": tmp_path / "store", "data.vocab-size": 320}
+    given = {"data.tokenizer": tiny_store / "tokenizer.model"} if tokenizer else {}
+    assert runs.call("prepare", **settings, **given, **{"data.valid-fraction": 0.15})[0] == 0
+    code, said = runs.pretrain(copy, tmp_path / "store")
+    assert code == 78 and said.count("error:") == 1
+    assert ("another data" if tokenizer else "another tokenizer") in said
+    assert runs.saved(copy) == [5, 10, 15]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '"\\'])
+def test_a_corrupt_config_of_the_run_is_one_line(copy, tiny_store, tmp_path, content):
+    shutil.copy(copy / "config.json", tmp_path / "mine.json")
+    (copy / "config.json").write_text(content)
+    code, said = runs.call("pretrain", **{"config": tmp_path / "mine.json", "run-dir": copy})
+    assert code == 78 and said.count("\n") == 1 and "config.json" in said
+
+
+def test_a_second_job_is_refused(copy, tiny_store):
+    with lock(copy):
+        code, said = runs.pretrain(copy, tiny_store)
+    assert code == 78 and said.count("\n") == 1 and f"in use by process {os.getpid()}" in said
+
+
+def test_a_damaged_checkpoint_is_passed_over(copy, whole_run, tiny_store):
+    largest = max((copy / "checkpoints" / "20").rglob("*"), key=lambda path: path.is_file() and path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-1] + b"?")
+    code, said = runs.pretrain(copy, tiny_store)
+    assert code == 0 and "warning: checkpoint 20 is damaged" in said and "resumed from step 15, verified" in said
+    runs.assert_same_run(copy, whole_run)
+
+
+# Batches that grow, an average
+
+
+RAMP = {"train.batch-ramp": "((6, 16),)"}
+
+
+def test_a_ramp_resumes_inside_itself(tiny_store, tmp_path, monkeypatch):
+    whole = runs.trained(tmp_path / "whole", tiny_store, **RAMP)
+    assert [row["tokens"] for row in runs.rows(whole) if "loss" in row] == [8 * 16] * 6 + [16 * 16] * 14
+    with monkeypatch.context() as patch:
+        runs.signal_when(
+            patch, loop.Run, "log", lambda run, pending, waited: pending and pending[0] == 7, signal.SIGTERM
+        )
+        assert runs.pretrain(tmp_path / "cut", tiny_store, **RAMP)[0] == 75
+    runs.trained(tmp_path / "cut", tiny_store, **RAMP)
+    runs.assert_same_run(tmp_path / "cut", whole)
+
+
+def test_evaluate_uses_the_average_of_the_parameters(tiny_store, tmp_path):
+    short = {"train.steps": 4, "checkpoint.every": 1, "train.eval-batches": 0, "optimizer.ema-decay": 0.75}
+    runs.trained(tmp_path, tiny_store, **short)
+    raw = [runs.state(tmp_path, step).params for step in range(1, 5)]
+    [average] = {id(s): s for s in runs.state(tmp_path).opt_state if hasattr(s, "average")}.values()
+    first = program.Program(runs.config(tmp_path)).initial().params
+    expected = jax.tree.map(np.asarray, first)
+    for params in raw:
+        expected = jax.tree.map(lambda mean, new: 0.75 * mean + 0.25 * new, expected, params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), average.average, expected)
+    found = runs.ask("evaluate", **{"run-dir": tmp_path})["loss_nats_per_token"]
+    assert found == pytest.approx(runs.naive_loss(tmp_path, tiny_store, average.average)[0], rel=1e-5)
+    assert abs(found - runs.naive_loss(tmp_path, tiny_store, raw[-1])[0]) > 1e-3
+    assert runs.rows(tmp_path)[-2]["valid_loss"] == pytest.approx(found, rel=1e-6)
+
+
+# The profiler
+
+
+@pytest.mark.parametrize("start", [2, 18], ids=["inside", "beyond the end"])
+def test_the_profiler_writes_its_window(tiny_store, tmp_path, whole_run, start):
+    runs.trained(tmp_path, tiny_store, **{"train.profile-start": start, "train.profile-steps": 3})
+    assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1
+    assert "profiled" in [row["event"] for row in runs.rows(tmp_path, "events")]
+    runs.assert_same_run(tmp_path, whole_run)
