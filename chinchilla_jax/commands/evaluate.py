@@ -19,10 +19,11 @@ def run(config, args) -> dict:
     from chinchilla_jax.evaluation.compression import bits_per_byte
     from chinchilla_jax.evaluation.likelihood import Likelihood
     from chinchilla_jax.parallel import host
-    from chinchilla_jax.training.load import load
+    from chinchilla_jax.training.load import load, run_folder
     from chinchilla_jax.training.metrics import finite
 
     host.keep_freed_memory()
+    run_folder(args.run_dir)
     store = TokenStore.open(config.data.store)
     loaded = load(config, args.run_dir, whole_mesh=True)
     require(
