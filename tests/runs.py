@@ -165,7 +165,10 @@ def start_pretrain(run_dir: Path, store: Path, *words: str, devices=1, cache=Non
 
 def finish(process: subprocess.Popen, code: int = 0) -> str:
     """Wait for a process that is to end with `code`; what it said."""
-    said = process.communicate(timeout=240)[0]
+    try:
+        said = process.communicate(timeout=240)[0]
+    finally:
+        process.kill()  # nothing outlives its test
     assert process.returncode == code, said
     return said
 
