@@ -132,6 +132,20 @@ def disk(config: Config, args) -> Row:
     return Row(status, text, "" if status == "ok" else "free some space, or another --run-dir")
 
 
+def checkpoints(config: Config, args) -> Row:
+    """Every checkpoint of the run directory, by its checksums."""
+    from chinchilla_jax.training.restore import inspect
+
+    if not args.run_dir or not Path(args.run_dir, "checkpoints").is_dir():
+        return Row("ok", "no run directory with checkpoints named")
+    found = inspect(Path(args.run_dir, "checkpoints"), config.checkpoint.verify)
+    damaged = [f"{step['step']} ({step['problem']})" for step in found["steps"] if not step["ok"]]
+    text = f"{len(found['steps'])} in {args.run_dir}, newest good step {found['newest']}"
+    if damaged:
+        return Row("warn", f"{text}; damaged: {', '.join(damaged)}", "pretrain goes on from the newest good step")
+    return Row("ok", text)
+
+
 def compiling(config: Config, args) -> Row:
     """A matrix product is compiled and its value held to a closed form."""
     import jax
@@ -229,6 +243,7 @@ CHECKS = (  # name, check, the status and the mend if it raises
     ("devices", devices, "fail", "run with JAX_PLATFORMS=cpu, or mend the accelerator's driver"),
     ("host", host, "warn", ""),
     ("disk", disk, "fail", "another --run-dir, one that you may write to"),
+    ("checkpoints", checkpoints, "warn", "another --run-dir"),
     ("compiling", compiling, "fail", "make env PYTHON=... with another Python; is this CPU very old?"),
     ("tokenizer", tokenizer, "fail", "make env"),
     ("processes", processes, "warn", "allow local sockets; one process works without them"),

@@ -20,14 +20,6 @@ TILE_TOKENS = {"cpu": 1024, "reference": 1024, "cuda": 8192, "tpu": 8192}
 TILE_LOGITS = 2**28  # and never more logits than this, a gigabyte in float32
 
 
-def naive_loss(hidden_BLD, table_VD, targets_BL, weights_BL, z_loss: float = 0.0) -> jax.Array:
-    """The same sum with all logits at once: the oracle of the tests."""
-    logits_BLV = jnp.einsum("bld,vd->blv", hidden_BLD, table_VD, preferred_element_type=jnp.float32)
-    norm_BL = jax.nn.logsumexp(logits_BLV, axis=-1)
-    gold_BL = jnp.take_along_axis(logits_BLV, targets_BL[..., None], axis=-1)[..., 0]
-    return jnp.sum(weights_BL * (norm_BL - gold_BL + z_loss * jnp.square(norm_BL)))
-
-
 def _tiles(hidden_BLD, targets_BL, weights_BL, tile_tokens: int):
     """Cut (B, L) along L into n tiles of at most about `tile_tokens` tokens a shard: leaves (n, S, M, ...).
 

@@ -127,3 +127,10 @@ def test_compile_cache(tmp_path):
 def test_two_processes_really_add(tmp_path):
     row = doctor.processes(Config(), args(tmp_path, deep=True))
     assert row.status == "ok" and "gloo" in row.text, row
+
+
+def test_checkpoints_of_a_run_are_verified(tmp_path):
+    (tmp_path / "checkpoints" / "7").mkdir(parents=True)
+    row = doctor.checkpoints(Config(), SimpleNamespace(run_dir=str(tmp_path)))
+    assert row.status == "warn" and "7 (" in row.text and "newest good step None" in row.text
+    assert doctor.checkpoints(Config(), SimpleNamespace(run_dir=None)).status == "ok"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.model import transformer
-from chinchilla_jax.objectives.dense import cross_entropy, naive_loss
+from chinchilla_jax.objectives.dense import cross_entropy
 from tests import tiny
 from tests.model import twin
 
@@ -73,7 +73,7 @@ def test_the_twin_gives_the_same_values_and_gradients(cfg):
 
     def ours(params, delta_BLD):
         hidden_BLD = transformer.apply(params, batch, cfg, delta_BLD=delta_BLD)
-        return naive_loss(hidden_BLD, transformer.unembedding(params), batch.targets, batch.weights), hidden_BLD
+        return tiny.naive_loss(hidden_BLD, transformer.unembedding(params), batch.targets, batch.weights), hidden_BLD
 
     def theirs(params, delta_BLD):
         return twin.loss(params, batch, cfg, delta_BLD), twin.forward(params, batch, cfg, delta_BLD)
