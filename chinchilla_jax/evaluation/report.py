@@ -26,7 +26,7 @@ def write(run_dir: Path) -> dict[str, Any]:
 
 
 def summary(run_dir: Path, rows: list[dict]) -> dict[str, Any]:
-    """The figures of a run: the whole-set evaluation where there is one, else the last validation."""
+    """The figures of a run: the whole-set evaluation where there is one of the last step, else the last validation."""
     figures: dict[str, Any] = {"steps": max(row["step"] for row in rows)}
     for figure, name in LAST.items():
         if points := curve(rows, name):
@@ -34,8 +34,9 @@ def summary(run_dir: Path, rows: list[dict]) -> dict[str, Any]:
     evaluation = run_dir / "evaluation.json"
     if evaluation.exists():
         try:
-            figures |= json.loads(evaluation.read_text())
-        except (ValueError, TypeError) as error:
+            found = json.loads(evaluation.read_text())
+            figures |= found if found["step"] >= figures["steps"] else {}
+        except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{evaluation} is damaged ({error}); write it again with evaluate") from error
     if speeds := [row["tokens_per_s"] for row in read(run_dir / "timing.jsonl") if row.get("tokens_per_s")]:
         figures["tokens_per_s"] = statistics.median(speeds)

@@ -154,6 +154,8 @@ def use_compile_cache(folder: str) -> None:
         return
     path = Path(folder).expanduser()
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    loose = path.stat().st_mode & 0o022
+    require(not loose, f"others may write to --train.compile-cache {path}, whose programs are executed: chmod 700 it")
     jax.config.update("jax_compilation_cache_dir", str(path))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
