@@ -57,13 +57,24 @@ def platform(mesh: Mesh) -> str:
     return {"gpu": "cuda"}.get(name, name)
 
 
+def computes_bfloat16(mesh: Mesh) -> bool:
+    """Whether bfloat16 is quick here: on TPUs, and on NVIDIA's cards since Ampere (compute capability 8)."""
+    device = mesh.devices.flat[0]
+    return {
+        "cpu": lambda: False,
+        "cuda": lambda: float(getattr(device, "compute_capability", None) or 0) >= 8,
+    }.get(platform(mesh), lambda: True)()
+
+
 def resolve(config: Config, mesh: Mesh) -> Config:
     """`config` with every `auto` of the model settled for the mesh's platform, and the mesh's own sizes."""
     here, model = platform(mesh), config.model
     on_cpu = here == "cpu"
+    dtype = model.dtype if model.dtype != "auto" else "bfloat16" if computes_bfloat16(mesh) else "float32"
+    fused = here != "cuda" or (dtype == "bfloat16" and computes_bfloat16(mesh))  # cuDNN's kernel knows no float32
     auto = {
-        "kernels": here if here in ("cpu", "cuda", "tpu") else "reference",
-        "dtype": "float32" if on_cpu else "bfloat16",
+        "kernels": here if here in ("cpu", "cuda", "tpu") and fused else "reference",
+        "dtype": dtype,
         "remat": "none" if on_cpu and config.train.seq_len <= KEPT_LENGTH else "projections",
     }
     settled = {name: value for name, value in auto.items() if getattr(model, name) == "auto"}

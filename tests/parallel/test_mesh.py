@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -97,3 +98,14 @@ def test_parameters_and_moments_are_born_split():
 def test_half_a_cluster_is_refused(wrong):
     with pytest.raises(UserError, match="--coordinator"):
         distributed.Cluster(**wrong)
+
+
+@pytest.mark.parametrize("capability, asked, settled", [
+    ("9.0", "auto", ("cuda", "bfloat16")), ("8.0", "float32", ("reference", "float32")),
+    ("7.5", "auto", ("reference", "float32")), (None, "auto", ("reference", "float32")),
+])  # fmt: skip
+def test_fused_attention_only_on_cards_that_have_it(capability, asked, settled):
+    card = SimpleNamespace(platform="gpu", compute_capability=capability)
+    mesh = SimpleNamespace(devices=np.array([[[card]]]), shape={"data": 1, "fsdp": 1, "tensor": 1})
+    model = meshes.resolve(Config(model=dataclasses.replace(MODEL, dtype=asked)), mesh).model
+    assert (model.kernels, model.dtype, model.remat) == (*settled, "projections")
