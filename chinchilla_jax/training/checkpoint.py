@@ -24,6 +24,7 @@ from jax.sharding import NamedSharding
 
 from chinchilla_jax import __version__
 from chinchilla_jax.config import CheckpointConfig
+from chinchilla_jax.data.workspace import sync
 from chinchilla_jax.errors import StorageError
 from chinchilla_jax.training import integrity, restore
 from chinchilla_jax.training.agreement import from_first, largest
@@ -155,7 +156,7 @@ class Checkpoints:
         self._last_bytes = sum(integrity.list_files(partial).values())
         doomed = self._set_aside(final) if final.exists() else None
         os.rename(partial, final)
-        integrity.sync_folder(self.folder)
+        sync(self.folder)
         if doomed:
             shutil.rmtree(doomed, ignore_errors=True)
         self._retain(step)

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import xxhash
 from jax.sharding import NamedSharding, PartitionSpec
 
+from chinchilla_jax.data.workspace import sync
+
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 64 << 20  # bytes; a stranger's file is bounded before it is read
 CHUNK = 1 << 20
@@ -99,16 +101,7 @@ def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
         file.write(_render({**facts, "files": files}))
         file.flush()
         os.fsync(file.fileno())
-    sync_folder(folder)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(folder)
 
 
 def _render(body: dict) -> bytes:
