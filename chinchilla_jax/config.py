@@ -113,10 +113,80 @@ class ObjectiveConfig:
 
     z_loss: float = setting(0.0, "weight of the squared log-normaliser (PaLM uses 1e-4)")
     tile_tokens: int = setting(0, "tokens whose logits exist at one time on a device; 0 chooses by platform")
+    activation_l1: float = setting(0.0, "weight of the mean L1 norm of the hidden activations (mlp reglu or relu2)")
 
     def __post_init__(self):
         require(self.z_loss >= 0, f"--objective.z-loss {self.z_loss} must not be negative")
+        require(self.activation_l1 >= 0, f"--objective.activation-l1 {self.activation_l1} must not be negative")
         require(self.tile_tokens >= 0, "--objective.tile-tokens must not be negative")
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """Perturbations of the embeddings that the loss is also to be small under."""
+
+    method: Literal["off", "noise", "fgm", "pgd", "freelb", "vat", "r3f", "softmax_margin"] = setting(
+        "off", "how the perturbation is found"
+    )
+    radius: float = setting(0.05, "strength: size of the ball, in units of the mean norm of the table's rows")
+    norm: Literal["l2_token", "l2_sequence", "linf"] = setting("l2_token", "what the radius bounds")
+    examples: int = setting(1, "perturbed copies of an attacked row")
+    steps: int = setting(1, "ascent steps of pgd, freelb and vat")
+    step_size: float = setting(0.0, "length of an ascent step in units of the radius; 0 is 1 for one step, else 2/steps")
+    fraction: float = setting(0.125, "share of the rows of a batch that is attacked")
+    every: int = setting(1, "attack every so many steps")
+    delayed: bool = setting(False, "attack the rows of the step before, in place of fresh ones: no further cost (fgm)")
+    loss: Literal["auto", "ce", "kl", "sym_kl"] = setting(
+        "auto", "loss of attacked rows: cross-entropy, or divergence from the clean prediction; auto suits the method"
+    )
+    weight: float = setting(1.0, "weight of a token of an attacked row")
+    start: float = setting(0.1, "share of the run before the first attack")
+
+    def __post_init__(self):
+        require(self.radius >= 0, f"--adversarial.radius {self.radius} must not be negative")
+        for name in ("examples", "steps", "every"):
+            require(getattr(self, name) > 0, f"--adversarial.{name} must be at least 1")
+        require(self.step_size >= 0, f"--adversarial.step-size {self.step_size} must not be negative")
+        require(0 < self.fraction <= 1, f"--adversarial.fraction {self.fraction} must lie in (0, 1]")
+        require(self.weight >= 0, f"--adversarial.weight {self.weight} must not be negative")
+        require(0 <= self.start < 1, f"--adversarial.start {self.start} must lie in [0, 1)")
+        require(
+            not self.delayed or self.method == "fgm",
+            f"--adversarial.delayed goes with --adversarial.method fgm, not {self.method}",
+        )
+
+
+@dataclass(frozen=True)
+class SparsityConfig:
+    """Which weights are driven to exactly zero, how many, and when."""
+
+    method: Literal["off", "l1", "group_lasso", "magnitude", "n_m", "rigl", "set"] = setting(
+        "off", "proximal (l1, group_lasso), gradual pruning (magnitude, n_m) or a moving mask (rigl, set)"
+    )
+    target: float = setting(0.75, "share of zeros among the chosen weights at the end")
+    pattern: str = setting(
+        "unstructured", "what is zeroed together: unstructured, 2:4 (any N:M), block:16x16, rows, columns, heads, neurons"
+    )
+    distribution: Literal["uniform", "erk", "global"] = setting("uniform", "how the target is shared among matrices")
+    start: float = setting(0.25, "share of the run before the first zero")
+    stop: float = setting(0.75, "share of the run after which the mask stands")
+    every: int = setting(100, "steps between two changes of the mask")
+    strength: float = setting(0.0, "weight of the l1 or group_lasso penalty")
+    drop: float = setting(0.3, "share of the weights that rigl and set first move, falling as a cosine")
+    decay: float = setting(2e-4, "pull of n_m (SR-STE) on what its mask leaves out")
+    include: tuple[str, ...] = setting(("/kernel$",), "regular expressions of the parameter paths that are made sparse")
+    exclude: tuple[str, ...] = setting(("positions/",), "regular expressions of paths that are left dense all the same")
+
+    def __post_init__(self):
+        require(0 <= self.target < 1, f"--sparsity.target {self.target} must lie in [0, 1)")
+        require(
+            0 <= self.start <= self.stop <= 1,
+            f"--sparsity.start {self.start} and --sparsity.stop {self.stop} must be shares of the run, in order",
+        )
+        require(self.every > 0, "--sparsity.every must be at least 1")
+        require(self.strength >= 0, f"--sparsity.strength {self.strength} must not be negative")
+        require(0 < self.drop <= 1, f"--sparsity.drop {self.drop} must lie in (0, 1]")
+        require(self.decay >= 0, f"--sparsity.decay {self.decay} must not be negative")
 
 
 @dataclass(frozen=True)
@@ -241,7 +311,9 @@ class Config:
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
+    adversarial: AdversarialConfig = AdversarialConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    sparsity: SparsityConfig = SparsityConfig()
     mesh: MeshConfig = MeshConfig()
     train: TrainConfig = TrainConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()

@@ -5,7 +5,7 @@ from pathlib import Path
 from chinchilla_jax.commands import cli
 from chinchilla_jax.config import require
 
-SECTIONS = ("model", "data", "objective", "optimizer", "mesh", "train", "checkpoint")
+SECTIONS = ("model", "data", "objective", "adversarial", "optimizer", "sparsity", "mesh", "train", "checkpoint")
 
 
 def options(parser) -> None:
