@@ -62,7 +62,8 @@ def check_config(run_dir: Path, config: Config, allow_changes: bool) -> None:
     path = run_dir / "config.json"
     if not path.exists() or allow_changes:
         return
-    changed = settings.differences(read_config(run_dir), settings.to_dict(config))
+    before = settings.to_dict(settings.from_dict(Config, read_config(run_dir)))  # with what was not a setting then
+    changed = settings.differences(before, settings.to_dict(config))
     harmful = {name: pair for name, pair in changed.items() if not name.startswith(HARMLESS)}
     listed = "; ".join(f"{name} was {old!r} and is {new!r}" for name, (old, new) in harmful.items())
     require(
