@@ -7,12 +7,12 @@ from typing import Any
 
 import jax
 
-from chinchilla_jax.config import Config, MeshConfig, from_dict, require
+from chinchilla_jax.config import Config, MeshConfig, require
 from chinchilla_jax.data.tokenizer import Tokenizer
 from chinchilla_jax.parallel import mesh as meshes
 from chinchilla_jax.training.program import Program
 from chinchilla_jax.training.restore import load_params
-from chinchilla_jax.training.resume import read_config
+from chinchilla_jax.training.resume import own_config
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def load(config: Config, run_dir: str | None, *, whole_mesh: bool) -> Loaded:
     run keeps them. Raises `UserError` for a folder that holds no run.
     """
     folder = run_folder(run_dir)
-    own = from_dict(Config, read_config(folder))
+    own = own_config(folder)
     config = dataclasses.replace(config, model=own.model, optimizer=own.optimizer, objective=own.objective)
     notes, moved = [], config.mesh == own.mesh and not meshes.fits(config.mesh, len(jax.devices()))
     if moved:

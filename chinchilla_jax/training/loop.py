@@ -91,11 +91,12 @@ def pretrain(
     terminal: Terminal,
     *,
     allow_changes: bool = False,
+    alarm: Callable[[int], str | None] = lambda done: None,
 ) -> dict[str, Any]:
     """Train to the last step of `config`, going on from the newest checkpoint in `run_dir` that verifies.
 
-    Returns the last metrics. Raises `Preempted` after a signal and `Diverged` after too many bad steps in a row, the
-    last completed step being saved in both cases.
+    Returns the last metrics. Raises `Preempted` after a signal, or where `alarm(completed steps)` returns a word, and
+    `Diverged` after too many bad steps in a row, the last completed step being saved in all cases.
     """
     program = Program(config)
     resume.check_config(run_dir, config, allow_changes)
@@ -116,7 +117,7 @@ def pretrain(
         stack.callback(writer.close)
         if first:
             resume.write_run(run_dir, config, store)
-        run = Run(program, batches, checkpoints, writer, terminal, interrupts, watchdog)
+        run = Run(program, batches, checkpoints, writer, terminal, interrupts, watchdog, alarm)
         if done < config.train.steps:
             run.compile()  # and refuse what does not fit, before the state takes its room
         return run.go(restored.state if restored else program.initial(), make_hooks(program, store))
@@ -133,6 +134,7 @@ class Run:
     terminal: Terminal
     interrupts: Interrupts
     watchdog: Watchdog
+    alarm: Callable[[int], str | None]
     steps: dict[int, Any] = field(default_factory=dict)
     bad: int = 0  # steps in a row that were bad; stands still once they are too many
     tracing: bool = False
@@ -171,7 +173,7 @@ class Run:
                 self.profile(done - begun, state)
                 state, metrics = self.steps[self.batches.batch_rows(done)](state, batch)
                 done += 1
-                signal = self.interrupts.stop(done)
+                signal = self.interrupts.stop(done) or self.alarm(done)
                 save = done % self.program.config.checkpoint.every == 0 or done == steps
                 ready = [hook for hook in hooks if hook.due(done, steps)]
                 self.log(pending, feed.waited)

@@ -57,13 +57,17 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     return found
 
 
+def own_config(run_dir: Path) -> Config:
+    """The settings of a run, those of which it knew nothing at their defaults."""
+    return settings.from_dict(Config, read_config(run_dir))
+
+
 def check_config(run_dir: Path, config: Config, allow_changes: bool) -> None:
     """Refuse to go on in a directory whose run had other settings; the message lists them."""
     path = run_dir / "config.json"
     if not path.exists() or allow_changes:
         return
-    before = settings.to_dict(settings.from_dict(Config, read_config(run_dir)))  # with what was not a setting then
-    changed = settings.differences(before, settings.to_dict(config))
+    changed = settings.differences(settings.to_dict(own_config(run_dir)), settings.to_dict(config))
     harmful = {name: pair for name, pair in changed.items() if not name.startswith(HARMLESS)}
     listed = "; ".join(f"{name} was {old!r} and is {new!r}" for name, (old, new) in harmful.items())
     require(

@@ -1,0 +1,116 @@
+"""A run that ends when the clock says so: a trunk at a constant rate, then a cooldown over the time that is left.
+
+What comes out is an ordinary `wsd` run whose number of steps the clock has decided: the config in its run directory
+trains the same parameters again, since both schedules agree up to the first step of the decay.
+"""
+
+import json
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from chinchilla_jax.config import Config, replace, require
+from chinchilla_jax.data.store import TokenStore
+from chinchilla_jax.errors import Preempted
+from chinchilla_jax.training import resume
+from chinchilla_jax.training.loop import pretrain
+from chinchilla_jax.training.metrics import Terminal
+
+DECAY = 0.25  # share of the training time that the rate decays over; 0.2 matches a cosine (Haegele et al. 2024)
+# Getting ready again for the cooldown, and compiling validation and sample, in units of the trunk's own start.
+RESTART, CLOSING = 1.2, 1.0
+CLOSING_SHARE = 0.02  # of the time, for the last validation itself
+MARGIN = 4  # steps of a trunk over those that were planned: the clock ends it
+
+
+@dataclass
+class Alarm:
+    """Called after every step; rings once what is left of the time is what the cooldown needs."""
+
+    deadline: float  # by `now`
+    closing_seconds: float  # validation at the end
+    now: Callable[[], float] = time.monotonic
+    begun: float = field(init=False)
+    first: float | None = None
+    stamps: deque = field(default_factory=lambda: deque(maxlen=64))
+    rang: int | None = None
+    remaining: int = 0
+
+    def __post_init__(self):
+        self.begun = self.now()
+
+    def __call__(self, done: int) -> str | None:
+        """The word that stops the loop, or None."""
+        moment = self.now()
+        self.first = moment if self.first is None else self.first
+        self.stamps.append(moment)
+        if len(self.stamps) < 4:
+            return None
+        left = self.deadline - moment - self.reserve
+        if left > DECAY / (1 - DECAY) * (moment - self.first):
+            return None
+        gaps = [b - a for a, b in zip(self.stamps, list(self.stamps)[1:])]
+        self.rang, self.remaining = done, max(1, int(left / statistics.fmean(gaps)))
+        return "the clock"
+
+    @property
+    def reserve(self) -> float:
+        """Seconds that are not for steps: compiling anew, validation, the last sample and save."""
+        start = (self.first or self.now()) - self.begun
+        return (RESTART + CLOSING) * start + self.closing_seconds
+
+
+def pretrain_for(
+    seconds: float,
+    began: float,
+    config: Config,
+    run_dir: Path,
+    store: TokenStore,
+    make_hooks: Callable,
+    terminal: Terminal,
+) -> dict[str, Any]:
+    """Train so that the whole command, begun at monotonic time `began`, takes `seconds`; the last metrics.
+
+    `config` says everything, the number of steps only roughly. Interrupted, the same command goes on and the time that it had
+    spent counts. Raises what `pretrain` raises.
+    """
+    require(jax.process_count() == 1, "--minutes times one process; give --train.steps to many")
+    clock = run_dir / "clock.json"
+    spent = json.loads(clock.read_text())["spent_s"] if clock.exists() else 0.0
+    try:
+        config = _trunk(config, run_dir)
+        if config.optimizer.schedule == "constant":
+            alarm = Alarm(began + seconds - spent, CLOSING_SHARE * seconds)
+            terminal.say("the clock ends this run: steps and time left are shown as the most that they can be")
+            try:
+                return pretrain(config, run_dir, store, lambda *_: [], terminal, allow_changes=True, alarm=alarm)
+            except Preempted:
+                if alarm.rang is None:
+                    raise
+            config = cooldown(config, alarm.rang, alarm.remaining)
+            terminal.say(f"cooling down from step {alarm.rang} to {config.train.steps}, when the time is up")
+        return pretrain(config, run_dir, store, make_hooks, terminal, allow_changes=True)
+    finally:
+        if run_dir.exists():
+            clock.write_text(json.dumps({"seconds": seconds, "spent_s": spent + time.monotonic() - began}) + "\n")
+
+
+def _trunk(config: Config, run_dir: Path) -> Config:
+    """The run's own config where it has begun, else `config` at a constant rate without an end."""
+    if (run_dir / "config.json").exists():
+        return resume.own_config(run_dir)
+    return replace(config, {"optimizer.schedule": "constant", "train.steps": MARGIN * config.train.steps})
+
+
+def cooldown(trunk: Config, done: int, remaining: int) -> Config:
+    """The `wsd` run that equals `trunk` up to step `done` and decays over the `remaining` steps after it."""
+    warmup = trunk.optimizer.warmup_steps
+    steps = max(done + remaining, warmup + 1)
+    share = min(1.0, remaining / (steps - warmup))
+    return replace(trunk, {"optimizer.schedule": "wsd", "optimizer.decay_fraction": share, "train.steps": steps})
