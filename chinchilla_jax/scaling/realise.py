@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from chinchilla_jax.config import ModelConfig, require
 from chinchilla_jax.model.presets import FAMILIES
 
@@ -31,12 +33,8 @@ def width_guess(params: float) -> float:
 
 def aspect(params: float) -> float:
     """Usual width over layers for a size, by interpolation in log N."""
-    points = [(math.log(n), a) for n, a in ASPECTS]
-    x = min(max(math.log(params), points[0][0]), points[-1][0])
-    for (left, low), (right, high) in zip(points, points[1:]):
-        if x <= right:
-            return low + (high - low) * (x - left) / (right - left)
-    raise AssertionError("x lies between the ends")
+    sizes, aspects = zip(*ASPECTS)
+    return float(np.interp(math.log(params), np.log(sizes), aspects))
 
 
 def length(params: float) -> int:

@@ -77,8 +77,8 @@ def pretrain_for(
 ) -> dict[str, Any]:
     """Train so that the whole command, begun at monotonic time `began`, takes `seconds`; the last metrics.
 
-    `config` says everything, the number of steps only roughly. Interrupted, the same command goes on and the time that it had
-    spent counts. Raises what `pretrain` raises.
+    `config` says everything, the number of steps only roughly. Interrupted, the same command goes on and the time that
+    it had spent counts. Raises what `pretrain` raises.
     """
     require(jax.process_count() == 1, "--minutes times one process; give --train.steps to many")
     clock = run_dir / "clock.json"
