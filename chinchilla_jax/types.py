@@ -25,15 +25,20 @@ class Batch:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Sums:
-    """A loss as a sum of nats and the weight (tokens) it is over; divided once, at the very end."""
+    """A loss as a sum of nats and the weight (tokens) it is over; divided once, at the very end.
+
+    `others` are further losses to report, each with a weight of its own, such as that of perturbed rows.
+    """
 
     loss: jax.Array
     weight: jax.Array
+    others: dict[str, "Sums"] = dataclasses.field(default_factory=dict)
 
     def __add__(self, other: "Sums") -> "Sums":
         return jax.tree.map(jnp.add, self, other)
 
     @classmethod
-    def zero(cls) -> "Sums":
+    def zero(cls, others: tuple[str, ...] = ()) -> "Sums":
         """Nothing summed yet."""
-        return cls(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32))
+        zero = jnp.zeros((), jnp.float32)
+        return cls(zero, zero, {name: cls(zero, zero) for name in others})

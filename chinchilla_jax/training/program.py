@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from chinchilla_jax.config import Config, require
-from chinchilla_jax.objectives.dense import dense
+from chinchilla_jax.objectives import build as objectives
 from chinchilla_jax.optim import optimizer, schedules
 from chinchilla_jax.parallel import devices, sharding
 from chinchilla_jax.parallel import mesh as meshes
@@ -30,7 +30,7 @@ class Program:
         self.mesh = meshes.build(config.mesh) if mesh is None else mesh
         self.config = meshes.resolve(config, self.mesh)
         require(self.config.model.vocab_size > 0, "--model.vocab-size is 0 and no token store tells it; set it")
-        self.objective = dense(self.config.model, self.config.objective)
+        self.objective = objectives.build(self.config)
         self.rate = schedules.schedule(self.config.optimizer, self.config.train.steps)
         self.optimizer = optimizer.build(self.config.optimizer, self.rate)
         self.abstract = states.abstract(self.config.model, self.objective, self.optimizer, self.mesh)

@@ -42,6 +42,6 @@ def abstract(cfg: ModelConfig, objective: Objective, optimizer: optax.GradientTr
     opt_placed = optax.tree_map_params(
         optimizer, lambda _, where: where, shapes.opt_state, placed, transform_non_params=lambda _: whole
     )
-    carry_placed = jax.tree.map(lambda _: whole, shapes.carry)
+    carry_placed = sharding.shardings(mesh, shapes.carry, objective.carry_axes)
     tree = TrainState(whole, whole, whole, placed, opt_placed, carry_placed)
     return jax.tree.map(lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, tree)

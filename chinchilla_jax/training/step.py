@@ -30,7 +30,7 @@ def accumulate(objective: Objective, parts: int) -> Callable:
             new, more, carry = objective.gradients(params, part[0], part[1], step, carry)
             return (jax.tree.map(jnp.add, grads, new), sums + more, carry), None
 
-        start = jax.tree.map(jnp.zeros_like, params), Sums.zero(), carry
+        start = jax.tree.map(jnp.zeros_like, params), Sums.zero(objective.others), carry
         return jax.lax.scan(one, start, (split(batch, parts), jax.random.split(key, parts)))[0]
 
     return gradients
@@ -63,6 +63,7 @@ def build(
             "tokens": sums.weight,
             "grad_norm": grad_norm,
             "lr": rate(state.step - state.skipped),
+            **{f"loss_{name}": other.loss / other.weight for name, other in sums.others.items()},
         }
         skipped = state.skipped + ~ok
         bad = jnp.where(ok, 0, state.bad + 1)

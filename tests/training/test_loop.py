@@ -66,8 +66,8 @@ def test_a_finished_run_says_so_and_stays_as_it_is(copy, tiny_store):
 def poison(monkeypatch, is_bad) -> None:
     """Gradients that are not finite at the steps that `is_bad` names."""
 
-    def poisoned(model, settings):
-        objective = dense(model, settings)
+    def poisoned(config):
+        objective = dense(config.model, config.objective)
 
         def gradients(params, batch, key, step, carry):
             grads, sums, carry = objective.gradients(params, batch, key, step, carry)
@@ -75,7 +75,7 @@ def poison(monkeypatch, is_bad) -> None:
 
         return type(objective)(objective.init, gradients, objective.evaluate)
 
-    monkeypatch.setattr(program, "dense", poisoned)
+    monkeypatch.setattr(program.objectives, "build", poisoned)
 
 
 def weights(run_dir: Path, step: int) -> dict:
