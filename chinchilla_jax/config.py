@@ -122,6 +122,29 @@ class ObjectiveConfig:
 
 
 @dataclass(frozen=True)
+class Attack:
+    """What a method can do: losses of attacked rows, starts and steps; the first loss and start are its own."""
+
+    losses: tuple[str, ...] = ("ce",)
+    inits: tuple[str, ...] = ("zeros", "uniform", "gaussian")
+    steps: int = 0  # 0 for a method without an ascent of its own
+    fraction: float = 0.125
+    examples: bool = True
+
+
+ATTACKS = {
+    "off": Attack(),
+    "noise": Attack(inits=("uniform", "gaussian"), fraction=1.0),
+    "fgm": Attack(losses=("ce", "kl", "sym_kl")),
+    "pgd": Attack(inits=("uniform", "zeros", "gaussian"), steps=3),
+    "freelb": Attack(steps=2, examples=False),
+    "vat": Attack(losses=("kl", "sym_kl"), inits=("gaussian", "uniform"), steps=1),
+    "r3f": Attack(losses=("sym_kl", "kl"), inits=("uniform", "gaussian")),
+    "softmax_margin": Attack(inits=("zeros",), fraction=1.0, examples=False),
+}
+
+
+@dataclass(frozen=True)
 class AdversarialConfig:
     """Perturbations of the embeddings that the loss is also to be small under."""
 
@@ -129,30 +152,86 @@ class AdversarialConfig:
         "off", "how the perturbation is found"
     )
     radius: float = setting(0.05, "strength: size of the ball, in units of the mean norm of the table's rows")
-    norm: Literal["l2_token", "l2_sequence", "linf"] = setting("l2_token", "what the radius bounds")
-    examples: int = setting(1, "perturbed copies of an attacked row")
-    steps: int = setting(1, "ascent steps of pgd, freelb and vat")
-    step_size: float = setting(0.0, "length of an ascent step in units of the radius; 0 is 1 for one step, else 2/steps")
-    fraction: float = setting(0.125, "share of the rows of a batch that is attacked")
+    norm: Literal["l2_token", "l2_sequence", "linf"] = setting(
+        "l2_token", "what the radius bounds: a token's L2 norm, a document's, or every coordinate"
+    )
+    examples: int = setting(1, "perturbed copies of an attacked row, which share its weight")
+    steps: int = setting(0, "ascent steps of pgd, freelb and vat; 0 is 3, 2 and 1")
+    step_size: float = setting(
+        0.0, "length of an ascent step in units of the radius; 0 is 1 for one step, else 2/steps"
+    )
+    init: Literal["auto", "zeros", "uniform", "gaussian"] = setting(
+        "auto", "where the ascent starts, or the kind of noise; auto suits the method"
+    )
+    probe: float = setting(0.1, "length of vat's random probe in units of the radius")
+    fraction: float = setting(0.0, "share of rows attacked; 0 is all for noise and softmax_margin, else an eighth")
     every: int = setting(1, "attack every so many steps")
     delayed: bool = setting(False, "attack the rows of the step before, in place of fresh ones: no further cost (fgm)")
     loss: Literal["auto", "ce", "kl", "sym_kl"] = setting(
         "auto", "loss of attacked rows: cross-entropy, or divergence from the clean prediction; auto suits the method"
     )
-    weight: float = setting(1.0, "weight of a token of an attacked row")
+    weight: float = setting(1.0, "weight of an attacked row, a clean row having 1")
     start: float = setting(0.1, "share of the run before the first attack")
+    special: tuple[int, ...] = setting((0, 1, 2, 3), "ids that are never perturbed: the tokenizer's control pieces")
 
     def __post_init__(self):
         require(self.radius >= 0, f"--adversarial.radius {self.radius} must not be negative")
-        for name in ("examples", "steps", "every"):
+        for name in ("examples", "every"):
             require(getattr(self, name) > 0, f"--adversarial.{name} must be at least 1")
-        require(self.step_size >= 0, f"--adversarial.step-size {self.step_size} must not be negative")
-        require(0 < self.fraction <= 1, f"--adversarial.fraction {self.fraction} must lie in (0, 1]")
-        require(self.weight >= 0, f"--adversarial.weight {self.weight} must not be negative")
+        for name in ("steps", "step_size", "weight"):
+            value = getattr(self, name)
+            require(value >= 0, f"--adversarial.{name.replace('_', '-')} {value} must not be negative")
+        require(self.probe > 0, f"--adversarial.probe {self.probe} must be positive")
+        require(0 <= self.fraction <= 1, f"--adversarial.fraction {self.fraction} must lie in [0, 1]")
         require(0 <= self.start < 1, f"--adversarial.start {self.start} must lie in [0, 1)")
+        require(self.method in ATTACKS, f"--adversarial.method {self.method!r} is none of {', '.join(ATTACKS)}")
+        self._check(ATTACKS[self.method], f"--adversarial.method {self.method}")
+
+    def _check(self, can: Attack, name: str) -> None:
+        """A setting that the method would not follow is an error, not a silence."""
+        if self.method == "off":
+            return
         require(
-            not self.delayed or self.method == "fgm",
-            f"--adversarial.delayed goes with --adversarial.method fgm, not {self.method}",
+            self.loss in ("auto", *can.losses),
+            f"{name} trains attacked rows with {' or '.join(can.losses)}; set --adversarial.loss so, or auto",
+        )
+        require(
+            self.init in ("auto", *can.inits),
+            f"{name} starts from {' or '.join(can.inits)}; set --adversarial.init so, or auto",
+        )
+        require(can.steps or self.steps <= 1, f"{name} takes one step; leave --adversarial.steps at 0, or use pgd")
+        require(
+            self.method != "freelb" or self.steps != 1,
+            f"{name} with one step never attacks; set --adversarial.steps to 2 or more",
+        )
+        require(can.examples or self.examples == 1, f"{name} makes one example of a row; set --adversarial.examples 1")
+        require(
+            self.method != "fgm" or self.examples == 1 or self.init in ("uniform", "gaussian"),
+            f"{name} with several --adversarial.examples needs --adversarial.init uniform or gaussian to tell them apart",
+        )
+        plain = self.method == "fgm" and self.examples == 1
+        plain = plain and self.loss in ("auto", "ce") and self.init in ("auto", "zeros")
+        require(
+            not self.delayed or plain,
+            "--adversarial.delayed goes with --adversarial.method fgm, one example, loss ce and init zeros",
+        )
+        require(
+            not self.delayed or self.fraction <= 0.5,
+            f"--adversarial.delayed takes as many fresh rows again: --adversarial.fraction {self.fraction} must be "
+            "at most 0.5",
+        )
+
+    def settled(self) -> "AdversarialConfig":
+        """With every `auto` and 0 replaced by what the method takes."""
+        can = ATTACKS[self.method]
+        steps = self.steps or can.steps or 1
+        return dataclasses.replace(
+            self,
+            steps=steps,
+            step_size=self.step_size or (1.0 if steps == 1 else 2 / steps),
+            init=can.inits[0] if self.init == "auto" else self.init,
+            loss=can.losses[0] if self.loss == "auto" else self.loss,
+            fraction=self.fraction or can.fraction,
         )
 
 
@@ -165,7 +244,8 @@ class SparsityConfig:
     )
     target: float = setting(0.75, "share of zeros among the chosen weights at the end")
     pattern: str = setting(
-        "unstructured", "what is zeroed together: unstructured, 2:4 (any N:M), block:16x16, rows, columns, heads, neurons"
+        "unstructured",
+        "what is zeroed together: unstructured, 2:4 (any N:M), block:16x16, rows, columns, heads, neurons",
     )
     distribution: Literal["uniform", "erk", "global"] = setting("uniform", "how the target is shared among matrices")
     start: float = setting(0.25, "share of the run before the first zero")

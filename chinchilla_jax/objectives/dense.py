@@ -17,7 +17,7 @@ TILE_LOGITS = 2**28  # and never more logits than this, a gigabyte in float32
 
 
 def _tile_losses(table_VD, z_loss, tile):
-    """The losses of a tile's tokens, and what their gradient needs. Letters: S shards, M tokens of a tile in a shard."""
+    """The losses of a tile's tokens, and what their gradient needs."""
     x_SMD, targets_SM = tile
     logits_SMV = jnp.einsum("smd,vd->smv", x_SMD, table_VD, preferred_element_type=jnp.float32)
     largest_SM1 = logits_SMV.max(-1, keepdims=True)
