@@ -18,7 +18,7 @@ FLOORS = [
     {"data", "model", "optim"},
     {"objectives", "scaling"},
     {"training", "inference"},
-    {"evaluation", "finetuning", "interop", "scaling.plan"},
+    {"evaluation", "finetuning", "interop", "scaling.compile", "scaling.plan"},
     {"commands"},
     {"__main__"},
 ]

@@ -36,25 +36,14 @@ def run(config, args) -> dict:
 
 def dry_run(config, topology: str | None) -> dict:
     """What the config costs, from the compiled step; needs the token store only where it tells the vocabulary."""
-    from chinchilla_jax.parallel import mesh
-    from chinchilla_jax.parallel.topology import collectives, devices
-    from chinchilla_jax.training.metrics import si
-    from chinchilla_jax.training.program import Program, cost
+    from chinchilla_jax.scaling.advice import table
+    from chinchilla_jax.scaling.compile import report
 
     if not config.model.vocab_size:
         config, _ = open_store(config)
-    program = Program(config, mesh.build(config.mesh, devices(topology)) if topology else None)
-    compiled = program.step(program.config.train.phases[-1][1])
-    report = cost(program, compiled)
-    report |= {
-        "devices": program.mesh.size,
-        "device_kind": program.mesh.devices.flat[0].device_kind,
-        "mesh": dict(program.mesh.shape),
-        "collectives": collectives(compiled),
-    }
-    for name, value in report.items():
-        print(f"{name:<26} {si(value) if isinstance(value, (int, float)) else value}")
-    return report
+    found = report(config, topology)
+    print(table(found))
+    return found
 
 
 def open_store(config):
