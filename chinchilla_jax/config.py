@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -235,27 +236,41 @@ class AdversarialConfig:
         )
 
 
+# Kinds of patterns that a method can follow, and one to choose; the others follow all.
+PATTERNS_OF = {
+    "l1": (("unstructured",), "unstructured"),
+    "group_lasso": (("structured",), "neurons"),
+    "n_m": (("n_m",), "2:4"),
+    "rigl": (("unstructured", "structured"), "unstructured"),
+    "set": (("unstructured", "structured"), "unstructured"),
+}
+
+
 @dataclass(frozen=True)
 class SparsityConfig:
     """Which weights are driven to exactly zero, how many, and when."""
 
     method: Literal["off", "l1", "group_lasso", "magnitude", "n_m", "rigl", "set"] = setting(
-        "off", "proximal (l1, group_lasso), gradual pruning (magnitude, n_m) or a moving mask (rigl, set)"
+        "off", "proximal (l1, group_lasso), gradual pruning (magnitude), N:M (n_m), or a moving mask (rigl, set)"
     )
-    target: float = setting(0.75, "share of zeros among the chosen weights at the end")
+    target: float = setting(0.75, "share of zeros among the chosen weights of magnitude, rigl and set at the end")
     pattern: str = setting(
         "unstructured",
-        "what is zeroed together: unstructured, 2:4 (any N:M), block:16x16, rows, columns, heads, neurons",
+        "what is zeroed together: unstructured, 2:4 (any N:M, which is its own target), block:16x16, rows (inputs), "
+        "columns (outputs), heads, neurons",
     )
     distribution: Literal["uniform", "erk", "global"] = setting("uniform", "how the target is shared among matrices")
-    start: float = setting(0.25, "share of the run before the first zero")
-    stop: float = setting(0.75, "share of the run after which the mask stands")
+    start: float = setting(0.25, "share of the run before the first zero; rigl and set are meant to have 0")
+    stop: float = setting(0.75, "share of the run after which what is zero stays so")
     every: int = setting(100, "steps between two changes of the mask")
     strength: float = setting(0.0, "weight of the l1 or group_lasso penalty")
     drop: float = setting(0.3, "share of the weights that rigl and set first move, falling as a cosine")
     decay: float = setting(2e-4, "pull of n_m (SR-STE) on what its mask leaves out")
-    include: tuple[str, ...] = setting(("/kernel$",), "regular expressions of the parameter paths that are made sparse")
-    exclude: tuple[str, ...] = setting(("positions/",), "regular expressions of paths that are left dense all the same")
+    include: tuple[str, ...] = setting(
+        (r"(attention/(query|key|value|out)|mlp/\w+)/kernel$",),
+        "regular expressions of the parameter paths that are made sparse",
+    )
+    exclude: tuple[str, ...] = setting((), "regular expressions of paths that are left dense all the same")
 
     def __post_init__(self):
         require(0 <= self.target < 1, f"--sparsity.target {self.target} must lie in [0, 1)")
@@ -267,6 +282,35 @@ class SparsityConfig:
         require(self.strength >= 0, f"--sparsity.strength {self.strength} must not be negative")
         require(0 < self.drop <= 1, f"--sparsity.drop {self.drop} must lie in (0, 1]")
         require(self.decay >= 0, f"--sparsity.decay {self.decay} must not be negative")
+        for rule in (*self.include, *self.exclude):
+            try:
+                re.compile(rule)
+            except re.error as error:
+                raise UserError(f"--sparsity.include/exclude: {rule!r} is no regular expression: {error}") from None
+        self._check_pattern()
+
+    def _check_pattern(self):
+        found = re.fullmatch(r"([1-9]\d*):([1-9]\d*)|block:[1-9]\d*x[1-9]\d*|[a-z]+", self.pattern)
+        n, m = found.groups() if found else (None, None)
+        words = ("unstructured", "rows", "columns", "heads", "neurons")
+        require(
+            bool(found) and (":" in self.pattern or self.pattern in words) and (n is None or int(n) < int(m)),
+            f"--sparsity.pattern {self.pattern!r} is none of N:M with N below M, block:RxC, {', '.join(words)}",
+        )
+        kind = "n_m" if n else "unstructured" if self.pattern == "unstructured" else "structured"
+        able, mend = PATTERNS_OF.get(self.method, ((kind,), ""))
+        require(
+            kind in able,
+            f"--sparsity.method {self.method} does not go with --sparsity.pattern {self.pattern}; choose {mend}",
+        )
+        require(
+            self.method not in ("l1", "group_lasso") or self.strength > 0,
+            f"--sparsity.method {self.method} needs a --sparsity.strength above 0",
+        )
+        require(
+            kind != "n_m" or self.distribution == "uniform",
+            f"--sparsity.pattern {self.pattern} leaves nothing to share out; choose --sparsity.distribution uniform",
+        )
 
 
 @dataclass(frozen=True)
