@@ -7,6 +7,7 @@ import numpy as np
 
 from chinchilla_jax.config import ModelConfig, require
 from chinchilla_jax.model.presets import FAMILIES
+from chinchilla_jax.scaling.roofline import sizes
 
 # Width over layers by total parameters, interpolated between: the quickstart's shape, then Hoffmann et al. 2022,
 # Table A9 and table 4 (44M: 64, 16B: 109, 70B: 102).
@@ -33,8 +34,8 @@ def width_guess(params: float) -> float:
 
 def aspect(params: float) -> float:
     """Usual width over layers for a size, by interpolation in log N."""
-    sizes, aspects = zip(*ASPECTS)
-    return float(np.interp(math.log(params), np.log(sizes), aspects))
+    params_of, aspects = zip(*ASPECTS)
+    return float(np.interp(math.log(params), np.log(params_of), aspects))
 
 
 def length(params: float) -> int:
@@ -78,7 +79,7 @@ def _candidates(params: float, family: str, pieces: int, divisor: int) -> Iterat
         cfg = _shape(family, 1, d_model, pieces)
         if cfg is None:
             continue
-        one, two = (_closed_count(_shape(family, n, d_model, pieces)) for n in (1, 2))
+        one, two = (sizes(_shape(family, n, d_model, pieces)).total for n in (1, 2))
         layers = max(1, round(1 + (params - one) / (two - one)))
         for n in {layers, max(1, layers - 1), layers + 1}:
             yield _shape(family, n, d_model, pieces)
@@ -102,10 +103,3 @@ def _shape(family: str, layers: int, d_model: int, pieces: int) -> ModelConfig |
     shape = {"layers": layers, "d_model": d_model, "heads": d_model // head_dim, "head_dim": head_dim, "d_ff": d_ff}
     return ModelConfig(**FAMILIES[family], **shape, vocab_size=pieces)
 
-
-def _closed_count(cfg: ModelConfig) -> float:
-    """Parameters up to the small terms; exact enough to choose a number of layers."""
-    width = cfg.heads * cfg.head_dim
-    attention = (5 if cfg.positions == "relative" else 4) * cfg.d_model * width
-    mlp = (3 if cfg.mlp == "swiglu" else 2) * cfg.d_model * cfg.d_ff
-    return cfg.layers * (attention + mlp) + cfg.vocab_size * cfg.d_model
