@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from chinchilla_jax.config import OptimizerConfig, require
+from chinchilla_jax.config import OptimizerConfig, SparsityConfig, require
+from chinchilla_jax.optim.sparsity import share_zeros, sparsify
 
 # Which parameters decay: every leaf's path matches exactly one pattern.
 DECAY_RULES = ((r"/kernel$", True), (r"/table$", True), (r"(/|_)bias$", False), (r"/scale$", False))
@@ -56,13 +57,24 @@ def _is_average(state) -> bool:
     return isinstance(state, AverageState)
 
 
-def build(cfg: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
-    """clip -> Adam moments -> decoupled decay -> -rate -> average (Loshchilov & Hutter 2019)."""
+def build(
+    cfg: OptimizerConfig,
+    rate: optax.Schedule,
+    sparsity: SparsityConfig = SparsityConfig(),  # noqa: B008
+    *,
+    steps: int = 1,
+    seed: int = 0,
+) -> optax.GradientTransformation:
+    """clip -> Adam moments -> decoupled decay -> -rate -> zeros -> average (Loshchilov & Hutter 2019).
+
+    `steps`, the updates of the run, and `seed` matter to `sparsity` alone.
+    """
     links = [optax.clip_by_global_norm(cfg.clip_norm)] if cfg.clip_norm else []
     links += [
         optax.scale_by_adam(cfg.b1, cfg.b2, cfg.eps),
         optax.add_decayed_weights(cfg.weight_decay, mask=lambda params: by_path(params, DECAY_RULES)),
         optax.scale_by_learning_rate(rate),
     ]
-    links += [average_parameters(cfg.ema_decay)] if cfg.ema_decay else []
+    links = sparsify(links, sparsity, rate, steps, seed)
+    links += [share_zeros(average_parameters(cfg.ema_decay), sparsity)] if cfg.ema_decay else []
     return optax.chain(*links)

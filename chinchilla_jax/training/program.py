@@ -32,7 +32,10 @@ class Program:
         require(self.config.model.vocab_size > 0, "--model.vocab-size is 0 and no token store tells it; set it")
         self.objective = objectives.build(self.config)
         self.rate = schedules.schedule(self.config.optimizer, self.config.train.steps)
-        self.optimizer = optimizer.build(self.config.optimizer, self.rate)
+        train = self.config.train
+        self.optimizer = optimizer.build(
+            self.config.optimizer, self.rate, self.config.sparsity, steps=train.steps, seed=train.seed
+        )
         self.abstract = states.abstract(self.config.model, self.objective, self.optimizer, self.mesh)
         self.microbatch = self.config.train.batch_size // self.config.train.microbatches
         length = self.config.train.seq_len

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives.objective import Objective
+from chinchilla_jax.optim.paths import map_followers, named
 from chinchilla_jax.parallel import sharding
 
 
@@ -39,9 +40,12 @@ def abstract(cfg: ModelConfig, objective: Objective, optimizer: optax.GradientTr
     shapes = jax.eval_shape(lambda: create(jax.random.key(0), cfg, objective, optimizer))
     whole = sharding.replicated(mesh)
     placed = sharding.shardings(mesh, shapes.params, transformer.logical_axes(cfg))
-    opt_placed = optax.tree_map_params(
-        optimizer, lambda _, where: where, shapes.opt_state, placed, transform_non_params=lambda _: whole
-    )
+    followed = named(jax.tree.map(_at, shapes.params, placed))
+    opt_placed = map_followers(lambda _, p: p.sharding, shapes.opt_state, followed, otherwise=lambda _: whole)
     carry_placed = sharding.shardings(mesh, shapes.carry, objective.carry_axes)
     tree = TrainState(whole, whole, whole, placed, opt_placed, carry_placed)
-    return jax.tree.map(lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, tree)
+    return jax.tree.map(_at, shapes, tree)
+
+
+def _at(leaf, where) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
