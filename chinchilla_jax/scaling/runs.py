@@ -1,0 +1,273 @@
+"""The table of runs that a law is fitted to: one row per loss, checked whole, float64.
+
+Columns (CSV with a header, or JSONL): run_id, cluster_id, seed, n_total, n_nonembed, n_matmul, n_active, tokens,
+unique_tokens, batch_tokens, steps, flops_<accounting>, loss, loss_kind, unit, bytes_per_token, schedule, decayed, lr,
+optimizer, dataset, tokenizer. Needed: a count of parameters, tokens or FLOPs, loss. Every refusal names row and column.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chinchilla_jax.config import closest, require
+from chinchilla_jax.errors import UserError
+
+COUNTS = ("n_total", "n_nonembed", "n_matmul", "n_active")
+ONE_OF_A_KIND = ("unit", "dataset", "tokenizer", "loss_kind", "decayed")  # a law speaks of one value of each
+PER_ND = 6.0  # training FLOPs per parameter and token where the table says nothing else
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Rows of a table as float64 arrays of one length, and what they have in common.
+
+    `N` parameters by `count`, `D` tokens, `C` FLOPs by `accounting`, `loss` in `unit`; `cluster` numbers the
+    independent runs, `row` the places in the file. `dropped` lists what the user asked to leave out, one line each.
+    """
+
+    N: np.ndarray
+    D: np.ndarray
+    C: np.ndarray
+    loss: np.ndarray
+    cluster: np.ndarray
+    row: np.ndarray
+    count: str = "n_total"
+    accounting: str = "6ND"
+    unit: str = "nats_token"
+    dataset: str = "unnamed"
+    tokenizer: str = "unnamed"
+    source: str = "arrays"
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def clusters(self) -> int:
+        """Independent runs."""
+        return len(np.unique(self.cluster))
+
+    @property
+    def per_nd(self) -> float:
+        """C / (N D), the geometric mean over the rows."""
+        return float(np.exp(np.mean(np.log(self.C / self.N / self.D))))
+
+    @property
+    def per_nd_spread(self) -> float:
+        """Largest over smallest C / (N D): 1 where the accounting is a multiple of N D."""
+        ratio = self.C / self.N / self.D
+        return float(ratio.max() / ratio.min())
+
+    def take(self, chosen: np.ndarray, *dropped: str) -> "Runs":
+        """The rows of a mask, with a line for each reason that others are left out."""
+        rows = {name: getattr(self, name)[chosen] for name in ("N", "D", "C", "loss", "cluster", "row")}
+        return replace(self, **rows, dropped=self.dropped + dropped)
+
+
+def table(N: Any, D: Any, loss: Any, cluster: Any = None, C: Any = None, **common: Any) -> Runs:
+    """`Runs` from arrays, upcast to float64; `C` = 6 N D and every row a run of its own unless told otherwise."""
+    N, D, loss = (np.asarray(values, np.float64).ravel() for values in (N, D, loss))
+    C = PER_ND * N * D if C is None else np.asarray(C, np.float64).ravel()
+    cluster = np.arange(len(N)) if cluster is None else np.unique(np.asarray(cluster), return_inverse=True)[1].ravel()
+    require(
+        len({len(N), len(D), len(loss), len(C), len(cluster)}) == 1,
+        "N, D, loss, C and cluster have to be of one length: one entry per row",
+    )
+    runs = Runs(N, D, C, loss, cluster, np.arange(1, len(N) + 1), **common)
+    for name in ("N", "D", "C", "loss"):
+        bad = ~(np.isfinite(getattr(runs, name)) & (getattr(runs, name) > 0))
+        at = int(np.argmax(bad))
+        require(
+            not bad.any(),
+            f"{runs.source} row {at + 1}, column {name}: {getattr(runs, name)[at]} is not a positive finite number",
+        )
+    return enough(runs)
+
+
+def enough(runs: Runs) -> Runs:
+    """The same rows, or `UserError` where no law can be read off them: one run, one size, one length."""
+    require(len(runs.N) > 0, f"{runs.source} has no rows; a law needs runs of several sizes and lengths")
+    require(
+        runs.clusters > 1,
+        f"{runs.source} row {runs.row[0]}, column run_id: all {len(runs.N)} rows are one run; "
+        "a law needs runs of several sizes",
+    )
+    for name, column, what in (("N", runs.count, "size"), ("D", "tokens", "length")):
+        values = getattr(runs, name)
+        require(
+            np.ptp(np.log(values)) > 1e-9,
+            f"{runs.source} row {runs.row[0]}, column {column}: all {len(values)} rows have one {what}, "
+            f"{values[0]:.6g}; a law needs runs of several {what}s",
+        )
+    return runs
+
+
+def read(path: Path, columns: Mapping[str, str] = {}, where: Mapping[str, str] = {}, count: str = "") -> Runs:
+    """The table in a CSV or JSONL file.
+
+    `columns` maps the schema's names to the file's (`flops` may stand for a FLOP column of any accounting), `where`
+    keeps the rows with these values and lists the others, `count` names the parameter count (default: the first there
+    is). `UserError` names row and column of whatever is missing, not positive, or mixed.
+    """
+    rows, header = _rows(path)
+    for name, own in columns.items():
+        require(own in header, f"{path}: row 1 has no column {own!r} for {name}{closest(own, header)}")
+    for name in where:
+        require(columns.get(name, name) in header, f"{path}: row 1 has no column {name!r}{closest(name, header)}")
+    kept, dropped = _filter(path, rows, columns, where)
+    shown = ", ".join(f"{name}={value}" for name, value in where.items())
+    require(bool(kept), f"{path}: no rows" + (f" with {shown}" if where else "; a law needs runs"))
+    cells = _Cells(path, kept, header, columns)
+
+    count = count or next((name for name in COUNTS if cells.has(name)), "n_total")
+    N, loss = cells.numbers(count), cells.numbers("loss")
+    flops = _flops_column(cells, count)
+    C = cells.numbers(flops) if flops else None
+    require(
+        cells.has("tokens") or flops is not None,
+        f"{path}: row 1 has neither a column tokens nor one of FLOPs; name one with --columns tokens=NAME",
+    )
+    D = cells.numbers("tokens") if cells.has("tokens") else C / PER_ND / N
+    common = {name: cells.only(name) for name in ONE_OF_A_KIND}
+    accounting = f"6ND, N = {count}" if flops is None else cells.named(flops).removeprefix("flops_")
+    common = {name: common[name] or "unnamed" for name in ("dataset", "tokenizer")} | {
+        "unit": common["unit"] or "nats_token (assumed)",
+    }
+    runs = table(N, D, loss, _clusters(cells), C, count=count, accounting=accounting, source=str(path), **common)
+    return enough(replace(runs, row=np.array([at for at, _ in kept]), dropped=dropped))
+
+
+def without_outliers(runs: Runs, k: int) -> Runs:
+    """Rows whose loss is strictly below the k-th highest, as Besiroglu et al. 2024 cut five; the others are listed."""
+    if k <= 0:
+        return runs
+    require(k < len(runs.loss), f"--drop-outliers {k}: {runs.source} has {len(runs.loss)} rows")
+    keep = runs.loss < np.sort(runs.loss)[-k]
+    lines = [
+        f"row {runs.row[i]}: loss {runs.loss[i]:.4f} (N {runs.N[i]:.3g}, D {runs.D[i]:.3g}) is among the {k} highest"
+        for i in np.flatnonzero(~keep)
+    ]
+    return enough(runs.take(keep, *lines))
+
+
+class _Cells:
+    """Cells of the kept rows by the schema's names."""
+
+    def __init__(self, path: Path, rows: list[tuple[int, dict]], header: list[str], columns: Mapping[str, str]):
+        self.path, self.rows, self.header, self.columns = path, rows, header, columns
+
+    def named(self, name: str) -> str:
+        return self.columns.get(name, name)
+
+    def has(self, name: str) -> bool:
+        return self.named(name) in self.header
+
+    def numbers(self, name: str) -> np.ndarray:
+        own = self.named(name)
+        if own not in self.header:
+            mend = f"name the file's own with --columns {name}=NAME"
+            raise UserError(f"{self.path}: row 1 has no column {own!r}{closest(own, self.header)}; {mend}")
+        return np.array([self._number(at, row.get(own), own) for at, row in self.rows])
+
+    def _number(self, at: int, cell: Any, own: str) -> float:
+        try:
+            value = math.nan if isinstance(cell, bool) else float(cell)
+        except (TypeError, ValueError):
+            value = math.nan
+        if not (math.isfinite(value) and value > 0):
+            told = "nothing" if cell in (None, "") else repr(cell)
+            raise UserError(f"{self.path} row {at}, column {own}: {told} is not a positive finite number")
+        return value
+
+    def texts(self, name: str) -> list[str]:
+        return ["" if row.get(self.named(name)) is None else str(row[self.named(name)]) for _, row in self.rows]
+
+    def only(self, name: str) -> str:
+        """The one value of a column; '' where there is none."""
+        values = self.texts(name)
+        for (at, _), value in zip(self.rows, values):
+            require(
+                value == values[0],
+                f"{self.path} row {at}, column {self.named(name)}: {value or 'nothing'!r} beside {values[0]!r} in row "
+                f"{self.rows[0][0]}; fit one at a time with --where {name}={values[0]}",
+            )
+        return values[0]
+
+
+def _rows(path: Path) -> tuple[list[tuple[int, dict]], list[str]]:
+    """(line number, cells) of every row, and the columns."""
+    require(path.is_file(), f"{path}: no such table of runs")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason})") from error
+    if path.suffix in (".jsonl", ".ndjson"):
+        rows = [(at, _object(path, at, line)) for at, line in enumerate(text.splitlines(), 1) if line.strip()]
+        return rows, list(dict.fromkeys(name for _, row in rows for name in row))
+    reader = csv.reader(text.splitlines())
+    header = next(reader, [])
+    require(bool(header), f"{path} is empty; its first row names the columns")
+    require(len(set(header)) == len(header), f"{path}: row 1 names a column twice; rename one")
+    rows = []
+    for cells in reader:
+        if not any(cells):
+            continue
+        require(
+            len(cells) == len(header),
+            f"{path} row {reader.line_num}, column {header[min(len(cells), len(header)) - 1]}: "
+            f"{len(cells)} cells under {len(header)} columns",
+        )
+        rows.append((reader.line_num, dict(zip(header, cells))))
+    return rows, header
+
+
+def _object(path: Path, at: int, line: str) -> dict:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{path} row {at} is not JSON ({error})") from error
+    require(isinstance(row, dict), f"{path} row {at} is not a JSON object")
+    return row
+
+
+def _filter(path: Path, rows: list, columns: Mapping[str, str], where: Mapping[str, str]) -> tuple[list, tuple]:
+    kept, dropped = [], []
+    for at, row in rows:
+        off = [name for name, value in where.items() if str(row.get(columns.get(name, name), "")) != value]
+        if off:
+            dropped.append(f"row {at}: {off[0]} is {row.get(columns.get(off[0], off[0]), '')!r}")
+        else:
+            kept.append((at, row))
+    return kept, tuple(dropped)
+
+
+def _flops_column(cells: _Cells, count: str) -> str | None:
+    """The column of FLOPs: the one that is named, 6ND's of the same count, or the only one there is."""
+    if "flops" in cells.columns or "flops" in cells.header:
+        return "flops"
+    there = [name for name in cells.header if name.lower().startswith("flops_")]
+    own = [name for name in there if name.lower() == f"flops_6nd_{count.removeprefix('n_')}"]
+    require(
+        len(there) < 2 or bool(own),
+        f"{cells.path}: row 1 has the FLOP columns {', '.join(there)}; choose one with --columns flops=NAME",
+    )
+    return (own or there or [None])[0]
+
+
+def _clusters(cells: _Cells) -> list[str] | None:
+    """A name for each row's independent run: its cluster, else its run, else the row itself."""
+    runs, clusters = cells.texts("run_id"), cells.texts("cluster_id")
+    of_run: dict[str, str] = {}
+    names = []
+    for (at, _), run, cluster in zip(cells.rows, runs, clusters):
+        name = f"cluster {cluster}" if cluster else f"run {run}" if run else f"row {at}"
+        first = of_run.setdefault(run, name) if run else name
+        require(
+            first == name,
+            f"{cells.path} row {at}, column {cells.named('cluster_id')}: run {run} is in {name} and in {first}",
+        )
+        names.append(name)
+    return names
