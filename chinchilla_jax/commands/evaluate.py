@@ -1,4 +1,4 @@
-"""Evaluate a run on the whole validation set of its token store."""
+"""Evaluate a run on the whole validation set of its token store; with --attack, on faulty and hostile input too."""
 
 import json
 from pathlib import Path
@@ -7,21 +7,38 @@ from chinchilla_jax.commands import cli
 from chinchilla_jax.config import require
 
 SECTIONS = ("data", "mesh", "train", "checkpoint")
+ATTACK = ("attack_tokens", "radii", "typo_rates", "restarts", "attack_seed")
 
 
 def options(parser) -> None:
-    """No flags of its own."""
+    """Flags of this command."""
+    add = parser.add_argument
+    add("--attack", action="store_true", help="measure the loss under attack too: attack.json, attack.png")
+    add("--radii", type=float, nargs="+", metavar="R", help="sizes of the attack, in mean norms of the table's rows "
+        "[0.05 0.1 0.2 0.5]")  # fmt: skip
+    add("--attack-tokens", type=int, metavar="N", help="tokens attacked, spread over the set; a report takes a million "
+        "or more [8192]")  # fmt: skip
+    add("--typo-rates", type=float, nargs="+", metavar="Q", help="shares of characters, and of tokens, that are wrong "
+        "[0.01 0.02 0.05 0.1]")  # fmt: skip
+    add("--restarts", type=int, metavar="N", help="starts of an attack, of which the worst counts [2]")
+    add("--attack-seed", type=int, metavar="N", help="decides random starts and mistakes [0]")
 
 
 def run(config, args) -> dict:
     """Measure the newest checkpoint on the whole validation set; evaluation.json keeps the figures."""
+    given = {name: getattr(args, name) for name in ATTACK if getattr(args, name) is not None}
+    for name in given:
+        require(args.attack, f"--{name.replace('_', '-')} belongs to --attack; add it")
+
     from chinchilla_jax.data.store import TokenStore
+    from chinchilla_jax.evaluation.attack import Attack
     from chinchilla_jax.evaluation.compression import bits_per_byte
     from chinchilla_jax.evaluation.likelihood import Likelihood
     from chinchilla_jax.parallel import host
     from chinchilla_jax.training.load import load, run_folder
     from chinchilla_jax.training.metrics import finite
 
+    attack = Attack(**{FIELDS[name]: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
     host.keep_freed_memory()
     run_folder(args.run_dir)
     store = TokenStore.open(config.data.store)
@@ -46,4 +63,24 @@ def run(config, args) -> dict:
     path = Path(args.run_dir, "evaluation.json")
     path.write_text(json.dumps(finite(report), indent=1) + "\n")
     following = cli.line("generate", "--run-dir", args.run_dir, "--prompt", "Once upon a time")
-    return {**report, "wrote": [str(path)], "next": following}
+    attacked, wrote = under_attack(loaded, store, attack, Path(args.run_dir)) if args.attack else ({}, [])
+    return {**report, **attacked, "wrote": [str(path), *wrote], "next": following}
+
+
+FIELDS = dict(zip(ATTACK, ("tokens", "radii", "rates", "restarts", "seed")))
+
+
+def under_attack(loaded, store, attack, run_dir: Path) -> tuple[dict, list[str]]:
+    """The figures of the protocol as {"attack": ...}, printed and written down; and what was written."""
+    from chinchilla_jax.evaluation.attack import draw, measure, table
+    from chinchilla_jax.training.metrics import Terminal, finite
+
+    terminal = Terminal()
+    found = {"step": loaded.step, **measure(loaded, store.valid, attack, terminal.say, terminal.show)}
+    terminal.say(table(found))
+    for note in found["notes"]:
+        print(f"warning: {note}")
+    paths = [run_dir / "attack.json", run_dir / "attack.png"]
+    paths[0].write_text(json.dumps(finite(found), indent=1) + "\n")
+    draw(found, paths[1])
+    return {"attack": found}, [str(path) for path in paths]

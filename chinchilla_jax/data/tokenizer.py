@@ -8,7 +8,7 @@ import codecs
 import functools
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -79,13 +79,31 @@ class Tokenizer:
 
     def encode_array(self, text: str) -> np.ndarray:
         """The ids of `text` as int32, (n,)."""
+        return self._encode_all(text, self._encode_part)
+
+    def sample_array(self, text: str, seed: int, alpha: float = 0.1) -> np.ndarray:
+        """Like `encode_array`, with one of the other ways to cut the text into pieces, chosen by `seed`.
+
+        `alpha` is the share of merges left out by a bpe model (BPE-dropout, Provilkov et al. 2020), and the sharpness
+        of the draw among all segmentations by a unigram model (Kudo 2018).
+        """
+        import sentencepiece
+
+        sentencepiece.set_random_generator_seed(seed)
+
+        def sampled(part):
+            return np.array(self._model.encode(part, enable_sampling=True, alpha=alpha, nbest_size=-1), np.int32)
+
+        return self._encode_all(text, sampled)
+
+    def _encode_all(self, text: str, encode: Callable[[str], np.ndarray]) -> np.ndarray:
         if self.prefixes_space:
-            return self._encode_part(text)
+            return encode(text)
         arrays: list[np.ndarray] = []
         for number, section in enumerate(text.split(SPACE) if self._space_ids is not None else [text]):
             if number:
                 arrays.append(self._space_ids)
-            arrays.extend(self._encode_part(part) for part in parts(section))
+            arrays.extend(encode(part) for part in parts(section))
         return arrays[0] if len(arrays) == 1 else np.concatenate(arrays) if arrays else np.zeros(0, np.int32)
 
     def _encode_part(self, text: str) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Loss, perplexity and bits per byte over a whole validation set, every byte counted once."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -26,14 +26,8 @@ class Likelihood:
 
     def __call__(self, params: Any, poll: Callable[[], None] = lambda: None) -> dict[str, float]:
         """The figures of `params`; bits per byte needs the bytes of what was read, so a limit scales them by tokens."""
-        found: list[Sums] = []
-        for batch in valid_batches(self.split, self.program.config.train.seq_len, self.rows, self.limit):
-            placed = self.program.place(lambda rows, batch=batch: part(batch, rows), self.rows)
-            found.append(self.compiled(params, placed))
-            jax.block_until_ready(found[-2:][0])  # one batch behind, so that the device never waits for the host
-            poll()
-        # Added up in double precision: a sum over a whole set outgrows float32.
-        loss, weight = (sum(float(getattr(sums, name)) for sums in found) for name in ("loss", "weight"))
+        batches = valid_batches(self.split, self.program.config.train.seq_len, self.rows, self.limit)
+        loss, weight = self.sums(params, batches, poll)
         nats = loss / weight
         return {
             "loss_nats_per_token": nats,
@@ -41,6 +35,23 @@ class Likelihood:
             "bits_per_byte": nats / (math.log(2) * self.split.bytes_per_token),
             "tokens": int(weight),
         }
+
+    def sums(
+        self, params: Any, batches: Iterable[Batch], poll: Callable[[], None] = lambda: None
+    ) -> tuple[float, float]:
+        """The loss in nats and the weight of batches of `rows` windows, numpy and whole on every process."""
+        found: list[Sums] = []
+        for batch in batches:
+            found.append(self.compiled(params, self.placed(batch)))
+            jax.block_until_ready(found[-2:][0])  # one batch behind, so that the device never waits for the host
+            poll()
+        # Added up in double precision: a sum over a whole set outgrows float32.
+        loss, weight = (sum(float(getattr(sums, name)) for sums in found) for name in ("loss", "weight"))
+        return loss, weight
+
+    def placed(self, batch: Batch) -> Batch:
+        """A batch of numpy arrays on the mesh."""
+        return self.program.place(lambda rows: part(batch, rows), self.rows)
 
 
 def part(batch: Batch, rows: slice) -> Batch:

@@ -1,5 +1,6 @@
 """The evaluate command: every token once, against a computation that shares no code with it."""
 
+import json
 import math
 import os
 
@@ -36,6 +37,46 @@ def test_it_prints_the_figures_and_writes_them_down(copy):
     assert code == 0 and (copy / "evaluation.json").exists()
     assert all(name in said for name in ("loss_nats_per_token", "perplexity", "bits_per_byte", "xz_bits_per_byte"))
     assert said.splitlines()[-1].startswith(f"next: {cli.line('generate', '--run-dir')}")
+
+
+def test_attack_gives_the_whole_protocol(copy):
+    flags = {"run-dir": copy, "attack-tokens": 100, "restarts": 2}
+    words = ("--attack", "--radii", "0.1", "0.5", "--typo-rates", "0", "0.1")
+    report = runs.ask("evaluate", *words, **flags)
+    attack = report["attack"]
+    assert json.loads((copy / "attack.json").read_text()) == attack and (copy / "attack.png").stat().st_size > 5_000
+    assert 96 <= attack["tokens"] <= 112 and attack["step"] == 20 and attack["notes"] == []
+    for rho in ("0.1", "0.5"):
+        rand, fgm, pgd5, pgd20 = (attack[name][rho] for name in ("rand", "fgm", "pgd5", "pgd20"))
+        assert rand < fgm <= pgd5 <= pgd20 and attack["absolute"][rho] == pytest.approx(float(rho) * attack["unit"])
+    assert list(attack["typo"]) == ["0.0", "0.1"] and list(attack["word"]) == ["0.0", "0.1"]
+    assert attack["word"]["0.0"] == pytest.approx(attack["typo"]["0.0"]) and attack["segmentation"] > 0
+    again = runs.ask("evaluate", *words, **flags, **{"mesh.fsdp": 2, "mesh.data": 4, "train.batch-size": 16})["attack"]
+    for name in ("rand", "fgm", "pgd5", "pgd20", "typo", "word"):
+        assert again[name] == pytest.approx(attack[name], rel=1e-5)
+    assert {name: again[name] for name in ("tokens", "typo_scored")} == {
+        name: attack[name] for name in ("tokens", "typo_scored")
+    }
+
+
+@pytest.mark.parametrize(
+    "words, hint",
+    [
+        (("--attack", "--radii", "0.1", "0"), "--radii 0.1 0.0"),
+        (("--attack", "--radii", "-1"), "positive"),
+        (("--attack", "--radii", "nan"), "positive"),
+        (("--attack", "--typo-rates", "1"), "--typo-rates 1.0"),
+        (("--attack", "--typo-rates", "-0.1"), "[0, 1)"),
+        (("--attack", "--restarts", "0"), "--restarts"),
+        (("--attack", "--attack-tokens", "0"), "--attack-tokens"),
+        (("--attack", "--attack-seed", "-1"), "--attack-seed"),
+        (("--attack", "--radii", "much"), "--radii"),
+        (("--radii", "0.1"), "--attack"),
+    ],
+)
+def test_a_wrong_attack_is_one_line(words, hint, tmp_path):
+    code, said = runs.call("evaluate", *words, **{"run-dir": tmp_path})
+    assert code == 78 and said.count("\n") == 1 and hint in said
 
 
 def test_another_tokenizer_is_refused(copy, tmp_path):

@@ -1,0 +1,172 @@
+"""The whole protocol of robustness on a fixed part of a validation set: one table, one picture, one JSON object.
+
+The part is spread evenly over the set and depends on `tokens` alone, so that two checkpoints are attacked on the same
+windows. Never choose a radius or a recipe by these figures and report them too: hold another part back for that.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from chinchilla_jax.config import require
+from chinchilla_jax.data.batches import gather
+from chinchilla_jax.data.store import Split
+from chinchilla_jax.evaluation import noise, robustness
+from chinchilla_jax.evaluation.likelihood import Likelihood
+from chinchilla_jax.parallel import devices
+from chinchilla_jax.scaling import counts
+from chinchilla_jax.training.load import Loaded
+from chinchilla_jax.training.metrics import duration
+from chinchilla_jax.types import Batch
+
+
+@dataclass(frozen=True)
+class Attack:
+    """How much is attacked, and how hard."""
+
+    tokens: int = 8192
+    radii: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5)
+    rates: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1)
+    restarts: int = 2
+    seed: int = 0
+
+    def __post_init__(self):
+        require(self.tokens > 0, f"--attack-tokens {self.tokens} must be at least 1")
+        require(all(0 < rho < math.inf for rho in self.radii), f"--radii {_words(self.radii)} must be positive")
+        require(all(0 <= q < 1 for q in self.rates), f"--typo-rates {_words(self.rates)} must lie in [0, 1)")
+        require(self.restarts > 0, f"--restarts {self.restarts} must be at least 1")
+        require(0 <= self.seed < 2**32, f"--attack-seed {self.seed} must lie in [0, 2**32)")
+
+
+def _words(values) -> str:
+    return " ".join(map(str, values))
+
+
+def measure(
+    loaded: Loaded, split: Split, attack: Attack, say: Callable[[str], None], show: Callable[[str], None]
+) -> dict[str, Any]:
+    """Every figure of the protocol; `say` gets lines that stay, `show` the progress.
+
+    `attack_report`'s, and in bits per byte typo, word (each by rate) and segmentation, with `notes` to be read.
+    """
+    likelihood = Likelihood(loaded.program, split)
+    config, control = loaded.program.config, control_pieces(loaded)
+    length, rows = config.train.seq_len, likelihood.rows
+    total = -(-windows(split, length, attack.tokens) // rows)
+    say(price(loaded, total * rows * length, attack))
+    begun, done = time.monotonic(), 0
+
+    def poll():
+        nonlocal done
+        done += 1
+        left = (time.monotonic() - begun) / done * (total * len(attack.radii) - done)
+        show(f"attacked {done} of {total * len(attack.radii)} batches and radii | eta {duration(left)}")
+
+    batches = map(likelihood.placed, spread(split, length, rows, attack.tokens))
+    given = loaded.params, config.model, batches, attack.radii, jax.random.key(attack.seed)
+    with jax.set_mesh(loaded.program.mesh):
+        found = robustness.attack_report(*given, restarts=attack.restarts, special=control, poll=poll)
+    found |= faulty(loaded, likelihood, attack)
+    return found | {"restarts": attack.restarts, "seed": attack.seed, "notes": notes(found)}
+
+
+def faulty(loaded: Loaded, likelihood: Likelihood, attack: Attack) -> dict[str, Any]:
+    """The figures on mistyped, wrong and differently cut text; empty where the tokenizer changes a text itself."""
+    if not loaded.tokenizer.lossless:
+        return {}
+    texts = noise.excerpts(likelihood.split, loaded.tokenizer, attack.tokens, loaded.program.config.train.seq_len)
+    given = loaded.params, likelihood, texts, loaded.tokenizer
+    return {
+        **noise.typo_report(*given, attack.rates, attack.seed),
+        "word": noise.word_report(*given, attack.rates, attack.seed),
+        "segmentation": noise.segmentation_report(*given, attack.seed),
+    }
+
+
+def notes(found: dict[str, Any]) -> list[str]:
+    """What a reader of the figures must know."""
+    masked = [rho for rho, fine in found["ordered"].items() if not fine]
+    lines = []
+    if masked:
+        lines.append(
+            f"at radius {_words(masked)} a stronger attack did less than a weaker one: the gradient is masked, and "
+            "these losses say nothing of robustness"
+        )
+    if "typo" not in found:
+        lines.append("the tokenizer changes texts, so that typos have no place in the clean one; they are left out")
+    return lines
+
+
+def control_pieces(loaded: Loaded) -> tuple[int, ...]:
+    """Ids that stand for no text: never perturbed."""
+    return tuple(i for i, piece in enumerate(loaded.tokenizer.pieces) if not piece)
+
+
+def windows(split: Split, length: int, tokens: int) -> int:
+    """Windows of a part of about `tokens` tokens."""
+    return min(-(-tokens // length), -(-(len(split.tokens) - 1) // length))
+
+
+def spread(split: Split, length: int, rows: int, tokens: int) -> Iterator[Batch]:
+    """Batches of windows that lie evenly over the split; the last is filled up with empty rows."""
+    there, count = -(-(len(split.tokens) - 1) // length), windows(split, length, tokens)
+    for first in range(0, count, rows):
+        number_B = first + np.arange(rows, dtype=np.int64)
+        window_B = np.where(number_B < count, number_B * there // count, there)
+        yield gather(split, window_B * length, length)
+
+
+def price(loaded: Loaded, tokens: int, attack: Attack) -> str:
+    """What it will cost, in words, before anything is spent. A pass for a gradient in delta is two forward passes."""
+    config, steps = loaded.program.config, sum(robustness.STEPS)
+    forward = 1 + len(attack.radii) * (2 + 2 + attack.restarts * (2 * steps + len(robustness.STEPS)))
+    flops = tokens * forward * counts.flops_per_token(config.model, config.train.seq_len) / 3
+    rate = devices.expected_rate(list(loaded.program.mesh.devices.flat))
+    time = f", about {duration(flops / rate)}" if rate else ""
+    return f"attacking {tokens:,} tokens at {len(attack.radii)} radii: {flops:.2g} FLOPs{time}"
+
+
+def table(found: dict[str, Any]) -> str:
+    """The figures as text."""
+    names = ["rand", "fgm", *(f"pgd{count}" for count in robustness.STEPS)]
+    lines = [
+        f"clean {found['clean']:.4f} nats per token over {found['tokens']:,} tokens; area {found['area']:.4f}",
+        f"{'radius':>8} {'absolute':>10} " + " ".join(f"{name:>9}" for name in names),
+    ]
+    for rho, absolute in found["absolute"].items():
+        losses = " ".join(f"{found[name][rho]:>9.4f}" for name in names)
+        lines.append(f"{rho:>8g} {absolute:>10.4g} {losses}")
+    if "typo" in found:
+        lines.append(f"{'rate':>8} {'typo':>10} {'scored':>9} {'word':>9}   (bits per clean byte)")
+    for rate, bits in found.get("typo", {}).items():
+        word = f"{found['word'][rate]:>9.4f}" if rate in found["word"] else " " * 9
+        lines.append(f"{rate:>8g} {bits:>10.4f} {found['typo_scored'][rate]:>9.1%} {word}")
+    if "segmentation" in found:
+        lines.append(f"sampled segmentation: {found['segmentation']:.4f} bits per byte")
+    return "\n".join(lines)
+
+
+def draw(found: dict[str, Any], path: Path) -> None:
+    """Loss over the radius for each attack, and bits per byte over the rate of mistakes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for name in ("rand", "fgm", *(f"pgd{count}" for count in robustness.STEPS)):
+        left.plot([0, *found[name]], [found["clean"], *found[name].values()], marker="o", label=name)
+    left.set(xlabel="radius, in mean row norms of the table", ylabel="nats per token", title="perturbed embeddings")
+    for name in ("typo", "word"):
+        if name in found:
+            right.plot(*zip(*found[name].items()), marker="o", label=name)
+    right.set(xlabel="share of characters or tokens", ylabel="bits per clean byte", title="faulty text")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
+    figure.savefig(path, dpi=120)
