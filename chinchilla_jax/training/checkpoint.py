@@ -26,7 +26,7 @@ from chinchilla_jax import __version__
 from chinchilla_jax.config import CheckpointConfig
 from chinchilla_jax.data.workspace import sync
 from chinchilla_jax.errors import StorageError
-from chinchilla_jax.training import integrity, restore
+from chinchilla_jax.training import integrity, packing, restore
 from chinchilla_jax.training.agreement import from_first, largest
 from chinchilla_jax.training.hush import hush_orbax
 from chinchilla_jax.training.restore import ITEM, PARTIAL, Restored
@@ -83,11 +83,12 @@ class Checkpoints:
         for name, x in leaves.items():
             if not isinstance(x, jax.Array):
                 raise TypeError(f"{name} is a {type(x).__name__}; the state must be made of jax.Arrays")
-        need = sum(x.nbytes for x in leaves.values())
+        packed = {name: packing.pack(x) for name, x in leaves.items()}
+        need = sum(x.nbytes for x in packed.values())
         self._make_room(step, need)
         prints = integrity.fingerprint(leaves)
         try:
-            self._writer.save(self._partial(step) / ITEM, args=ocp.args.PyTreeSave(leaves))
+            self._writer.save(self._partial(step) / ITEM, args=ocp.args.PyTreeSave(packed))
         except (OSError, ValueError) as error:
             self._give_up(step, need, error)
         self._pending = step, need, self._thread.submit(self._commit, step, leaves_facts(leaves), prints)
@@ -205,8 +206,13 @@ def leaves_facts(leaves: dict[str, jax.Array]) -> dict[str, Any]:
         "mesh": {str(axis): size for axis, size in mesh.shape.items()} if mesh is not None else {},
         "devices": jax.device_count(),
         "processes": jax.process_count(),
-        "leaves": {name: {"shape": list(x.shape), "dtype": str(x.dtype)} for name, x in leaves.items()},
+        "leaves": {name: leaf_facts(x) for name, x in leaves.items()},
     }
+
+
+def leaf_facts(x: jax.Array) -> dict[str, Any]:
+    """A leaf as the model knows it, and whether it is stored otherwise."""
+    return {"shape": list(x.shape), "dtype": str(x.dtype), **({"packed": True} if packing.packs(x) else {})}
 
 
 def versions(meta: dict[str, Any]) -> dict[str, Any]:

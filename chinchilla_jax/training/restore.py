@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from chinchilla_jax.errors import UserError
-from chinchilla_jax.training import integrity
+from chinchilla_jax.training import integrity, packing
 from chinchilla_jax.training.agreement import from_first, largest
 from chinchilla_jax.training.hush import hush_orbax
 from chinchilla_jax.training.integrity import Damaged
@@ -131,18 +132,21 @@ def read(folder: Path, manifest: dict, abstract: Any, level: str, part: str = ""
     prefix = locate(manifest["leaves"], leaves, part) if part else ""
     want = {prefix + name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_sharding(x)) for name, x in leaves.items()}
     check_leaves(manifest["leaves"], want, partial=bool(part))
-    how = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, global_shape=x.shape, dtype=x.dtype), want)
-    args = ocp.args.PyTreeRestore(item=want, restore_args=how, partial_restore=bool(part))
+    masks = {name for name, x in want.items() if packing.packs(x) and manifest["leaves"][name].get("packed")}
+    held = {name: packing.stored(x) if name in masks else x for name, x in want.items()}
+    how = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, global_shape=x.shape, dtype=x.dtype), held)
+    args = ocp.args.PyTreeRestore(item=held, restore_args=how, partial_restore=bool(part))
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         try:
-            check_storage(reader.metadata(folder / ITEM).item_metadata.tree, want)
+            check_storage(reader.metadata(folder / ITEM).item_metadata.tree, held)
             state = reader.restore(folder / ITEM, args=args)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise Damaged(f"Orbax cannot read it: {(str(error).splitlines() or ['?'])[0][:200]}") from error
     for name, x in want.items():
         # A restored buffer may belong to the reader, and donating it fails; a copy made by XLA is XLA's own. Leaf by
         # leaf, so that there are never two whole states on the device.
-        state[name] = jax.jit(jnp.copy, out_shardings=x.sharding)(state[name])
+        own = partial(packing.unpack, mask=x) if name in masks else jax.jit(jnp.copy, out_shardings=x.sharding)
+        state[name] = own(state[name])
     if level == "full":
         check_fingerprints(manifest["leaves"], state)
     return jax.tree.unflatten(jax.tree.structure(abstract), [state[name] for name in want])
