@@ -80,11 +80,13 @@ def dense(cfg: ModelConfig, settings: ObjectiveConfig) -> Objective:
     """Cross-entropy of every token that has a weight."""
     tile_tokens = tile_size(cfg, settings)
 
-    def total(params, batch: Batch, key, delta_BLD=None, z_loss: float = settings.z_loss):
-        hidden_BLD = transformer.apply(params, batch, cfg, delta_BLD=delta_BLD, key=key)
-        table_VD = transformer.unembedding(params)
+    def next_token(hidden_BLD, table_VD, batch: Batch, z_loss: float = settings.z_loss):
         loss = cross_entropy(hidden_BLD, table_VD, batch.targets, batch.weights, z_loss, tile_tokens)
         return loss, hidden_BLD
+
+    def total(params, batch: Batch, key, delta_BLD=None, head=next_token):
+        hidden_BLD = transformer.apply(params, batch, cfg, delta_BLD=delta_BLD, key=key)
+        return head(hidden_BLD, transformer.unembedding(params), batch)
 
     def gradients(params, batch, key, step, carry):
         del step
@@ -97,6 +99,6 @@ def dense(cfg: ModelConfig, settings: ObjectiveConfig) -> Objective:
         return grads, sums, carry
 
     def evaluate(params, batch):
-        return Sums(total(params, batch, None, z_loss=0.0)[0], jnp.sum(batch.weights))
+        return Sums(total(params, batch, None, head=partial(next_token, z_loss=0.0))[0], jnp.sum(batch.weights))
 
     return Objective(lambda params: (), gradients, evaluate, total)

@@ -1,0 +1,61 @@
+"""Delayed rows: an attack that costs nothing, since it uses the direction that an ordinary backward pass has given.
+
+Of a microbatch of B rows, rows n to 2n are kept together with dCE/d(embedding), which the backward pass forms anyway.
+In the next microbatch (of this step or the next one) they take the place of its rows 0 to n, which are dropped and
+never trained on, and are perturbed by size * steepest(that gradient): one pass, one step of staleness, none in the
+weights between two microbatches. With sums of cross-entropies over the B - n fresh rows and the n delayed ones, and W
+the weight of the fresh ones, the loss is (CE(fresh) + w CE(delayed + d)) / W.
+
+The carry is the rows, their direction (bfloat16: a unit vector, brought back to its length in float32) and whether
+there are any yet. It is kept up from the first step, so that the first attack finds its rows.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from chinchilla_jax.config import require
+from chinchilla_jax.objectives.attack import Attack, sums
+from chinchilla_jax.objectives.objective import Objective
+from chinchilla_jax.types import Batch, Sums
+
+
+def delayed(attack: Attack) -> Objective:
+    """The dense objective of `attack` with delayed rows."""
+    train, width = attack.config.train, attack.config.model.d_model
+    rows = train.batch_size // train.microbatches
+    n, L = attack.count(rows), train.seq_len
+    require(
+        2 * n <= rows,
+        f"--adversarial.delayed takes {n} rows out of a microbatch of {rows} and as many to keep; lower "
+        "--adversarial.fraction or --train.microbatches, or raise --train.batch-size",
+    )
+
+    def init(params):
+        whole, real = jnp.zeros((n, L), jnp.int32), jnp.zeros((n, L), jnp.float32)
+        kept = Batch(whole, whole, real, whole, whole)
+        return {"batch": kept, "direction": jnp.zeros((n, L, width), jnp.bfloat16), "valid": jnp.zeros((), bool)}
+
+    def gradients(params, batch, key, step, carry):
+        B = len(batch.tokens)
+        active = carry["valid"] & attack.active(step)
+        old = attack.hit(batch) * active  # (B, 1)
+
+        def enter(kept_nL, fresh_BL):
+            return jnp.where(old > 0, jnp.pad(kept_nL, [(0, B - n), (0, 0)]), fresh_BL)
+
+        mixed = jax.tree.map(enter, carry["batch"], batch)
+        delta_nLD = attack.size(params) * attack.along(carry["direction"], carry["batch"]) * active
+        weights_BL = mixed.weights * attack.share(batch, active, attack.cfg.weight)
+        delta_BLD = attack.spread(delta_nLD, n, B)
+        grads, g_BLD, losses_BL = attack.everything(params, mixed, key, delta_BLD, weights_BL)
+
+        fresh, other = sums(losses_BL, mixed.weights * (1 - old)), sums(losses_BL, mixed.weights * old)
+        kept = jax.tree.map(lambda x: x[n : 2 * n], batch)
+        direction_nLD = attack.along(g_BLD[n : 2 * n], kept).astype(jnp.bfloat16)
+        carry = {"batch": kept, "direction": direction_nLD, "valid": jnp.ones((), bool)}
+        return grads, Sums(fresh.loss, fresh.weight, {"attacked": other}), carry
+
+    split = "batch" if n % attack.shards == 0 else None
+    axes = Batch(*[(split, None)] * 5)
+    carry_axes = {"batch": axes, "direction": (split, None, None), "valid": ()}
+    return attack.base._replace(init=init, gradients=gradients, carry_axes=carry_axes, others=("attacked",))

@@ -1,0 +1,99 @@
+"""Adversarial methods whose clean and perturbed parts cannot be told apart: FreeLB, R3F and the softmax margin."""
+
+import jax
+import jax.numpy as jnp
+
+from chinchilla_jax.model import transformer
+from chinchilla_jax.objectives.attack import Attack, add, repeat, sums, when
+from chinchilla_jax.objectives.divergence import divergence
+from chinchilla_jax.objectives.margin import margin_cross_entropy
+from chinchilla_jax.types import Sums
+
+
+def freelb(attack: Attack):
+    """The first pass takes all rows, the attacked ones at the start; the others take the attacked ones alone."""
+    steps, weight = attack.cfg.steps, attack.cfg.weight / attack.cfg.steps
+
+    def gradients(params, batch, key, step, carry):
+        n, active = attack.rows(batch), attack.active(step)
+        part = attack.take(batch, n)
+        start_nLD = attack.start(params, part, attack.copies(key)[0]) * active
+        delta_BLD = attack.spread(start_nLD, n, len(batch.tokens))
+        weights_BL = batch.weights * attack.share(batch, active, weight)
+        grads, g_BLD, losses_BL = attack.everything(params, batch, key, delta_BLD, weights_BL)
+
+        def one(state):
+            grads, delta_nLD, g_nLD, _ = state
+            delta_nLD = attack.moved(params, delta_nLD, g_nLD, part)
+            more, g_nLD, losses_nL = attack.everything(params, part, key, delta_nLD, part.weights * weight)
+            return add(grads, more), delta_nLD, g_nLD, sums(losses_nL, part.weights)
+
+        def ascended():
+            grads_there, _, _, last = repeat(steps - 1, one, (grads, start_nLD, attack.take(g_BLD, n), Sums.zero()))
+            return grads_there, last
+
+        grads, other = when(active, ascended, lambda: (grads, Sums.zero()))
+        clean = sums(losses_BL, batch.weights)
+        return grads, Sums(clean.loss, clean.weight, {"attacked": other}), carry
+
+    return gradients
+
+
+def r3f(attack: Attack):
+    """Clean and noisy branch in one differentiation, since both of them learn from their divergence."""
+
+    def apart(params, part, key, delta_nLD, clean_nLD):
+        """The weighted divergence of the two branches, the noisy one looking up in a table that is held fast."""
+        table_VD = transformer.unembedding(params)
+        weights_nL = part.weights * (attack.cfg.weight / attack.cfg.examples)
+
+        def head(noisy_nLD, _, part):
+            arrays = noisy_nLD, clean_nLD, table_VD, part.targets, weights_nL
+            return divergence(*arrays, attack.cfg.loss, True, attack.tile_tokens)
+
+        fast = params | {"embed": jax.lax.stop_gradient(params["embed"])}
+        return attack.base.loss(fast, part, key, delta_nLD, head)
+
+    def gradients(params, batch, key, step, carry):
+        n = attack.rows(batch)
+
+        def loss(params, deltas):
+            clean, hidden_BLD = attack.base.loss(params, batch, key)
+            total, other = clean, Sums.zero()
+            for delta_nLD in deltas:
+                part, clean_nLD = attack.take((batch, hidden_BLD), n)
+                more, losses_nL = apart(params, part, key, delta_nLD, clean_nLD)
+                total, other = total + more, other + sums(losses_nL, part.weights)
+            return total, (clean, other)
+
+        def noisy():
+            part = attack.take(batch, n)
+            return jax.grad(loss, has_aux=True)(params, [attack.noise(params, part, k) for k in attack.copies(key)])
+
+        grads, (clean, other) = when(attack.active(step), noisy, lambda: jax.grad(loss, has_aux=True)(params, []))
+        return grads, Sums(clean, jnp.sum(batch.weights), {"attacked": other}), carry
+
+    return gradients
+
+
+def softmax_margin(attack: Attack):
+    """The target's logit lowered in the attacked rows, in the loss of the ordinary pass."""
+    z_loss = attack.config.objective.z_loss
+
+    def gradients(params, batch, key, step, carry):
+        hit_BL = attack.hit(batch) * attack.active(step) * batch.weights
+
+        def head(hidden_BLD, table_VD, batch):
+            length_V = jax.lax.stop_gradient(jnp.linalg.norm(table_VD.astype(jnp.float32), axis=-1))
+            margin_BL = attack.cfg.radius * length_V[batch.targets] * (hit_BL > 0)
+            arrays = hidden_BLD, table_VD, batch.targets, batch.weights, margin_BL
+            return margin_cross_entropy(*arrays, z_loss, attack.tile_tokens)
+
+        def loss(params):
+            return attack.base.loss(params, batch, key, None, head)
+
+        grads, (losses_BL, plain_BL) = jax.grad(loss, has_aux=True)(params)
+        clean = sums(plain_BL, batch.weights)
+        return grads, Sums(clean.loss, clean.weight, {"attacked": sums(losses_BL, hit_BL)}), carry
+
+    return gradients
