@@ -63,7 +63,7 @@ class Fit:
     @cached_property
     def condition(self) -> float:
         """Condition number of the Jacobian of ln L by the free parameters, at centred logs and columns of norm 1."""
-        J = parametric._log_loss(parametric.centred(self.theta, self.at)[None], self.at, True)[1][0] @ FORMS[self.form]
+        J = parametric.differentiated(parametric.centred(self.theta, self.at)[None], self.at)[1][0] @ FORMS[self.form]
         return float(np.linalg.cond(J / np.maximum(np.linalg.norm(J, axis=0), 1e-300)))
 
     def warnings(self) -> list[str]:
@@ -143,7 +143,7 @@ def fit(runs: Runs, name: str = "huber-log", delta: float = 1e-3, form: str = "c
     goal = objective(name, delta)
     at = parametric.points(runs.N, runs.D, runs.loss)
     start = tied(projected(at)) if form == "tied" else projected(at)
-    found = parametric.minimise(start, at, goal, form, most=most)
+    found = parametric.minimise(start, at, goal, FORMS[form], most=most)
     order = np.argsort(found.value)
     best = order[0]
     same = np.abs(found.value - found.value[best]) <= AGREE * found.value[best] + 1e-15
@@ -157,7 +157,7 @@ def convergence(theta: np.ndarray, runs: Runs, name: str = "huber-log", delta: f
     at = parametric.points(runs.N, runs.D, runs.loss)
     theta = np.append(np.asarray(theta, np.float64)[:5], 0.0)
     goal, own = objective(name, delta), parametric.centred(theta, at)[None]
-    gradient = float(parametric.gradient_norm(own, at, goal, "chinchilla")[0])
+    gradient = float(parametric.gradient_norm(own, at, goal, FORMS["chinchilla"])[0])
     value = float(goal(parametric.residuals(own, at, goal)).value.sum())
     return Fit(runs, "chinchilla", goal, theta, value, gradient, float("nan"), (value,))
 

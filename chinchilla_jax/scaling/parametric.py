@@ -61,11 +61,11 @@ def centred(theta: np.ndarray, at: Points, sign: int = 1) -> np.ndarray:
 
 def log_loss(theta: np.ndarray, at: Points) -> np.ndarray:
     """ln L of centred (R, 6): (R, n)."""
-    return _log_loss(theta, at, False)[0]
+    return differentiated(theta, at, False)[0]
 
 
-def _log_loss(theta: np.ndarray, at: Points, slopes: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """ln L (R, n) and its derivatives by the six (R, n, 6)."""
+def differentiated(theta: np.ndarray, at: Points, slopes: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
+    """ln L (R, n) of centred (R, 6), and its derivatives by the six (R, n, 6)."""
     a, b, e, alpha, beta, kappa = (column[:, None] for column in theta.T)
     k = np.exp(kappa)
     U, V = np.exp(a - alpha * at.x), np.exp(b - beta * at.z)
@@ -91,7 +91,7 @@ def residuals(theta: np.ndarray, at: Points, goal: Objective) -> np.ndarray:
 
 def _system(theta: np.ndarray, at: Points, weights: np.ndarray, goal: Objective, form: np.ndarray):
     """Objective (R,), gradient (R, p), Gauss-Newton's matrix and that of reweighted least squares (R, p, p)."""
-    f, J6 = _log_loss(theta, at, True)
+    f, J6 = differentiated(theta, at)
     J = J6 @ form
     if not goal.log:
         J *= np.exp(f)[..., None]
@@ -116,13 +116,13 @@ def _ridged(matrix: np.ndarray) -> np.ndarray:
     """A matrix that can be solved with where a parameter has no say left."""
     p = matrix.shape[-1]
     scale = np.trace(matrix, axis1=1, axis2=2)[:, None, None] / p
-    return matrix + (1e-13 * scale + 1e-300) * np.eye(p)
+    return matrix + (1e-12 * scale + 1e-300) * np.eye(p)
 
 
-def gradient_norm(theta: np.ndarray, at: Points, goal: Objective, form: str, weights: np.ndarray | None = None):
+def gradient_norm(theta: np.ndarray, at: Points, goal: Objective, form: np.ndarray) -> np.ndarray:
     """The relative gradient norm (R,) of centred log-parameters (R, 6), however they were come by."""
-    weights = np.ones((1, len(at.y))) if weights is None else weights
-    value, g, _, outer = _system(theta, at, weights, goal, FORMS[form])
+    weights = np.ones((1, len(at.y)))
+    value, g, _, outer = _system(theta, at, weights, goal, form)
     return _relative(g, _ridged(outer), value, _floor(weights, goal))
 
 
@@ -131,9 +131,11 @@ def _floor(weights: np.ndarray, goal: Objective) -> np.ndarray:
 
 
 def minimise(
-    start: np.ndarray, at: Points, goal: Objective, form: str, weights: np.ndarray | None = None, most: int = 400
+    start: np.ndarray, at: Points, goal: Objective, form: np.ndarray, weights: np.ndarray | None = None, most: int = 400
 ) -> Found:
     """The objective's minima from centred starts (R, 6), each with row weights (R, n) or all of them 1.
+
+    `form` (6, p) is one of `FORMS`, or has fewer columns where parameters are held.
 
     `Found` tells how far each came; nothing is raised where one did not converge.
     """
@@ -143,7 +145,7 @@ def minimise(
     parts = []
     for i in range(0, R, size):
         own = weights if len(weights) == 1 else weights[i : i + size]
-        parts.append(_minimise(start[i : i + size], at, goal, FORMS[form], own, most))
+        parts.append(_minimise(start[i : i + size], at, goal, form, own, most))
     return Found(*(np.concatenate(columns) for columns in zip(*parts)))
 
 
@@ -161,7 +163,8 @@ def _minimise(start, at, goal, form, weights, most) -> Found:
         if not len(going):
             break
         now = going
-        step = -np.linalg.solve(newton[now] + damping[now, None, None] * outer[now], g[now][..., None])[..., 0]
+        damped = _ridged(newton[now] + damping[now, None, None] * outer[now])
+        step = -np.linalg.solve(damped, g[now][..., None])[..., 0]
         trial = np.clip(theta[now] + step @ form.T, *LIMITS.T)
         parts = _system(trial, at, weights[now], goal, form)
         better = np.isfinite(parts[0]) & (parts[0] < value[now])

@@ -71,7 +71,7 @@ def table(N: Any, D: Any, loss: Any, cluster: Any = None, C: Any = None, **commo
     """`Runs` from arrays, upcast to float64; `C` = 6 N D and every row a run of its own unless told otherwise."""
     N, D, loss = (np.asarray(values, np.float64).ravel() for values in (N, D, loss))
     C = PER_ND * N * D if C is None else np.asarray(C, np.float64).ravel()
-    cluster = np.arange(len(N)) if cluster is None else np.unique(np.asarray(cluster), return_inverse=True)[1].ravel()
+    cluster = np.arange(len(N)) if cluster is None else _numbered(cluster)
     require(
         len({len(N), len(D), len(loss), len(C), len(cluster)}) == 1,
         "N, D, loss, C and cluster have to be of one length: one entry per row",
@@ -85,6 +85,12 @@ def table(N: Any, D: Any, loss: Any, cluster: Any = None, C: Any = None, **commo
             f"{runs.source} row {at + 1}, column {name}: {getattr(runs, name)[at]} is not a positive finite number",
         )
     return enough(runs)
+
+
+def _numbered(names: Any) -> np.ndarray:
+    """Names as numbers in the order of their first appearance, which seeded resamples follow."""
+    numbers: dict[Any, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in np.asarray(names).ravel().tolist()], int)
 
 
 def enough(runs: Runs) -> Runs:
@@ -134,7 +140,7 @@ def read(path: Path, columns: Mapping[str, str] = {}, where: Mapping[str, str] =
     common = {name: cells.only(name) for name in ONE_OF_A_KIND}
     accounting = f"6ND, N = {count}" if flops is None else cells.named(flops).removeprefix("flops_")
     common = {name: common[name] or "unnamed" for name in ("dataset", "tokenizer")} | {
-        "unit": common["unit"] or "nats_token (assumed)",
+        "unit": common["unit"] or "nats_token, assumed",
     }
     runs = table(N, D, loss, _clusters(cells), C, count=count, accounting=accounting, source=str(path), **common)
     return enough(replace(runs, row=np.array([at for at, _ in kept]), dropped=dropped))

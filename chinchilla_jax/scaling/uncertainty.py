@@ -16,9 +16,12 @@ import numpy as np
 from chinchilla_jax.config import require
 from chinchilla_jax.scaling import parametric
 from chinchilla_jax.scaling.fit import Fit
-from chinchilla_jax.scaling.parametric import TOLERANCE
+from chinchilla_jax.scaling.parametric import FORMS, NAMES, TOLERANCE
 
 TEX = (6.0073404, 6.0179186, 0.5267228, 0.33917084, 0.2849083)  # Hoffmann et al.'s own, from their TeX source
+
+
+LEAST = 0.25  # factor by which replicates are drawn in, however few the runs
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,19 @@ def bootstrap(
     n = len(fit.runs.N)
     weights = np.array([np.bincount(rows, minlength=n) for rows in picked], np.float64)
     start = np.repeat(parametric.centred(fit.theta, fit.at)[None], replicates, 0)
-    found = parametric.minimise(start, fit.at, fit.goal, fit.form, weights)
+    found = parametric.minimise(start, fit.at, fit.goal, FORMS[fit.form], weights)
     theta = parametric.centred(found.theta, fit.at, -1)
     return Replicates(theta, float((found.gradient < TOLERANCE).mean()), seed, protocol)
+
+
+def calibrated(fit: Fit, found: Replicates) -> np.ndarray:
+    """Replicates (R, 6) drawn in towards the fit by 1 - p / n, for p free parameters and n independent runs.
+
+    Resampled runs of a small table lack more of its design than new ones would: left as they are, nominal 90 % intervals
+    of 20 to 40 runs cover 94 to 98 %. At the 240 points of Chinchilla's figure this moves no edge by more than 2 %.
+    """
+    p, n = FORMS[fit.form].shape[1], fit.runs.clusters
+    return fit.theta + max(1 - p / n, LEAST) * (found.theta - fit.theta)
 
 
 def _epoch(fit: Fit, picked: list[np.ndarray], workers: int) -> np.ndarray:
@@ -94,3 +107,36 @@ def _bfgs(logs: tuple[np.ndarray, ...], delta: float, rows: np.ndarray) -> np.nd
         return (slope * (r - slope / 2)).sum(), gradient
 
     return np.append(minimize(objective, TEX, jac=True, method="BFGS").x, 0.0)
+
+
+def profile(fit: Fit, name: str = "alpha", level: float = 0.9, points: int = 41) -> tuple[float, float]:
+    """(low, high) of a log-parameter by the profile likelihood: the others refitted at every value of a grid.
+
+    The objective's rise counts as chi^2 / 2 in units of E[psi^2] / E[psi'], right for penalties that are no likelihood
+    (Heritier & Ronchetti 1994) where rows are independent; the bootstrap does not need that.
+    """
+    from scipy.stats import chi2
+
+    free = FORMS[fit.form]
+    column = int(np.argmax(free[NAMES.index(name)]))
+    others = np.delete(free, column, 1)
+    penalty = fit.goal(parametric.residuals(parametric.centred(fit.theta, fit.at)[None], fit.at, fit.goal))
+    scale = (penalty.slope**2).mean() / max(_flatness(fit), 1e-300)
+    limit = fit.value + scale * chi2.ppf(level, 1) / 2
+    edges = []
+    for sign in (-1, 1):
+        start = np.repeat(parametric.centred(fit.theta, fit.at)[None], points, 0)
+        moved = fit.theta[NAMES.index(name)] * np.exp(sign * np.linspace(0, 1.5, points))
+        start[:, free[:, column] > 0] = moved[:, None]
+        value = parametric.minimise(start, fit.at, fit.goal, others).value
+        beyond = np.flatnonzero(value > limit)
+        pair = slice(beyond[0] - 1, beyond[0] + 1) if len(beyond) else slice(0, 0)
+        edges.append(float(np.interp(limit, value[pair], moved[pair])) if len(beyond) else float("nan"))
+    return edges[0], edges[1]
+
+
+def _flatness(fit: Fit) -> float:
+    """E[psi'] of the residuals, smoothed over their own width where the penalty has a corner."""
+    r = parametric.residuals(parametric.centred(fit.theta, fit.at)[None], fit.at, fit.goal)[0]
+    h = max(1.5 * np.median(np.abs(r)) * len(r) ** -0.2, 1e-12)
+    return float(((fit.goal(r + h).slope - fit.goal(r - h).slope) / (2 * h)).mean())

@@ -1,0 +1,194 @@
+"""A fitted law as a page and as one plain dict."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from chinchilla_jax.evaluation import scaling_plots
+from chinchilla_jax.scaling import lawfile, validate
+from chinchilla_jax.scaling.analysis import Analysis, standard_errors
+from chinchilla_jax.scaling.approaches import vertex_shift
+from chinchilla_jax.scaling.parametric import NAMES
+from chinchilla_jax.training.metrics import si
+
+
+def write(found: Analysis, folder: Path) -> list[str]:
+    """law.json, fit.md and the pictures, the law first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lawfile.save(found.law, folder / "law.json")
+    pictures = scaling_plots.draw(found, folder)
+    shown = "".join(f"\n![{Path(p).stem}]({Path(p).name})\n" for p in pictures)
+    (folder / "fit.md").write_text(page(found) + "\n" + shown, encoding="utf-8")
+    return [str(folder / "law.json"), str(folder / "fit.md"), *pictures]
+
+
+def figures(found: Analysis) -> dict[str, Any]:
+    """Everything, ready for JSON; the replicates and rows stay in the law file and the table."""
+    runs, law = found.fit.runs, found.law
+    return {
+        "law": {"form": law.form, **dict(zip(NAMES, law.theta)), "unit": law.unit, "count": law.count,
+                "accounting": law.accounting, "flops_per_nd": law.flops, "dataset": law.dataset,
+                "tokenizer": law.tokenizer, "ranges": law.ranges},
+        "source": runs.source,
+        "rows": len(runs.N),
+        "clusters": runs.clusters,
+        "dropped": list(runs.dropped),
+        "converged": found.fit.converged,
+        "estimator": law.estimator,
+        "standard_errors": standard_errors(found.replicates),
+        "level": found.settings.level,
+        "profile": {name: list(edges) for name, edges in found.profiles.items()},
+        "answers": found.answers,
+        "sensitivity": [dataclasses.asdict(row) for row in found.sensitivity],
+        "rollout": [dataclasses.asdict(row) for row in found.rollout],
+        "residuals": validate.residual_table(found.fit),
+        "trends": validate.trends(found.fit),
+        "approach_1": _line(found.envelope),
+        "approach_2": _isoflop(found),
+        "warnings": found.warnings,
+    }  # fmt: skip
+
+
+def _line(found) -> dict[str, Any]:
+    if isinstance(found, str):
+        return {"refused": found.removeprefix("refused: ")}
+    return {"exponent_n": found.exponent, "intercept": found.intercept, "warnings": list(found.warnings)}
+
+
+def _isoflop(found: Analysis) -> dict[str, Any]:
+    if isinstance(found.isoflop, str):
+        return _line(found.isoflop)
+    line, budgets = found.isoflop
+    return _line(line) | {"budgets": [_budget(found, budget) for budget in budgets]}
+
+
+def _budget(found: Analysis, budget) -> dict[str, Any]:
+    runs = found.fit.runs
+    sizes = runs.N[[i for i, row in enumerate(runs.row) if row in budget.rows]]
+    shift = vertex_shift(found.fit.surface, budget.C, sizes, runs.per_nd)
+    return {"flops": budget.C, "params": budget.N, "params_akima": budget.akima, "loss": budget.loss, "ln_bias": shift}
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A markdown table that reads well in a terminal too."""
+    cells = [list(head), *(list(row) for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in cells]
+    return "\n".join([lines[0], "| " + " | ".join("-" * width for width in widths) + " |", *lines[1:]])
+
+
+def page(found: Analysis) -> str:
+    """fit.md."""
+    parts = [_head(found), _proof(found), _answers(found), _sensitivity(found), _rollout(found), _residuals(found)]
+    parts += [_approaches(found)]
+    if found.warnings:
+        parts.append("## Warnings\n\n" + "\n".join(f"- {line}" for line in found.warnings))
+    return "\n\n".join(parts)
+
+
+def _head(found: Analysis) -> str:
+    law, runs, theta = found.law, found.fit.runs, found.fit.theta
+    errors = standard_errors(found.replicates)
+    k = f")^{law.surface.k:.4f}" if law.form == "skaling" else ""
+    a, b, e = (float(v) for v in (law.surface.a, law.surface.b, law.surface.e))
+    lines = [
+        f"# {law.name}",
+        "",
+        f"L = exp({e:.8f}) + {'(' if k else ''}exp({a:.8f}) / N^{theta[3]:.8f} + exp({b:.8f}) / D^{theta[4]:.8f}{k}",
+        "",
+        f"L in {law.unit}, N = {law.count}, C = {law.accounting} ({law.flops:.4g} N D); data {law.dataset}, tokenizer "
+        f"{law.tokenizer}",
+        f"{len(runs.N)} rows of {runs.clusters} independent runs from {runs.source}: N {si(runs.N.min())} to "
+        f"{si(runs.N.max())}, D {si(runs.D.min())} to {si(runs.D.max())}, C {runs.C.min():.3g} to {runs.C.max():.3g}",
+        *(f"left out: {line}" for line in runs.dropped),
+        "",
+        "standard errors: " + ", ".join(f"{name} {value:.6g}" for name, value in errors.items()),
+    ]
+    return "\n".join(lines)
+
+
+def _proof(found: Analysis) -> str:
+    fit, law = found.fit, found.law
+    state = "converged" if fit.converged else "**NOT converged**"
+    boot = law.estimator["bootstrap"]
+    profile = "; ".join(f"{name} ({low:.4f}, {high:.4f})" for name, (low, high) in found.profiles.items())
+    return (
+        f"{fit.goal.label}: {state}, relative gradient norm {fit.gradient:.1e}, {fit.agreement:.0%} of "
+        f"{len(fit.starts)} starts agree, objective {fit.value:.10g}, condition number {fit.condition:.3g}, "
+        f"tokens per parameter over a factor {law.estimator['tokens_per_param_spread']:.3g}.\n"
+        f"Bootstrap over independent runs: {boot['replicates']} replicates, seed {boot['seed']}, {boot['protocol']}. "
+        f"Profile likelihood, {found.settings.level:.0%}: {profile}."
+    )
+
+
+def _between(figure: dict[str, Any], form) -> str:
+    low, high = figure["interval"]
+    return f"{form(figure['value'])} ({form(low)}, {form(high)})"
+
+
+def _answers(found: Analysis) -> str:
+    rows = []
+    for row in found.answers:
+        low, high = row["loss"]["prediction"]
+        rows.append([
+            f"{row['flops']:.3g}" + ("" if row["inside"] else " beyond the runs"), _between(row["params"], si),
+            _between(row["tokens"], si), _between(row["tokens_per_param"], "{:.3g}".format),
+            _between(row["loss"], "{:.4f}".format), f"({low:.4f}, {high:.4f})",
+        ])  # fmt: skip
+    head = ("FLOPs", "N*", "D*", "D/N", "loss", "loss of a new run")
+    return f"## Best model of a budget, {found.settings.level:.0%} intervals\n\n" + table(head, rows)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _sensitivity(found: Analysis) -> str:
+    rows = [
+        [r.what, "" if r.params is None else si(r.params), _number(r.tokens_per_param, ".3g"), _number(r.loss, ".4f"),
+         _number(r.exponent, ".4f"), r.note]
+        for r in found.sensitivity
+    ]  # fmt: skip
+    head = ("choice", "N*", "D/N", "loss", "a of N* ~ C^a", "")
+    return f"## Other choices, at {found.settings.flops[0]:.3g} FLOPs\n\n" + table(head, rows)
+
+
+def _rollout(found: Analysis) -> str:
+    rows = [
+        [str(r.fitted_on), f"{r.C_fitted:.3g}", str(r.foretold), f"{r.C_foretold:.3g}",
+         "" if r.mean_error is None else f"{100 * r.mean_error:+.2f} %",
+         "" if r.worst_error is None else f"{100 * r.worst_error:+.2f} %", r.note]
+        for r in found.rollout
+    ]  # fmt: skip
+    head = ("fitted on", "up to FLOPs", "foretold", "up to FLOPs", "mean error", "worst error", "")
+    return "## The largest runs foretold from the others\n\n" + table(head, rows)
+
+
+def _residuals(found: Analysis) -> str:
+    rows = [
+        [str(r["row"]), si(r["params"]), si(r["tokens"]), f"{r['loss']:.4f}", f"{r['residual_percent']:+.2f} %"]
+        for r in validate.residual_table(found.fit)
+    ]
+    trends = [[r["by"], *(f"{r[k]:+.3f} %" for k in ("low", "middle", "high"))] for r in validate.trends(found.fit)]
+    worst = table(("row", "N", "D", "loss", "predicted minus observed"), rows)
+    return f"## Residuals\n\n{worst}\n\n" + table(("mean, by thirds of", "low", "middle", "high"), trends)
+
+
+def _approaches(found: Analysis) -> str:
+    lines = ["## The other approaches", ""]
+    for name, line in (("1, envelope", found.envelope), ("2, isoFLOP parabolas", found.isoflop)):
+        if isinstance(line, str):
+            lines.append(f"Approach {name}: {line}")
+            continue
+        line = line if name[0] == "1" else line[0]
+        lines.append(f"Approach {name}: N* ~ C^{line.exponent:.4f}. {'; '.join(line.warnings)}")
+    if not isinstance(found.isoflop, str):
+        rows = [
+            [f"{b['flops']:.3g}", si(b["params"]), "" if b["params_akima"] is None else si(b["params_akima"]),
+             f"{100 * b['ln_bias']:+.2f} %"]
+            for b in _isoflop(found)["budgets"]
+        ]  # fmt: skip
+        head = ("FLOPs", "parabola's N*", "Akima's N*", "bias of the parabola on the fitted law")
+        lines += ["", table(head, rows)]
+    return "\n".join(lines)

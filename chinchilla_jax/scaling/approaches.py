@@ -1,0 +1,142 @@
+"""Approaches 1 and 2 of Hoffmann et al. 2022: optima read off the runs, budget by budget, and a line through them.
+
+Both are biased and say so. Approach 1 takes the least loss near each budget among the sizes that happened to be run.
+Approach 2's parabola in ln N is not the shape of an isoFLOP curve: where exponents differ its vertex moves (Czech et
+al. 2026, arXiv:2603.22339); `vertex_shift` tells by how much on a surface.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from chinchilla_jax.config import require
+from chinchilla_jax.scaling.laws import Surface
+from chinchilla_jax.scaling.runs import Runs
+
+SAME_BUDGET = 0.05  # budgets within so much of ln C are one
+LEAST = 3  # runs of different sizes that a parabola takes
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One budget of C FLOPs: the parabola's vertex and, where there are enough sizes, Akima's, as parameters."""
+
+    C: float
+    N: float
+    akima: float | None
+    loss: float
+    coefficients: tuple[float, float, float]  # of ln N - `centre`, highest power first
+    centre: float
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Line:
+    """N* = exp(`intercept`) C^`exponent`, with what it goes through and what is wrong with it."""
+
+    exponent: float
+    intercept: float
+    C: np.ndarray
+    N: np.ndarray
+    warnings: tuple[str, ...]
+
+    def optimum(self, C: float, flops: float = 6.0) -> tuple[float, float]:
+        """(N, D) at C = flops N D."""
+        N = float(np.exp(self.intercept + self.exponent * np.log(C)))
+        return N, C / flops / N
+
+
+def line(C: np.ndarray, N: np.ndarray, *warnings: str) -> Line:
+    """Least squares in logs."""
+    exponent, intercept = np.polyfit(np.log(C), np.log(N), 1)
+    return Line(float(exponent), float(intercept), np.asarray(C), np.asarray(N), warnings)
+
+
+def envelope(runs: Runs, bins: int = 12) -> Line:
+    """Approach 1: of every bin of ln C the run of least loss. `UserError` where fewer than two bins have a run."""
+    c = np.log(runs.C)
+    edges = np.linspace(c.min(), c.max() + 1e-9, bins + 1)
+    bin_of = np.searchsorted(edges, c, "right")
+    best = []
+    for i in range(1, bins + 1):
+        here = np.flatnonzero(bin_of == i)
+        here = here[np.lexsort((-c[here], runs.loss[here]))]
+        if len(here) and (not best or runs.loss[here[0]] < runs.loss[best[-1]]):
+            best.append(here[0])
+    require(len(best) >= 2, f"{runs.source}: approach 1 needs runs at two budgets, column {runs.accounting}")
+    best = np.array(best)
+    sizes = len(np.unique(runs.N[best]))
+    return line(
+        runs.C[best],
+        runs.N[best],
+        f"approach 1 chooses among the {len(np.unique(runs.N))} sizes that were run ({sizes} are on the envelope) and "
+        "by the least of noisy losses: its optimum leans to where the runs are",
+    )
+
+
+def budgets(runs: Runs) -> list[np.ndarray]:
+    """Rows of every budget (ln C within 5 %), the least first."""
+    order = np.argsort(runs.C, kind="stable")
+    cuts = np.flatnonzero(np.diff(np.log(runs.C[order])) > SAME_BUDGET) + 1
+    return np.split(order, cuts)
+
+
+def isoflop(runs: Runs) -> tuple[Line, list[Budget]]:
+    """Approach 2: a parabola in ln N for every budget with three sizes or more, and the line through their vertices.
+
+    `UserError` where a budget has one size, opens downward or has its least loss at an end: no optimum is inside.
+    """
+    groups = budgets(runs)
+    many = [rows for rows in groups if len(np.unique(runs.N[rows])) >= LEAST]
+    for rows in groups if not many else []:
+        sizes = len(np.unique(runs.N[rows]))
+        require(
+            sizes >= LEAST,
+            f"{runs.source} row {runs.row[rows[0]]}, column {runs.count}: the budget of {runs.C[rows].mean():.3g} FLOPs"
+            f" has {sizes} size{'s' * (sizes > 1)}; approach 2 needs {LEAST}",
+        )
+    require(len(many) >= 2, f"{runs.source}: approach 2 needs two budgets, and has one of {LEAST} sizes or more")
+    found = [_vertex(runs, rows) for rows in many]
+    left = [int(runs.row[i]) for rows in groups if len(np.unique(runs.N[rows])) < LEAST for i in rows]
+    notes = [f"approach 2 left out rows {left}: their budgets have fewer than {LEAST} sizes"] if left else []
+    return line([b.C for b in found], [b.N for b in found], *notes), found
+
+
+def _vertex(runs: Runs, rows: np.ndarray) -> Budget:
+    x, y = np.log(runs.N[rows]), runs.loss[rows]
+    order = np.argsort(x)
+    x, y, rows = x[order], y[order], rows[order]
+    C, centre = float(np.exp(np.log(runs.C[rows]).mean())), float(x.mean())
+    place = f"{runs.source} row {runs.row[rows[np.argmin(y)]]}, column loss: the budget of {C:.3g} FLOPs"
+    a, b, c = (float(v) for v in np.polyfit(x - centre, y, 2))
+    require(a > 0, f"{place} opens downward, so it has no optimum; add sizes on both sides, or drop this budget")
+    vertex = centre - b / (2 * a)
+    require(
+        x[0] < vertex < x[-1] and y.argmin() not in (0, len(y) - 1),
+        f"{place} has its least loss at an end of its sizes ({runs.N[rows].min():.3g} to {runs.N[rows].max():.3g});"
+        f" add {'smaller' if y.argmin() == 0 or vertex <= x[0] else 'larger'} ones",
+    )
+    loss = c - b * b / (4 * a)
+    return Budget(
+        C, float(np.exp(vertex)), _akima(x, y), loss, (a, b, c), centre, tuple(int(r) for r in runs.row[rows])
+    )
+
+
+def _akima(x: np.ndarray, y: np.ndarray) -> float | None:
+    """Parameters at the least of Akima's interpolation, which bends only where the runs do; needs five sizes."""
+    from scipy.interpolate import Akima1DInterpolator
+
+    sizes, at = np.unique(x, return_inverse=True)
+    if len(sizes) < 5:
+        return None
+    mean = np.bincount(at, y) / np.bincount(at)
+    fine = np.linspace(sizes[0], sizes[-1], 2001)
+    return float(np.exp(fine[np.argmin(Akima1DInterpolator(sizes, mean)(fine))]))
+
+
+def vertex_shift(law: Surface, C: float, N: np.ndarray, flops: float = 6.0) -> float:
+    """ln of the parabola's vertex over the true N*, were the runs at C with these sizes noise-free on the law."""
+    x = np.log(N)
+    centre = x.mean()
+    a, b, _ = np.polyfit(x - centre, law.loss(N, C / flops / N), 2)
+    return float(centre - b / (2 * a) - np.log(law.optimum(C, flops)[0]))
