@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from chinchilla_jax.config import Config, MeshConfig, require
@@ -45,10 +46,13 @@ def fits(config: MeshConfig, devices: int) -> bool:
 
 
 def build(config: MeshConfig, devices: list | None = None) -> Mesh:
-    """The mesh over all devices (of every process), neighbours along `tensor`."""
+    """The mesh over all devices (of every process), neighbours along `tensor`.
+
+    An axis of a TPU's torus is shared by two of the mesh only where there is no other way.
+    """
     devices = jax.devices() if devices is None else devices
-    shape = sizes(config, len(devices))
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    placed = mesh_utils.create_device_mesh(sizes(config, len(devices)), devices, allow_split_physical_axes=True)
+    return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def platform(mesh: Mesh) -> str:

@@ -36,7 +36,7 @@ def _faster(found: dict[str, Any]) -> str:
 
 def si(value: float, unit: str = "") -> str:
     """1234567 -> 1.23 M."""
-    for size, letter in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, letter in ((1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g} {letter}{unit}"
     return f"{value:.3g} {unit}".rstrip()

@@ -85,12 +85,13 @@ def _memory(program: Program, compiled: jax.stages.Compiled) -> dict[str, Any]:
 
 def _too_large(program: Program, error: jax.errors.JaxRuntimeError) -> dict[str, Any]:
     """The same keys where XLA found no room, as far as its message tells; any other error goes on."""
-    told = re.search(r"[Uu]sed ([\d.]+)([KMG]) of ", str(error))
+    told = re.search(r"(temporaries) \(([\d.]+)([KMG])\)|([Uu]sed) ([\d.]+)([KMG]) of ", str(error))
     if not told:
         raise error
-    needed = float(told[1]) * 2.0 ** {"K": 10, "M": 20, "G": 30}[told[2]]
+    amount, unit = (told[2], told[3]) if told[1] else (told[5], told[6])
     state = _state(program)
     kept = state["memory_parameters_bytes"] + state["memory_optimizer_bytes"]
+    needed = float(amount) * 2.0 ** {"K": 10, "M": 20, "G": 30}[unit] + (kept if told[1] else 0)
     model = program.config.model
     return state | {
         "parameters": counts.parameters(model),

@@ -103,7 +103,7 @@ def _traffic(program: Program, computation: Computation, one: Instruction) -> fl
     if one.kind.endswith("-start"):
         return _size(one.arrays)
     if one.kind == "fusion":
-        return _fused(program.computations[one.called[0]], one)
+        return _fused(program.computations[one.called[0]], computation, one)
     return _touched(computation, one, lambda name: _size(_arrays(computation, name)))
 
 
@@ -116,7 +116,7 @@ def _touched(computation: Computation, one: Instruction, read) -> float:
     return _size(one.arrays) + sum(read(name) for name in one.operands)
 
 
-def _fused(inside: Computation, one: Instruction) -> float:
+def _fused(inside: Computation, outside: Computation, one: Instruction) -> float:
     """Traffic of a fusion: its operands and results, each once, and of those that it slices or updates the slice."""
     users: dict[str, list[Instruction]] = {}
     for user in inside.values():
@@ -146,10 +146,13 @@ def _fused(inside: Computation, one: Instruction) -> float:
             return sum(array.bytes for array in _arrays(inside, made.operands[1]))
         return _size(made.arrays)
 
-    given = [i for i in inside.values() if i.kind == "parameter"]
     root = next(i.name for i in inside.values() if i.root)
-    results = min(written(root), _size(one.arrays))
-    return results + sum(min(read(i.name), _size(i.arrays)) for i in given)
+    total = min(written(root), _size(one.arrays))
+    for given in inside.values():
+        if given.kind == "parameter":  # only the operand says whether it lies in main memory
+            operand = one.operands[int(re.match(r"\((\d+)\)", given.attributes)[1])]
+            total += min(read(given.name), _size(_arrays(outside, operand)))
+    return total
 
 
 def slowest(program: Program, flops: float, bandwidth: float) -> list[tuple[float, str]]:

@@ -1,0 +1,150 @@
+"""Memory and time of a step by formula, in no time and without a compiler: what `plan` asks many times.
+
+The terms are those of the program that `scaling.compile` reads; docs/aot.md says how far the two are apart.
+Letters: D model, H heads, G key/value heads, K head width, F hidden, V vocabulary, N layers, L length.
+"""
+
+from typing import Any, NamedTuple
+
+from chinchilla_jax.config import ModelConfig, require
+from chinchilla_jax.parallel.devices import BETWEEN_MACHINES, CARDS, DEVICES, Device
+
+# A slice's name before the colon, as `--topology` has it: the device, and the axes of its network.
+SLICES = {
+    "v4": ("TPU v4", 3), "v5e": ("TPU v5e", 2), "v5p": ("TPU v5p", 3), "v6e": ("TPU v6e", 2),
+    "h100": ("H100", 1), "h200": ("H200", 1), "a100": ("A100", 1),
+}  # fmt: skip
+BLOCK = 512  # queries that meet their keys at one time
+# Products of attention in a step, forward, backward and computed again; and the bytes that a score of relative
+# positions costs in all its passes through memory (pad, shift, mask, softmax), counted in programs compiled for a TPU.
+PRODUCTS = {"relative": 11, "tpu": 9, "cuda": 7}
+SCORE_BYTES = 270
+TILE = 128  # numbers side by side in a TPU's memory; shards of fewer are gathered by sums, at twice the traffic
+
+
+class Sizes(NamedTuple):
+    """Numbers of a model: in all, in a layer, in a layer's matrices that meet tokens, and in one table."""
+
+    total: int
+    layer: int
+    met: int
+    table: int
+
+
+def sizes(cfg: ModelConfig) -> Sizes:
+    """The counts of `model.transformer` by formula."""
+    D, F, q, kv = cfg.d_model, cfg.d_ff, cfg.heads * cfg.head_dim, (cfg.kv_heads or cfg.heads) * cfg.head_dim
+    inward = 2 if cfg.gated else 1
+    met = D * (2 * q + 2 * kv) + (inward + 1) * D * F
+    relative = cfg.positions == "relative"
+    layer = met + 2 * D + relative * (D * q + 2 * q) + cfg.biases * (q + 2 * kv + inward * F)
+    table = cfg.vocab_size * D
+    return Sizes(cfg.layers * layer + D + table * (1 if cfg.tied else 2), layer, met, table)
+
+
+def flops_per_token(cfg: ModelConfig, seq_len: int) -> float:
+    """`scaling.counts.flops_per_token` by formula."""
+    n, q = sizes(cfg), cfg.heads * cfg.head_dim
+    kernels = n.met + (cfg.positions == "relative") * cfg.d_model * q
+    return 6.0 * (cfg.layers * kernels + n.table) + 12 * cfg.layers * q * seq_len
+
+
+def roofline(
+    cfg: ModelConfig,
+    batch_tokens: int,
+    seq_len: int,
+    chips: int,
+    kind: str,
+    fsdp: int = 1,
+    tensor: int = 1,
+    microbatches: int = 1,
+    remat: str = "projections",
+) -> dict[str, Any]:
+    """Seconds of a step and bytes a chip, of `batch_tokens` tokens on `chips` chips of a `kind` such as v5p or h100.
+
+    What `fsdp` and `tensor` leave of the chips are replicas. The keys are those of `scaling.compile.report`. Raises
+    `UserError` for a kind that is not in `SLICES` or axes that do not divide the chips.
+    """
+    require(kind in SLICES, f"no figures for {kind}; known are {', '.join(SLICES)}")
+    require(chips % (fsdp * tensor) == 0, f"--mesh.fsdp {fsdp} x --mesh.tensor {tensor} do not divide {chips} devices")
+    device, axes = DEVICES[SLICES[kind][0]], SLICES[kind][1]
+    n, data = sizes(cfg), chips // (fsdp * tensor)
+    tokens = batch_tokens / (data * fsdp)  # of a group that shares heads and hidden units
+    memory = _memory(cfg, n, tokens / microbatches, seq_len, fsdp, tensor, microbatches, remat)
+    products, scores = _work(cfg, n, tokens / tensor, seq_len, tensor, microbatches, remat, device)
+    moved = _moved(cfg, n, tokens / tensor, microbatches, fsdp, tensor)
+    network = _network(cfg, n, tokens, device, axes, data, fsdp, tensor, microbatches, remat)
+    bound = max(products / device.flops, moved / device.bandwidth)
+    attention = max(scores[0] / device.flops, scores[1] / device.bandwidth)
+    step = bound + attention + 28 * n.total / (fsdp * tensor) / device.bandwidth + network
+    useful = batch_tokens * flops_per_token(cfg, seq_len)
+    return memory | {
+        "memory_bytes": sum(memory.values()),
+        "memory_capacity_bytes": device.memory,
+        "fits": sum(memory.values()) <= device.memory,
+        "flops_per_step": useful,
+        "flops_executed": products + scores[0],
+        "step_seconds": step,
+        "step_seconds_compute": (products + scores[0]) / device.flops,
+        "step_seconds_memory": (moved + scores[1]) / device.bandwidth,
+        "step_seconds_network": network,
+        "mfu": useful / chips / device.flops / step,
+        "tokens_per_second": batch_tokens / step,
+    }
+
+
+def _memory(cfg, n: Sizes, tokens, L, fsdp, tensor, microbatches, remat) -> dict[str, float]:
+    """Bytes a chip; `tokens` of one microbatch."""
+    shards, t = fsdp * tensor, tensor
+    q, kv = cfg.heads * cfg.head_dim, (cfg.kv_heads or cfg.heads) * cfg.head_dim
+    hidden = cfg.d_ff * (2 if cfg.gated else 1)
+    saved = {"full": cfg.d_model, "projections": 2 * cfg.d_model + (2 * q + 2 * kv + hidden) / t}
+    saved["none"] = 2 * saved["projections"]
+    relative = cfg.positions == "relative"
+    kept = 2 * cfg.layers * (tokens * saved[remat] + relative * (remat != "full") * L * q / t)
+    passing = 6 * n.layer / t + 6 * n.table / t + 12 * min(8192, tokens) * cfg.vocab_size / t
+    passing += relative * 16 * tokens / L * cfg.heads / t * min(BLOCK, L) * L
+    gradients = (4 + 2 * (microbatches > 1)) * n.total / shards
+    return {
+        "memory_parameters_bytes": 4 * n.total / shards,
+        "memory_optimizer_bytes": 8 * n.total / shards,
+        "memory_temporary_bytes": gradients + 2 * n.total / shards + kept + passing,
+    }
+
+
+def _work(cfg, n: Sizes, tokens, L, tensor, microbatches, remat, device: Device) -> tuple[float, tuple[float, float]]:
+    """FLOPs a chip outside attention; FLOPs and bytes of its scores. `tokens` of a step, a chip's share."""
+    again = 2 if remat == "full" else 0
+    q, relative = cfg.heads * cfg.head_dim, cfg.positions == "relative"
+    products = tokens * ((6 + again) * cfg.layers * n.met + 6 * n.table)
+    products += relative * (4 + again) * cfg.layers * microbatches * L * cfg.d_model * q / tensor
+    many = PRODUCTS["relative" if relative else "tpu" if device.wrap else "cuda"] + again // 2 * (1 if relative else 2)
+    seen = (L + min(BLOCK, L)) / 2
+    flops = many * 2 * tokens * cfg.layers * seen * q
+    scored = SCORE_BYTES * tokens * cfg.layers * seen * cfg.heads
+    return products, (flops, scored if relative else 0.0)
+
+
+def _moved(cfg, n: Sizes, tokens, microbatches, fsdp, tensor) -> float:
+    """Bytes through a chip's memory beside the scores: gathered weights, gradients and activations, thrice each."""
+    q, kv = cfg.heads * cfg.head_dim, (cfg.kv_heads or cfg.heads) * cfg.head_dim
+    wide = 8 * cfg.d_model * tensor + 3 * (2 * q + 2 * kv) + 4 * cfg.d_ff
+    weights = microbatches * (12 * cfg.layers * n.layer / tensor + 12 * n.total / (fsdp * tensor))
+    return weights + 6 * tokens * cfg.layers * wide
+
+
+def _network(cfg, n: Sizes, tokens, device: Device, axes, data, fsdp, tensor, microbatches, remat) -> float:
+    """Seconds of gathering weights twice and summing gradients, and of summing activations over `tensor`."""
+    weights = 2 * (cfg.layers * n.layer + n.table) / tensor
+    padded = 2 if device.wrap and fsdp > 1 and cfg.d_model / fsdp < TILE else 1
+    gathered = microbatches * 3 * weights * (1 - 1 / fsdp) * padded
+    replicas = microbatches * 2 * weights / fsdp * (1 - 1 / data)
+    sums = (4 + (2 if remat == "full" else 0)) * cfg.layers * 2 * (1 - 1 / tensor) * 2 * tokens * cfg.d_model
+    spread = max(axes - (tensor > 1), 1)
+    return (gathered + replicas) / _rate(device, fsdp * data, spread) + sums / _rate(device, tensor, 1)
+
+
+def _rate(device: Device, group: int, axes: int) -> float:
+    if device.wrap:
+        return device.link * axes
+    return device.link if group <= CARDS else min(device.link, BETWEEN_MACHINES)
