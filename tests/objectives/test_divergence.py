@@ -1,0 +1,105 @@
+"""Divergences and the softmax margin, tile by tile, against the naive ones and against numerical maximisation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from chinchilla_jax.objectives.dense import cross_entropy
+from chinchilla_jax.objectives.divergence import divergence
+from chinchilla_jax.objectives.margin import margin_cross_entropy
+from tests import tiny
+
+B, L, D, V = 3, 14, 8, 50
+DRAW = np.random.default_rng(0)
+Y, X, TABLE = (DRAW.standard_normal(shape).astype(np.float32) for shape in ((B, L, D), (B, L, D), (V, D)))
+TARGETS = DRAW.integers(0, V, (B, L))
+WEIGHTS = (DRAW.random((B, L)) * (DRAW.random((B, L)) < 0.7)).astype(np.float32)
+
+
+def naive_divergence(y, x, table, kind, both):
+    """The sums as they are defined; AD does the rest."""
+    if not both:
+        x, held = jax.lax.stop_gradient(x), jax.lax.stop_gradient(table)
+    logp, logq = jax.nn.log_softmax(x @ (table if both else held).T), jax.nn.log_softmax(y @ table.T)
+    forth, back = (jnp.exp(logp) * (logp - logq)).sum(-1), (jnp.exp(logq) * (logq - logp)).sum(-1)
+    return (WEIGHTS * (forth + back if kind == "sym_kl" else forth)).sum()
+
+
+@pytest.mark.parametrize("kind", ["kl", "sym_kl"])
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("tile_tokens", [9, 1000])
+def test_divergences_equal_the_naive_ones(kind, both, tile_tokens):
+    def ours(y, x, table):
+        loss, entropies = divergence(y, x, table, TARGETS, WEIGHTS, kind, both, tile_tokens)
+        return 3.0 * loss, entropies
+
+    (loss, entropies), found = tiny.jit(jax.value_and_grad(ours, (0, 1, 2), has_aux=True))(Y, X, TABLE)
+    naive = jax.value_and_grad(lambda *a: 3 * naive_divergence(*a, kind, both), (0, 1, 2))
+    value, expected = tiny.jit(naive)(Y, X, TABLE)
+    assert float(loss) == pytest.approx(float(value), rel=1e-5)
+    assert tiny.worst(found, expected, floor=1e-3) < 2e-5
+    plain = jax.nn.logsumexp(Y @ TABLE.T, -1) - np.take_along_axis(Y @ TABLE.T, TARGETS[..., None], -1)[..., 0]
+    np.testing.assert_allclose(entropies, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_a_prediction_does_not_diverge_from_itself():
+    loss, _ = divergence(X, X, TABLE, TARGETS, WEIGHTS, "sym_kl", False, 9)
+    assert abs(float(loss)) < 1e-6
+
+
+def naive_margin(x, table, margin, z_loss):
+    """Wang et al. 2019, logits all at once."""
+    logits = x @ table.T
+    hit = np.arange(V) == TARGETS[..., None]
+    gold = (logits * hit).sum(-1)
+    low = jnp.where(gold > 0, margin * jnp.linalg.norm(x, axis=-1), 0.0)
+    logits = logits - hit * low[..., None]
+    norm = jax.nn.logsumexp(logits, -1)
+    return (WEIGHTS * (norm - (logits * hit).sum(-1) + z_loss * norm**2)).sum()
+
+
+@pytest.mark.parametrize("z_loss", [0.0, 0.1])
+@pytest.mark.parametrize("tile_tokens", [9, 1000])
+def test_the_margin_equals_the_naive_one_in_value_and_gradient(z_loss, tile_tokens):
+    margin = (0.4 * np.linalg.norm(TABLE, axis=1)[TARGETS]).astype(np.float32)
+
+    def ours(x, table):
+        return margin_cross_entropy(x, table, TARGETS, WEIGHTS, margin, z_loss, tile_tokens)
+
+    (loss, (losses, plain)), found = tiny.jit(jax.value_and_grad(ours, (0, 1), has_aux=True))(X, TABLE)
+    value, expected = tiny.jit(jax.value_and_grad(lambda *a: naive_margin(*a, margin, z_loss), (0, 1)))(X, TABLE)
+    assert float(loss) == pytest.approx(float(value), rel=1e-5) and tiny.worst(found, expected) < 1e-5
+    without = cross_entropy(X, TABLE, TARGETS, WEIGHTS, z_loss, tile_tokens)
+    assert float((WEIGHTS * plain).sum()) == pytest.approx(float(without), rel=1e-5)
+    assert float((WEIGHTS * losses).sum()) == pytest.approx(float(loss), rel=1e-5) and float(loss) > float(without)
+
+
+def test_the_margin_is_the_worst_perturbation_of_the_targets_vector():
+    """Against SLSQP over the ball ||d|| <= eps ||w_y||, in float64, for tokens whose cosine is positive."""
+    eps, tried = 0.3, 0
+    margin = (eps * np.linalg.norm(TABLE, axis=1)[TARGETS]).astype(np.float32)
+    _, (losses, _) = margin_cross_entropy(X, TABLE, TARGETS, WEIGHTS, margin, 0.0, 9)
+    for b, token in np.argwhere((X * TABLE[TARGETS]).sum(-1) > 0)[:6]:
+        h, y, table = X[b, token].astype(float), TARGETS[b, token], TABLE.astype(float)
+        size, others = eps * np.linalg.norm(table[y]), np.delete(table @ h, y)
+
+        def negative(d, h=h, y=y, table=table, others=others):
+            logit = (table[y] + d) @ h
+            return logit - np.logaddexp.reduce([*others, logit])
+
+        inside = {"type": "ineq", "fun": lambda d, size=size: size**2 - d @ d}
+        exact = {"ftol": 1e-14, "maxiter": 500}
+        best = minimize(negative, np.zeros(D), method="SLSQP", constraints=inside, options=exact)
+        assert float(losses[b, token]) == pytest.approx(-best.fun, rel=1e-6, abs=1e-6)
+        tried += 1
+    assert tried == 6
+
+
+def test_the_weights_gradient_is_the_loss_of_a_token():
+    found = jax.grad(cross_entropy, 3)(X, TABLE, TARGETS, jnp.asarray(WEIGHTS), 0.1, 9)
+    logits = X.astype(float) @ TABLE.T.astype(float)
+    norm = np.logaddexp.reduce(logits, -1)
+    expected = norm - np.take_along_axis(logits, TARGETS[..., None], -1)[..., 0] + 0.1 * norm**2
+    np.testing.assert_allclose(found, expected, rtol=1e-5)

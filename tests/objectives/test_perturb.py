@@ -1,0 +1,112 @@
+"""Balls, steps and noise against closed forms and against loops over documents."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from chinchilla_jax.objectives import perturb
+from chinchilla_jax.types import Batch
+from tests import tiny
+
+NORMS = ("l2_token", "l2_sequence", "linf")
+BATCH = tiny.packed([[6, 4], [9], [5, 2, 3]], 11, 61)
+DRAW = np.random.default_rng(3)
+G = DRAW.standard_normal((3, 11, 7)).astype(np.float32) * (BATCH.segments > 0)[..., None]
+
+
+def documents(segments):
+    """Row and places of every document."""
+    return [(b, np.flatnonzero(row == s)) for b, row in enumerate(segments) for s in range(1, row.max() + 1)]
+
+
+def lengths(x, norm):
+    """What the radius bounds, one number a ball."""
+    if norm == "linf":
+        return np.abs(x).ravel()
+    if norm == "l2_token":
+        return np.linalg.norm(x, axis=-1).ravel()
+    return np.array([np.linalg.norm(x[b, places]) for b, places in documents(BATCH.segments)])
+
+
+@pytest.mark.parametrize("norm, dual", [("l2_token", 2), ("linf", 1)])
+def test_one_step_and_many_reach_the_worst_case_of_logistic_regression(norm, dual):
+    """max over the ball of log(1 + exp(-y w.(x + d))) is log(1 + exp(-y w.x + size * ||w||_dual)), Goodfellow 2015."""
+    w, x = DRAW.standard_normal(7), DRAW.standard_normal((1, 5, 7))
+    y, size, segments = np.array([[1, -1, 1, 1, -1]]), 0.3, np.ones((1, 5), int)
+    with jax.enable_x64(True):
+
+        def losses(delta):
+            return jnp.logaddexp(0.0, -y * ((x + delta) @ w))
+
+        worst = np.logaddexp(0.0, -y * (x @ w) + size * np.linalg.norm(w, dual))
+        delta = jnp.zeros(x.shape)
+        for _ in range(3):
+            g = jax.grad(lambda d: losses(d).sum())(delta)
+            delta = perturb.project(delta + size * perturb.steepest(g, segments, norm), segments, size, norm)
+            np.testing.assert_allclose(losses(delta), worst, rtol=1e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("scale", [1.0, 1e-30])
+def test_a_step_has_length_one_and_the_direction_of_the_gradient(norm, scale):
+    """Also where the square of a gradient is no number of float32 any more."""
+    unit = np.asarray(perturb.steepest(jnp.float32(scale) * G, BATCH.segments, norm))
+    found = lengths(unit, norm)
+    np.testing.assert_allclose(found[found > 0], 1, rtol=1e-5)
+    assert not unit[BATCH.segments == 0].any() and (found > 0).sum() == (lengths(G, norm) > 0).sum()
+    if norm == "linf":
+        np.testing.assert_array_equal(unit, np.sign(G))
+    for b, places in documents(BATCH.segments):
+        parts = [(b, places)] if norm == "l2_sequence" else [(b, place) for place in places]
+        for part in parts if norm != "linf" else []:
+            np.testing.assert_allclose(unit[part], G[part] / np.linalg.norm(G[part]), rtol=1e-4)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_projection_moves_only_what_lies_outside(norm):
+    size = float(np.median(lengths(G, norm)))
+    found = np.asarray(perturb.project(G, BATCH.segments, size, norm))
+    np.testing.assert_allclose(lengths(found, norm), np.minimum(lengths(G, norm), size), rtol=1e-5, atol=1e-7)
+    twice = perturb.project(found, BATCH.segments, size, norm)
+    np.testing.assert_allclose(twice, found, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_document_does_not_feel_its_neighbour(norm):
+    other = G.copy()
+    other[0, 6:10] *= 50
+    for function in (perturb.steepest, lambda *a: perturb.project(a[0], a[1], 0.5, a[2])):
+        one, two = (np.asarray(function(jnp.asarray(g), BATCH.segments, norm)) for g in (G, other))
+        np.testing.assert_array_equal(one[0, :6], two[0, :6])
+
+
+@pytest.mark.parametrize("kind, scatter", [("uniform", 3**-0.5), ("gaussian", 1.0)])
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_length_of_noise(norm, kind, scatter):
+    """NEFTune: U(-1, 1) alpha / sqrt(n d), n the document's own tokens; its expected norm is alpha / sqrt(3)."""
+    width, alpha = 400, 5.0
+    noise = np.asarray(perturb.draw(jax.random.key(0), BATCH, width, jnp.float32(alpha), norm, kind))
+    for b, places in documents(BATCH.segments):
+        divisor = {"l2_token": width, "l2_sequence": width * len(places), "linf": 1}[norm] ** 0.5
+        drawn = noise[b, places] * divisor / alpha
+        assert abs(drawn.mean()) < 0.1 and drawn.std() == pytest.approx(scatter, rel=0.1)
+        assert kind == "gaussian" or 0.98 < np.abs(drawn).max() <= 1
+
+
+def test_noise_does_not_depend_on_rows_that_are_filled_in():
+    filled = Batch(**{name: np.pad(value, ((0, 5), (0, 0))) for name, value in vars(BATCH).items()})
+    few, many = (perturb.draw(jax.random.key(1), b, 7, 1.0, "l2_sequence", "uniform") for b in (BATCH, filled))
+    np.testing.assert_array_equal(few, many[:3])
+
+
+def test_padding_and_control_pieces_are_left_alone():
+    mask = np.asarray(perturb.allowed(BATCH, (0, 3, 40)))[..., 0]
+    np.testing.assert_array_equal(mask, (BATCH.segments > 0) & ~np.isin(BATCH.tokens, [0, 3, 40]))
+    assert 0 < mask.sum() < (BATCH.segments > 0).sum()
+
+
+def test_the_unit_is_the_mean_row_and_has_no_gradient():
+    table = DRAW.standard_normal((9, 4)).astype(np.float32)
+    assert float(perturb.mean_norm(table)) == pytest.approx(np.linalg.norm(table, axis=1).mean(), rel=1e-6)
+    assert not np.asarray(jax.grad(perturb.mean_norm)(table)).any()
