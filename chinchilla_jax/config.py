@@ -41,7 +41,9 @@ class ModelConfig:
     d_ff: int = setting(1024, "F, hidden width of the feed-forward layer")
     vocab_size: int = setting(0, "V, rows of the embedding table; 0 means as many as the tokenizer has pieces")
     positions: Literal["rope", "relative"] = setting("rope", "rotary, or Transformer-XL relative positions")
-    mlp: Literal["swiglu", "gelu", "relu2"] = setting("swiglu", "feed-forward: gated SiLU, GELU, or squared ReLU")
+    mlp: Literal["swiglu", "reglu", "gelu", "relu2"] = setting(
+        "swiglu", "feed-forward: gated SiLU, gated ReLU, GELU, or squared ReLU"
+    )
     biases: bool = setting(False, "biases on queries, keys, values and the hidden layer")
     tied: bool = setting(True, "one table for embedding and output")
     rope_theta: float = setting(10000.0, "base of the rotary wavelengths")
@@ -75,6 +77,11 @@ class ModelConfig:
         )
         require(0 <= self.dropout < 1, f"--model.dropout {self.dropout} must lie in [0, 1)")
         require(self.init_std > 0, "--model.init-std must be positive")
+
+    @property
+    def gated(self) -> bool:
+        """Whether the feed-forward layer multiplies two projections (Shazeer 2020)."""
+        return self.mlp in ("swiglu", "reglu")
 
 
 @dataclass(frozen=True)

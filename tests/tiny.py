@@ -15,6 +15,7 @@ SIZES = {"layers": 2, "d_model": 20, "heads": 4, "head_dim": 6, "d_ff": 28, "voc
 CHINCHILLA = ModelConfig(positions="relative", mlp="gelu", biases=True, tied=True, **SIZES, **PLAIN)
 MODERN = ModelConfig(positions="rope", mlp="swiglu", biases=False, tied=False, kv_heads=2, **SIZES, **PLAIN)
 SQUARED = ModelConfig(positions="rope", mlp="relu2", biases=True, tied=True, kv_heads=1, **SIZES, **PLAIN)
+RECTIFIED = ModelConfig(positions="rope", mlp="reglu", biases=False, tied=True, **SIZES, **PLAIN)
 MIXED = ModelConfig(positions="relative", mlp="swiglu", biases=False, tied=False, kv_heads=2, **SIZES, **PLAIN)
 FAMILIES = {"chinchilla": CHINCHILLA, "modern": MODERN}
 

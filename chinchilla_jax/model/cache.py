@@ -90,7 +90,7 @@ def extend(split: dict[str, Any], tokens_BL: jax.Array, segments_BL: jax.Array, 
     x_BLD, layers = transformer.embed(split, tokens_BL, cfg), []
     for packed, kept in zip(split["blocks"], cache.layers):
         block = transformer.Block(cfg, _attend(kept, cache.used, slots_L, mask_BLT))
-        x_BLD, kept = block.apply({"params": _layer(packed, cfg)}, x_BLD, tables, None)
+        x_BLD, (kept, _) = block.apply({"params": _layer(packed, cfg)}, x_BLD, tables, None)
         layers.append(kept)
     x_BLD = transformer.Norm(cfg).apply({"params": split["norm"]}, x_BLD)
     return x_BLD, Cache(tuple(layers), segments_BT, cache.used + L)

@@ -26,6 +26,13 @@ Params = dict[str, Any]
 # (q_BLHK, k_BLGK, v_BLGK, relative) -> mixed values (B, L, H, K), and whatever the caller wants kept (a cache).
 Attend = Callable[..., tuple[jax.Array, Any]]
 
+# h_BLF, the hidden activations of a feed-forward layer -> whatever the caller wants to know of them.
+Watch = Callable[[jax.Array], Any]
+
+
+def unwatched(h_BLF: jax.Array) -> None:
+    """Nothing is wanted of the hidden activations."""
+
 
 class Norm(nn.Module):
     """RMSNorm (Zhang & Sennrich 2019) in float32: x / sqrt(mean(x^2) + eps) * scale."""
@@ -92,24 +99,25 @@ class Mlp(nn.Module):
     """Feed-forward layer: `gate` multiplies where the activation has one (Shazeer 2020)."""
 
     cfg: ModelConfig
+    watch: Watch = unwatched
 
     @nn.compact
     def __call__(self, x_BLD):
         cfg = self.cfg
-        activation, gated = ACTIVATIONS[cfg.mlp]
         inward = partial(Projection, cfg, (cfg.d_model, cfg.d_ff), ("embed", "mlp"), bias=cfg.biases)
-        names = ("gate", "up") if gated else ("up",)
+        names = ("gate", "up") if cfg.gated else ("up",)
         hidden = [checkpoint_name(inward(name=name)(x_BLD), "hidden") for name in names]
-        h_BLF = activation(*hidden)
+        h_BLF = ACTIVATIONS[cfg.mlp](*hidden)
         out = Projection(cfg, (cfg.d_ff, cfg.d_model), ("mlp", "embed"), std=residual_std(cfg), name="down")
-        return out(h_BLF)
+        return out(h_BLF), self.watch(h_BLF)
 
 
-# The function of the hidden activations, and whether there are two of them.
+# The hidden activations as a function of what goes in.
 ACTIVATIONS = {
-    "swiglu": (lambda gate, up: jax.nn.silu(gate) * up, True),
-    "gelu": (jax.nn.gelu, False),
-    "relu2": (lambda up: jnp.square(jax.nn.relu(up)), False),
+    "swiglu": lambda gate, up: jax.nn.silu(gate) * up,
+    "reglu": lambda gate, up: jax.nn.relu(gate) * up,
+    "gelu": jax.nn.gelu,
+    "relu2": lambda up: jnp.square(jax.nn.relu(up)),
 }
 
 
@@ -121,10 +129,11 @@ def drop(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
 
 
 class Block(nn.Module):
-    """Norm, attention, norm, feed-forward, each added to the residual stream."""
+    """Norm, attention, norm, feed-forward, each added to the residual stream; and what was kept and seen on the way."""
 
     cfg: ModelConfig
     attend: Attend
+    watch: Watch = unwatched
 
     @nn.compact
     def __call__(self, x_BLD, tables, key):
@@ -133,8 +142,8 @@ class Block(nn.Module):
         normed_BLD = Norm(cfg, name="norm_attention")(x_BLD)
         mixed_BLD, kept = Attention(cfg, self.attend, name="attention")(normed_BLD, tables)
         x_BLD = constrain(x_BLD + drop(mixed_BLD, cfg.dropout, keys[0]), "batch", None, None)
-        fed_BLD = Mlp(cfg, name="mlp")(Norm(cfg, name="norm_mlp")(x_BLD))
-        return constrain(x_BLD + drop(fed_BLD, cfg.dropout, keys[1]), "batch", None, None), kept
+        fed_BLD, seen = Mlp(cfg, self.watch, name="mlp")(Norm(cfg, name="norm_mlp")(x_BLD))
+        return constrain(x_BLD + drop(fed_BLD, cfg.dropout, keys[1]), "batch", None, None), (kept, seen)
 
 
 SAVED_NAMES = jax.checkpoint_policies.save_only_these_names("qkv", "attention", "attention_sums", "out", "hidden")
@@ -156,10 +165,11 @@ REMAT = {
 
 
 class Trunk(nn.Module):
-    """N blocks, stacked and scanned, and the last norm."""
+    """N blocks, stacked and scanned, and the last norm; and what `watch` saw, stacked over N."""
 
     cfg: ModelConfig
     attend: Attend
+    watch: Watch = unwatched
 
     @nn.compact
     def __call__(self, x_BLD, tables, keys_N):
@@ -173,8 +183,8 @@ class Trunk(nn.Module):
             unroll=cfg.scan_unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        x_BLD, _ = blocks(cfg, self.attend, name="blocks")(x_BLD, tables, keys_N)
-        return Norm(cfg, name="norm")(x_BLD)
+        x_BLD, (_, seen_N) = blocks(cfg, self.attend, self.watch, name="blocks")(x_BLD, tables, keys_N)
+        return Norm(cfg, name="norm")(x_BLD), seen_N
 
 
 class Table(nn.Module):
@@ -233,15 +243,24 @@ def embed(params: Params, tokens_BL: jax.Array, cfg: ModelConfig) -> jax.Array:
     return constrain(params["embed"]["table"], "vocab", None)[tokens_BL].astype(cfg.dtype)
 
 
-def apply(
+def apply(params: Params, batch: Batch, cfg: ModelConfig, **how) -> jax.Array:
+    """Hidden states (B, L, D) after the last norm; `how` is what `watched` takes."""
+    return watched(params, batch, cfg, **how)[0]
+
+
+def watched(
     params: Params,
     batch: Batch,
     cfg: ModelConfig,
     *,
     delta_BLD: jax.Array | None = None,
     key: jax.Array | None = None,
-) -> jax.Array:
-    """Hidden states (B, L, D) after the last norm; `delta_BLD` is added to the embeddings, `key` turns dropout on."""
+    watch: Watch = unwatched,
+) -> tuple[jax.Array, Any]:
+    """Hidden states (B, L, D) after the last norm, and what `watch` makes of every layer's activations, stacked.
+
+    `delta_BLD` is added to the embeddings, `key` turns dropout on.
+    """
     x_BLD = embed(params, batch.tokens, cfg)
     if delta_BLD is not None:
         x_BLD += delta_BLD.astype(x_BLD.dtype)
@@ -253,7 +272,7 @@ def apply(
     keys_N = jax.random.split(key, cfg.layers) if key is not None and cfg.dropout else None
     trunk = compute_copy({name: params[name] for name in ("blocks", "norm")}, cfg)
     x_BLD = constrain(x_BLD, "batch", None, None)
-    return Trunk(cfg, attend).apply({"params": trunk}, x_BLD, tables, keys_N)
+    return Trunk(cfg, attend, watch).apply({"params": trunk}, x_BLD, tables, keys_N)
 
 
 def unembedding(params: Params) -> jax.Array:

@@ -61,9 +61,9 @@ def attention(p, x_BLD, batch, cfg):
 
 def mlp(p, x_BLD, cfg):
     up_BLF = affine(p["up"], x_BLD, "bld,df->blf")
-    if cfg.mlp == "swiglu":
+    if cfg.mlp in ("swiglu", "reglu"):
         gate_BLF = affine(p["gate"], x_BLD, "bld,df->blf")
-        h_BLF = gate_BLF / (1 + jnp.exp(-gate_BLF)) * up_BLF
+        h_BLF = (gate_BLF / (1 + jnp.exp(-gate_BLF)) if cfg.mlp == "swiglu" else jnp.maximum(gate_BLF, 0)) * up_BLF
     elif cfg.mlp == "gelu":  # the tanh form (Hendrycks & Gimpel 2016)
         h_BLF = 0.5 * up_BLF * (1 + jnp.tanh(np.sqrt(2 / np.pi) * (up_BLF + 0.044715 * up_BLF**3)))
     else:

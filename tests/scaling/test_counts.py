@@ -13,10 +13,10 @@ from chinchilla_jax.scaling import counts
 from tests import tiny
 
 
-@pytest.mark.parametrize("cfg", [tiny.CHINCHILLA, tiny.MODERN, tiny.SQUARED, tiny.MIXED])
+@pytest.mark.parametrize("cfg", [tiny.CHINCHILLA, tiny.MODERN, tiny.SQUARED, tiny.RECTIFIED, tiny.MIXED])
 def test_parameters_by_hand(cfg):
     D, H, G, K, F, V = cfg.d_model, cfg.heads, cfg.kv_heads or cfg.heads, cfg.head_dim, cfg.d_ff, cfg.vocab_size
-    relative, gated = cfg.positions == "relative", cfg.mlp == "swiglu"
+    relative, gated = cfg.positions == "relative", cfg.mlp in ("swiglu", "reglu")
     matrices = 2 * D * H * K + 2 * D * G * K + relative * D * H * K + (3 if gated else 2) * D * F
     biases = cfg.biases * ((H + 2 * G) * K + F) + relative * 2 * H * K
     tables = V * D * (1 if cfg.tied else 2)
