@@ -123,7 +123,7 @@ ENTRY %main (x: bf16[8192,1,2048], w: bf16[64,128,8192], start: (s32[], f32[80,1
   %w = bf16[64,128,8192]{2,1,0} parameter(1)
   %start = (s32[]{:T(128)}, f32[80,1000]{1,0:T(8,128)}) parameter(2)
   %while.1 = (s32[]{:T(128)}, f32[80,1000]{1,0:T(8,128)}) while(%start), condition=%condition, body=%body
-  ROOT %out = bf16[2048,64,128]{2,0,1} convolution(%x, %w), window={size=64 pad=63_63 rhs_reversal=1}, dim_labels=f0b_0oi->b0f
+  ROOT %o = bf16[2048,64,128] convolution(%x, %w), window={size=64 pad=63_63 rhs_reversal=1}, dim_labels=f0b_0oi->b0f
 }
 """
 
