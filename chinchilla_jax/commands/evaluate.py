@@ -60,11 +60,23 @@ def run(config, args) -> dict:
         print(f"warning: {note}")
     for name, value in report.items():
         print(f"{name:<22} {value:,.4f}" if isinstance(value, float) else f"{name:<22} {value:,}")
+    report |= zeros(loaded.params)
     path = Path(args.run_dir, "evaluation.json")
     path.write_text(json.dumps(finite(report), indent=1) + "\n")
     following = cli.line("generate", "--run-dir", args.run_dir, "--prompt", "Once upon a time")
     attacked, wrote = under_attack(loaded, store, attack, Path(args.run_dir)) if args.attack else ({}, [])
     return {**report, **attacked, "wrote": [str(path), *wrote], "next": following}
+
+
+def zeros(params) -> dict:
+    """The figures of a model that holds zeros, printed but for those of every layer; nothing of a dense one."""
+    from chinchilla_jax.evaluation import density
+
+    found = density.figures(params)
+    if not found["zeros"]:
+        return {}
+    print(f"{'density':<22} {found['density']:.4f} ({found['zeros']:,} zeros; {found['packed_bytes']:,} bytes packed)")
+    return found
 
 
 FIELDS = dict(zip(ATTACK, ("tokens", "radii", "rates", "restarts", "seed")))

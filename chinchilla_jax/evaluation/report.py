@@ -43,7 +43,12 @@ def summary(run_dir: Path, rows: list[dict]) -> dict[str, Any]:
     return figures
 
 
-LAST = {"train_loss": "loss", "loss_nats_per_token": "valid_loss", "bits_per_byte": "valid_bits_per_byte"}
+LAST = {
+    "train_loss": "loss",
+    "loss_nats_per_token": "valid_loss",
+    "bits_per_byte": "valid_bits_per_byte",
+    "density": "density",
+}
 
 
 def curve(rows: list[dict], name: str) -> list[tuple[int, float]]:
@@ -79,6 +84,7 @@ ROWS = (
     ("validation loss, nats per token", "loss_nats_per_token", "{:.4f}"),
     ("validation perplexity", "perplexity", "{:.2f}"),
     ("**validation bits per byte**", "bits_per_byte", "**{:.4f}**"),
+    ("density of the weight matrices", "density", "{:.4f}"),
     ("`xz -9e` on the same text, bits per byte", "xz_bits_per_byte", "{:.4f}"),
     ("`gzip -9` on the same text, bits per byte", "gzip_bits_per_byte", "{:.4f}"),
 )

@@ -245,7 +245,8 @@ class Run:
             self.writer.metrics({"step": done, **row})
             self.metrics |= row
             self.watchdog.rest()
-            self.terminal.say(" | ".join(f"{name} {show(value)}" for name, value in row.items()))
+            shown = {name: value for name, value in row.items() if not isinstance(value, dict)}
+            self.terminal.say(" | ".join(f"{name} {show(value)}" for name, value in shown.items()))
         return None
 
     def finish_step(self, done: int, state: TrainState, *, save: bool, signal: str | None) -> None:
@@ -287,4 +288,4 @@ class Run:
 
 def show(value: Any) -> str:
     """A metric for the terminal."""
-    return f"{value:.4f}" if isinstance(value, float) else f"\n{value}"
+    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else f"\n{value}"
