@@ -4,10 +4,11 @@ The terms are those of the program that `scaling.compile` reads; docs/aot.md say
 Letters: D model, H heads, G key/value heads, K head width, F hidden, V vocabulary, N layers, L length.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from chinchilla_jax.config import ModelConfig, require
 from chinchilla_jax.parallel.devices import BETWEEN_MACHINES, CARDS, DEVICES, Device
+from chinchilla_jax.scaling.counts import Sizes, flops_per_token, sizes
 
 # A slice's name before the colon, as `--topology` has it: the device, and the axes of its network.
 SLICES = {
@@ -20,33 +21,6 @@ BLOCK = 512  # queries that meet their keys at one time
 PRODUCTS = {"relative": 11, "tpu": 9, "cuda": 7}
 SCORE_BYTES = 270
 TILE = 128  # numbers side by side in a TPU's memory; shards of fewer are gathered by sums, at twice the traffic
-
-
-class Sizes(NamedTuple):
-    """Numbers of a model: in all, in a layer, in a layer's matrices that meet tokens, and in one table."""
-
-    total: int
-    layer: int
-    met: int
-    table: int
-
-
-def sizes(cfg: ModelConfig) -> Sizes:
-    """The counts of `model.transformer` by formula."""
-    D, F, q, kv = cfg.d_model, cfg.d_ff, cfg.heads * cfg.head_dim, (cfg.kv_heads or cfg.heads) * cfg.head_dim
-    inward = 2 if cfg.gated else 1
-    met = D * (2 * q + 2 * kv) + (inward + 1) * D * F
-    relative = cfg.positions == "relative"
-    layer = met + 2 * D + relative * (D * q + 2 * q) + cfg.biases * (q + 2 * kv + inward * F)
-    table = cfg.vocab_size * D
-    return Sizes(cfg.layers * layer + D + table * (1 if cfg.tied else 2), layer, met, table)
-
-
-def flops_per_token(cfg: ModelConfig, seq_len: int) -> float:
-    """`scaling.counts.flops_per_token` by formula."""
-    n, q = sizes(cfg), cfg.heads * cfg.head_dim
-    kernels = n.met + (cfg.positions == "relative") * cfg.d_model * q
-    return 6.0 * (cfg.layers * kernels + n.table) + 12 * cfg.layers * q * seq_len
 
 
 def roofline(
