@@ -7,10 +7,14 @@ from chinchilla_jax.config import closest
 
 COMMANDS = {
     "doctor": "devices, versions, disk and memory: what will work here",
+    "plan": "a budget -> parameters, tokens and loss with intervals, and a config that trains as it is",
     "prepare": "text -> SentencePiece model and token store",
     "pretrain": "a token store -> a trained model in a run directory",
-    "evaluate": "loss, perplexity and bits per byte over the whole validation set",
+    "fit": "a table of runs -> a scaling law, how sure it is, and what other choices would say",
+    "evaluate": "loss, perplexity and bits per byte over the whole validation set; --attack: under attack too",
     "generate": "continue a prompt, or chat with the model in the terminal",
+    "sweep": "a ladder of small runs within a budget -> one row per final loss",
+    "prune": "a trained run -> a sparse one at one stroke: magnitude, Wanda, SparseGPT",
     "report": "a run directory -> report.md with its picture",
 }
 

@@ -1,0 +1,36 @@
+"""A pruned model as a run directory: its calibration set, and what evaluate and generate need of it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chinchilla_jax.data.batches import TrainWindows
+from chinchilla_jax.data.store import Split, TokenStore
+from chinchilla_jax.training import resume
+from chinchilla_jax.training.checkpoint import Checkpoints
+from chinchilla_jax.training.load import Loaded
+from chinchilla_jax.types import Batch
+
+
+def calibration(loaded: Loaded, split: Split, tokens: int) -> list[Batch]:
+    """The first windows of training, about `tokens` tokens in whole batches of the program's size; numpy."""
+    train, rows = loaded.program.config.train, loaded.program.microbatch
+    windows = TrainWindows(split, train.seq_len, train.seed)
+    batches = -(-tokens // (rows * train.seq_len))
+    return [windows.rows(np.arange(number * rows, (number + 1) * rows)) for number in range(batches)]
+
+
+def write(out: Path, run_dir: Path, loaded: Loaded, params: Any, store: TokenStore) -> None:
+    """`params` as the newest checkpoint of a run in `out`, a new folder, with the settings of the run in `run_dir`.
+
+    Only parameters are saved: such a run is for evaluate and generate. An average of the parameters, where the run kept
+    one, is what was pruned, so the new run keeps none.
+    """
+    own = resume.own_config(run_dir)
+    config = dataclasses.replace(own, optimizer=dataclasses.replace(own.optimizer, ema_decay=0.0))
+    meta = resume.meta(config, store, loaded.program.config.model.dtype)
+    with Checkpoints(out / "checkpoints", config.checkpoint, meta=meta) as checkpoints:
+        checkpoints.save(loaded.step, {"params": params}, wait=True)
+    resume.write_run(out, config, store)

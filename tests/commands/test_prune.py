@@ -1,0 +1,73 @@
+"""The prune command: from a run to a run."""
+
+import json
+import shutil
+
+import pytest
+
+from tests import runs
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+
+@pytest.mark.parametrize("method, words, density", [
+    ("wanda", ("--target", "0.75"), 0.25),
+    ("sparsegpt", ("--pattern", "2:4"), 0.5),
+])  # fmt: skip
+def test_a_pruned_run_is_evaluated_and_generates(whole_run, tmp_path, method, words, density):
+    before = runs.leaves(whole_run, 20)
+    out = tmp_path / "a" / "pruned"
+    flags = {"run-dir": whole_run, "out": out, "method": method, "calibration-tokens": 200}
+    report = runs.ask("prune", *words, **flags)
+    assert report["sparsity"]["density"] == pytest.approx(density, abs=0.01)
+    assert report["after"]["loss_nats_per_token"] != report["before"]["loss_nats_per_token"]
+    assert report["calibration_tokens"] == 256 and report["wrote"] == [str(out)]
+    assert json.loads((out / "prune.json").read_text())["after"] == report["after"]
+    found = runs.ask("evaluate", **{"run-dir": out})
+    assert found["step"] == 20 and runs.leaves(whole_run, 20) == before
+    code, said = runs.call("generate", **{"run-dir": out, "max-new-tokens": 2})
+    assert code == 0, said
+    code, said = runs.call("prune", **flags)
+    assert code == 78 and said.count("\n") == 1 and "nothing is overwritten" in said
+
+
+def test_the_average_is_pruned_where_the_run_keeps_one(copy, tmp_path):
+    """A run with an average of its parameters is evaluated by it, and so is what came of it."""
+    settings = json.loads((copy / "config.json").read_text())
+    assert settings["optimizer"]["ema_decay"] == 0
+    shutil.rmtree(copy)
+    store = settings["data"]["store"]
+    runs.trained(copy, store, **{"optimizer.ema-decay": 0.5, "train.steps": 4})
+    report = runs.ask("prune", **{"run-dir": copy, "out": tmp_path / "out", "target": 0, "calibration-tokens": 1})
+    assert report["after"] == report["before"]
+    whole = runs.ask("evaluate", **{"run-dir": copy})["loss_nats_per_token"]
+    assert runs.ask("evaluate", **{"run-dir": tmp_path / "out"})["loss_nats_per_token"] == pytest.approx(
+        whole, rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("words, hint", [
+    (("--target", "1"), "[0, 1)"),
+    (("--target", "-0.1"), "[0, 1)"),
+    (("--target", "nan"), "[0, 1)"),
+    (("--method", "luck"), "--method"),
+    (("--pattern", "2of4"), "N:M"),
+    (("--pattern", "4:4"), "between 0 and M"),
+    (("--pattern", "2:4", "--target", "0.75"), "drop one of the two"),
+    (("--calibration-tokens", "0"), "--calibration-tokens"),
+])  # fmt: skip
+def test_a_wrong_flag_is_one_line(words, hint, tmp_path):
+    code, said = runs.call("prune", *words, **{"run-dir": tmp_path, "out": tmp_path / "out"})
+    assert code == 78 and said.count("\n") == 1 and hint in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pattern_that_divides_nothing_leaves_nothing_behind(whole_run, tmp_path):
+    code, said = runs.call("prune", **{"run-dir": whole_run, "out": tmp_path / "out", "pattern": "1:5"})
+    assert code == 78 and "does not divide" in said.splitlines()[-1] and not (tmp_path / "out").exists()
+
+
+def test_no_run_and_no_out_are_one_line(tmp_path):
+    for flags, hint in (({"out": tmp_path / "out"}, "--run-dir"), ({"run-dir": tmp_path}, "--out")):
+        code, said = runs.call("prune", **flags)
+        assert code == 78 and said.count("\n") == 1 and hint in said
