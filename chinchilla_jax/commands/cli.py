@@ -196,8 +196,10 @@ def resolve(args: argparse.Namespace) -> Config:
     given = {name: value for name, value in vars(args).items() if "." in name}
     require("://" not in (args.run_dir or ""), f"--run-dir {args.run_dir}: runs live in local folders; name one")
     stored = Path(args.run_dir, "config.json") if args.run_dir else None
-    if args.config:
-        config = load(Path(args.config))
+    planned = getattr(args, "plan", "")
+    require(not (planned and args.config), "--plan and --config both name a config; give one")
+    if args.config or planned:
+        config = load(Path(args.config or planned))
     elif stored and stored.exists():
         config = load(stored)
     else:
@@ -214,7 +216,9 @@ def load(path: Path) -> Config:
     require(path.is_file(), f"{path}: no such config file")
     try:
         if path.suffix == ".json":
-            return settings.from_dict(Config, _with_preset(json.loads(path.read_text())))
+            values = json.loads(path.read_text())
+            values = values.get("config", values) if isinstance(values, dict) else values  # a plan.json holds one
+            return settings.from_dict(Config, _with_preset(values))
         made = runpy.run_path(os.fspath(path)).get("config")
         require(callable(made), "define a function config() that returns a Config")
         config = made()

@@ -1,17 +1,24 @@
 """Train a model on a token store, or go on where the run directory's last checkpoint stands."""
 
+import json
+import shutil
+import time
 from pathlib import Path
 
 from chinchilla_jax.commands import cli
-from chinchilla_jax.config import require
+from chinchilla_jax.config import Config, from_dict, replace, require
 
 SECTIONS = ("model", "data", "objective", "adversarial", "optimizer", "sparsity", "mesh", "train", "checkpoint")
+
+LEAST_MINUTES = 1.0
 
 
 def options(parser) -> None:
     """Flags of this command."""
+    parser.add_argument("--plan", default="", metavar="FILE", help="run the config of a plan.json as it is")
+    parser.add_argument("--minutes", type=float, metavar="M", help="plan for this machine, train, and end in time")
     parser.add_argument("--dry-run", action="store_true", help="compile, print what the run costs, and train nothing")
-    parser.add_argument("--topology", metavar="NAME", help="with --dry-run: compile for a TPU slice such as v5e:4x4")
+    parser.add_argument("--topology", metavar="NAME", help="with --dry-run: compile for v5e:4x4, h100:8, ...")
     parser.add_argument("--allow-changes", action="store_true", help="go on although settings of the run have changed")
     parser.add_argument("--distributed", action="store_true", help="join the processes of a TPU pod, Slurm or MPI job")
     parser.add_argument("--coordinator", default="", metavar="HOST:PORT", help="address of process 0")
@@ -24,6 +31,7 @@ def run(config, args) -> dict:
     from chinchilla_jax.parallel import distributed, host
     from chinchilla_jax.training.program import use_compile_cache
 
+    args.began = time.monotonic()
     host.keep_freed_memory()
     distributed.initialize(distributed.Cluster(args.distributed, args.coordinator, args.processes, args.process))
     use_compile_cache(config.train.compile_cache)
@@ -77,13 +85,44 @@ def train(config, run_dir: Path, args) -> dict:
     first = jax.process_index() == 0
     terminal = Terminal(active=first)
     with lock(run_dir) if first else contextlib.nullcontext():
-        last = pretrain(config, run_dir, store, hooks, terminal, allow_changes=args.allow_changes)
+        if args.minutes is not None:
+            last = train_for(config, run_dir, store, args, terminal)
+        else:
+            keep_plan(args.plan, run_dir, first)
+            last = pretrain(config, run_dir, store, hooks, terminal, allow_changes=args.allow_changes)
     following = cli.line("evaluate", "--run-dir", str(run_dir))
     return {"run_dir": str(run_dir), **last, "wrote": [str(run_dir)], "next": following}
 
 
+def keep_plan(path: str, run_dir: Path, first: bool) -> None:
+    """Put the plan that a run follows into its directory."""
+    if path and first and Path(path).resolve() != (run_dir / "plan.json").resolve():
+        shutil.copyfile(path, run_dir / "plan.json")
+
+
+def train_for(config, run_dir: Path, store, args, terminal) -> dict:
+    """Plan a model for this machine and `--minutes`, unless the run has one, and train it until the time is up."""
+    import jax
+
+    from chinchilla_jax.commands.plan import measured, table
+    from chinchilla_jax.scaling import planner
+    from chinchilla_jax.training.timed import TRAINING_SHARE, pretrain_for
+
+    seconds = 60 * args.minutes
+    require(args.minutes >= LEAST_MINUTES, f"--minutes {args.minutes:g}: getting ready takes half of one; give 2")
+    if not (run_dir / "config.json").exists():
+        text, devices = len(store.train.tokens), jax.device_count()
+        said = planner.timed(seconds * TRAINING_SHARE, text, devices, fixed=planner.shape_given(args))
+        planned = planner.plan(config, said, measured)
+        terminal.say(table(planned))
+        (run_dir / "plan.json").write_text(json.dumps(planned, indent=1) + "\n")
+        config = replace(from_dict(Config, planned["config"]), {"train.eval_every": 0, "train.sample_every": 0})
+    return pretrain_for(seconds, args.began, config, run_dir, store, hooks, terminal)
+
+
 def hooks(program, store) -> list:
     """What happens now and then while the model trains: validation, and a sample of its writing."""
+    from chinchilla_jax.evaluation import density
     from chinchilla_jax.evaluation.likelihood import Likelihood
     from chinchilla_jax.inference.sampling import Sampling
     from chinchilla_jax.inference.text import Completer
@@ -102,7 +141,7 @@ def hooks(program, store) -> list:
         weights = completer.prepare(evaluated(state))
         return {"sample": prompt + completer.complete(weights, [prompt], new, [train.seed], poll)[0]}
 
-    return [Hook(train.eval_every, validate), Hook(train.sample_every, sample)]
+    return [Hook(train.eval_every, validate), Hook(train.sample_every, sample), *density.hooks(program, evaluated)]
 
 
 def evaluated(state):

@@ -25,6 +25,7 @@ from chinchilla_jax.training.metrics import Terminal
 DECAY = 0.25  # share of the training time that the rate decays over; 0.2 matches a cosine (Haegele et al. 2024)
 # Getting ready again for the cooldown, and compiling validation and sample, in units of the trunk's own start.
 RESTART, CLOSING = 1.2, 1.0
+TRAINING_SHARE = 0.85  # of a run's time that is for steps, roughly: what a plan may count on
 CLOSING_SHARE = 0.02  # of the time, for the last validation itself
 MARGIN = 4  # steps of a trunk over those that were planned: the clock ends it
 

@@ -1,0 +1,121 @@
+"""A config for a number of parameters and tokens: shape, batch, rate, warm-up, mesh and microbatches."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from chinchilla_jax.config import Config, MeshConfig, ModelConfig, require
+from chinchilla_jax.scaling import realise
+from chinchilla_jax.scaling.roofline import roofline, sizes
+
+FEW_STEPS = 200  # below this many updates a smaller batch gains more than it loses
+WARMUP = 0.02  # most of the run that the warm-up takes; Porian et al. 2024 want about N tokens of it
+ROOM = 0.9  # of a chip's memory, for what the formula does not know
+
+
+@dataclass(frozen=True)
+class Machine:
+    """`chips` of a `kind` that `roofline.SLICES` has; none where the run is for a CPU or nobody has said."""
+
+    kind: str = ""
+    chips: int = 1
+
+
+def parse_chips(text: str) -> Machine:
+    """`v5p-256`, `h100-8` or `v5e:4x4`. As Google names slices, v4-N and v5p-N have N cores and N / 2 chips.
+
+    A topology such as v5p:8x8x4 counts chips. Raises `UserError` for anything else.
+    """
+    mend = f"--chips {text}: write a slice such as v5e-16, v5p:8x8x4 or h100-8"
+    kind, dash, number = text.lower().partition("-")
+    if dash:
+        require(number.isdigit() and int(number) > 0, mend)
+        cores = 2 if kind in ("v4", "v5p") else 1
+        require(int(number) % cores == 0, f"--chips {text}: {kind} slices have two cores a chip; give an even number")
+        return Machine(kind, int(number) // cores)
+    kind, colon, shape = text.lower().partition(":")
+    axes = shape.split("x")
+    require(bool(colon) and all(axis.isdigit() and int(axis) > 0 for axis in axes), mend)
+    return Machine(kind, math.prod(map(int, axes)))
+
+
+def recipe(
+    base: Config,
+    params: float,
+    tokens: float,
+    count: Callable[[ModelConfig], float],
+    hyperparameters: Callable[[ModelConfig, float], tuple[float, float]],
+    machine: Machine,
+    *,
+    shape: bool = True,
+    length: int = 0,
+) -> Config:
+    """The config of a run of about `params` (as `count` counts) on `tokens`, on top of what `base` says of the rest.
+
+    `hyperparameters(model, tokens)` gives the peak rate and the batch in tokens. With `shape` false the model of `base`
+    is kept; `length` is the tokens of a window, by size where 0. `UserError` where no mesh of the machine holds it.
+    """
+    model, mesh, micro = base.model, MeshConfig(), 1
+    length = length or realise.length(params)
+    for fsdp in _powers(machine.chips):
+        if shape:
+            model = _model(base.model, params, count, fsdp)
+        windows, rate = _batch(hyperparameters, model, tokens, length, machine.chips)
+        if not machine.kind:
+            break
+        parts = range(1, windows // machine.chips + 1)
+        fitting = [m for m in parts if _fits(model, windows, length, machine, fsdp, m)]
+        if fitting:
+            mesh, micro = MeshConfig(data=machine.chips // fsdp, fsdp=fsdp), fitting[0]
+            break
+    else:
+        require(False, f"{sizes(model).total:.3g} parameters do not fit {machine.chips} {machine.kind}; take more")
+    steps = max(1, round(tokens / (windows * length)))
+    warmup = min(max(1, int(WARMUP * steps)), max(1, round(params / (windows * length))))
+    values: dict[str, Any] = {"peak_lr": rate, "schedule": "cosine", "warmup_steps": warmup}
+    every = max(1, steps // 10)
+    train = dataclasses.replace(
+        base.train, steps=steps, seq_len=length, batch_size=windows, microbatches=micro, batch_ramp=(),
+        eval_every=every, log_every=max(1, min(base.train.log_every, steps // 100)),
+    )  # fmt: skip
+    return dataclasses.replace(
+        base,
+        model=model,
+        mesh=mesh,
+        train=train,
+        optimizer=dataclasses.replace(base.optimizer, **values),
+        data=dataclasses.replace(base.data, vocab_size=model.vocab_size),
+        checkpoint=dataclasses.replace(base.checkpoint, every=every),
+    )
+
+
+def _powers(chips: int) -> list[int]:
+    """Divisors of the chips that are powers of two, and all of them together."""
+    powers = [1 << i for i in range(chips.bit_length()) if chips % (1 << i) == 0]
+    return powers + ([chips] if chips not in powers else [])
+
+
+def _model(base: ModelConfig, params: float, count: Callable[[ModelConfig], float], fsdp: int) -> ModelConfig:
+    """The realised shape with everything else as the base has it."""
+    family = "chinchilla" if base.positions == "relative" else "modern"
+    found = realise.realise(params, count, family=family, vocab_size=base.vocab_size, divisor=fsdp)
+    names = ("layers", "d_model", "heads", "head_dim", "d_ff", "vocab_size", "positions", "mlp", "biases")
+    return dataclasses.replace(base, preset="", kv_heads=0, **{name: getattr(found, name) for name in names})
+
+
+def _batch(hyperparameters: Callable, model: ModelConfig, tokens: float, length: int, chips: int) -> tuple[int, float]:
+    """Windows of a step, a multiple of the chips (and of 8, where there are many), and the peak rate."""
+    rate, batch_tokens = hyperparameters(model, tokens)
+    wanted = min(batch_tokens, tokens / FEW_STEPS) / length
+    unit = math.lcm(chips, 8) if wanted > 4 * math.lcm(chips, 8) else chips
+    return max(1, round(wanted / unit)) * unit, float(f"{rate:.3g}")
+
+
+def _fits(model: ModelConfig, windows: int, length: int, machine: Machine, fsdp: int, microbatches: int) -> bool:
+    """Whether a step has room, by formula; a microbatch must be a multiple of the chips."""
+    if windows % (microbatches * machine.chips):
+        return False
+    found = roofline(model, windows * length, length, machine.chips, machine.kind, fsdp, 1, microbatches)
+    return found["memory_bytes"] <= ROOM * found["memory_capacity_bytes"]

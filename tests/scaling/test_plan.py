@@ -1,0 +1,177 @@
+"""The planner: the optimum against closed forms and published figures, conditions, machines, configs."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from chinchilla_jax.config import Config, ModelConfig, from_dict
+from chinchilla_jax.errors import UserError
+from chinchilla_jax.scaling import lawfile, planner, published
+from chinchilla_jax.scaling.optimum import REACHED, Conditions, compute, loss, optimum
+from chinchilla_jax.scaling.plan import Question, answer, off_optimum, solve
+from chinchilla_jax.scaling.recipe import parse_chips, recipe
+from chinchilla_jax.scaling.roofline import sizes
+
+LAW = published.published("epoch-exact").surface
+
+
+@pytest.mark.parametrize("name", ["epoch-exact", "hoffmann-tex", "muennighoff-c4", "kaplan"])
+@pytest.mark.parametrize("C", [1e13, 1e21, 5.88e23])
+def test_without_conditions_it_is_the_closed_form(name, C):
+    law = published.published(name).surface
+    np.testing.assert_allclose(optimum(law, C), law.optimum(C), rtol=1e-5)
+
+
+def test_sardanas_example():
+    """13B quality, 2T tokens of inference: arXiv:2401.00448 with Hoffmann's digits."""
+    law, T = published.published("sardana").surface, 2e12
+    C = compute(law, 13e9, REACHED["params"])
+    N, D = optimum(law, C)
+    where = Conditions(generated=T)
+    cheap = compute(law, -float(law.loss(N, D)), REACHED["loss"], where=where)
+    n, d = optimum(law, cheap, where=where)
+    assert n == pytest.approx(6.97e9, rel=2e-3) and d == pytest.approx(1.248e12, rel=2e-3)
+    assert 1 - (6 * n * d + 2 * n * T) / (6 * N * D + 2 * N * T) == pytest.approx(0.1745, abs=5e-4)
+
+
+def test_repeated_text_is_worth_less_and_asks_for_more_passes_than_one():
+    few = Conditions(unique_tokens=25e9)
+    law = published.published("muennighoff-c4").surface
+    assert float(loss(law, 6.34e9, 242e9, few)) == pytest.approx(2.2256440889984477, abs=1e-12)
+    N, D = optimum(law, 1e22, where=few)
+    grid = np.exp(np.linspace(np.log(N / 5), np.log(N * 5), 2001))
+    best = grid[np.argmin(loss(law, grid, 1e22 / 6 / grid, few))]
+    assert pytest.approx(best, rel=3e-3) == N and D > 25e9
+
+
+def test_a_sparse_model_is_chosen_larger():
+    N, _ = optimum(LAW, 1e20)
+    sparse, _ = optimum(LAW, 1e20, where=Conditions(dense_equivalent=0.54))
+    assert sparse > N
+
+
+@pytest.mark.parametrize("name, value", [("params", 7e10), ("tokens", 1e12), ("loss", 2.0)])
+def test_what_is_asked_for_is_what_comes_out(name, value):
+    N, D = solve(LAW, Question(**{name: value}), Conditions())
+    got = {"params": N, "tokens": D, "loss": LAW.loss(N, D)}
+    assert got[name] == pytest.approx(value, rel=1e-9)
+    np.testing.assert_allclose((N, D), LAW.optimum(6 * N * D), rtol=1e-4)
+
+
+def test_two_budgets_leave_only_the_loss():
+    assert solve(LAW, Question(flops=6e20, params=1e9), Conditions()) == (1e9, 1e11)
+    N, D = solve(LAW, Question(flops=6e20, ratio=100), Conditions())
+    assert pytest.approx(100) == D / N and pytest.approx(6e20) == 6 * N * D
+
+
+def test_intervals_are_the_bootstraps():
+    """Besiroglu et al.'s replicates: D/N at 5.88e23 is 17.91, 80 % interval (9.9, 29.0)."""
+    found = answer(lawfile.default(), Question(flops=5.88e23), Conditions(), 0.8)
+    assert found["tokens_per_param"]["value"] == pytest.approx(17.91, abs=0.01)
+    np.testing.assert_allclose(found["tokens_per_param"]["interval"], (9.9, 29.0), rtol=0.03)
+    low, high = found["loss"]["interval"]
+    assert low < found["loss"]["value"] < high
+
+
+def test_being_off_the_optimum_costs_more_the_farther():
+    rows = {row["params_factor"]: row["loss_percent"] for row in off_optimum(LAW, *LAW.optimum(1e21), Conditions())}
+    assert 0 < rows[0.5] < rows[0.25] and 0 < rows[2.0] < rows[4.0]
+
+
+@pytest.mark.parametrize("text, kind, chips", [
+    ("v5p-256", "v5p", 128), ("v5e-16", "v5e", 16), ("v5p:8x8x4", "v5p", 256), ("h100-8", "h100", 8),
+])  # fmt: skip
+def test_machines_by_name(text, kind, chips):
+    assert parse_chips(text) == planner.Machine(kind, chips)
+
+
+@pytest.mark.parametrize("text", ["v5p-7", "v5p", "v5p:8x", "v5e-0", "8"])
+def test_other_names_are_refused(text):
+    with pytest.raises(UserError, match="--chips"):
+        parse_chips(text)
+
+
+def total(model: ModelConfig) -> float:
+    """Parameters by formula."""
+    return sizes(model).total
+
+
+@pytest.mark.parametrize("C", 10.0 ** np.arange(12, 26))
+def test_its_config_is_one_that_trains(C):
+    """Over fourteen orders of magnitude: near in size and tokens, whole batches, a schedule inside the run."""
+    N, D = LAW.optimum(C)
+    made = recipe(Config(), N, D, total, planner.hyperparameters, planner.Machine())
+    train, rate = made.train, made.optimizer
+    assert total(made.model) == pytest.approx(N, rel=0.15)
+    assert train.steps * train.batch_size * train.seq_len == pytest.approx(D, rel=0.02)
+    assert train.steps >= 100 and 1e-5 < rate.peak_lr < 3e-2
+    assert rate.warmup_steps <= 0.03 * train.steps + 1 and made.checkpoint.every <= train.steps
+    assert from_dict(Config, json.loads(json.dumps(planner.settings.to_dict(made)))) == made
+
+
+@pytest.mark.parametrize("chips", ["v5e-16", "v5p:8x8x4", "h100-8"])
+def test_a_machines_mesh_divides_the_model_and_the_batch(chips):
+    said = planner.Asked({}, 72 * 3600.0, parse_chips(chips), None, math.inf, 0.0, 0.0, "epoch-exact", 0.8, False)
+    planned = planner.plan(Config(), said)
+    made, price = from_dict(Config, planned["config"]), planned["price"]
+    shards = made.mesh.data * made.mesh.fsdp
+    assert shards == said.machine.chips and made.model.d_model % made.mesh.fsdp == 0
+    assert made.train.batch_size // made.train.microbatches % shards == 0
+    assert price["memory_bytes"] < price["memory_capacity_bytes"]
+    assert price["seconds"] == pytest.approx(72 * 3600, rel=0.05)
+
+
+def test_a_time_on_this_machine_is_measured():
+    said = planner.timed(600.0, math.inf, 1, fixed=False)
+    planned = planner.plan(Config(), said, lambda config: 1e11 / (6 * sizes(config.model).total))
+    assert planned["realised"]["flops_6nd"] == pytest.approx(6e13, rel=0.05)
+
+
+MISTAKES = {
+    "": "nothing to plan from",
+    "--flops -3": "--flops",
+    "--flops nan": "--flops",
+    "--flops 1e21 --params 1e9 --tokens 1e9": "freedom",
+    "--ratio 20": "--ratio goes with a budget",
+    "--loss 1.5": "no compute reaches",
+    "--loss 2 --params 1e9": "a loss is planned for alone",
+    "--hours 3": "--chips",
+    "--minutes 3 --chips v5e-16": "--hours",
+    "--minutes 3 --hours 3 --chips v5e-16": "give one",
+    "--flops 1e20 --law epoch-exakt": "did you mean epoch-exact",
+    "--flops 1e20 --law none.json": "none.json",
+    "--flops 1e20 --sparsity 1": "--sparsity",
+    "--flops 1e20 --level 2": "--level",
+    "--flops 1e20 --unique-tokens 0": "--unique-tokens",
+    "--flops 1e26 --chips v5e-1": "take more",
+    "--flops 1e20 --compile": "topology",
+}
+
+
+@pytest.mark.parametrize("line", MISTAKES, ids=str)
+def test_mistakes_are_one_line(line, tmp_path, capfd):
+    from chinchilla_jax.__main__ import main
+
+    assert main(["plan", *line.split(), "--out", str(tmp_path / "plan.json")]) == 78
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1 and MISTAKES[line] in said
+    assert not (tmp_path / "plan.json").exists()
+
+
+def test_a_plan_trains_as_it_is(tiny_store, tmp_path, capfd):
+    """From a budget to a finished run at the small end, by the commands."""
+    from chinchilla_jax.__main__ import main
+
+    path = tmp_path / "plan.json"
+    plan = ["plan", "--params", "3e4", "--tokens", "3e4", "--data.store", str(tiny_store), "--out", str(path), "--json"]
+    assert main(plan) == 0
+    planned = json.loads(capfd.readouterr().out)
+    assert planned["config"] == json.loads(path.read_text())["config"]
+    assert planned["realised"]["tokens"] == pytest.approx(3e4, rel=0.05)
+    code = main(["pretrain", "--plan", str(path), "--run-dir", str(tmp_path / "run")])
+    assert code == 0, capfd.readouterr().err
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == planned["realised"]["steps"]
+    assert (tmp_path / "run/plan.json").read_text() == path.read_text()
