@@ -34,7 +34,13 @@ def options(parser) -> None:
     parser.add_argument("--level", type=float, default=0.9, help="of the intervals [0.9]")
     parser.add_argument("--flops", nargs="+", type=float, default=[], metavar="C", help="budgets to answer for")
     parser.add_argument("--name", default="", help="name of the law [the table's]")
-    parser.add_argument("--unit", default="", help="unit of a loss that the table does not tell, such as bpb")
+    parser.add_argument("--unit", default="", help="of the loss, where the table does not tell: nats_token or bpb")
+    parser.add_argument("--dataset", default="", help="name of the text, where the table does not tell")
+    parser.add_argument("--tokenizer", default="", help="name of the tokenizer, where the table does not tell")
+    parser.add_argument(
+        "--accounting", default="", help="name of the FLOP column's accounting, where the table does not tell"
+    )
+    parser.add_argument("--label", default="", help="what a reader of the law should know, in words")
 
 
 def run(config, args) -> dict:
@@ -44,26 +50,27 @@ def run(config, args) -> dict:
     from chinchilla_jax.scaling.runs import read
 
     table = read(Path(args.runs), _pairs(args.columns, "--columns"), _pairs(args.where, "--where"), args.count)
-    if args.unit:
-        assumed = table.unit.endswith(", assumed")
-        require(assumed or table.unit == args.unit, f"--unit {args.unit}: {args.runs} says {table.unit}")
-        table = dataclasses.replace(table, unit=args.unit)
-    chosen = {f.name: getattr(args, f.name) for f in dataclasses.fields(Settings) if f.name not in ("workers", "name")}
-    settings = Settings(
-        **(
-            chosen
-            | {"flops": tuple(args.flops), "workers": os.cpu_count() or 1, "name": args.name or Path(args.runs).stem}
-        )
-    )
+    table = _named(table, args)
+    chosen = {f.name: getattr(args, f.name) for f in dataclasses.fields(Settings) if f.name != "workers"}
+    chosen |= {"flops": tuple(args.flops), "name": args.name or Path(args.runs).stem}
+    settings = Settings(**chosen, workers=os.cpu_count() or 1)
     found = analyse(table, settings)
     print(scaling_report.page(found))
     wrote = scaling_report.write(found, Path(args.out)) if args.out else []
-    following = cli.line(
-        "plan", "--law", wrote[0], "--flops", f"{settings.flops[0] if args.flops else 10 * table.C.max():.3g}"
-    )
+    following = cli.line("plan", "--law", (wrote or [""])[0], "--flops", f"{found.settings.flops[-1]:.3g}")
     if not wrote:
         following = cli.line("fit", args.runs, "--out", "DIR") + "  # writes the law file that plan reads"
     return {**scaling_report.figures(found), "wrote": wrote, "next": following}
+
+
+def _named(table, args):
+    """The table with the names that it does not tell itself."""
+    told = {name: getattr(args, name) for name in ("unit", "dataset", "tokenizer", "accounting") if getattr(args, name)}
+    for name, value in told.items():
+        own = getattr(table, name)
+        silent = own == "unnamed" or own.endswith(", assumed") or name == "accounting"
+        require(silent or own == value, f"--{name} {value}: {args.runs} says {own}; leave the flag out")
+    return dataclasses.replace(table, **told)
 
 
 def _pairs(given: list[str], flag: str) -> dict[str, str]:

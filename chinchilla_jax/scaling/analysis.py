@@ -35,6 +35,7 @@ class Settings:
     level: float = 0.9
     flops: tuple[float, ...] = ()
     name: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ def made(found: Fit, again: Replicates, settings: Settings) -> Law:
     ranges = {name: (float(v.min()), float(v.max())) for name, v in _columns(runs).items()}
     return Law(
         name=settings.name or "fit",
+        label=settings.label,
         form=found.form,
         theta=tuple(float(v) for v in found.theta),
         ranges=ranges,

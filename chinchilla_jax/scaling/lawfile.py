@@ -84,11 +84,11 @@ class Law:
         """(low, high) of `quantity` at the optimum of C FLOPs, by the bootstrap's percentiles."""
         _known(quantity)
         laws = self._laws()
-        return _percentiles(QUANTITIES[quantity](laws, *laws.optimum(C, self.flops)), level)
+        return percentiles(QUANTITIES[quantity](laws, *laws.optimum(C, self.flops)), level)
 
     def predict_loss(self, N: float, D: float, level: float = 0.9) -> tuple[float, float, float]:
         """(loss, low, high) of a new run of N parameters and D tokens: the law's doubt and a run's scatter."""
-        return float(self.surface.loss(N, D)), *_percentiles(self.scattered(self._laws().loss(N, D)), level)
+        return float(self.surface.loss(N, D)), *percentiles(self.scattered(self._laws().loss(N, D)), level)
 
     def scattered(self, losses: np.ndarray) -> np.ndarray:
         """Losses (R,) with the scatter of single runs about the law, drawn by a fixed seed from the fit's residuals."""
@@ -113,7 +113,8 @@ def _known(quantity: str) -> None:
     require(quantity in QUANTITIES, f"no quantity {quantity!r}{closest(quantity, QUANTITIES)}: {', '.join(QUANTITIES)}")
 
 
-def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
+def percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
+    """(low, high) between which the middle `level` of the replicates lies."""
     require(0 < level < 1, f"level {level:g}: a share between 0 and 1, such as 0.9")
     low, high = np.percentile(values, [50 * (1 - level), 50 * (1 + level)])
     return float(low), float(high)

@@ -107,7 +107,7 @@ def _value(theta: np.ndarray, at: Points, weights: np.ndarray, goal: Objective) 
 
 
 def _relative(g: np.ndarray, outer: np.ndarray, value: np.ndarray, floor: np.ndarray) -> np.ndarray:
-    """sqrt(g' M^-1 g / objective): no units, 0 at an optimum; `floor` is the objective at rounding's residuals."""
+    """sqrt(g' M^-1 g / objective): no units, 0 at an optimum; `floor` is the objective at residuals of 1e-8."""
     step = np.linalg.solve(outer, g[..., None])[..., 0]
     return np.sqrt(np.maximum((g * step).sum(1), 0) / (value + floor))
 
@@ -127,7 +127,7 @@ def gradient_norm(theta: np.ndarray, at: Points, goal: Objective, form: np.ndarr
 
 
 def _floor(weights: np.ndarray, goal: Objective) -> np.ndarray:
-    return weights.sum(1) * goal(np.array(1e-12)).value
+    return weights.sum(1) * goal(np.array(1e-8)).value
 
 
 def minimise(

@@ -5,9 +5,6 @@ unique_tokens, batch_tokens, steps, flops_<accounting>, loss, loss_kind, unit, b
 optimizer, dataset, tokenizer. Needed: a count of parameters, tokens or FLOPs, loss. Every refusal names row and column.
 """
 
-import csv
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from chinchilla_jax.config import closest, require
-from chinchilla_jax.errors import UserError
+from chinchilla_jax.scaling.cells import Cells, rows_of
 
 COUNTS = ("n_total", "n_nonembed", "n_matmul", "n_active")
 ONE_OF_A_KIND = ("unit", "dataset", "tokenizer", "loss_kind", "decayed")  # a law speaks of one value of each
@@ -67,7 +64,7 @@ class Runs:
         return replace(self, **rows, dropped=self.dropped + dropped)
 
 
-def table(N: Any, D: Any, loss: Any, cluster: Any = None, C: Any = None, **common: Any) -> Runs:
+def table(N: Any, D: Any, loss: Any, cluster: Any = None, C: Any = None, row: Any = None, **common: Any) -> Runs:
     """`Runs` from arrays, upcast to float64; `C` = 6 N D and every row a run of its own unless told otherwise."""
     N, D, loss = (np.asarray(values, np.float64).ravel() for values in (N, D, loss))
     C = PER_ND * N * D if C is None else np.asarray(C, np.float64).ravel()
@@ -76,13 +73,14 @@ def table(N: Any, D: Any, loss: Any, cluster: Any = None, C: Any = None, **commo
         len({len(N), len(D), len(loss), len(C), len(cluster)}) == 1,
         "N, D, loss, C and cluster have to be of one length: one entry per row",
     )
-    runs = Runs(N, D, C, loss, cluster, np.arange(1, len(N) + 1), **common)
+    row = np.arange(1, len(N) + 1) if row is None else np.asarray(row)
+    runs = Runs(N, D, C, loss, cluster, row, **common)
     for name in ("N", "D", "C", "loss"):
         bad = ~(np.isfinite(getattr(runs, name)) & (getattr(runs, name) > 0))
         at = int(np.argmax(bad))
         require(
             not bad.any(),
-            f"{runs.source} row {at + 1}, column {name}: {getattr(runs, name)[at]} is not a positive finite number",
+            f"{runs.source} row {runs.row[at]}, column {name}: {getattr(runs, name)[at]} is no positive finite number",
         )
     return enough(runs)
 
@@ -118,7 +116,7 @@ def read(path: Path, columns: Mapping[str, str] = {}, where: Mapping[str, str] =
     keeps the rows with these values and lists the others, `count` names the parameter count (default: the first there
     is). `UserError` names row and column of whatever is missing, not positive, or mixed.
     """
-    rows, header = _rows(path)
+    rows, header = rows_of(path)
     for name, own in columns.items():
         require(own in header, f"{path}: row 1 has no column {own!r} for {name}{closest(own, header)}")
     for name in where:
@@ -126,7 +124,7 @@ def read(path: Path, columns: Mapping[str, str] = {}, where: Mapping[str, str] =
     kept, dropped = _filter(path, rows, columns, where)
     shown = ", ".join(f"{name}={value}" for name, value in where.items())
     require(bool(kept), f"{path}: no rows" + (f" with {shown}" if where else "; a law needs runs"))
-    cells = _Cells(path, kept, header, columns)
+    cells = Cells(path, kept, header, columns)
 
     count = count or next((name for name in COUNTS if cells.has(name)), "n_total")
     N, loss = cells.numbers(count), cells.numbers("loss")
@@ -142,8 +140,8 @@ def read(path: Path, columns: Mapping[str, str] = {}, where: Mapping[str, str] =
     common = {name: common[name] or "unnamed" for name in ("dataset", "tokenizer")} | {
         "unit": common["unit"] or "nats_token, assumed",
     }
-    runs = table(N, D, loss, _clusters(cells), C, count=count, accounting=accounting, source=str(path), **common)
-    return enough(replace(runs, row=np.array([at for at, _ in kept]), dropped=dropped))
+    common |= {"count": count, "accounting": accounting, "source": str(path), "dropped": dropped}
+    return table(N, D, loss, _clusters(cells), C, [at for at, _ in kept], **common)
 
 
 def without_outliers(runs: Runs, k: int) -> Runs:
@@ -159,86 +157,6 @@ def without_outliers(runs: Runs, k: int) -> Runs:
     return enough(runs.take(keep, *lines))
 
 
-class _Cells:
-    """Cells of the kept rows by the schema's names."""
-
-    def __init__(self, path: Path, rows: list[tuple[int, dict]], header: list[str], columns: Mapping[str, str]):
-        self.path, self.rows, self.header, self.columns = path, rows, header, columns
-
-    def named(self, name: str) -> str:
-        return self.columns.get(name, name)
-
-    def has(self, name: str) -> bool:
-        return self.named(name) in self.header
-
-    def numbers(self, name: str) -> np.ndarray:
-        own = self.named(name)
-        if own not in self.header:
-            mend = f"name the file's own with --columns {name}=NAME"
-            raise UserError(f"{self.path}: row 1 has no column {own!r}{closest(own, self.header)}; {mend}")
-        return np.array([self._number(at, row.get(own), own) for at, row in self.rows])
-
-    def _number(self, at: int, cell: Any, own: str) -> float:
-        try:
-            value = math.nan if isinstance(cell, bool) else float(cell)
-        except (TypeError, ValueError):
-            value = math.nan
-        if not (math.isfinite(value) and value > 0):
-            told = "nothing" if cell in (None, "") else repr(cell)
-            raise UserError(f"{self.path} row {at}, column {own}: {told} is not a positive finite number")
-        return value
-
-    def texts(self, name: str) -> list[str]:
-        return ["" if row.get(self.named(name)) is None else str(row[self.named(name)]) for _, row in self.rows]
-
-    def only(self, name: str) -> str:
-        """The one value of a column; '' where there is none."""
-        values = self.texts(name)
-        for (at, _), value in zip(self.rows, values):
-            require(
-                value == values[0],
-                f"{self.path} row {at}, column {self.named(name)}: {value or 'nothing'!r} beside {values[0]!r} in row "
-                f"{self.rows[0][0]}; fit one at a time with --where {name}={values[0]}",
-            )
-        return values[0]
-
-
-def _rows(path: Path) -> tuple[list[tuple[int, dict]], list[str]]:
-    """(line number, cells) of every row, and the columns."""
-    require(path.is_file(), f"{path}: no such table of runs")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason})") from error
-    if path.suffix in (".jsonl", ".ndjson"):
-        rows = [(at, _object(path, at, line)) for at, line in enumerate(text.splitlines(), 1) if line.strip()]
-        return rows, list(dict.fromkeys(name for _, row in rows for name in row))
-    reader = csv.reader(text.splitlines())
-    header = next(reader, [])
-    require(bool(header), f"{path} is empty; its first row names the columns")
-    require(len(set(header)) == len(header), f"{path}: row 1 names a column twice; rename one")
-    rows = []
-    for cells in reader:
-        if not any(cells):
-            continue
-        require(
-            len(cells) == len(header),
-            f"{path} row {reader.line_num}, column {header[min(len(cells), len(header)) - 1]}: "
-            f"{len(cells)} cells under {len(header)} columns",
-        )
-        rows.append((reader.line_num, dict(zip(header, cells))))
-    return rows, header
-
-
-def _object(path: Path, at: int, line: str) -> dict:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{path} row {at} is not JSON ({error})") from error
-    require(isinstance(row, dict), f"{path} row {at} is not a JSON object")
-    return row
-
-
 def _filter(path: Path, rows: list, columns: Mapping[str, str], where: Mapping[str, str]) -> tuple[list, tuple]:
     kept, dropped = [], []
     for at, row in rows:
@@ -250,7 +168,7 @@ def _filter(path: Path, rows: list, columns: Mapping[str, str], where: Mapping[s
     return kept, tuple(dropped)
 
 
-def _flops_column(cells: _Cells, count: str) -> str | None:
+def _flops_column(cells: Cells, count: str) -> str | None:
     """The column of FLOPs: the one that is named, 6ND's of the same count, or the only one there is."""
     if "flops" in cells.columns or "flops" in cells.header:
         return "flops"
@@ -263,7 +181,7 @@ def _flops_column(cells: _Cells, count: str) -> str | None:
     return (own or there or [None])[0]
 
 
-def _clusters(cells: _Cells) -> list[str] | None:
+def _clusters(cells: Cells) -> list[str] | None:
     """A name for each row's independent run: its cluster, else its run, else the row itself."""
     runs, clusters = cells.texts("run_id"), cells.texts("cluster_id")
     of_run: dict[str, str] = {}
