@@ -46,14 +46,12 @@ class Repeated(Law):
         """(dL/dN, dL/dD); the right-hand derivative where a repetition begins."""
         N, D, unique = positive(self.single, N=N, D=D, unique_tokens=self.unique)
         by_N, by_D = self.law.gradient(*self.worth(N, D))
-        fresh, best = np.minimum(D, unique), self.law.params_for(np.minimum(D, unique))
-        grows = best * self.law.beta / self.law.alpha / fresh  # d best / d fresh
-        base = np.where(N < best, 0.0, np.where(D < unique, grows, 0.0))
-        by_lean = _by_base(N, np.minimum(N, best), self.params_star)
-        return (
-            by_N * np.where(N < best, 1.0, _by_amount(N, best, self.params_star)),
-            by_D * np.where(D < unique, 1.0, _by_amount(D, fresh, self.tokens_star)) + by_N * by_lean * base,
-        )
+        fresh = np.minimum(D, unique)
+        best = self.law.params_for(fresh)
+        lean = np.minimum(N, best)
+        grows = np.less(D, unique) * best * self.law.beta / self.law.alpha / fresh  # d best / dD
+        by_D = by_D * _by_amount(D, fresh, self.tokens_star) + by_N * _by_base(N, lean, self.params_star) * grows
+        return by_N * _by_amount(N, lean, self.params_star), by_D
 
 
 def _worth(amount: Any, base: Any, star: float) -> Any:
@@ -61,10 +59,12 @@ def _worth(amount: Any, base: Any, star: float) -> Any:
 
 
 def _by_amount(amount: Any, base: Any, star: float) -> Any:
+    """d worth / d amount: 1 where nothing is in excess."""
     return np.exp(-(amount / base - 1) / star)
 
 
 def _by_base(amount: Any, base: Any, star: float) -> Any:
+    """d worth / d base: 0 where nothing is in excess."""
     ratio = amount / base
     return 1 - star * np.expm1(-(ratio - 1) / star) - ratio * np.exp(-(ratio - 1) / star)
 

@@ -11,10 +11,11 @@ from chinchilla_jax.scaling.corrections import (
     served,
     sparse_equivalent,
 )
-from chinchilla_jax.scaling.published import DEFAULT, PUBLISHED, Published, mixture, published
+from chinchilla_jax.scaling.published import ALLOCATIONS, DEFAULT, PUBLISHED, Allocation, Published, mixture, published
 from chinchilla_jax.scaling.surface import Law, Surface
 
 __all__ = [
-    "DEFAULT", "PUBLISHED", "Equivalent", "Law", "Published", "Repeated", "Served", "Surface", "average_params",
-    "frantar", "mixture", "overhead", "published", "repeated", "served", "sparse_equivalent",
+    "ALLOCATIONS", "DEFAULT", "PUBLISHED", "Allocation", "Equivalent", "Law", "Published", "Repeated", "Served",
+    "Surface", "average_params", "frantar", "mixture", "overhead", "published", "repeated", "served",
+    "sparse_equivalent",
 ]  # fmt: skip

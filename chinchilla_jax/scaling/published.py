@@ -4,33 +4,47 @@ from dataclasses import dataclass
 from math import inf, log
 
 from chinchilla_jax.config import closest, require
-from chinchilla_jax.scaling.surface import Surface
+from chinchilla_jax.scaling.surface import Surface, positive
+
+Ranges = tuple[tuple[str, tuple[float, float]], ...]
+
+
+def _ranges(**known: tuple[float, float]) -> Ranges:
+    return tuple((name, known.get(name, (0.0, inf))) for name in ("N", "D", "C", "loss"))
+
+
+# The 240 points read off Hoffmann et al.'s figure that Besiroglu et al. fit.
+POINTS = _ranges(N=(5.73e7, 1.619e10), D=(8.18e8, 3.178e11), C=(1.39e18, 1.296e22), loss=(2.077, 3.406))
 
 
 @dataclass(frozen=True)
 class Published:
-    """A law with its source; N as `count` has it, loss in nats a token of `tokenizer`, fitted inside `ranges`."""
+    """A law with its source; N as `count` has it, loss in `unit` of `tokenizer`, fitted to runs inside `ranges`.
+
+    C is `flops` N D, which is 6 N D of that N under every law here; (0, inf) is a range that the source does not say.
+    """
 
     surface: Surface
     source: str
     dataset: str
     count: str = "n_total"
+    accounting: str = "6ND_total"
+    flops: float = 6.0
+    unit: str = "nats_token"
     tokenizer: str = "SentencePiece, 32,000 pieces"
     warning: str = ""
-    ranges: tuple[tuple[str, tuple[float, float]], ...] = (
-        ("N", (4.4e7, 1.62e10)),
-        ("D", (1e8, 5e11)),
-        ("C", (6e18, 3e21)),
-        ("loss", (1.8, 3.8)),
-    )
+    ranges: Ranges = POINTS
+
+    def inside(self, N: float, D: float) -> bool:
+        """Whether the runs it was fitted to reach round N, D and their compute."""
+        at = {"N": N, "D": D, "C": self.flops * N * D}
+        return all(low <= at[name] <= high for name, (low, high) in self.ranges if name in at)
 
 
 HOFFMANN = "Hoffmann et al. 2022, arXiv:2203.15556, approach 3"
 STOPPED = "its optimiser stopped early: epoch-exact is the optimum of the same objective on the same points"
 EPOCH = "Besiroglu et al. 2024, arXiv:2404.10102"
 MASSIVE = "MassiveText"
-ANYWHERE = (("N", (0.0, inf)), ("D", (0.0, inf)), ("C", (0.0, inf)), ("loss", (0.0, inf)))
-
 DEFAULT = "epoch-exact"
 
 PUBLISHED = {
@@ -48,7 +62,7 @@ PUBLISHED = {
     ),
     "epoch-published": Published(Surface(log(482.01), log(2085.43), log(1.8172), 0.3478, 0.3658), EPOCH, MASSIVE),
     "epoch-exact": Published(
-        Surface(6.16924638, 7.67015673, 0.59730681, 0.347310, 0.367172),
+        Surface(6.169246375, 7.670156734, 0.5973068148, 0.3473104989, 0.3671724327),
         f"the optimum of Hoffmann's objective on the 240 points of {EPOCH}",
         MASSIVE,
     ),
@@ -57,14 +71,15 @@ PUBLISHED = {
         "Muennighoff et al. 2023, arXiv:2305.16264; both exponents tied",
         "C4",
         tokenizer="GPT-2",
-        ranges=ANYWHERE,
+        ranges=_ranges(N=(7e6, 9e9), D=(0.0, 9e11)),
     ),
     "gadre-redpajama": Published(
-        Surface(log(166.2), log(366.7) - 0.2729 / 2 * log(6), log(1.8366), 0.2729, 0.2729),
-        "Gadre et al. 2024, arXiv:2403.08540, from their five default runs",
+        # Their E + a N^q + b 6^(q/2) (M N)^q with M = D / N, that is E + (a' M^h + b' M^-h) C^-h with h = -q / 2.
+        Surface(5.113257968, 5.660067682, 0.6079423772, 0.2728507025, 0.2728507025),
+        "Gadre et al. 2024, arXiv:2403.08540, least squares on their five default runs; both exponents tied",
         "RedPajama, C4 validation",
         tokenizer="GPT-NeoX",
-        ranges=ANYWHERE,
+        ranges=_ranges(N=(1.06e7, 4.12e8), D=(2.1e8, 8.3e9), C=(1.3e16, 2.1e19), loss=(3.14, 5.4)),
     ),
     "sardana": Published(
         Surface(log(406.4), log(410.7), log(1.69), 0.336, 0.283),
@@ -77,15 +92,44 @@ PUBLISHED = {
         "Kaplan et al. 2020, arXiv:2001.08361, eq. 1.5",
         "WebText2",
         count="n_nonembed",
+        accounting="6ND_nonembed",
         tokenizer="GPT-2",
-        warning="fitted at one length of schedule and without embeddings; its optimum has too many parameters",
-        ranges=ANYWHERE,
+        warning="fitted at one length of schedule and without embeddings; its optimum is not their N ~ C^0.73",
+        ranges=_ranges(),
     ),
 }
 
 
+@dataclass(frozen=True)
+class Allocation:
+    """N = n C^a and D = d C^b at the optimum of C FLOPs, where a source has no law of the loss."""
+
+    n: float
+    a: float
+    d: float
+    b: float
+    source: str
+
+    def optimum(self, C: float) -> tuple[float, float]:
+        """(N, D) of the best run of C FLOPs."""
+        positive(C=C)
+        return self.n * C**self.a, self.d * C**self.b
+
+
+# Lines through the columns of Hoffmann et al.'s tables 3 and A3 (a typo in A3 left out); DeepSeek's size is M, FLOPs
+# a token without the tables (`counts.ACCOUNTINGS["deepseek"]`), in place of N.
+ALLOCATIONS = {
+    "hoffmann-1": Allocation(
+        0.0992, 0.4981, 1.696, 0.5019, "Hoffmann et al. 2022, approach 1 (least loss at a budget)"
+    ),
+    "hoffmann-2": Allocation(0.1449, 0.4899, 1.153, 0.5100, "Hoffmann et al. 2022, approach 2 (parabolas)"),
+    "hoffmann-3": Allocation(0.535, 0.4586, 1 / (6 * 0.535), 0.5414, "Hoffmann et al. 2022, approach 3, table A3"),
+    "deepseek-m": Allocation(0.1715, 0.5243, 5.8316, 0.4757, "DeepSeek-AI 2024, arXiv:2401.02954; M in place of N"),
+}
+
+
 def published(name: str) -> Published:
-    """The law of that name; `UserError` with a hint otherwise."""
+    """The law of that name; `UserError` with a hint for one that is not known."""
     require(name in PUBLISHED, f"no law {name!r}{closest(name, PUBLISHED)}; known are {', '.join(PUBLISHED)}")
     return PUBLISHED[name]
 
@@ -96,7 +140,7 @@ def mixture(experts: float) -> Surface:
     L = a Ê^delta N_act^(alpha + gamma ln Ê) + b Ê^omega D^(beta + zeta ln Ê) + c, with Ê between the saturating ends
     1 / Ê = 1 / (E - 1 + (1/E_s - 1/E_m)^-1) + 1/E_m; N counts active parameters.
     """
-    require(experts >= 1, f"{experts:g} experts: give at least 1")
+    require(1 <= experts < inf, f"{experts:g} experts: give at least 1")
     start, most = 2.0732, 290.4521
     x = log(1 / (1 / (experts - 1 + 1 / (1 / start - 1 / most)) + 1 / most))
     a, b = log(35.91) - 0.2285 * x, log(35.98) + 0.5529 * x
