@@ -95,7 +95,7 @@ def prune(cfg: SparsityConfig, sites: tuple[Site, ...], weights: dict[str, jax.A
 
 
 def _n_m(score, n: int, m: int, ramp):
-    return n_m(score, m - jnp.round((m - n) * ramp), m, axis=2)
+    return n_m(score, m - jnp.round((m - n) * ramp), m, axis=1)
 
 
 def _by_layer(sites, scores, densities, ramp):

@@ -40,7 +40,7 @@ class View(NamedTuple):
 class Site(NamedTuple):
     """Weights whose units stand and fall together: one matrix, or all that share a head or a neuron.
 
-    Units have shape (layers, ...). `n_m`: of how many neighbours along axis 2 how many stay, where the pattern says so.
+    Units have shape (layers, ...). `n_m`: how many stay of how many neighbours along axis 1, where the pattern says so.
     """
 
     names: tuple[str, ...]

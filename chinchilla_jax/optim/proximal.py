@@ -47,7 +47,7 @@ def proximal(
         shrunk = prox(sites, arrived, jnp.where(window.open(count), rate(count) * strength, 0.0))
         # u less what the prox took away, rather than prox - p: it rounds once, and is u where nothing was taken.
         updates = map_followers(lambda u, change: u + change, updates, {n: shrunk[n] - arrived[n] for n in names})
-        stay = {n: (shrunk[n] != 0) & ((parameters[n] != 0) | (count < window.last)) for n in names}
+        stay = {n: (shrunk[n] != 0) & ((parameters[n] != 0) | (count <= window.last)) for n in names}
         return landing(updates, parameters, stay), ProximalState(count + 1)
 
     return optax.GradientTransformation(init, update)

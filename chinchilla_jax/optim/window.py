@@ -21,7 +21,7 @@ class Window(NamedTuple):
 
     def open(self, count):
         """Whether zeros are being made; after the window what is zero stays so."""
-        return (count >= self.first) & (count < self.last)
+        return (count >= self.first) & (count <= self.last)
 
     def share(self, count):
         """How much of the window is over: 0 at `first`, 1 from `last` on."""
