@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from chinchilla_jax.config import Config
+from chinchilla_jax.config import Config, require
 from chinchilla_jax.parallel import devices as machines
 from chinchilla_jax.parallel import mesh as meshes
 from chinchilla_jax.parallel import topology as slices
@@ -46,6 +46,9 @@ def report(config: Config, topology: str | None = None, rows: int | None = None)
         compiled = program.step(rows)
     except jax.errors.JaxRuntimeError as error:
         found |= _too_large(program, error)
+    except RuntimeError as error:
+        require("cuDNN" not in str(error), f"{error} Install the cuda extra, or set --model.kernels reference")
+        raise
     else:
         found = cost(program, compiled) | found | _memory(program, compiled)
         found |= _speed(program, hlo.parse(compiled.as_text()), rows)
