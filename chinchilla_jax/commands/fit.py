@@ -30,7 +30,7 @@ def options(parser) -> None:
     parser.add_argument("--form", default="chinchilla", help="chinchilla, tied (one exponent) or skaling (k free)")
     parser.add_argument("--replicates", type=int, default=4000, help="of the bootstrap over independent runs [4000]")
     parser.add_argument("--seed", type=int, default=42, help="of the bootstrap [42]")
-    parser.add_argument("--protocol", default="converged", help="converged, or epoch: their optimiser, digit by digit")
+    parser.add_argument("--protocol", default="auto", help="resample, weights or epoch; auto: weights below 100 runs")
     parser.add_argument("--level", type=float, default=0.9, help="of the intervals [0.9]")
     parser.add_argument("--flops", nargs="+", type=float, default=[], metavar="C", help="budgets to answer for")
     parser.add_argument("--name", default="", help="name of the law [the table's]")

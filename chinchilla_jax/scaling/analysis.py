@@ -30,7 +30,7 @@ class Settings:
     drop_outliers: int = 0
     replicates: int = 4000
     seed: int = 42
-    protocol: str = "converged"
+    protocol: str = "auto"
     workers: int = 1
     level: float = 0.9
     flops: tuple[float, ...] = ()
@@ -57,9 +57,9 @@ class Analysis:
     def warnings(self) -> list[str]:
         """Everything that the reader should hold against the numbers, one line each."""
         found = self.fit.warnings()
-        if self.replicates.converged < 0.99:
+        if self.replicates.converged is not None and self.replicates.converged < 0.99:
             found.append(f"{1 - self.replicates.converged:.1%} of the replicates did not converge")
-        if self.fit.runs.clusters < 15:
+        if self.fit.runs.clusters < 10:
             found.append(
                 f"{self.fit.runs.clusters} independent runs are few for a bootstrap; take its intervals loosely"
             )

@@ -1,9 +1,14 @@
 """How sure a fit is: a bootstrap over independent runs, and the profile likelihood of an exponent.
 
-Resampling follows Besiroglu et al. 2024 (arXiv:2404.10102): numpy's legacy generator of one seed draws as many runs as
-there are, with replacement. The unit is the run (`cluster`): ten checkpoints of one run come and go together. Every
-replicate is fitted to convergence; `epoch` takes their optimiser instead (BFGS at scipy's defaults, from Hoffmann's
-values), whose early stops change the last printed digits.
+The unit is the run (`cluster`): ten checkpoints of one run come and go together. Three protocols, all of one seed of
+numpy's legacy generator:
+
+- resample: as many runs as there are, drawn with replacement as Besiroglu et al. 2024 (arXiv:2404.10102) draw them, and
+  fitted to convergence. The default from 100 runs on.
+- weights: every run is there with an exponential weight (Rubin 1981's Bayesian bootstrap). The default below 100, where
+  resamples lack a corner of the design too often and intervals become too wide.
+- epoch: the resamples with their optimiser (BFGS at scipy's defaults, from Hoffmann's values), whose early stops change
+  the last digits that they print.
 """
 
 import functools
@@ -21,15 +26,16 @@ from chinchilla_jax.scaling.parametric import FORMS, NAMES, TOLERANCE
 TEX = (6.0073404, 6.0179186, 0.5267228, 0.33917084, 0.2849083)  # Hoffmann et al.'s own, from their TeX source
 
 
-LEAST = 0.25  # factor by which replicates are drawn in, however few the runs
+PROTOCOLS = ("auto", "resample", "weights", "epoch")
+MANY = 100  # independent runs from which resamples keep their design
 
 
 @dataclass(frozen=True)
 class Replicates:
-    """Log-parameters (R, 6) of the refitted replicates, and the share of them that converged."""
+    """Log-parameters (R, 6) of the refitted replicates, and the share that converged (None where nobody looked)."""
 
     theta: np.ndarray
-    converged: float
+    converged: float | None
     seed: int
     protocol: str
 
@@ -50,18 +56,23 @@ def draws(runs, replicates: int, seed: int, share: float = 1.0) -> list[np.ndarr
 
 
 def bootstrap(
-    fit: Fit, replicates: int = 4000, seed: int = 42, protocol: str = "converged", share: float = 1.0, workers: int = 1
+    fit: Fit, replicates: int = 4000, seed: int = 42, protocol: str = "auto", share: float = 1.0, workers: int = 1
 ) -> Replicates:
-    """`replicates` refits of resampled runs; `protocol` is converged or epoch, with `workers` processes."""
+    """`replicates` refits of reweighted runs; see above for the protocols, of which epoch takes `workers` processes."""
     require(replicates >= 20, f"--replicates {replicates}: an interval needs 20 at least")
-    require(protocol in ("converged", "epoch"), f"--protocol {protocol}: converged or epoch")
-    picked = draws(fit.runs, replicates, seed, share)
+    require(protocol in PROTOCOLS, f"--protocol {protocol}: one of {', '.join(PROTOCOLS)}")
+    if protocol == "auto":
+        protocol = "resample" if fit.runs.clusters >= MANY or share < 1 else "weights"
     if protocol == "epoch":
-        require(
-            fit.form == "chinchilla" and fit.goal.name == "huber-log", "--protocol epoch fits chinchilla by huber-log"
-        )
-        return Replicates(_epoch(fit, picked, workers), float("nan"), seed, protocol)
-    weights = np.array([np.bincount(rows, minlength=len(fit.runs.N)) for rows in picked], np.float64)
+        epochs = fit.form == "chinchilla" and fit.goal.name == "huber-log"
+        require(epochs, "--protocol epoch fits --form chinchilla by --objective huber-log; leave one of them out")
+        return Replicates(_epoch(fit, draws(fit.runs, replicates, seed), workers), None, seed, protocol)
+    if protocol == "weights":
+        drawn = np.random.RandomState(seed).standard_exponential((replicates, fit.runs.clusters))
+        weights = drawn[:, np.unique(fit.runs.cluster, return_inverse=True)[1]]
+    else:
+        picked = draws(fit.runs, replicates, seed, share)
+        weights = np.array([np.bincount(rows, minlength=len(fit.runs.N)) for rows in picked], np.float64)
     start = np.repeat(parametric.centred(fit.theta, fit.at)[None], replicates, 0)
     found = parametric.minimise(start, fit.at, fit.goal, FORMS[fit.form], weights)
     theta = parametric.centred(found.theta, fit.at, -1)
@@ -69,13 +80,13 @@ def bootstrap(
 
 
 def calibrated(fit: Fit, found: Replicates) -> np.ndarray:
-    """Replicates (R, 6) drawn in towards the fit by 1 - p / n, for p free parameters and n rows.
+    """Replicates (R, 6) drawn in towards the fit by sqrt(1 - p / n), for p free parameters and n rows.
 
-    Resampled runs of a small table lack more of its design than new ones would: left as they are, nominal 90 %
-    intervals of 20 to 40 runs cover 94 to 98 % (tools/calibrate_fit.py).
+    Replicates vary as the jackknife does, whose variance is too large by about n / (n - p) where each row has a say of
+    its own; tools/calibrate_fit.py measures what intervals then cover.
     """
     p, n = FORMS[fit.form].shape[1], len(fit.runs.N)
-    return fit.theta + max(1 - p / n, LEAST) * (found.theta - fit.theta)
+    return fit.theta + np.sqrt(1 - p / n) * (found.theta - fit.theta)
 
 
 def _epoch(fit: Fit, picked: list[np.ndarray], workers: int) -> np.ndarray:

@@ -1,0 +1,93 @@
+"""The fit command: one JSON object, a folder with the law, one line for every fault."""
+
+import json
+
+import numpy as np
+import pytest
+
+from chinchilla_jax.__main__ import main
+from chinchilla_jax.scaling import lawfile
+from chinchilla_jax.scaling.laws import Surface
+
+LAW = Surface(np.log(406.4), np.log(410.7), np.log(1.69), 0.34, 0.28)
+
+
+def write(path, broken=""):
+    """Thirty isoFLOP runs with noise, as a trainer writes them."""
+    C = np.repeat(np.geomspace(1e18, 1e20, 5), 6)
+    N = LAW.optimum(C)[0] * np.tile(np.geomspace(0.2, 5, 6), 5)
+    D = C / 6 / N
+    loss = LAW.loss(N, D) * np.exp(np.random.default_rng(0).laplace(0, 0.002, 30))
+    lines = [
+        f"r{i},{n!r},{d!r},{c!r},{x!r},bpb"
+        for i, (n, d, c, x) in enumerate(zip(*(v.tolist() for v in (N, D, C, loss))))
+    ]
+    path.write_text(
+        "\n".join(["run_id,n_total,tokens,flops_6ND_total,loss,unit", *lines, *([broken] if broken else [])])
+    )
+    return str(path)
+
+
+def test_json_and_folder(tmp_path, capsys):
+    table, out = write(tmp_path / "runs.csv"), tmp_path / "out"
+    argv = [
+        "fit",
+        table,
+        "--out",
+        str(out),
+        "--replicates",
+        "100",
+        "--flops",
+        "1e21",
+        "1e22",
+        "--name",
+        "mine",
+        "--json",
+    ]
+    assert main(argv) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["converged"] and said["clusters"] == 30 and said["law"]["unit"] == "bpb"
+    low, high = said["answers"][0]["tokens_per_param"]["interval"]
+    assert low < said["answers"][0]["tokens_per_param"]["value"] < high
+    assert {
+        "sensitivity",
+        "rollout",
+        "residuals",
+        "approach_1",
+        "approach_2",
+        "standard_errors",
+        "profile",
+    } <= said.keys()
+    assert len(said["approach_2"]["budgets"]) == 5
+    names = {path.name for path in out.iterdir()}
+    assert {"law.json", "fit.md", "isoflop.png", "contour.png", "ratio.png", "residuals.png", "rollout.png"} <= names
+    law = lawfile.load(out / "law.json")
+    assert law.name == "mine" and law.theta[3] == said["law"]["alpha"] and len(law.draws) == 100
+    page = (out / "fit.md").read_text()
+    assert "## Other choices" in page and "foretold" in page and "## Residuals" in page
+    assert said["wrote"][0] == str(out / "law.json") and "plan --law" in said["next"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "broken", "message"),
+    [
+        ([], "r30,1e9,1e9,6e18,nan,bpb", "row 32, column loss: 'nan'"),
+        ([], "r30,1e9,1e9,6e18,3.0,nats_token", "row 32, column unit: 'nats_token' beside 'bpb'"),
+        (["--form", "cubic"], "", "--form cubic: one of chinchilla"),
+        (["--objective", "huber"], "", "did you mean huber-log"),
+        (["--delta", "0"], "", "--delta 0"),
+        (["--columns", "loss"], "", "write NAME=VALUE"),
+        (["--columns", "loss=Loss"], "", "no column 'Loss'"),
+        (["--level", "90"], "", "--level 90"),
+        (["--flops", "-1"], "", "--flops"),
+        (["--replicates", "5"], "", "--replicates 5"),
+        (["--protocol", "bca"], "", "--protocol bca"),
+        (["--unit", "nats_token"], "", "says bpb; leave the flag out"),
+        (["--drop-outliers", "28"], "", "rows for the 5 parameters"),
+    ],
+    ids=str,
+)
+def test_faults_are_one_line(tmp_path, capsys, flags, broken, message):
+    assert main(["fit", write(tmp_path / "runs.csv", broken), "--replicates", "20", *flags]) == 78
+    said = capsys.readouterr().err.strip()
+    assert message in said and "\n" not in said
