@@ -125,7 +125,8 @@ def table(planned: dict) -> str:
     ]
     for rule in planned["hyperparameters"]:
         where = "" if rule["inside"] else "  (outside its range)"
-        lines.append(f"  {rule['rule']:<12} {rule['peak_lr']:.2e}  {si(rule['batch_tokens']):>7} tokens{where}")
+        rate = "-" if rule["peak_lr"] is None else f"{rule['peak_lr']:.2e}"
+        lines.append(f"  {rule['rule']:<12} {rate:>8}  {si(rule['batch_tokens']):>7} tokens{where}")
     if price := planned["price"]:
         lines += [
             "",
