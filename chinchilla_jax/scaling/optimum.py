@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from chinchilla_jax.scaling.corrections import repeated
-from chinchilla_jax.scaling.laws import Surface
+from chinchilla_jax.scaling.corrections import Repeated
+from chinchilla_jax.scaling.surface import Law, Surface
 
-HALVINGS = 80  # of an interval in ln N or ln C: far below float64's rounding
-STEP = 1e-4  # of central differences in ln N and ln D
+HALVINGS = 48  # of an interval in ln N or ln C: to 1e-12
 MOST = 1e40  # FLOPs that any inverse is looked for below
 
 
@@ -41,24 +40,27 @@ PLAIN = Conditions()
 
 def loss(law: Surface, N: Any, D: Any, where: Conditions = PLAIN) -> Any:
     """Loss of N parameters after D tokens, in the law's unit."""
-    N = where.dense_equivalent * np.asarray(N, np.float64)
-    return law.loss(*(repeated(law, N, D, where.unique_tokens) if np.isfinite(where.unique_tokens) else (N, D)))
+    return _bent(law, where).loss(where.dense_equivalent * np.asarray(N, np.float64), D)
+
+
+def _bent(law: Surface, where: Conditions) -> Law:
+    return Repeated(law, where.unique_tokens) if np.isfinite(where.unique_tokens) else law
 
 
 def _pull(law: Surface, x: Any, C: Any, flops: float, where: Conditions) -> Any:
     """e_N - e_D (1 + T / 3 D) at N = exp(x): positive where more parameters pay."""
-    y = np.log(C / flops) - x
-
-    def at(dx, dy):
-        return loss(law, np.exp(x + dx), np.exp(y + dy), where)
-
-    parameters, tokens = at(-STEP, 0) - at(STEP, 0), at(0, -STEP) - at(0, STEP)
-    return parameters - tokens * (1 + where.generated / (3 * np.exp(y)))
+    D = C / flops / np.exp(x)
+    N = where.dense_equivalent * np.exp(x)
+    by_N, by_D = _bent(law, where).gradient(N, D)
+    return by_D * (D + where.generated / 3) - by_N * N
 
 
 def optimum(law: Surface, C: Any, flops: float = 6.0, where: Conditions = PLAIN) -> tuple[Any, Any]:
-    """(N, D) of the best model that `C` = `flops` N D training FLOPs buy."""
+    """(N, D) of the best model that `C` = `flops` N D training FLOPs buy; a closed form where nothing bends the law."""
     C = np.asarray(C, np.float64) + 0 * np.asarray(law.alpha, np.float64)  # as many as there are laws
+    if not where.generated and not np.isfinite(where.unique_tokens):
+        N, D = law.optimum(C * where.dense_equivalent, flops)
+        return N / where.dense_equivalent, D
     low, high = np.zeros_like(C), np.log(C / flops)
     x = _bisect(lambda x: _pull(law, x, C, flops, where) > 0, low, high)
     return np.exp(x), C / flops / np.exp(x)
