@@ -136,7 +136,7 @@ def read(path: Path, columns: Mapping[str, str] = {}, where: Mapping[str, str] =
     )
     D = cells.numbers("tokens") if cells.has("tokens") else C / PER_ND / N
     common = {name: cells.only(name) for name in ONE_OF_A_KIND}
-    accounting = f"6ND, N = {count}" if flops is None else cells.named(flops).removeprefix("flops_")
+    accounting = f"6ND_{count.removeprefix('n_')}" if flops is None else cells.named(flops).removeprefix("flops_")
     common = {name: common[name] or "unnamed" for name in ("dataset", "tokenizer")} | {
         "unit": common["unit"] or "nats_token, assumed",
     }

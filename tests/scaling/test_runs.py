@@ -145,3 +145,10 @@ def test_outliers_are_listed():
     assert list(kept.row) == [1, 4] and [line.split(":")[0] for line in kept.dropped] == ["row 2", "row 3"]
     with pytest.raises(UserError, match="--drop-outliers 9"):
         without_outliers(runs, 9)
+
+
+def test_compute_is_six_n_d_where_the_table_has_none(file):
+    head = ["n_nonembed", "tokens", "loss"]
+    found = read(write(file, [[1e7, 1e9, 3], [2e7, 3e9, 2.5]], head))
+    assert (found.count, found.accounting) == ("n_nonembed", "6ND_nonembed")
+    np.testing.assert_allclose(found.C, 6 * found.N * found.D)
