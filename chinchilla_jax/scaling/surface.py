@@ -63,6 +63,12 @@ class Law:
         N = np.exp(bisect(more, np.minimum(np.log(budget), 0.0), np.maximum(np.log(budget), 0.0)))
         return N, budget / N
 
+    def over_trained(self, C: Any, ratio: Any, flops: float = 6.0) -> Any:
+        """Loss of C = flops N D at `ratio` = D / N, the coordinates of Gadre et al. 2024 (arXiv:2403.08540)."""
+        C, ratio = positive(self.single, C=C, tokens_per_parameter=ratio)
+        N = np.sqrt(C / flops / ratio)
+        return self.loss(N, ratio * N)
+
     def compute(self, loss: Any, flops: float = 6.0) -> Any:
         """The least C = flops N D that reaches a loss; `UserError` at or below what no compute reaches."""
         loss = self._reachable(loss, np.inf, np.inf)
@@ -132,6 +138,8 @@ class Surface(Law):
     def optimum(self, C: Any, flops: float = 6.0) -> tuple[Any, Any]:
         """(N, D) of least loss at C = flops N D: N = G (C / flops)^a, G = (alpha A / (beta B))^(1 / (alpha + beta))."""
         C, flops = positive(self.single, C=C, flops=flops)
+        if self.single:
+            positive(alpha=self.alpha, beta=self.beta)
         total = self.alpha + self.beta
         G = np.exp((np.log(self.alpha) + self.a - np.log(self.beta) - self.b) / total)
         N = G * (C / flops) ** (self.beta / total)

@@ -1,6 +1,8 @@
 """Laws against the tables of their papers, finite differences, and solvers that know no closed form."""
 
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +10,12 @@ import pytest
 from scipy.optimize import brentq, minimize, minimize_scalar
 
 from chinchilla_jax.errors import UserError
-from chinchilla_jax.scaling import counts, fit, laws, runs
+from chinchilla_jax.scaling import counts, fit, laws, optimum, runs
 from chinchilla_jax.scaling.laws import PUBLISHED, Law, Repeated, Surface, published
+from chinchilla_jax.scaling.optimum import Conditions
 
-GADRE = Path(__file__).resolve().parents[3] / "shared" / "data" / "gadre_redpajama.csv"
+ROOT = Path(__file__).resolve().parents[2]
+GADRE = ROOT.parent / "shared" / "data" / "gadre_redpajama.csv"
 EXACT = published("epoch-exact").surface
 C4 = published("muennighoff-c4").surface
 SKALING = Surface(7.0, 8.0, 0.4, 0.7, 0.9, 0.4)
@@ -117,6 +121,8 @@ def test_what_is_not_positive_is_refused(bad):
     for call in calls:
         with pytest.raises(UserError, match="must be a positive number"):
             call()
+    with pytest.raises(UserError, match="beta must be a positive number"):
+        Surface(1.0, 1.0, 0.0, 0.3, -0.1).optimum(1e20)
 
 
 def test_float32_is_computed_in_float64():
@@ -205,8 +211,11 @@ def test_gadres_predictions():
     errors = 100 * np.abs(law.loss(N, D) / L - 1)
     assert errors[D / N > 600] == pytest.approx([0.7103], abs=5e-5)
     assert errors[N > 6e9] == pytest.approx([0.7320], abs=5e-5)
-    q, b = -0.2729, 366.7  # their code's form, digits as printed
+    q, b = -0.2729, 366.7  # their code's form, digits as printed; then their paper's, in C and M = D / N
     assert law.loss(1e9, 2e10) == pytest.approx(166.2 * 1e9**q + b * 6 ** (q / 2) * (20 * 1e9) ** q + 1.8366, rel=1e-3)
+    h = law.alpha / 2
+    paper = np.exp(law.e) + 6**h * (np.exp(law.a) * 640**h + np.exp(law.b) * 640**-h) * 1e21**-h
+    assert law.over_trained(1e21, 640) == pytest.approx(paper, rel=1e-12)
 
 
 def test_sardanas_example():
@@ -215,7 +224,7 @@ def test_sardanas_example():
     D = brentq(lambda d: law.params_for(d) - 13e9, 1e10, 1e14)
     quality = float(law.loss(13e9, D))
     found = laws.served(law, quality, 2e12)
-    assert pytest.approx((6.97e9, 1.248e12), rel=5e-4) == (found.N, found.D)
+    assert found[:2] == pytest.approx((6.97e9, 1.248e12), rel=5e-4)
     assert 100 * found.saved == pytest.approx(17.45, abs=5e-3)
     assert law.loss(found.N, found.D) == pytest.approx(quality)
     best = minimize_scalar(lambda x: 6 * np.exp(x) * law.tokens(np.exp(x), quality) + 2 * np.exp(x) * 2e12,
@@ -276,6 +285,18 @@ def test_sparse_equivalents(S):
     assert laws.sparse_equivalent(1e9, 0.0).laws["frantar"] == pytest.approx(1e9)
 
 
+def test_plan_finds_the_same_optima():
+    """The solver of `plan` works at a given compute, `served` at a given loss, `Repeated` by its own bisection."""
+    law = published("sardana").surface
+    found = laws.served(law, 2.0, 2e12)
+    assert optimum.optimum(law, 6 * found.N * found.D, where=Conditions(generated=2e12)) == pytest.approx(found[:2])
+    where = Conditions(unique_tokens=2e9)
+    for C in (1e18, 1e21, 1e23):
+        assert optimum.optimum(C4, C, where=where) == pytest.approx(Repeated(C4, 2e9).optimum(C), rel=1e-8)
+    half = optimum.optimum(C4, 1e21, where=Conditions(dense_equivalent=0.5))
+    assert half == pytest.approx(optimum.optimum(C4, 1e21, where=Conditions(1e30, 0.5)), rel=1e-8)
+
+
 @pytest.mark.parametrize("name", ["frantar", "frantar-refit"])
 def test_sparse_equivalent_has_the_loss_of_the_sparse_model(name):
     share = laws.sparse_equivalent(1.0, 0.75).laws[name]
@@ -312,3 +333,10 @@ def test_repeated_optimum_in_two_dimensions():
         options={"xatol": 1e-9, "fatol": 1e-14, "maxiter": 4000},
     )
     assert law.loss(*law.optimum(C)) == pytest.approx(found.fun, rel=1e-4)
+
+
+def test_laws_and_counts_do_without_jax():
+    """`plan` answers in under two seconds, and importing JAX takes half of that."""
+    code = "import sys, chinchilla_jax.scaling.laws, chinchilla_jax.scaling.transfers; print('jax' in sys.modules)"
+    seen = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert seen.stdout.strip() == "False"
