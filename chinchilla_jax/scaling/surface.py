@@ -13,7 +13,7 @@ import numpy as np
 
 from chinchilla_jax.config import require
 
-HALVINGS = 80  # of an interval in logarithms: below float64's rounding
+HALVINGS = 56  # of an interval in logarithms: to float64's rounding
 MOST = 1e60  # FLOPs, parameters or tokens that an inverse is looked for below
 
 

@@ -61,7 +61,7 @@ def shapes(draw) -> ModelConfig:
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(shapes())
 def test_formulas_count_the_real_tree(cfg):
     tree = transformer.abstract(cfg)
