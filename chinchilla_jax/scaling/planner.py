@@ -1,7 +1,6 @@
 """The plan of one run, whole: question, law, answer, a config for the machine, what it costs, what else it might be."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,7 +92,7 @@ def plan(config: Config, said: Asked, measure: Rate | None = None) -> dict[str, 
 
     `measure` tells the tokens a second of a config on this machine, for a budget in minutes. Raises `UserError`.
     """
-    rate = functools.cache(measure or machine_rate(said))
+    rate = measured_once(measure) if measure else machine_rate(said)
     budgets = dict(said.budgets)
     if said.fixed and "params" not in budgets:
         budgets["params"] = float(sizes(config.model).total)
@@ -121,6 +120,19 @@ def _lasting(made: Config, tokens: float) -> Config:
     return settings.replace(
         made, {"train.steps": steps, "optimizer.warmup_steps": min(steps, made.optimizer.warmup_steps)}
     )
+
+
+def measured_once(measure: Rate) -> Rate:
+    """The rate of the first config measured, and of others by their FLOPs: every measurement compiles for seconds."""
+    done: list[float] = []
+
+    def rate(config: Config) -> float:
+        flops = palm(config.model, config.train.seq_len)
+        if not done:
+            done.append(measure(config) * flops)
+        return done[0] / flops
+
+    return rate
 
 
 def machine_rate(said: Asked) -> Rate:
