@@ -82,9 +82,10 @@ def faulty(loaded: Loaded, likelihood: Likelihood, attack: Attack) -> dict[str, 
         return {}
     texts = noise.excerpts(likelihood.split, loaded.tokenizer, attack.tokens, loaded.program.config.train.seq_len)
     given = loaded.params, likelihood, texts, loaded.tokenizer
+    typos, wrong = noise.typo_report(*given, attack.rates, attack.seed), [rate for rate in attack.rates if rate]
     return {
-        **noise.typo_report(*given, attack.rates, attack.seed),
-        "word": noise.word_report(*given, attack.rates, attack.seed),
+        **typos,
+        "word": {0.0: typos["typo"][0.0], **noise.word_report(*given, wrong, attack.seed)},
         "segmentation": noise.segmentation_report(*given, attack.seed),
     }
 
@@ -145,8 +146,7 @@ def table(found: dict[str, Any]) -> str:
     if "typo" in found:
         lines.append(f"{'rate':>8} {'typo':>10} {'scored':>9} {'word':>9}   (bits per clean byte)")
     for rate, bits in found.get("typo", {}).items():
-        word = f"{found['word'][rate]:>9.4f}" if rate in found["word"] else " " * 9
-        lines.append(f"{rate:>8g} {bits:>10.4f} {found['typo_scored'][rate]:>9.1%} {word}")
+        lines.append(f"{rate:>8g} {bits:>10.4f} {found['typo_scored'][rate]:>9.1%} {found['word'][rate]:>9.4f}")
     if "segmentation" in found:
         lines.append(f"sampled segmentation: {found['segmentation']:.4f} bits per byte")
     return "\n".join(lines)

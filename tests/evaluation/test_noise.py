@@ -19,8 +19,8 @@ class Counting:
     rows = 3
     program = SimpleNamespace(config=SimpleNamespace(train=SimpleNamespace(seq_len=16)))
 
-    def __init__(self, wrong: float = 0.0):
-        self.seen, self.wrong = [], wrong
+    def __init__(self):
+        self.seen = []
 
     def sums(self, params, batches, poll):
         self.seen = list(batches)
@@ -76,7 +76,8 @@ def test_scored_targets_are_clean_tokens_in_order_and_at_most_once(store, texts)
 
 def test_wrong_words_stand_in_the_input_alone(store, texts):
     clean, faulty = Counting(), Counting()
-    noise.typo_report(None, clean, texts, store.tokenizer, (), 0)
+    plain = noise.typo_report(None, clean, texts, store.tokenizer, (), 0)["typo"]
+    assert noise.word_report(None, Counting(), texts, store.tokenizer, (0.0,), 0) == plain
     found = noise.word_report(None, faulty, texts, store.tokenizer, (0.25,), 0)
     same = real = 0
     for one, two in zip(clean.seen, faulty.seen, strict=True):

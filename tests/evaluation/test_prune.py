@@ -102,7 +102,7 @@ def test_an_input_that_is_always_0_does_no_harm(method):
     assert np.isfinite(pruned(method, w, x)).all()
 
 
-@pytest.mark.parametrize("cfg", [tiny.MODERN, tiny.CHINCHILLA, tiny.SQUARED], ids=["modern", "chinchilla", "relu2"])
+@pytest.mark.parametrize("cfg", tiny.FAMILIES.values(), ids=tiny.FAMILIES)
 def test_target_0_changes_nothing_and_the_pieces_are_the_block(cfg):
     params = tiny.spiced(cfg)
     batch = jax.tree.map(jnp.asarray, tiny.packed([[9, 4, 3], [5, 5]], 16, cfg.vocab_size))
@@ -133,7 +133,7 @@ def test_every_projection_of_every_layer_and_nothing_else():
 def test_the_second_layer_is_pruned_for_what_the_first_gives_now():
     """The inputs' lengths of layer 1 are those behind a pruned layer 0: one after another, by hand."""
     cfg, params = tiny.MODERN, tiny.spiced(tiny.MODERN)
-    batch = jax.tree.map(jnp.asarray, tiny.packed([[16], [5, 5]], 16, cfg.vocab_size))
+    batch = jax.tree.map(jnp.asarray, tiny.packed([[9, 4, 3], [5, 5]], 16, cfg.vocab_size))
     new = prune.prune(params, cfg, [batch], "wanda", 0.5)
     one = jax.tree.map(lambda w: w[1], params["blocks"])
     pruned_zero = jax.tree.map(lambda w: w[0], new["blocks"])
@@ -162,6 +162,6 @@ def test_the_same_on_eight_devices():
 
 def test_groups_that_do_not_divide_are_named():
     cfg, params = tiny.MODERN, tiny.spiced(tiny.MODERN)
-    batch = jax.tree.map(jnp.asarray, tiny.packed([[16]], 16, cfg.vocab_size))
+    batch = jax.tree.map(jnp.asarray, tiny.packed([[9, 4, 3], [5, 5]], 16, cfg.vocab_size))
     with pytest.raises(UserError, match="does not divide the 20 inputs"):
         prune.prune(params, cfg, [batch], "wanda", 0.5, (2, 8))
