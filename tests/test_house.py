@@ -18,7 +18,7 @@ FLOORS = [
     {"data", "model", "optim"},
     {"objectives", "scaling"},
     {"training", "inference"},
-    {"evaluation", "finetuning", "interop", "scaling.compile", "scaling.plan"},
+    {"evaluation", "finetuning", "interop", "scaling.compile", "scaling.plan", "scaling.planner"},
     {"commands"},
     {"__main__"},
 ]
