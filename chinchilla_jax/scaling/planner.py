@@ -9,7 +9,7 @@ from typing import Any
 
 from chinchilla_jax import config as settings
 from chinchilla_jax.config import Config, ModelConfig, require
-from chinchilla_jax.scaling import hparams, lawfile
+from chinchilla_jax.scaling import counts, hparams, lawfile
 from chinchilla_jax.scaling import plan as plans
 from chinchilla_jax.scaling.corrections import sparse_equivalent
 from chinchilla_jax.scaling.lawfile import Law
@@ -17,7 +17,7 @@ from chinchilla_jax.scaling.optimum import Conditions
 from chinchilla_jax.scaling.plan import Question
 from chinchilla_jax.scaling.published import published
 from chinchilla_jax.scaling.recipe import Machine, parse_chips, recipe
-from chinchilla_jax.scaling.roofline import roofline, sizes
+from chinchilla_jax.scaling.roofline import roofline
 
 SHAPE = ("preset", "layers", "d_model", "heads", "kv_heads", "head_dim", "d_ff")
 LAWS = Path(__file__).parent / "data"
@@ -95,7 +95,7 @@ def plan(config: Config, said: Asked, measure: Rate | None = None) -> dict[str, 
     rate = measured_once(measure) if measure else machine_rate(said)
     budgets = dict(said.budgets)
     if said.fixed and "params" not in budgets:
-        budgets["params"] = float(sizes(config.model).total)
+        budgets["params"] = float(counts.parameters(config.model))
     if said.seconds:
         budgets["flops"] = said.seconds * GUESSED_RATE * (said.machine.chips if said.machine.kind else 1)
     law = choose(said.law, budgets)
@@ -127,7 +127,7 @@ def measured_once(measure: Rate) -> Rate:
     done: list[float] = []
 
     def rate(config: Config) -> float:
-        flops = palm(config.model, config.train.seq_len)
+        flops = counts.flops_per_token(config.model, config.train.seq_len)
         if not done:
             done.append(measure(config) * flops)
         return done[0] / flops
@@ -159,22 +159,11 @@ def _once(config: Config, said: Asked, law: Law, budgets: dict[str, float]) -> d
     return {"where": where, "answer": answer, "made": made}
 
 
-# By formula, which tests hold equal to the parameter tree: tracing one would take longer than all the rest.
 COUNTS: dict[str, Callable[[ModelConfig], float]] = {
-    "n_total": lambda cfg: sizes(cfg).total,
-    "n_nonembed": lambda cfg: sizes(cfg).total - tables(cfg),
-    "n_matmul": lambda cfg: cfg.layers * sizes(cfg).met + sizes(cfg).table,
+    "n_total": counts.parameters,
+    "n_nonembed": counts.non_embedding,
+    "n_matmul": counts.matmul_parameters,
 }
-
-
-def tables(cfg: ModelConfig) -> int:
-    """Numbers in the embedding table and, where it is another, the output table."""
-    return sizes(cfg).table * (1 if cfg.tied else 2)
-
-
-def palm(cfg: ModelConfig, length: int) -> float:
-    """Training FLOPs a token: 6 per weight of a matrix, and 12 N H K L for attention."""
-    return 6 * COUNTS["n_matmul"](cfg) + 12 * cfg.layers * cfg.heads * cfg.head_dim * length
 
 
 def hyperparameters(model: ModelConfig, tokens: float) -> tuple[float, float]:
@@ -258,14 +247,14 @@ def report(said: Asked, law: Law, where: Conditions, answer: dict, made: Config)
         "off_optimum": plans.off_optimum(law.surface, answer["params"]["value"], answer["tokens"]["value"], where),
         "realised": {
             "params_as_counted": N,
-            "parameters": sizes(model).total,
-            "parameters_non_embedding": sizes(model).total - tables(model),
+            "parameters": counts.parameters(model),
+            "parameters_non_embedding": counts.non_embedding(model),
             "tokens": tokens,
             "tokens_per_param": tokens / N,
             "steps": train.steps,
             "batch_tokens": train.batch_size * train.seq_len,
             "flops_6nd": plans.FLOPS * N * tokens,
-            "flops_palm": palm(model, train.seq_len) * tokens,
+            "flops_palm": counts.flops_per_token(model, train.seq_len) * tokens,
             "loss": loss,
             "loss_percent_over_optimum": 100 * (loss / best - 1),
         },

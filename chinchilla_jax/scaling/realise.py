@@ -7,7 +7,7 @@ import numpy as np
 
 from chinchilla_jax.config import ModelConfig, require
 from chinchilla_jax.model.presets import FAMILIES
-from chinchilla_jax.scaling.roofline import sizes
+from chinchilla_jax.scaling.counts import sizes
 
 # Width over layers by total parameters, interpolated between: the quickstart's shape, then Hoffmann et al. 2022,
 # Table A9 and table 4 (44M: 64, 16B: 109, 70B: 102).

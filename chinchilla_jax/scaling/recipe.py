@@ -8,7 +8,8 @@ from typing import Any
 
 from chinchilla_jax.config import Config, MeshConfig, ModelConfig, require
 from chinchilla_jax.scaling import realise
-from chinchilla_jax.scaling.roofline import roofline, sizes
+from chinchilla_jax.scaling.counts import parameters
+from chinchilla_jax.scaling.roofline import roofline
 
 FEW_STEPS = 200  # below this many updates a smaller batch gains more than it loses
 WARMUP = 0.02  # most of the run that the warm-up takes; Porian et al. 2024 want about N tokens of it
@@ -71,7 +72,7 @@ def recipe(
             mesh, micro = MeshConfig(data=machine.chips // fsdp, fsdp=fsdp), fitting[0]
             break
     else:
-        require(False, f"{sizes(model).total:.3g} parameters do not fit {machine.chips} {machine.kind}; take more")
+        require(False, f"{parameters(model):.3g} parameters do not fit {machine.chips} {machine.kind}; take more")
     steps = max(1, round(tokens / (windows * length)))
     warmup = min(max(1, int(WARMUP * steps)), max(1, round(params / (windows * length))))
     values: dict[str, Any] = {"peak_lr": rate, "schedule": "cosine", "warmup_steps": warmup}

@@ -9,10 +9,10 @@ import pytest
 from chinchilla_jax.config import Config, ModelConfig, from_dict
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.scaling import lawfile, planner, published
+from chinchilla_jax.scaling.counts import sizes
 from chinchilla_jax.scaling.optimum import REACHED, Conditions, compute, loss, optimum
 from chinchilla_jax.scaling.plan import Question, answer, off_optimum, solve
 from chinchilla_jax.scaling.recipe import parse_chips, recipe
-from chinchilla_jax.scaling.roofline import sizes
 
 LAW = published.published("epoch-exact").surface
 

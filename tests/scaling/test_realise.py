@@ -4,8 +4,8 @@ import pytest
 
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.scaling import counts
+from chinchilla_jax.scaling.counts import sizes
 from chinchilla_jax.scaling.realise import aspect, realise
-from chinchilla_jax.scaling.roofline import sizes
 
 
 def total(cfg):
@@ -35,5 +35,5 @@ def test_what_is_counted_is_what_comes_near():
 
 
 def test_no_shape_is_an_error_that_names_the_mend():
-    with pytest.raises(UserError, match="--model.vocab-size"):
+    with pytest.raises(UserError, match=r"--model\.vocab-size"):
         realise(1e4, total, vocab_size=32000)
