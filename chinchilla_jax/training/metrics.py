@@ -58,7 +58,7 @@ class Writer:
             return
         append(self.run_dir / name, row)
         for key, value in row.items():
-            if key != "step" and isinstance(value, (int, float)):
+            if key != "step" and isinstance(value, (int, float)) and math.isfinite(value):
                 for write in self.others:
                     write(key, value, row["step"])
 
