@@ -119,7 +119,9 @@ def test_wrong_arrows_are_seen():
     assert wrong_arrows("model.attention", up) == ["model.attention -> training.step"]
     assert wrong_arrows("model.attention", "import chinchilla_jax.data.store") == ["model.attention -> data.store"]
     assert wrong_arrows("commands.pretrain", up) == []
-    assert wrong_arrows("training.loop", "from chinchilla_jax.scaling import planner") == ["training.loop -> scaling.planner"]
+    assert wrong_arrows("training.loop", "from chinchilla_jax.scaling import planner") == [
+        "training.loop -> scaling.planner"
+    ]
     assert wrong_arrows("training.loop", "from chinchilla_jax.scaling import counts") == []
 
 

@@ -102,4 +102,3 @@ def _shape(family: str, layers: int, d_model: int, pieces: int) -> ModelConfig |
     d_ff = 4 * d_model if family == "chinchilla" else max(unit, round(8 * d_model / 3 / unit) * unit)
     shape = {"layers": layers, "d_model": d_model, "heads": d_model // head_dim, "head_dim": head_dim, "d_ff": d_ff}
     return ModelConfig(**FAMILIES[family], **shape, vocab_size=pieces)
-
