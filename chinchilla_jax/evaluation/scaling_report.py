@@ -90,7 +90,7 @@ def page(found: Analysis) -> str:
 def _head(found: Analysis) -> str:
     law, runs, theta = found.law, found.fit.runs, found.fit.theta
     errors = standard_errors(found.replicates)
-    k = f")^{law.surface.k:.4f}" if law.form == "skaling" else ""
+    k = f")^{law.surface.k:.4f}" if law.form in ("skaling", "kaplan") else ""
     a, b, e = (float(v) for v in (law.surface.a, law.surface.b, law.surface.e))
     lines = [
         f"# {law.name}",

@@ -81,7 +81,7 @@ def analyse(whole: Runs, settings: Settings) -> Analysis:
     sensitivity = validate.sensitivity(whole, found, settings.drop_outliers, flops[0])
     law = dataclasses.replace(law, sensitivity=tuple(dataclasses.asdict(row) for row in sensitivity))
     full = dataclasses.replace(law, draws=calibrated(found, again))
-    exponents = ("alpha",) if found.form == "tied" else ("alpha", "beta")
+    exponents = ("alpha",) if found.form in ("tied", "kaplan") else ("alpha", "beta")
     return Analysis(
         settings,
         found,

@@ -18,10 +18,11 @@ from chinchilla_jax.scaling.parametric import FORMS, TOLERANCE, Points
 from chinchilla_jax.scaling.runs import Runs
 
 GRID = np.geomspace(0.05, 1.6, 15)  # exponents that variable projection tries: 15 x 15, in 3 x 3 parts
+NO_FLOOR = -12.0  # ln E where there is none
 AGREE = 1e-6  # relative difference of the objective at which two starts ended in the same place
 COLLINEAR = 0.1  # sd of ln D that ln N leaves unexplained (10 %), below which the exponents cannot be told apart
 NARROW = 0.5  # ... below which they hardly can
-LEAST_VALUES = {"chinchilla": 3, "skaling": 3, "tied": 2}  # sizes, and lengths, that a form needs
+LEAST_VALUES = {"chinchilla": 3, "skaling": 3, "kaplan": 3, "tied": 2}  # sizes, and lengths, that a form needs
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def fit(runs: Runs, name: str = "huber-log", delta: float = 1e-3, form: str = "c
     check(runs, form)
     goal = objective(name, delta)
     at = parametric.points(runs.N, runs.D, runs.loss)
-    start = tied(projected(at)) if form == "tied" else projected(at)
+    start = {"tied": tied, "kaplan": kaplan}.get(form, np.copy)(projected(at))
     found = parametric.minimise(start, at, goal, FORMS[form], most=most)
     order = np.argsort(found.value)
     best = order[0]
@@ -167,6 +168,14 @@ def tied(theta: np.ndarray) -> np.ndarray:
     theta = theta.copy()
     theta[:, 3:5] = theta[:, 3:5].mean(1, keepdims=True)
     return theta
+
+
+def kaplan(theta: np.ndarray) -> np.ndarray:
+    """As many starts of Kaplan's form, ((N_c / N)^alpha + D_c / D)^k at the loss of the others in the middle."""
+    middle = np.log(np.exp(theta[:, :3]).sum(1))
+    k, alpha = np.repeat((0.1, 0.2, 0.4), 3), np.tile((0.4, 0.7, 1.0), 3)
+    scale = middle / k - np.log(2)
+    return np.stack([scale, scale, np.full(9, NO_FLOOR), alpha, np.ones(9), np.log(k)], 1)
 
 
 def projected(at: Points) -> np.ndarray:

@@ -19,7 +19,7 @@ from chinchilla_jax.errors import UserError
 from chinchilla_jax.scaling.laws import Surface
 
 FORMAT, VERSION = "chinchilla_jax law", 1
-FORMS = ("chinchilla", "tied", "skaling")
+FORMS = ("chinchilla", "tied", "skaling", "kaplan")
 DEFAULT = "epoch_exact.json"
 RANGES = ("N", "D", "C", "loss")
 QUANTITIES = {  # what an interval can be asked of: from a law, its optimum (N, D) and the loss there

@@ -19,6 +19,7 @@ FORMS = {  # the columns say which of the six log-parameters a free one moves
     "chinchilla": np.eye(6)[:, :5],
     "tied": np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]], float),
     "skaling": np.eye(6),
+    "kaplan": np.eye(6)[:, [0, 1, 3, 5]],  # no floor and beta = 1: Kaplan et al. 2020, equation 1.5, with k = alpha_D
 }
 CHUNK = 1 << 17  # numbers of one batch of residuals that stay in a core's cache
 TOLERANCE = 1e-6  # of the relative gradient norm, at which a fit counts as converged
