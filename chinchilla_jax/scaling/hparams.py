@@ -63,7 +63,7 @@ class Rule:
         return ", ".join(f"{name} {low:.2g} to {high:.2g}" for name, (low, high) in self.ranges.items())
 
 
-SMALL_RATE, SMALL_SIZE, SMALL_EXPONENT, SMALL_BATCH = 3e-3, 1.17e6, -0.33, 2048
+SMALL_RATE, SMALL_SIZE, SMALL_EXPONENT, SMALL_BATCH = 2.3e-3, 1.105e6, -0.45, 1024  # configs/sweep_cpu.py
 
 LAWS = {
     "small-cpu": Rule(
