@@ -1,7 +1,7 @@
 """A compiled program's own text, read: which instruction runs how often, and what it sends to other chips.
 
 XLA's cost analysis counts a loop's body once. Here every instruction is counted as often as the loops round it turn, by
-their known trip count or by the one constant that their condition compares with (the loops of `jax.lax.scan`).
+their known trip count, or from 0 to the one constant that their condition compares with (as those of `jax.lax.scan`).
 """
 
 import math
@@ -116,9 +116,26 @@ def trips(program: Program, loop: Instruction) -> int | None:
     """Turns of a `while`; None where its text does not tell."""
     if known := re.search(r"known_trip_count\D+(\d+)", loop.attributes):
         return int(known[1])
-    condition = program.computations[re.search(r"condition=%?([\w.\-]+)", loop.attributes)[1]]
-    bounds = [i.attributes for i in condition.values() if i.kind == "constant" and i.arrays[0].dtype in ("s32", "u32")]
-    return int(bounds[0][1 : bounds[0].index(")")]) if len(bounds) == 1 else None
+    condition, body = (
+        program.computations[re.search(rf"{part}=%?([\w.\-]+)", loop.attributes)[1]] for part in ("condition", "body")
+    )
+    bounds = [_value(i) for i in condition.values() if i.kind == "constant" and i.arrays[0].dtype in ("s32", "u32")]
+    return -(-bounds[0] // _stride(condition, body)) if len(bounds) == 1 else None
+
+
+def _value(constant: Instruction) -> int:
+    return int(constant.attributes[1 : constant.attributes.index(")")])
+
+
+def _stride(condition: Computation, body: Computation) -> int:
+    """What a loop adds to its counter: 1, or 2 where XLA has unrolled the pieces of a product and its gather."""
+    read = [i for i in condition.values() if i.kind == "get-tuple-element"]
+    root = next(i for i in body.values() if i.root)
+    if len(read) != 1 or root.kind != "tuple":
+        return 1
+    counter = body[root.operands[int(re.search(r"index=(\d+)", read[0].attributes)[1])]]
+    added = [body[name] for name in counter.operands if counter.kind == "add" and body[name].kind == "constant"]
+    return _value(added[0]) if added else 1
 
 
 def walk(program: Program) -> Iterator[Visit]:

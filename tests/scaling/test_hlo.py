@@ -149,6 +149,13 @@ def test_an_update_in_place_moves_only_what_it_writes():
     assert work._traffic(program, body, body["written"]) == 4000 + 4  # the row, and the index
 
 
+@pytest.mark.parametrize("added, turns", [(1, 80), (2, 40), (3, 27)])
+def test_a_loop_counts_by_what_it_adds(added, turns):
+    more = f"%more = s32[] constant({added})\n  %next = s32[] add(%at, %more)\n  ROOT %tuple.1"
+    text = TPU.replace("ROOT %tuple.1", more).replace("tuple(%at, %written)", "tuple(%next, %written)")
+    assert {one.times for one in hlo.collectives(hlo.parse(text))} == {turns}
+
+
 def test_a_loop_that_tells_nothing_counts_once():
     program = hlo.parse(TPU.replace("constant(80)", "parameter(1)"))
     assert {one.times for one in hlo.collectives(program)} == {1}
