@@ -1,0 +1,105 @@
+"""Runs that the clock ends: when the alarm rings, and that what comes out is an ordinary run."""
+
+import json
+
+import numpy as np
+import pytest
+
+from chinchilla_jax.__main__ import main
+from chinchilla_jax.config import Config, OptimizerConfig, TrainConfig, replace
+from chinchilla_jax.optim.schedules import schedule
+from chinchilla_jax.training import timed
+from chinchilla_jax.training.timed import DECAY, Alarm, cooldown
+from tests import runs
+
+TRUNK = Config(
+    optimizer=OptimizerConfig(schedule="constant", warmup_steps=10, peak_lr=1.0), train=TrainConfig(steps=4000)
+)
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    seconds = 0.0
+
+    def __call__(self):
+        return self.seconds
+
+
+@pytest.mark.parametrize("slow", [1.0, 0.5, 2.0])
+@pytest.mark.parametrize("starting", [2.0, 10.0])
+def test_the_alarm_leaves_the_cooldown_its_share(slow, starting):
+    """Steps of 0.1 s that turn slower or faster after a while: the end is met to the speed of the last quarter."""
+    clock = Clock()
+    alarm = Alarm(180.0, closing_seconds=5.0, now=clock)
+    clock.seconds = starting
+    done = 0
+    while not alarm(done := done + 1):
+        clock.seconds += 0.1 * (slow if clock.seconds > 60 else 1.0)
+    trained = clock.seconds - starting
+    left = 180.0 - clock.seconds - alarm.reserve
+    assert alarm.rang == done and left == pytest.approx(DECAY / (1 - DECAY) * trained, abs=0.5)
+    assert alarm.remaining * 0.1 * slow == pytest.approx(left, abs=0.2)
+
+
+def test_too_little_time_is_one_step_more():
+    clock = Clock()
+    alarm = Alarm(1.0, closing_seconds=0.0, now=clock)
+    clock.seconds = 5.0
+    rang = []
+    for done in range(1, 5):
+        clock.seconds += 0.1
+        rang.append(alarm(done))
+    assert rang == [None, None, None, "the clock"] and alarm.remaining == 1
+
+
+@pytest.mark.parametrize("done, remaining", [(1800, 600), (11, 1), (500, 3), (3, 20)])
+def test_the_cooldown_is_the_trunk_up_to_where_it_leaves(done, remaining):
+    run = cooldown(TRUNK, done, remaining)
+    assert run.train.steps == max(done + remaining, 11)
+    rates = np.array([schedule(run.optimizer, run.train.steps)(step) for step in range(run.train.steps)])
+    trunk = np.array([schedule(TRUNK.optimizer, 4000)(step) for step in range(done)])
+    np.testing.assert_allclose(rates[:done], trunk, rtol=1e-5)
+    assert rates[-1] == pytest.approx(0.1, rel=1e-3)
+
+
+def test_a_timed_run_is_the_run_of_its_config(tiny_store, tmp_path, monkeypatch, capfd, compiled_once):
+    """The clock rings at once, compiling being longer than the time there is; the config trains the same again."""
+    monkeypatch.setattr("chinchilla_jax.commands.pretrain.LEAST_MINUTES", 0.0)
+    monkeypatch.setattr("chinchilla_jax.commands.plan.measured", lambda config: 1e5)
+    shape = {name: value for name, value in runs.SETTINGS.items() if name.startswith(("model.", "train.log"))}
+    line = [word for name, value in shape.items() for word in (f"--{name}", str(value))]
+    store = ["--data.store", str(tiny_store)]
+    assert main(["pretrain", "--minutes", "0.02", "--run-dir", str(tmp_path / "timed"), *store, *line]) == 0
+    capfd.readouterr()
+    config = json.loads((tmp_path / "timed/config.json").read_text())
+    assert config["optimizer"]["schedule"] == "wsd" and config["train"]["steps"] >= 5
+    assert json.loads((tmp_path / "timed/clock.json").read_text())["spent_s"] > 0
+    assert json.loads((tmp_path / "timed/plan.json").read_text())["asked"]["seconds"] > 0
+    again = ["--config", str(tmp_path / "timed/config.json"), "--run-dir", str(tmp_path / "again")]
+    assert main(["pretrain", *again]) == 0
+    first, second = (losses(tmp_path / name) for name in ("timed", "again"))
+    assert first == second and len(first) > 3
+    assert main(["pretrain", "--minutes", "0.02", "--run-dir", str(tmp_path / "timed"), *store]) == 0
+    assert "nothing to do" in capfd.readouterr().out
+
+
+def losses(run):
+    """Training losses, step by step."""
+    rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return {row["step"]: row["loss"] for row in rows if "loss" in row}
+
+
+def test_too_short_a_time_is_refused(tiny_store, tmp_path):
+    code, said = runs.call(
+        "pretrain", **{"data.store": tiny_store, "run-dir": tmp_path / "run", "minutes": 0.1, "model.layers": 1}
+    )
+    assert code == 78 and "--minutes" in said and not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_run_that_has_begun_keeps_its_config(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    mine = replace(TRUNK, {"train.seed": 7})
+    (folder / "config.json").write_text(json.dumps(timed.resume.settings.to_dict(mine)))
+    assert timed._trunk(TRUNK, folder) == mine
