@@ -1,0 +1,124 @@
+"""Delayed rows: two steps by hand, what is carried, and a run that is killed in the middle of it."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from chinchilla_jax.config import AdversarialConfig, Config, ObjectiveConfig, OptimizerConfig, TrainConfig, UserError
+from chinchilla_jax.objectives import build as objectives
+from chinchilla_jax.training.step import accumulate
+from tests import runs, tiny
+from tests.model import twin
+
+L, N, WEIGHT, RADIUS, CFG = 13, 2, 0.7, 0.6, tiny.CHINCHILLA
+BATCHES = [tiny.packed([[6, 7], [13], [5, 4, 2], [9, 4], [13], [1, 12]], L, 61, seed) for seed in range(3)]
+KEY = jax.random.key(0)
+
+
+def objective(rows=6, microbatches=1, **settings):
+    attack = {"method": "fgm", "delayed": True, "radius": RADIUS, "fraction": N / 6, "weight": WEIGHT, "start": 0.0}
+    return objectives.build(
+        Config(
+            model=CFG,
+            objective=ObjectiveConfig(tile_tokens=30),
+            optimizer=OptimizerConfig(warmup_steps=0),
+            train=TrainConfig(steps=10, seq_len=L, batch_size=rows, microbatches=microbatches),
+            adversarial=AdversarialConfig(**attack | settings),
+        )
+    )
+
+
+def part(batch, rows):
+    return jax.tree.map(lambda x: x[rows], batch)
+
+
+@tiny.jit
+def slopes(params, batch):
+    """Of the plain loss: gradients of the parameters and of what is added to the embeddings."""
+    return jax.grad(lambda p, d: twin.loss(p, batch, CFG, d), (0, 1))(params, jnp.zeros((*batch.tokens.shape, 20)))
+
+
+@tiny.jit
+def mixed(params, fresh, kept, delta):
+    """Gradients of CE(fresh) + w CE(kept + delta), and the two."""
+
+    def loss(p):
+        clean, attacked = twin.loss(p, fresh, CFG), twin.loss(p, kept, CFG, delta)
+        return clean + WEIGHT * attacked, (clean, attacked)
+
+    return jax.grad(loss, has_aux=True)(params)
+
+
+def by_hand(params, before, now):
+    """The step on `now`, given that `before` was the plain step: rows 2 and 3 of that come in place of rows 0 and 1."""
+    kept = part(before, slice(N, 2 * N))
+    g = np.asarray(slopes(params, before)[1])[N : 2 * N]
+    g = g * ((kept.segments > 0) & (kept.tokens > 3))[..., None]
+    length = np.linalg.norm(g, axis=-1, keepdims=True)
+    size = RADIUS * np.linalg.norm(params["embed"]["table"], axis=1).mean()
+    delta = size * np.divide(g, length, out=np.zeros_like(g), where=length > 0)
+    return mixed(params, part(now, slice(N, None)), kept, delta)
+
+
+def test_the_kept_rows_come_in_place_of_fresh_ones():
+    made, params = objective(), tiny.spiced(CFG)
+    step = tiny.jit(made.gradients)
+    grads, sums, carry = step(params, BATCHES[0], KEY, 0, made.init(params))
+    assert tiny.worst(grads, slopes(params, BATCHES[0])[0], floor=0.1) < 2e-5, "nothing is kept yet: a plain step"
+    assert float(sums.weight) == BATCHES[0].weights.sum() and float(sums.others["attacked"].weight) == 0
+    jax.tree.map(np.testing.assert_array_equal, carry["batch"], part(BATCHES[0], slice(N, 2 * N)))
+
+    grads, sums, carry = step(params, BATCHES[1], KEY, 1, carry)
+    expected, (clean, attacked) = by_hand(params, BATCHES[0], BATCHES[1])
+    assert tiny.worst(grads, expected, floor=1e-2) < 2e-3, "the direction is kept in bfloat16"
+    assert float(sums.loss) == pytest.approx(float(clean), rel=1e-5)
+    assert float(sums.weight) == BATCHES[1].weights[N:].sum()
+    assert float(sums.others["attacked"].loss) == pytest.approx(float(attacked), rel=1e-3)
+    assert float(sums.others["attacked"].weight) == BATCHES[0].weights[N : 2 * N].sum()
+    jax.tree.map(np.testing.assert_array_equal, carry["batch"], part(BATCHES[1], slice(N, 2 * N)))
+
+
+def test_between_microbatches_there_is_no_staleness():
+    """A step of two microbatches is the two steps by hand with the same weights."""
+    made, params = objective(rows=12, microbatches=2), tiny.spiced(CFG)
+    both = jax.tree.map(lambda a, b: np.stack([a, b], 1).reshape(12, L), *BATCHES[:2])
+    grads, sums, _ = tiny.jit(accumulate(made, 2))(params, both, KEY, 0, made.init(params))
+    second, _ = by_hand(params, *BATCHES[:2])
+    assert tiny.worst(grads, jax.tree.map(jnp.add, slopes(params, BATCHES[0])[0], second), floor=1e-2) < 2e-3
+    assert float(sums.weight) == BATCHES[0].weights.sum() + BATCHES[1].weights[N:].sum()
+
+
+def test_before_the_start_rows_are_kept_and_not_used():
+    made, params = objective(start=0.2), tiny.spiced(CFG)
+    step = tiny.jit(made.gradients)
+    _, sums, carry = step(params, BATCHES[0], KEY, jnp.int32(0), made.init(params))
+    _, sums, carry = step(params, BATCHES[1], KEY, jnp.int32(1), carry)
+    assert float(sums.weight) == BATCHES[1].weights.sum() and bool(carry["valid"])
+    _, sums, _ = step(params, BATCHES[2], KEY, jnp.int32(2), carry)
+    assert float(sums.weight) == BATCHES[2].weights[N:].sum() and float(sums.others["attacked"].weight) > 0
+
+
+def test_too_few_rows_to_keep_are_refused():
+    with pytest.raises(UserError, match=r"microbatch of 1 .*--adversarial.fraction"):
+        objective(rows=6, microbatches=6)
+
+
+SETTINGS = {"adversarial.method": "fgm", "adversarial.delayed": "true", "adversarial.start": 0.1}
+
+
+def test_a_run_killed_between_delayed_rows_goes_on_to_the_same_bytes(tiny_store, tmp_path, compiled_once):
+    """Two of eight rows, which eight devices do not divide; forgotten back to step 15 and resumed."""
+    settings = {**SETTINGS, "adversarial.fraction": 0.25, "train.eval-every": 0, "train.sample-every": 0}
+    whole = runs.trained(tmp_path / "whole", tiny_store, **settings)
+    cut = shutil.copytree(whole, tmp_path / "cut")
+    runs.forget(cut, 15)
+    code, said = runs.pretrain(cut, tiny_store, **settings)
+    assert code == 0 and "resumed from step 15, verified\n" in said
+    runs.assert_same_run(cut, whole)
+    carried = [name for name in runs.leaves(whole, 15) if name.startswith("carry/")]
+    assert len(carried) == 7 and runs.state(whole, 15).carry["direction"].any()
+    rows = runs.rows(whole)
+    assert all((row["loss_attacked"] is None) == (row["step"] <= 2) for row in rows if "loss" in row)
