@@ -87,11 +87,12 @@ def measured(config) -> float:
 def compiled(planned: dict, chips: str) -> dict:
     """The planned step as a TPU's compiler sees it."""
     from chinchilla_jax.config import Config, from_dict
+    from chinchilla_jax.scaling import advice
     from chinchilla_jax.scaling import compile as ahead
 
     require(":" in chips, f"--compile needs a topology as --chips, such as v5e:4x4 or v5p:8x8x4, not {chips or 'none'}")
     report = ahead.report(from_dict(Config, planned["config"]), chips)
-    print(ahead.table(report))
+    print(advice.table(report))
     return report
 
 
