@@ -11,7 +11,7 @@ import pytest
 from chinchilla_jax.config import Config, ModelConfig, OptimizerConfig, TrainConfig
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.parallel import mesh
-from chinchilla_jax.scaling import ladder
+from chinchilla_jax.scaling import counts, ladder
 from tests import runs
 
 BASE = Config(
@@ -21,7 +21,7 @@ BASE = Config(
 )
 SIZES = [3e4, 6e4, 1.2e5, 4.9e5]
 TINY = {
-    "model.layers": 2,
+    "model.layers": 1,
     "model.d-model": 16,
     "model.heads": 1,
     "model.head-dim": 16,
@@ -63,7 +63,7 @@ def test_tokens_per_parameter_are_diverse(name):
     # The spread of durations that sizes leave unexplained: a law's exponents cannot be told apart without.
     size, length = (np.log([getattr(run, what) for run in plan.runs]) for what in ("params", "tokens"))
     assert np.std(length - np.polyval(np.polyfit(size, length, 1), size)) > 0.5
-    assert {run.params for run in plan.runs} == {ladder.size(ladder.rung(BASE.model, n)) for n in SIZES}
+    assert {run.params for run in plan.runs} == {counts.parameters(ladder.rung(BASE.model, n)) for n in SIZES}
 
 
 def test_settings_follow_the_size():
@@ -115,8 +115,8 @@ def quick(monkeypatch):
 
 def sweep(folder, store, *words, **changes):
     """A ladder of two sizes and a few steps."""
-    largest = ModelConfig(layers=2, d_model=16, heads=1, head_dim=16, d_ff=32, vocab_size=320)
-    sizes = [str(ladder.size(ladder.model_like(largest, d_model))) for d_model in (8, 16)]
+    largest = ModelConfig(layers=1, d_model=16, heads=1, head_dim=16, d_ff=32, vocab_size=320)
+    sizes = [str(counts.parameters(ladder.model_like(largest, d_model))) for d_model in (8, 16)]
     flags = {**TINY, "data.store": store, "run-dir": folder, "budget": 1.3e8, **changes}
     return runs.call("sweep", "--sizes", *sizes, *words, **flags)
 
@@ -229,14 +229,14 @@ def test_bad_input_is_one_line(tiny_store, tmp_path):
 
 
 def test_a_dry_run_shows_the_plan_and_writes_nothing(tiny_store, tmp_path, quick):
-    code, said = sweep(tmp_path / "dry", tiny_store, "--dry-run", "--design", "isoflop")
+    code, said = sweep(tmp_path / "dry", tiny_store, "--dry-run", "--design", "isoflop", budget=1e9)
     assert code == 0 and "tokens a parameter" in said and not (tmp_path / "dry").exists()
 
 
 def test_ladders_of_one_family_share_their_proportions():
+    free = {"layers": 1, "d_model": 1, "heads": 1, "d_ff": 1, "init_std": 1.0}
     for n in SIZES:
         model = ladder.rung(BASE.model, n)
-        assert dataclasses.replace(BASE.model, layers=1, d_model=1, heads=1, d_ff=1) == dataclasses.replace(
-            model, layers=1, d_model=1, heads=1, d_ff=1
-        )
+        assert dataclasses.replace(BASE.model, **free) == dataclasses.replace(model, **free)
         assert abs(model.d_ff / model.d_model - 256 / 96) < 0.5
+        assert model.init_std**2 * model.d_model == pytest.approx(BASE.model.init_std**2 * 96, rel=1e-3)

@@ -125,26 +125,20 @@ def _validation(program, store: TokenStore) -> list[Hook]:
 def row(run: Run, store: TokenStore, loss: float) -> dict[str, Any]:
     """A run in the schema of `scaling.runs`; `loss` in nats a token over the whole validation set."""
     config, model, train = run.config, run.config.model, run.config.train
-    total, matmul = counts.parameters(model), counts.matmul_parameters(model)
-    per_token = {
-        "6ND_total": 6.0 * total,
-        "6ND_nonembed": 6.0 * (total - counts.tables(model)),
-        "matmul": 6.0 * matmul,
-        "palm": counts.flops_per_token(model, train.seq_len),
-    }
+    total = counts.parameters(model)
     return {
         "run_id": run.run_id,
         "cluster_id": run.cluster_id,
         "seed": train.seed,
         "n_total": total,
-        "n_nonembed": total - counts.tables(model),
-        "n_matmul": matmul,
+        "n_nonembed": counts.non_embedding(model),
+        "n_matmul": counts.matmul_parameters(model),
         "n_active": total,
         "tokens": run.tokens,
         "unique_tokens": min(run.tokens, store.manifest["splits"]["train"]["tokens"]),
         "batch_tokens": train.batch_size * train.seq_len,
         "steps": train.steps,
-        **{f"flops_{name}": flops * run.tokens for name, flops in per_token.items()},
+        **{f"flops_{name}": run.tokens * counts.flops(model, train.seq_len, name) for name in counts.ACCOUNTINGS},
         "loss": loss,
         "loss_kind": "val",
         "unit": "nats_token",

@@ -11,7 +11,6 @@ Budgets are counted as 6 N D, N with the embeddings (`6ND_total`).
 
 import bisect
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,7 +44,7 @@ class Run:
     @property
     def params(self) -> int:
         """All parameters."""
-        return size(self.config.model)
+        return counts.parameters(self.config.model)
 
     @property
     def tokens(self) -> int:
@@ -71,12 +70,6 @@ class Ladder:
         return sum(run.flops for run in self.runs)
 
 
-@functools.cache
-def size(model: ModelConfig) -> int:
-    """All parameters of a model; asked for again and again while a ladder is fitted to its budget."""
-    return counts.parameters(model)
-
-
 def model_like(base: ModelConfig, d_model: int) -> ModelConfig:
     """The base's proportions at another width."""
     scale = d_model / base.d_model
@@ -97,10 +90,10 @@ def rung(base: ModelConfig, params: float) -> ModelConfig:
     """The width, a multiple of 8 (of 32 from 256 on), whose model comes closest to `params` parameters in all."""
 
     def distance(d_model):
-        return abs(math.log(size(model_like(base, d_model)) / params))
+        return abs(math.log(counts.parameters(model_like(base, d_model)) / params))
 
     widths = [*range(8, 256, 8), *range(256, 4096, 32)]
-    above = bisect.bisect_left(widths, params, key=lambda d_model: size(model_like(base, d_model)))
+    above = bisect.bisect_left(widths, params, key=lambda d_model: counts.parameters(model_like(base, d_model)))
     nearest = min(widths[max(0, above - 1) : above + 1], key=distance)
     require(distance(nearest) < math.log(1.5), f"no shape like the config's has about {params:.3g} parameters")
     return model_like(base, nearest)
@@ -111,7 +104,7 @@ def configured(base: Config, model: ModelConfig, steps: int, lengths: list[int],
 
     The rules are those at the top of this file; what the cluster shares depends on all of its lengths alone.
     """
-    params, reference = size(model), size(base.model)
+    params, reference = counts.parameters(model), counts.parameters(base.model)
     batch_tokens = base.train.batch_size * base.train.seq_len
     warmup = min(params // batch_tokens, int(WARMUP_SHARE * max(lengths)), int(SHORTEST_WARMUP_SHARE * min(lengths)))
     values = {
@@ -170,7 +163,7 @@ def design(base: Config, name: str, sizes: list[float], budget: float, lr_expone
     require(len(set(sizes)) > 1, "a ladder needs at least two --sizes; one size cannot tell what a larger one gains")
     require(budget > 0 and math.isfinite(budget), f"--budget {budget:g} must be a positive number of FLOPs")
     models = [rung(base.model, n) for n in sorted(sizes)]
-    params = [size(model) for model in models]
+    params = [counts.parameters(model) for model in models]
     require(len(set(params)) == len(params), f"--sizes {sizes}: two of them give one shape; space them out")
     batch_tokens = base.train.batch_size * base.train.seq_len
 
@@ -206,7 +199,7 @@ def _paid(steps: list[int]) -> list[int]:
 
 def _runs(base: Config, model: ModelConfig, steps: list[int], lr_exponent: float, branches: bool) -> list[Run]:
     """The runs of one size, from short to long."""
-    name, found = f"n{size(model) // 1000}k-s{base.train.seed}", []
+    name, found = f"n{counts.parameters(model) // 1000}k-s{base.train.seed}", []
     for count, paid in zip(steps, _paid(steps) if branches else steps):
         config = configured(base, model, count, steps if branches else [count], lr_exponent)
         run_id = f"{name}-t{count}"

@@ -167,7 +167,8 @@ def _minimise(start, at, goal, form, weights, most) -> Found:
         damped = _ridged(newton[now] + damping[now, None, None] * outer[now])
         step = -np.linalg.solve(damped, g[now][..., None])[..., 0]
         trial = np.clip(theta[now] + step @ form.T, *LIMITS.T)
-        parts = _system(trial, at, weights[now], goal, form)
+        with np.errstate(over="ignore", invalid="ignore"):  # a trial that goes too far is not taken
+            parts = _system(trial, at, weights[now], goal, form)
         better = np.isfinite(parts[0]) & (parts[0] < value[now])
         damping[now] = np.where(better, np.maximum(damping[now] / 6, 1e-9), damping[now] * 4)
         won = now[better]
