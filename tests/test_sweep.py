@@ -103,7 +103,6 @@ def test_the_least_budget_that_is_named_is_enough():
 def make_quick(patch) -> None:
     """Short runs of few durations on one device: eight that are not there cost more than the runs."""
     build = mesh.build
-    patch.setattr(ladder, "LEAST_STEPS", 10)
     patch.setattr(ladder, "DURATIONS", 2)
     patch.setattr(mesh, "build", lambda config, devices=None: build(config, devices or jax.devices()[:1]))
 
@@ -117,7 +116,7 @@ def sweep(folder, store, *words, **changes):
     """A ladder of two sizes and a few steps."""
     largest = ModelConfig(layers=1, d_model=16, heads=1, head_dim=16, d_ff=32, vocab_size=320)
     sizes = [str(counts.parameters(ladder.model_like(largest, d_model))) for d_model in (8, 16)]
-    flags = {**TINY, "data.store": store, "run-dir": folder, "budget": 1.3e8, **changes}
+    flags = {**TINY, "data.store": store, "run-dir": folder, "budget": 1.3e8, "least-steps": 10, **changes}
     return runs.call("sweep", "--sizes", *sizes, *words, **flags)
 
 

@@ -21,6 +21,7 @@ def options(parser) -> None:
     parser.add_argument("--minutes", type=float, metavar="M", help="instead: what this machine does in so long a time")
     parser.add_argument("--sizes", type=float, nargs="+", metavar="N", help="parameters, embeddings included")
     parser.add_argument("--lr-exponent", type=float, default=0.45, metavar="X", help="peak rate ~ N^-X [0.45]")
+    parser.add_argument("--least-steps", type=int, default=500, metavar="N", help="steps of the shortest run [500]")
     parser.add_argument("--dry-run", action="store_true", help="show the plan and train nothing")
 
 
@@ -40,7 +41,8 @@ def run(config, args) -> dict:
     rate = _rate()
     budget = args.budget or 60 * args.minutes * rate
     size = counts.parameters(config.model)
-    plan = ladder.design(config, args.design, args.sizes or [size / n for n in HALVINGS], budget, args.lr_exponent)
+    sizes = args.sizes or [size / n for n in HALVINGS]
+    plan = ladder.design(config, args.design, sizes, budget, args.lr_exponent, args.least_steps)
     print(_table(plan, rate))
     longest = max(run.tokens for run in plan.runs)
     there = len(store.train.tokens)

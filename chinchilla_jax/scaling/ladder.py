@@ -154,13 +154,16 @@ def _lshape(sizes: list[int], C: float) -> list[list[float]]:
 DESIGNS: dict[str, Callable] = {"branches": _branches, "isoflop": _isoflop, "lshape": _lshape}
 
 
-def design(base: Config, name: str, sizes: list[float], budget: float, lr_exponent: float) -> Ladder:
+def design(
+    base: Config, name: str, sizes: list[float], budget: float, lr_exponent: float, least_steps: int = LEAST_STEPS
+) -> Ladder:
     """The ladder of a design whose `total_flops` come close to `budget` from below.
 
     `sizes` are numbers of parameters, embeddings included. `UserError` for fewer than two sizes, sizes that fall on one
-    shape, and a budget that does not buy two durations of some size and `LEAST_STEPS` steps of every size.
+    shape, and a budget that does not buy two durations of some size and `least_steps` steps of every size.
     """
     require(len(set(sizes)) > 1, "a ladder needs at least two --sizes; one size cannot tell what a larger one gains")
+    require(least_steps >= 10, f"--least-steps {least_steps}: a run needs 10 at least")
     require(budget > 0 and math.isfinite(budget), f"--budget {budget:g} must be a positive number of FLOPs")
     models = [rung(base.model, n) for n in sorted(sizes)]
     params = [counts.parameters(model) for model in models]
@@ -169,13 +172,13 @@ def design(base: Config, name: str, sizes: list[float], budget: float, lr_expone
 
     def steps(C: float) -> list[list[int]]:
         counted = [{int(tokens / batch_tokens) for tokens in of_size} for of_size in DESIGNS[name](params, C)]
-        return [sorted(count for count in of_size if count >= LEAST_STEPS) for of_size in counted]
+        return [sorted(count for count in of_size if count >= least_steps) for of_size in counted]
 
     def price(C: float) -> float:
         paid = [sum(_paid(of_size) if name == "branches" else of_size) for of_size in steps(C)]
         return 6.0 * batch_tokens * sum(n * count for n, count in zip(params, paid))
 
-    least = 6.0 * params[-1] * LEAST_STEPS * batch_tokens * 1.001
+    least = 6.0 * params[-1] * least_steps * batch_tokens * 1.001
     while not all(steps(least)) or max(map(len, steps(least))) < 2:
         least *= 1.02
     require(
