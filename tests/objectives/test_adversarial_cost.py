@@ -1,0 +1,55 @@
+"""FLOPs of the compiled gradients against the plain ones', as XLA counts them."""
+
+import functools
+
+import jax
+import pytest
+
+from chinchilla_jax.config import AdversarialConfig, Config, ModelConfig, ObjectiveConfig, OptimizerConfig, TrainConfig
+from chinchilla_jax.model import transformer
+from chinchilla_jax.objectives import build as objectives
+from tests import tiny
+
+B, L, V = 32, 16, 512  # short windows: attention has no weights, so an ascent saves nothing of it
+# Layers unrolled and one tile of the vocabulary, since XLA counts the body of a loop once.
+MODEL = ModelConfig(**tiny.PLAIN | {"scan_unroll": 2}, layers=2, d_model=128, heads=4, head_dim=32, d_ff=512,
+                    vocab_size=V, mlp="gelu")  # fmt: skip
+
+
+@functools.cache
+def flops(start: float = 0.0, **attack) -> float:
+    objective = objectives.build(
+        Config(
+            model=MODEL,
+            objective=ObjectiveConfig(tile_tokens=B * L),
+            optimizer=OptimizerConfig(warmup_steps=0),
+            train=TrainConfig(steps=100, seq_len=L, batch_size=B),
+            adversarial=AdversarialConfig(start=start, **attack),
+        )
+    )
+    params = transformer.abstract(MODEL)
+    batch = jax.eval_shape(lambda: tiny.packed([[L]] * B, L, V))
+    carry, key = jax.eval_shape(objective.init, params), jax.random.key(0)
+    step = jax.ShapeDtypeStruct((), "int32")
+    made = tiny.jit(objective.gradients).lower(params, batch, key, step, carry).compile()
+    return made.cost_analysis()["flops"]
+
+
+@pytest.mark.parametrize(
+    "bar, least, attack",
+    [
+        (1.13, 1.12, {"method": "fgm", "fraction": 1 / 8}),
+        (1.01, 0.99, {"method": "fgm", "fraction": 1 / 8, "delayed": True}),
+        (1.01, 0.99, {"method": "softmax_margin"}),
+        (1.01, 0.99, {"method": "noise"}),
+        (2.02, 1.98, {"method": "fgm", "fraction": 1.0}),
+        (2.02, 1.98, {"method": "freelb", "steps": 2, "fraction": 1.0}),
+        (3.05, 2.95, {"method": "pgd", "steps": 3, "fraction": 1.0}),
+        (3.1, 2.6, {"method": "vat", "fraction": 1.0}),
+        (1.13, 1.12, {"method": "fgm", "fraction": 1 / 8, "start": 0.1}),
+    ],
+    ids=lambda x: "-".join(map(str, x.values())) if isinstance(x, dict) else "",
+)
+def test_what_a_method_costs(bar, least, attack):
+    """Nothing costs less than it must: the count would have missed something."""
+    assert least <= flops(**attack) / flops(method="off") <= bar
