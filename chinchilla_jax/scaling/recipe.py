@@ -12,6 +12,7 @@ from chinchilla_jax.scaling.counts import parameters
 from chinchilla_jax.scaling.roofline import roofline
 
 FEW_STEPS = 200  # below this many updates a smaller batch gains more than it loses
+INIT = 0.4  # over the root of the width: the least initial deviation; narrow models wait at 0.02 (docs/scaling)
 WARMUP = 0.02  # most of the run that the warm-up takes; Porian et al. 2024 want about N tokens of it
 ROOM = 0.9  # of a chip's memory, for what the formula does not know
 
@@ -103,7 +104,9 @@ def _model(base: ModelConfig, params: float, count: Callable[[ModelConfig], floa
     family = "chinchilla" if base.positions == "relative" else "modern"
     found = realise.realise(params, count, family=family, vocab_size=base.vocab_size, divisor=fsdp)
     names = ("layers", "d_model", "heads", "head_dim", "d_ff", "vocab_size", "positions", "mlp", "biases")
-    return dataclasses.replace(base, preset="", kv_heads=0, **{name: getattr(found, name) for name in names})
+    deviation = max(base.init_std, float(f"{INIT / math.sqrt(found.d_model):.3g}"))
+    shape = {name: getattr(found, name) for name in names}
+    return dataclasses.replace(base, preset="", kv_heads=0, init_std=deviation, **shape)
 
 
 def _batch(hyperparameters: Callable, model: ModelConfig, tokens: float, length: int, chips: int) -> tuple[int, float]:
