@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from optax.contrib import muon, schedule_free_adamw
 
 from chinchilla_jax.config import OptimizerConfig, SparsityConfig
@@ -35,7 +36,7 @@ def sparsity(method: str, **changes) -> SparsityConfig:
     return SparsityConfig(method=method, **{"every": 2, **changes})
 
 
-def run(tx, steps: int = STEPS, kind=np.float32):
+def run(tx, steps: int = STEPS, kind=np.float32, place=lambda w: w):
     """Parameters and states after every update, from gradients that do not know the parameters."""
 
     @tiny.jit
@@ -43,7 +44,7 @@ def run(tx, steps: int = STEPS, kind=np.float32):
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state
 
-    params, seen = draw(0, kind), []
+    params, seen = jax.tree.map(place, draw(0, kind)), []
     state = tx.init(params)
     for number in range(steps):
         params, state = step(params, state, draw(number + 1, kind))
@@ -193,6 +194,23 @@ def test_rigl_drops_the_smallest_and_grows_where_the_gradient_is_largest():
             assert moving > 5 and not np.asarray(after[path])[layer].ravel()[grown].any(), "what grows starts from 0"
     assert all(np.mean(mask) == 0.5 for _, state in seen for mask in state.masks.values())
     np.testing.assert_array_equal(seen[9][1].masks[UP], seen[-1][1].masks[UP])
+
+
+@pytest.mark.parametrize("changes", [
+    {"method": "magnitude", "distribution": "global", "pattern": "block:4x4"}, {"method": "magnitude"},
+    {"method": "set", "start": 0.0}, {"method": "n_m", "pattern": "2:4"},
+], ids=["global_blocks", "magnitude", "set", "n_m"])  # fmt: skip
+def test_masks_do_not_depend_on_where_the_weights_lie(changes):
+    mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("x", "y"))
+    (tx,) = sparsify([optax.adam(0.01)], sparsity(**changes), lambda step: 0.01, STEPS)
+    masks = []
+    for spec in (None, PartitionSpec(None, "x", "y")):
+        place = lambda w, spec=spec: jax.device_put(w, NamedSharding(mesh, spec)) if spec and w.ndim == 3 else w  # noqa: E731
+        seen = run(tx, 8, place=place)
+        masks.append([named(state.masks) for _, state in seen])
+    for one, eight in zip(*masks):
+        jax.tree.map(np.testing.assert_array_equal, one, eight)
+    assert not all(np.asarray(mask).all() for mask in one.values())
 
 
 def test_set_grows_at_random_and_the_seed_decides():
