@@ -10,6 +10,7 @@ import pytest
 
 from chinchilla_jax.config import Config, ModelConfig, OptimizerConfig, TrainConfig
 from chinchilla_jax.errors import UserError
+from chinchilla_jax.evaluation import pace
 from chinchilla_jax.parallel import mesh
 from chinchilla_jax.scaling import counts, ladder
 from tests import runs
@@ -104,6 +105,7 @@ def make_quick(patch) -> None:
     """Short runs of few durations on one device: eight that are not there cost more than the runs."""
     build = mesh.build
     patch.setattr(ladder, "DURATIONS", 2)
+    patch.setattr(pace, "tokens_per_second", lambda config, seconds: 1e4)
     patch.setattr(mesh, "build", lambda config, devices=None: build(config, devices or jax.devices()[:1]))
 
 
@@ -135,9 +137,9 @@ def test_rows_are_what_the_fit_reads(swept, tiny_store, quick):
     from chinchilla_jax.scaling.runs import read
 
     found = read(swept / "runs.jsonl")
-    assert len(found.N) == 3 and found.clusters == 2 and found.unit == "nats_token"
+    assert len(found.N) == 4 and found.clusters == 2 and found.unit == "nats_token"
     rows = runs.rows(swept, "runs")
-    assert len({row["run_id"] for row in rows}) == 3
+    assert len({row["run_id"] for row in rows}) == 4
     for row in rows:
         config = runs.config(swept / row["run_id"])
         params = runs.state(swept / row["run_id"]).params
@@ -220,6 +222,7 @@ def test_bad_input_is_one_line(tiny_store, tmp_path):
     for words, changes, word in (
         ((), {"budget": 1e3}, "needs at least"),
         ((), {"minutes": 1}, "--budget"),
+        (("--train.batch-ramp", "((5, 16),)"), {}, "batch-ramp"),
         ((), {"data.store": tmp_path / "none"}, "no token store"),
     ):
         code, said = sweep(tmp_path / "bad", tiny_store, *words, **changes)
@@ -230,6 +233,31 @@ def test_bad_input_is_one_line(tiny_store, tmp_path):
 def test_a_dry_run_shows_the_plan_and_writes_nothing(tiny_store, tmp_path, quick):
     code, said = sweep(tmp_path / "dry", tiny_store, "--dry-run", "--design", "isoflop", budget=1e9)
     assert code == 0 and "tokens a parameter" in said and not (tmp_path / "dry").exists()
+
+
+def test_minutes_are_turned_into_a_budget():
+    measured = pace.Pace((25_000, 500_000), (1e10, 4e10), 2.0, 10_000)
+    assert measured.tokens_per_second(25_000) == pytest.approx(1e10 / 6 / 25_000)
+    assert measured.tokens_per_second(round((25_000 * 500_000) ** 0.5)) * 6 * 111_803 == pytest.approx(2e10, rel=1e-3)
+
+    def design(budget):
+        return ladder.design(BASE, "branches", SIZES, budget, 0.5)
+
+    for minutes in (10, 100):
+        plan = design(pace.budget_for(60 * minutes, measured, design))
+        assert measured.total(plan) == pytest.approx(60 * minutes, rel=0.1)
+    # Every step, validation and program once, counted anew for one branch.
+    run = plan.runs[1]
+    steps = run.config.train.steps - plan.runs[0].fork
+    took = (steps * 512 + 10_000 / 3) / measured.tokens_per_second(run.params) + 3 * 2.0
+    assert measured.seconds(run) == pytest.approx(took)
+
+
+def test_grouped_heads_keep_their_groups():
+    grouped = dataclasses.replace(BASE.model, heads=6, kv_heads=2)
+    for n in SIZES:
+        model = ladder.rung(grouped, n)
+        assert model.heads == 3 * model.kv_heads
 
 
 def test_ladders_of_one_family_share_their_proportions():

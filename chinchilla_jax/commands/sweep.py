@@ -6,7 +6,7 @@ from chinchilla_jax.commands import cli
 from chinchilla_jax.config import require
 
 SECTIONS = ("model", "data", "objective", "optimizer", "mesh", "train", "checkpoint")
-HALVINGS = (32, 16, 8, 4, 2, 1)  # the sizes that are taken where none are named, as parts of the config's own
+PARTS = (32, 16, 8, 4, 2, 1)  # of the config's own size: the sizes that are taken where none are named
 
 
 def options(parser) -> None:
@@ -30,69 +30,75 @@ def run(config, args) -> dict:
     from chinchilla_jax.commands.pretrain import open_store
     from chinchilla_jax.evaluation.sweep import ROWS, sweep
     from chinchilla_jax.parallel import host
-    from chinchilla_jax.scaling import counts, ladder
     from chinchilla_jax.training.metrics import Terminal
     from chinchilla_jax.training.program import use_compile_cache
     from chinchilla_jax.training.rundir import lock
 
     require((args.budget is None) != (args.minutes is None), "give the whole sweep's --budget FLOPS or its --minutes M")
+    require(args.dry_run or bool(args.run_dir), "sweep needs --run-dir, the folder that its runs are to live in")
     host.keep_freed_memory()
     config, store = open_store(config)
-    rate = _rate()
-    budget = args.budget or 60 * args.minutes * rate
-    size = counts.parameters(config.model)
-    sizes = args.sizes or [size / n for n in HALVINGS]
-    plan = ladder.design(config, args.design, sizes, budget, args.lr_exponent, args.least_steps)
-    print(_table(plan, rate))
-    longest = max(run.tokens for run in plan.runs)
-    there = len(store.train.tokens)
-    if longest > there:
-        print(f"warning: the longest run reads {longest:,} tokens and the store has {there:,}: some are read again")
+    use_compile_cache(config.train.compile_cache)
+    plan, pace = planned(config, args, store)
+    print(table(plan, pace))
+    if max(run.tokens for run in plan.runs) > len(store.train.tokens):
+        print(f"warning: the store has {len(store.train.tokens):,} tokens; the longest runs read some of them again")
     report = {
         "design": args.design,
-        "budget_flops": budget,
         "flops_6ND_total": plan.total_flops,
-        "expected_seconds": plan.total_flops / rate,
-        "runs": [{"run_id": run.run_id, "n_total": run.params, "tokens": run.tokens} for run in plan.runs],
+        "expected_seconds": pace.total(plan),
+        "runs": [
+            {"run_id": run.run_id, "n_total": run.params, "tokens": run.tokens, "seconds": pace.seconds(run)}
+            for run in plan.runs
+        ],
     }
     if args.dry_run:
         return {**report, "next": "the same command without --dry-run"}
-    require(bool(args.run_dir), "sweep needs --run-dir, the folder that its runs are to live in")
     folder = Path(args.run_dir)
-    use_compile_cache(config.train.compile_cache)
     with lock(folder):
         rows = sweep(plan, store, folder, Terminal())
-    table = str(folder / ROWS)
-    following = cli.line("fit", table)
-    return {**report, "rows": len(rows), "wrote": [table], "next": following}
+    wrote = str(folder / ROWS)
+    return {**report, "rows": len(rows), "wrote": [wrote], "next": cli.line("fit", wrote, "--out", str(folder / "fit"))}
 
 
-def _rate() -> float:
-    """FLOP/s that may be expected of a training step here."""
-    import jax
+def planned(config, args, store):
+    """The ladder and the pace of this machine."""
+    from chinchilla_jax.evaluation import pace as paces
+    from chinchilla_jax.scaling import counts, ladder
 
-    from chinchilla_jax.parallel import devices
+    sizes = args.sizes or [counts.parameters(config.model) / part for part in PARTS]
 
-    rate = devices.expected_rate(jax.local_devices())
-    require(rate is not None, f"nothing is known of {jax.local_devices()[0].device_kind}; give --budget on a CPU")
-    return rate
+    def design(budget: float):
+        return ladder.design(config, args.design, sizes, budget, args.lr_exponent, args.least_steps)
+
+    plan = design(args.budget) if args.budget is not None else None
+    ends = [ladder.rung(config.model, n) for n in (min(sizes), max(sizes))]
+    small, large = (ladder.configured(config, model, 1000, [1000], args.lr_exponent) for model in ends)
+    pace = paces.measure(small, large, len(store.valid.tokens))
+    if plan is None:
+        require(args.minutes > 0, f"--minutes {args.minutes:g} must be positive")
+        plan = design(paces.budget_for(60 * args.minutes, pace, design))
+    return plan, pace
 
 
-def _table(plan, rate: float) -> str:
+def table(plan, pace) -> str:
     """The plan, a line a run."""
     from chinchilla_jax.training.metrics import duration, si
 
-    lines = ["run                    parameters  of them table   tokens  D/N    steps  peak rate  FLOPs (6ND)     time"]
+    lines = [
+        f"{'run':<22} {'parameters':>10} {'in the table':>12} {'tokens':>8} {'D/N':>6} {'steps':>7} {'peak rate':>9} "
+        f"{'6 N D added':>11} {'time':>8}"
+    ]
     for run in plan.runs:
         train, model = run.config.train, run.config.model
         lines.append(
-            f"{run.run_id:<22} {run.params:>10,} {model.vocab_size * model.d_model:>14,} {si(run.tokens):>8} "
-            f"{run.tokens / run.params:>5.3g} {train.steps:>7,} {run.config.optimizer.peak_lr:>9.2e} "
-            f"{run.flops:>12.3g} {duration(run.flops / rate):>8}"
+            f"{run.run_id:<22} {run.params:>10,} {model.vocab_size * model.d_model:>12,} {si(run.tokens):>8} "
+            f"{run.tokens / run.params:>6.3g} {train.steps:>7,} {run.config.optimizer.peak_lr:>9.2e} "
+            f"{run.flops:>11.3g} {duration(pace.seconds(run)):>8}"
         )
     ratios = [run.tokens / run.params for run in plan.runs]
     lines.append(
-        f"{len(plan.runs)} runs, {plan.total_flops:.3g} FLOPs, about {duration(plan.total_flops / rate)}; "
+        f"{len(plan.runs)} runs, {plan.total_flops:.3g} FLOPs, about {duration(pace.total(plan))}; "
         f"{min(ratios):.3g} to {max(ratios):.3g} tokens a parameter"
     )
     return "\n".join(lines)

@@ -20,6 +20,7 @@ from chinchilla_jax.config import Config, require
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.errors import Preempted
 from chinchilla_jax.evaluation.likelihood import Likelihood
+from chinchilla_jax.optim.optimizer import averaged
 from chinchilla_jax.scaling import counts, ladder
 from chinchilla_jax.scaling.ladder import Ladder, Run
 from chinchilla_jax.training.checkpoint import PARTIAL
@@ -117,7 +118,9 @@ def _validation(program, store: TokenStore) -> list[Hook]:
     """The whole validation set, at the end only."""
 
     def run(state, poll):
-        return {"valid_loss": Likelihood(program, store.valid)(state.params, poll)["loss_nats_per_token"]}
+        average = averaged(state.opt_state)
+        params = state.params if average is None else average
+        return {"valid_loss": Likelihood(program, store.valid)(params, poll)["loss_nats_per_token"]}
 
     return [Hook(0, run)]
 

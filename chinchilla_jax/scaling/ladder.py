@@ -72,15 +72,16 @@ class Ladder:
 
 def model_like(base: ModelConfig, d_model: int) -> ModelConfig:
     """The base's proportions at another width."""
-    scale = d_model / base.d_model
-    unit = min(16, base.d_ff)
+    scale, unit = d_model / base.d_model, min(16, base.d_ff)
+    shared = base.heads // (base.kv_heads or base.heads)  # query heads to a head of keys and values
+    groups = max(1, math.ceil(base.heads / shared * scale))
     return dataclasses.replace(
         base,
         preset="",
         d_model=d_model,
         layers=max(min(2, base.layers), round(base.layers * scale**0.7)),
-        heads=max(1, math.ceil(base.heads * scale)),
-        kv_heads=0 if not base.kv_heads else base.kv_heads,
+        heads=groups * shared,
+        kv_heads=groups if base.kv_heads else 0,
         d_ff=max(unit, round(base.d_ff * scale / unit) * unit),
         init_std=float(f"{base.init_std * scale**-0.5:.4g}"),
     )
@@ -163,6 +164,7 @@ def design(
     shape, and a budget that does not buy two durations of some size and `least_steps` steps of every size.
     """
     require(len(set(sizes)) > 1, "a ladder needs at least two --sizes; one size cannot tell what a larger one gains")
+    require(not base.train.batch_ramp, "--train.batch-ramp: a ladder has one batch size; leave it out")
     require(least_steps >= 10, f"--least-steps {least_steps}: a run needs 10 at least")
     require(budget > 0 and math.isfinite(budget), f"--budget {budget:g} must be a positive number of FLOPs")
     models = [rung(base.model, n) for n in sorted(sizes)]
