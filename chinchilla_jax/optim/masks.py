@@ -76,7 +76,9 @@ def _bisect(keys, count, total, positions, size):
         ties = total([(key == t) & (place < further) for key, place in zip(keys, positions)])
         return jnp.where(ties <= need, further, b)
 
-    b = jax.lax.fori_loop(0, bits, bound, none)
+    # Equals are rare among float32 weights, and this half of the passes is only for them.
+    several = jnp.any(total([key == t for key in keys]) > need)
+    b = jax.lax.cond(several, lambda: jax.lax.fori_loop(0, bits, bound, none), lambda: ~none)
     return [(key > t) | ((key == t) & (place < b)) for key, place in zip(keys, positions)]
 
 
