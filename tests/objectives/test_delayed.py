@@ -7,8 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from chinchilla_jax.config import AdversarialConfig, Config, ObjectiveConfig, OptimizerConfig, TrainConfig, UserError
+from chinchilla_jax.config import (
+    AdversarialConfig,
+    Config,
+    ObjectiveConfig,
+    OptimizerConfig,
+    TrainConfig,
+    UserError,
+    replace,
+)
 from chinchilla_jax.objectives import build as objectives
+from chinchilla_jax.training.resume import check_config
 from chinchilla_jax.training.step import accumulate
 from tests import runs, tiny
 from tests.model import twin
@@ -115,6 +124,8 @@ def test_a_run_killed_between_delayed_rows_goes_on_to_the_same_bytes(tiny_store,
     whole = runs.trained(tmp_path / "whole", tiny_store, **settings)
     cut = shutil.copytree(whole, tmp_path / "cut")
     runs.forget(cut, 15)
+    with pytest.raises(UserError, match=r"train.microbatches was 1 and is 2"):  # the carry has a microbatch's shape
+        check_config(cut, replace(runs.config(cut), {"train.microbatches": 2}), False)
     code, said = runs.pretrain(cut, tiny_store, **settings)
     assert code == 0 and "resumed from step 15, verified\n" in said
     runs.assert_same_run(cut, whole)
