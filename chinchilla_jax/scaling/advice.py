@@ -29,8 +29,12 @@ def _faster(found: dict[str, Any]) -> str:
     if not found.get("step_seconds") or found["step_seconds_waiting"] < 0.25 * found["step_seconds"]:
         return ""
     waits = f"{found['step_seconds_waiting'] / found['step_seconds']:.0%} of the step waits for the network"
-    if found["microbatches"] > 1:
-        return f"{waits}: fewer --train.microbatches gather the weights less often (a smaller --model.remat costs room)"
+    parts = found["microbatches"]
+    fewer = next((parts // n for n in range(2, parts + 1) if parts % n == 0), parts)
+    activations = found["memory_temporary_bytes"] - found["memory_gradients_bytes"]
+    needed = found["memory_bytes"] + activations * (parts / fewer - 1)
+    if fewer < parts and needed <= found["memory_capacity_bytes"]:
+        return f"{waits}: --train.microbatches {fewer} gathers the weights less often, in about {needed / 1e9:.0f} GB"
     return f"{waits}: fewer devices, a larger --train.batch-size, or another split of --mesh.fsdp and --mesh.tensor"
 
 

