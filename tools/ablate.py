@@ -186,9 +186,7 @@ def report(args) -> None:
             missing += [] if found else [f"{each}-s{seed}"]
     args.out.with_suffix(".json").write_text(json.dumps({"rows": rows, "missing": missing}, indent=1) + "\n")
     grouped = {r["recipe"]: [o for o in rows if o["recipe"] == r["recipe"]] for r in rows}
-    lines = [
-        "| recipe | seeds | clean loss | over plain | area under attack | PGD-20 at 0.2 | gap closed | density | FLOPs |"
-    ]
+    lines = ["| recipe | seeds | clean loss | over plain | area | PGD-20 at 0.2 | gap closed | density | FLOPs |"]
     lines += ["| --- " * 9 + "|"]
     base = grouped.get("plain", [])
     for recipe, members in grouped.items():

@@ -27,7 +27,7 @@ def options(parser) -> None:
     parser.add_argument(
         "--delta", type=float, default=1e-3, help="where Huber's penalty turns linear, in ln loss [0.001]"
     )
-    parser.add_argument("--form", default="chinchilla", help="chinchilla, tied (one exponent), skaling (k free) or kaplan")
+    parser.add_argument("--form", default="chinchilla", help="chinchilla, tied, skaling (k free) or kaplan")
     parser.add_argument("--replicates", type=int, default=4000, help="of the bootstrap over independent runs [4000]")
     parser.add_argument("--seed", type=int, default=42, help="of the bootstrap [42]")
     parser.add_argument("--protocol", default="auto", help="resample, weights or epoch; auto: weights below 100 runs")

@@ -218,7 +218,7 @@ def test_ctrl_c_leaves_nothing(config):
     process = start(SLOW, config)
     wait_for(parent / ".tiny.preparing" / "store" / "train.bin")
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode != 0 and os.listdir(parent) == []
 
 
