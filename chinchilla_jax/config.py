@@ -215,7 +215,7 @@ class AdversarialConfig:
         require(can.examples or self.examples == 1, f"{name} makes one example of a row; set --adversarial.examples 1")
         require(
             self.method != "fgm" or self.examples == 1 or self.init in ("uniform", "gaussian"),
-            f"{name} with several --adversarial.examples needs --adversarial.init uniform or gaussian, or all are one",
+            f"{name} with several --adversarial.examples needs a random --adversarial.init to tell them apart",
         )
         plain = self.method == "fgm" and self.examples == 1
         plain = plain and self.loss in ("auto", "ce") and self.init in ("auto", "zeros")
