@@ -1,7 +1,6 @@
 """Tiny runs through the command line, in this process or in one of their own, and what is left of them on disk."""
 
 import contextlib
-import gc
 import io
 import json
 import os
@@ -255,16 +254,6 @@ def assert_same_run(found: Path, expected: Path, step: int = 20) -> None:
     """The same bytes of metrics.jsonl, and the same bits of the whole state after `step`."""
     assert (found / "metrics.jsonl").read_bytes() == (expected / "metrics.jsonl").read_bytes()
     assert leaves(found, step) == leaves(expected, step)
-
-
-@contextlib.contextmanager
-def uncollected():
-    """Inside, Python's garbage collector waits."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def signal_when(monkeypatch, owner, name: str, due, number: int) -> None:
