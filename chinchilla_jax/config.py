@@ -416,6 +416,11 @@ class TrainConfig:
         """(first step, windows a step) of every batch size, in order."""
         return ((0, self.batch_size), *self.batch_ramp)
 
+    def rows_before(self, step: int) -> int:
+        """Windows that all steps before `step` use, over every phase of the batch size."""
+        ends = [start for start, _ in self.phases[1:]] + [step]
+        return sum(rows * max(0, min(end, step) - start) for (start, rows), end in zip(self.phases, ends))
+
 
 @dataclass(frozen=True)
 class CheckpointConfig:

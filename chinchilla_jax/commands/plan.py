@@ -46,7 +46,7 @@ def run(config, args) -> dict:
 
     began = time.monotonic()
     require(0 < args.level < 1, f"--level {args.level:g} must lie inside (0, 1)")
-    config = with_vocabulary(config, args)
+    config = with_vocabulary(config)
     said = planner.asked(args, 1 if args.chips else jax.device_count())
     planned = planner.plan(config, said, measured if args.minutes is not None else None)
     if args.compile:
@@ -63,7 +63,7 @@ def run(config, args) -> dict:
     return {**planned, "seconds": time.monotonic() - began, "wrote": [str(path)], "next": following}
 
 
-def with_vocabulary(config, args):
+def with_vocabulary(config):
     """`config` with the vocabulary of its token store where there is one and nothing else was said."""
     import dataclasses
 

@@ -127,6 +127,7 @@ def hooks(program, store) -> list:
     from chinchilla_jax.inference.sampling import Sampling
     from chinchilla_jax.inference.text import Completer
     from chinchilla_jax.training.loop import Hook
+    from chinchilla_jax.training.state import evaluated
 
     train = program.config.train
     likelihood = Likelihood(program, store.valid, train.eval_batches)
@@ -142,11 +143,3 @@ def hooks(program, store) -> list:
         return {"sample": prompt + completer.complete(weights, [prompt], new, [train.seed], poll)[0]}
 
     return [Hook(train.eval_every, validate), Hook(train.sample_every, sample), *density.hooks(program, evaluated)]
-
-
-def evaluated(state):
-    """The averaged parameters where the run keeps them, else the parameters."""
-    from chinchilla_jax.optim.optimizer import averaged
-
-    average = averaged(state.opt_state)
-    return state.params if average is None else average

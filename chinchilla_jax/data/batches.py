@@ -110,9 +110,7 @@ class Batches:
 
     def first_row(self, step: int) -> int:
         """How many rows all steps before `step` have used."""
-        phases = self.train.phases
-        ends = [start for start, _ in phases[1:]] + [step]
-        return sum(rows * max(0, min(end, step) - start) for (start, rows), end in zip(phases, ends))
+        return self.train.rows_before(step)
 
     def at(self, step: int, rows: slice | None = None) -> Batch:
         """The batch of `step`, or those `rows` of it that a host needs."""

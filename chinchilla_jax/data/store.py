@@ -135,14 +135,17 @@ def check_files(folder: Path, manifest: dict, checksums: bool) -> None:
             raise UserError(f"{path}: damaged, its checksum is not the manifest's; {AGAIN}")
 
 
+CHUNK = 1 << 20  # bytes that are hashed at a time
+
+
 def checksum(path: Path) -> str:
-    """xxh3_128 of a file, as hexadecimal."""
+    """xxh3_128 of a file, streamed, as hexadecimal."""
     import xxhash
 
-    digest = xxhash.xxh3_128()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
+    digest, buffer = xxhash.xxh3_128(), bytearray(CHUNK)
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:count])
     return digest.hexdigest()
 
 

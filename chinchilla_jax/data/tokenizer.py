@@ -60,6 +60,11 @@ class Tokenizer:
         """The bytes that each id stands for; none for control pieces."""
         return [self._piece_bytes(i) for i in range(self.size)]
 
+    @functools.cached_property
+    def sizes(self) -> np.ndarray:
+        """Bytes of every piece (V,); none for control pieces."""
+        return np.array([len(piece) for piece in self.pieces])
+
     def _piece_bytes(self, i: int) -> bytes:
         if self._model.is_control(i):
             return b""

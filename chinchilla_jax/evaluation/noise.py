@@ -83,7 +83,7 @@ def typo_report(
     for rate in [0.0, *(rate for rate in rates if rate)]:
         draw = np.random.default_rng([seed, round(rate * 1e9)])
         stream = Stream.of([mistyped(text, tokenizer, rate, draw) for text in texts])
-        scored = float(_sizes(tokenizer)[stream.targets] @ stream.weights)
+        scored = float(tokenizer.sizes[stream.targets] @ stream.weights)
         found["typo"][rate] = _bits(params, likelihood, stream, scored, poll)
         found["typo_scored"][rate] = scored / whole
     return found
@@ -95,7 +95,7 @@ def mistyped(text: str, tokenizer: Tokenizer, rate: float, draw: np.random.Gener
     if tokenizer.prefixes_space:
         places = np.append(0, np.where(places < 0, -1, places + 1))
     read, clean = tokenizer.encode_array(faulty), tokenizer.encode_array(text)
-    return np.append(tokenizer.separator, read), *targets(read, clean, places, _sizes(tokenizer), tokenizer.separator)
+    return np.append(tokenizer.separator, read), *targets(read, clean, places, tokenizer.sizes, tokenizer.separator)
 
 
 def word_report(
@@ -110,7 +110,7 @@ def word_report(
     """Bits per byte where a share of the tokens that are read are others, drawn uniformly; targets stay clean."""
     stream = Stream.of([_plain(tokenizer.encode_array(text), tokenizer) for text in texts])
     whole = sum(len(text.encode()) for text in texts)
-    words = np.flatnonzero(_sizes(tokenizer))
+    words = np.flatnonzero(tokenizer.sizes)
     found = {}
     for rate in rates:
         draw = np.random.default_rng([seed, round(rate * 1e9), 1])
@@ -137,11 +137,6 @@ def segmentation_report(
 
 def _plain(ids: np.ndarray, tokenizer: Tokenizer):
     return np.append(tokenizer.separator, ids), np.append(ids, tokenizer.separator), np.ones(len(ids) + 1, np.float32)
-
-
-def _sizes(tokenizer: Tokenizer) -> np.ndarray:
-    """Bytes of every piece; none for control pieces."""
-    return np.array([len(piece) for piece in tokenizer.pieces])
 
 
 def _bits(params, likelihood: Likelihood, stream: Stream, size: float, poll) -> float:

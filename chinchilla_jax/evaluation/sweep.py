@@ -20,12 +20,12 @@ from chinchilla_jax.config import Config, require
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.errors import Preempted
 from chinchilla_jax.evaluation.likelihood import Likelihood
-from chinchilla_jax.optim.optimizer import averaged
 from chinchilla_jax.scaling import counts, ladder
 from chinchilla_jax.scaling.ladder import Ladder, Run
 from chinchilla_jax.training.checkpoint import PARTIAL
 from chinchilla_jax.training.loop import Hook, pretrain
 from chinchilla_jax.training.metrics import Terminal, append, read, take_back
+from chinchilla_jax.training.state import evaluated
 
 ROWS, PLAN = "runs.jsonl", "ladder.json"
 
@@ -118,9 +118,7 @@ def _validation(program, store: TokenStore) -> list[Hook]:
     """The whole validation set, at the end only."""
 
     def run(state, poll):
-        average = averaged(state.opt_state)
-        params = state.params if average is None else average
-        return {"valid_loss": Likelihood(program, store.valid)(params, poll)["loss_nats_per_token"]}
+        return {"valid_loss": Likelihood(program, store.valid)(evaluated(state), poll)["loss_nats_per_token"]}
 
     return [Hook(0, run)]
 

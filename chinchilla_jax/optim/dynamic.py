@@ -43,8 +43,7 @@ def masked(
 
     def init(params):
         parameters = named(params)
-        names = [name for site in find(parameters) for name in site.names]
-        masks = {name: jnp.ones(parameters[name].shape, bool) for name in names}
+        masks = everything(parameters, find(parameters))
         return MaskState(jnp.zeros((), jnp.int32), masks, inner.init(params))
 
     def update(grads, state, params, **extra):
@@ -61,6 +60,11 @@ def masked(
         return updates, MaskState(state.count + 1, masks, map_followers(zeroed, following, active))
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def everything(parameters: dict[str, jax.Array], sites: tuple[Site, ...]) -> Masks:
+    """The masks of a dense model."""
+    return {name: jnp.ones(parameters[name].shape, bool) for site in sites for name in site.names}
 
 
 def zeroed(x, mask):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from chinchilla_jax.optim.dynamic import Masks, landing
+from chinchilla_jax.optim.dynamic import Masks, everything, landing
 from chinchilla_jax.optim.paths import map_followers, named
 from chinchilla_jax.optim.patterns import Site
 from chinchilla_jax.optim.window import Window
@@ -38,9 +38,8 @@ def straight_through(
 
     def init(params):
         parameters = named(params)
-        names = [name for site in find(parameters) for name in site.names]
-        masks = {name: jnp.ones(parameters[name].shape, bool) for name in names}
-        dense = {name: jnp.copy(parameters[name]) for name in names}
+        masks = everything(parameters, find(parameters))
+        dense = {name: jnp.copy(parameters[name]) for name in masks}
         return DenseState(jnp.zeros((), jnp.int32), masks, dense, inner.init(params))
 
     def update(grads, state, params, **extra):

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import functools
 import json
 import math
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import numpy as np
 from chinchilla_jax import __version__
 from chinchilla_jax.config import closest, require
 from chinchilla_jax.errors import UserError
-from chinchilla_jax.scaling.laws import Surface
+from chinchilla_jax.scaling.surface import Surface, inside
 
 FORMAT, VERSION = "chinchilla_jax law", 1
 FORMS = ("chinchilla", "tied", "skaling", "kaplan")
@@ -100,8 +101,7 @@ class Law:
 
     def inside(self, N: float, D: float) -> bool:
         """Whether the runs it was fitted to reach round N and D, each by itself and in compute."""
-        C = self.flops * N * D
-        return all(low <= v <= high for v, (low, high) in zip((N, D, C), (self.ranges[name] for name in RANGES)))
+        return inside(self.ranges, N, D, self.flops)
 
     def _laws(self) -> Surface:
         if self.draws is None:
@@ -195,6 +195,13 @@ def _numbers(path: Path, name: str, values: Any, shape: tuple[int | None, ...]) 
     return found
 
 
+@functools.cache
+def shipped() -> dict[str, Law]:
+    """Our own laws by file name."""
+    folder = Path(str(resources.files("chinchilla_jax.scaling") / "data"))
+    return {path.name: load(path) for path in sorted(folder.glob("*.json"))}
+
+
 def default() -> Law:
     """The law where a user names none: MassiveText, 2022, as reconstructed from the figure of Hoffmann et al."""
-    return load(Path(str(resources.files("chinchilla_jax.scaling") / "data" / DEFAULT)))
+    return shipped()[DEFAULT]

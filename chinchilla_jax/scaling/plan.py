@@ -8,7 +8,7 @@ import numpy as np
 
 from chinchilla_jax.config import require
 from chinchilla_jax.scaling import optimum as best
-from chinchilla_jax.scaling.lawfile import Law
+from chinchilla_jax.scaling.lawfile import Law, percentiles
 from chinchilla_jax.scaling.laws import Surface
 from chinchilla_jax.scaling.optimum import REACHED, Conditions
 
@@ -64,28 +64,33 @@ def solve(law: Surface, asked: Question, where: Conditions) -> tuple[Any, Any]:
     return N + same, D + same
 
 
+def point(law: Law, asked: Question, where: Conditions) -> tuple[float, float]:
+    """(N, D) by the best fit; `UserError` where the law never reaches what is asked for."""
+    N, D = map(float, solve(law.surface, asked, where))
+    reached = np.isfinite(N) and np.isfinite(D)
+    require(reached, f"no compute reaches what is asked for; the loss of {law.name} ends at {law.floor:.4g}")
+    return N, D
+
+
 def answer(law: Law, asked: Question, where: Conditions, level: float) -> dict[str, Any]:
     """Parameters, tokens, tokens a parameter, compute and loss: value and `level` interval of each, over the law's
     bootstrap; the loss's interval is that of a new run, and has the scatter of single runs in it.
 
     Raises `UserError` where the law never reaches what is asked for.
     """
-    N, D = map(float, solve(law.surface, asked, where))
-    reached = np.isfinite(N) and np.isfinite(D)
-    require(reached, f"no compute reaches what is asked for; the loss of {law.name} ends at {law.floor:.4g}")
+    N, D = point(law, asked, where)
     figures = _figures(law.surface, N, D, where)
     many = solve(law.replicates, asked, where) if law.replicates is not None else None
     spread = _figures(law.replicates, *many, where) if many else {}
     if many:
         spread["loss"] = law.scattered(spread["loss"])
-    edges = [100 * (1 - level) / 2, 100 * (1 + level) / 2]
-    known = {name: _between(values, edges) for name, values in spread.items()}
+    known = {name: _between(values, level) for name, values in spread.items()}
     return {name: {"value": value, "interval": known.get(name)} for name, value in figures.items()}
 
 
-def _between(values: Any, edges: list[float]) -> list[float]:
+def _between(values: Any, level: float) -> list[float]:
     values = np.atleast_1d(values)
-    return np.percentile(values[np.isfinite(values)], edges).tolist()
+    return list(percentiles(values[np.isfinite(values)], level))
 
 
 def _figures(law: Surface, N: Any, D: Any, where: Conditions) -> dict[str, Any]:

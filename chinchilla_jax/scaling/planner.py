@@ -20,7 +20,6 @@ from chinchilla_jax.scaling.recipe import Machine, parse_chips, recipe
 from chinchilla_jax.scaling.roofline import roofline
 
 SHAPE = ("preset", "layers", "d_model", "heads", "kv_heads", "head_dim", "d_ff")
-LAWS = Path(__file__).parent / "data"
 GUESSED_RATE = 1e11  # FLOP/s to begin with; the first round measures
 REACHED = 0.6  # of the roofline: what good TPU and GPU code bases report as 50 to 60 % MFU where it allows 90
 ROUNDS, CLOSE = 6, 0.03  # of size -> speed -> budget -> size, until the budget moves by less
@@ -155,7 +154,7 @@ def _once(config: Config, said: Asked, law: Law, budgets: dict[str, float]) -> d
     sparse = {"sparsity.method": "magnitude", "sparsity.target": said.sparsity} if said.sparsity else {}
     base = settings.replace(config, sparse)
     sized = {"shape": not said.fixed, "length": said.length}
-    made = recipe(base, N, D, COUNTS[law.count], hyperparameters, said.machine, **sized)
+    made = recipe(base, N, D, COUNTS[law.count], said.machine, **sized)
     return {"where": where, "answer": answer, "made": made}
 
 
@@ -166,17 +165,11 @@ COUNTS: dict[str, Callable[[ModelConfig], float]] = {
 }
 
 
-def hyperparameters(model: ModelConfig, tokens: float) -> tuple[float, float]:
-    """Peak rate and batch in tokens for a model and a length of training."""
-    return hparams.advised(model, tokens)
-
-
 def choose(name: str, budgets: dict[str, float]) -> Law:
     """The named law or file, or of our own laws the one whose range of compute is nearest to the budget's."""
     if name == "auto":
-        ours = [lawfile.load(path) for path in sorted(LAWS.glob("*.json"))]
-        C = plans.answer(lawfile.default(), Question(**budgets), Conditions(), 0.8)["flops"]["value"]
-        return min(ours, key=lambda law: _distance(law, C))
+        N, D = plans.point(lawfile.default(), Question(**budgets), Conditions())
+        return min(lawfile.shipped().values(), key=lambda law: _distance(law, plans.FLOPS * N * D))
     if Path(name).suffix == ".json":
         return lawfile.load(Path(name))
     return lawfile.default() if name == "epoch-exact" else _without_runs(name)
@@ -235,7 +228,7 @@ def report(said: Asked, law: Law, where: Conditions, answer: dict, made: Config)
     model, train = made.model, made.train
     N, tokens = COUNTS[law.count](model), train.steps * train.batch_size * train.seq_len
     loss = float(plans.best.loss(law.surface, N, tokens, where))
-    best = plans.answer(law, Question(flops=plans.FLOPS * N * tokens), where, said.level)["loss"]["value"]
+    best = plans.best.loss(law.surface, *plans.point(law, Question(flops=plans.FLOPS * N * tokens), where), where)
     price = priced(made, said.machine) if said.machine.kind else {}
     if price:
         price["seconds"] = price["step_seconds"] * train.steps
@@ -256,7 +249,7 @@ def report(said: Asked, law: Law, where: Conditions, answer: dict, made: Config)
             "flops_6nd": plans.FLOPS * N * tokens,
             "flops_palm": counts.flops_per_token(model, train.seq_len) * tokens,
             "loss": loss,
-            "loss_percent_over_optimum": 100 * (loss / best - 1),
+            "loss_percent_over_optimum": 100 * (loss / float(best) - 1),
         },
         "hyperparameters": hparams.comparison(model, tokens),
         "price": price,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import inf, log
 
 from chinchilla_jax.config import closest, require
-from chinchilla_jax.scaling.surface import Surface, positive
+from chinchilla_jax.scaling.surface import Surface, inside, positive
 
 Ranges = tuple[tuple[str, tuple[float, float]], ...]
 
@@ -37,8 +37,7 @@ class Published:
 
     def inside(self, N: float, D: float) -> bool:
         """Whether the runs it was fitted to reach round N, D and their compute."""
-        at = {"N": N, "D": D, "C": self.flops * N * D}
-        return all(low <= at[name] <= high for name, (low, high) in self.ranges if name in at)
+        return inside(dict(self.ranges), N, D, self.flops)
 
 
 HOFFMANN = "Hoffmann et al. 2022, arXiv:2203.15556, approach 3"

@@ -9,6 +9,7 @@ from typing import Any
 from chinchilla_jax.config import Config, MeshConfig, ModelConfig, require
 from chinchilla_jax.scaling import realise
 from chinchilla_jax.scaling.counts import parameters
+from chinchilla_jax.scaling.hparams import advised
 from chinchilla_jax.scaling.roofline import roofline
 
 FEW_STEPS = 200  # below this many updates a smaller batch gains more than it loses
@@ -48,7 +49,6 @@ def recipe(
     params: float,
     tokens: float,
     count: Callable[[ModelConfig], float],
-    hyperparameters: Callable[[ModelConfig, float], tuple[float, float]],
     machine: Machine,
     *,
     shape: bool = True,
@@ -56,21 +56,21 @@ def recipe(
 ) -> Config:
     """The config of a run of about `params` (as `count` counts) on `tokens`, on top of what `base` says of the rest.
 
-    `hyperparameters(model, tokens)` gives the peak rate and the batch in tokens. With `shape` false the model of `base`
-    is kept; `length` is the tokens of a window, by size where 0. `UserError` where no mesh of the machine holds it.
+    Peak rate and batch are `hparams.advised`'s. With `shape` false the model of `base` is kept; `length` is the tokens
+    of a window, by size where 0. `UserError` where no mesh of the machine holds it.
     """
     model, mesh, micro = base.model, MeshConfig(), 1
     length = length or realise.length(params)
     for fsdp in _powers(machine.chips):
         if shape:
             model = _model(base.model, params, count, fsdp)
-        windows, rate = _batch(hyperparameters, model, tokens, length, machine.chips)
+        windows, rate = _batch(model, tokens, length, machine.chips)
         if not machine.kind:
             break
         parts = range(1, windows // machine.chips + 1)
-        fitting = [m for m in parts if _fits(model, windows, length, machine, fsdp, m)]
-        if fitting:
-            mesh, micro = MeshConfig(data=machine.chips // fsdp, fsdp=fsdp), fitting[0]
+        micro = next((m for m in parts if _fits(model, windows, length, machine, fsdp, m)), 0)
+        if micro:
+            mesh = MeshConfig(data=machine.chips // fsdp, fsdp=fsdp)
             break
     else:
         require(False, f"{parameters(model):.3g} parameters do not fit {machine.chips} {machine.kind}; take more")
@@ -109,9 +109,9 @@ def _model(base: ModelConfig, params: float, count: Callable[[ModelConfig], floa
     return dataclasses.replace(base, preset="", kv_heads=0, init_std=deviation, **shape)
 
 
-def _batch(hyperparameters: Callable, model: ModelConfig, tokens: float, length: int, chips: int) -> tuple[int, float]:
+def _batch(model: ModelConfig, tokens: float, length: int, chips: int) -> tuple[int, float]:
     """Windows of a step, a multiple of the chips (and of 8, where there are many), and the peak rate."""
-    rate, batch_tokens = hyperparameters(model, tokens)
+    rate, batch_tokens = advised(model, tokens)
     wanted = min(batch_tokens, tokens / FEW_STEPS) / length
     unit = math.lcm(chips, 8) if wanted > 4 * math.lcm(chips, 8) else chips
     return max(1, round(wanted / unit)) * unit, float(f"{rate:.3g}")

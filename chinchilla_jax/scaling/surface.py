@@ -17,6 +17,12 @@ HALVINGS = 56  # of an interval in logarithms: to float64's rounding
 MOST = 1e60  # FLOPs, parameters or tokens that an inverse is looked for below
 
 
+def inside(ranges: dict[str, tuple[float, float]], N: float, D: float, flops: float) -> bool:
+    """Whether N, D and their compute lie in the ranges of the runs that a law was fitted to, each by itself."""
+    at = {"N": N, "D": D, "C": flops * N * D}
+    return all(low <= at[name] <= high for name, (low, high) in ranges.items() if name in at)
+
+
 def positive(single: bool = True, **values: Any) -> list[Any]:
     """Each value as float64; `UserError` names the first that is not positive, or is nan where `single`."""
     arrays = [np.asarray(value, np.float64) for value in values.values()]

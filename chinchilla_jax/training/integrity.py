@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import xxhash
 from jax.sharding import NamedSharding, PartitionSpec
 
+from chinchilla_jax.data.store import checksum
 from chinchilla_jax.data.workspace import sync
 
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 64 << 20  # bytes; a stranger's file is bounded before it is read
-CHUNK = 1 << 20
 
 
 class Damaged(Exception):
@@ -62,15 +62,6 @@ def _words(x: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(x, width).astype(jnp.uint32)
 
 
-def hash_file(path: Path) -> str:
-    """xxh3_128 of a file, streamed."""
-    digest, buffer = xxhash.xxh3_128(), bytearray(CHUNK)
-    with open(path, "rb", buffering=0) as file:
-        while count := file.readinto(buffer):
-            digest.update(memoryview(buffer)[:count])
-    return digest.hexdigest()
-
-
 def list_files(folder: Path) -> dict[str, int]:
     """Relative path -> bytes of everything below `folder` but the manifest; only plain files are allowed."""
     found = {}
@@ -89,7 +80,7 @@ def list_files(folder: Path) -> dict[str, int]:
 def hash_files(folder: Path, names: list[str]) -> list[str]:
     """Checksums of files below `folder`, a few at a time (xxhash works outside the interpreter lock)."""
     with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(lambda name: hash_file(folder / name), names))
+        return list(pool.map(lambda name: checksum(folder / name), names))
 
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:

@@ -145,10 +145,7 @@ def check_memory(program: Program, needed: float) -> None:
 
 def total_tokens(train) -> int:
     """Tokens of the whole run, over every phase of the batch size."""
-    starts = [start for start, _ in train.phases] + [train.steps]
-    ends = [min(end, train.steps) for end in starts[1:]]
-    rows = sum(rows * max(0, end - start) for (start, rows), end in zip(train.phases, ends))
-    return rows * train.seq_len
+    return train.rows_before(train.steps) * train.seq_len
 
 
 def use_compile_cache(folder: str) -> None:

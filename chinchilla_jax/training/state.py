@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives.objective import Objective
+from chinchilla_jax.optim.optimizer import averaged
 from chinchilla_jax.optim.paths import map_followers, named
 from chinchilla_jax.parallel import sharding
 
@@ -45,6 +46,12 @@ def abstract(cfg: ModelConfig, objective: Objective, optimizer: optax.GradientTr
     carry_placed = sharding.shardings(mesh, shapes.carry, objective.carry_axes)
     tree = TrainState(whole, whole, whole, placed, opt_placed, carry_placed)
     return jax.tree.map(_at, shapes, tree)
+
+
+def evaluated(state: TrainState) -> Any:
+    """The averaged parameters where the run keeps them, else the parameters."""
+    average = averaged(state.opt_state)
+    return state.params if average is None else average
 
 
 def _at(leaf, where) -> jax.ShapeDtypeStruct:

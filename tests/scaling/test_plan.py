@@ -102,7 +102,7 @@ def total(model: ModelConfig) -> float:
 def test_its_config_is_one_that_trains(C):
     """Over fourteen orders of magnitude: near in size and tokens, whole batches, a schedule inside the run."""
     N, D = LAW.optimum(C)
-    made = recipe(Config(), N, D, total, planner.hyperparameters, planner.Machine())
+    made = recipe(Config(), N, D, total, planner.Machine())
     train, rate = made.train, made.optimizer
     assert total(made.model) == pytest.approx(N, rel=0.15)
     assert train.steps * train.batch_size * train.seq_len == pytest.approx(D, rel=0.02)

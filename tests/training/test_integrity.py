@@ -11,6 +11,7 @@ import states
 import xxhash
 from jax.sharding import NamedSharding, PartitionSpec
 
+from chinchilla_jax.data import store
 from chinchilla_jax.training import integrity
 from chinchilla_jax.training.integrity import Damaged
 
@@ -83,10 +84,10 @@ def test_fingerprint_notices_every_flip_and_every_swap():
 
 
 def test_hash_file_is_that_of_the_content(tmp_path):
-    for size in (0, 1, integrity.CHUNK, integrity.CHUNK * 2 + 17):
+    for size in (0, 1, store.CHUNK, store.CHUNK * 2 + 17):
         content = random.Random(size).randbytes(size)
         (tmp_path / "f").write_bytes(content)
-        assert integrity.hash_file(tmp_path / "f") == xxhash.xxh3_128(content).hexdigest()
+        assert store.checksum(tmp_path / "f") == xxhash.xxh3_128(content).hexdigest()
 
 
 @pytest.fixture
