@@ -271,6 +271,14 @@ def test_off_leaves_the_compiled_program_as_it_is(settings, monkeypatch):
     assert ours == text() and "dot" in ours
 
 
+@pytest.mark.parametrize("settings", [ALL[i] for i in (0, 2, 4)], ids=lambda s: s["method"])
+def test_the_same_under_remat_with_layers_unrolled_and_other_kernels(settings):
+    """What a backward pass computes again, and how, is the attack that it was."""
+    way = dataclasses.replace(tiny.MODERN, remat="full", kernels="cpu", scan_unroll=2)
+    rolled, other = (gradients(config(cfg, **settings), tiny.spiced(cfg))[:2] for cfg in (tiny.MODERN, way))
+    assert tiny.worst(other, rolled, floor=0.1) < (1e-3 if settings["method"] == "vat" else 1e-4)
+
+
 @pytest.mark.parametrize("settings", [{"method": "fgm", "loss": "kl"}, {"method": "freelb"}], ids=lambda s: s["method"])
 def test_microbatches_attack_the_rows_that_one_batch_would(settings):
     whole, parts = (gradients(config(**settings), PARAMS, parts=parts)[:2] for parts in (1, 2))
