@@ -16,5 +16,5 @@ def config() -> Config:
         data=DataConfig(sources=("debian_docs",), store="data/debian", vocab_size=1024),
         optimizer=OptimizerConfig(peak_lr=4e-3, warmup_steps=100),
         train=TrainConfig(steps=2442, seq_len=128, batch_size=32, eval_every=0, log_every=10),
-        checkpoint=CheckpointConfig(every=250, keep=1),
+        checkpoint=CheckpointConfig(every=407, keep=6),
     )

@@ -4,71 +4,64 @@
     python tools/ablate.py run    --runs runs/ablate --only plain-s0,delayed-0.2-s0
     python tools/ablate.py report --runs runs/ablate --out docs/ablation
 
-Each line of RECIPES is one set of overrides of configs/ablation.py. A recipe that costs more than 1.02 plain steps is
-trained a second time with as many steps as plain's compute buys (`@compute`). The report reads what is there and says
+Each line of RECIPES is one set of overrides of configs/ablation.py. A recipe that costs more than 1.02 plain runs is
+trained a second time with as many steps as plain's compute buys (`@compute`). An attack that begins late goes on from
+plain's checkpoint of the same seed, since until then the two runs are one. The report reads what is there and says
 which runs are missing.
 """
 
 import argparse
+import dataclasses
+import functools
 import json
 import math
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import ablate_report
+
 CONFIG = "configs/ablation.py"
-TOLERATED = 1.02  # cost in plain steps beyond which equal steps are not equal compute
+TOLERATED = 1.02  # cost in plain runs beyond which equal steps are not equal compute
+Settings = dict[str, object]
 
 
 class Recipe(NamedTuple):
     """A name, its settings, and the seeds it is trained with: three for what a claim rests on, one for the grid."""
 
     name: str
-    settings: dict[str, object] = {}
+    settings: Settings = {}
     seeds: tuple[int, ...] = (0,)
 
 
-def adversarial(method: str, radius: float, **rest) -> dict[str, object]:
-    """Settings of an attack."""
-    given = {"method": method, "radius": radius, **rest}
+class Run(NamedTuple):
+    """One folder of `--runs`."""
+
+    name: str
+    recipe: str
+    settings: Settings
+    seed: int
+
+
+def adversarial(method: str, radius: float, **rest) -> Settings:
+    """Settings of an attack on the last third of a run."""
+    given = {"method": method, "radius": radius, "start": LATE, **rest}
     return {f"adversarial.{name}": value for name, value in given.items()}
 
 
-def sparse(method: str, target: float, **rest) -> dict[str, object]:
+def sparse(method: str, target: float, **rest) -> Settings:
     """Settings of a sparsity constraint."""
     return {f"sparsity.{name}": value for name, value in {"method": method, "target": target, **rest}.items()}
 
 
-ALL = (0, 1, 2)
+ALL, LATE = (0, 1, 2), 0.67
 SMALLER = {"model.d_model": 152, "model.head_dim": 38, "model.d_ff": 408}  # 0.53 of the weights outside the table
 # In the order in which they are worth having.
-RECIPES = (
-    Recipe("plain", {}, ALL),
-    Recipe("delayed-0.2", adversarial("fgm", 0.2, delayed=True), ALL),
-    Recipe("magnitude-75", sparse("magnitude", 0.75)),
-    Recipe("dense-0.53", SMALLER),
-    Recipe("delayed-0.05", adversarial("fgm", 0.05, delayed=True)),
-    Recipe("delayed-0.1", adversarial("fgm", 0.1, delayed=True)),
-    Recipe("fgm-0.05", adversarial("fgm", 0.05)),
-    Recipe("fgm-0.2", adversarial("fgm", 0.2)),
-    Recipe("magnitude-50", sparse("magnitude", 0.5)),
-    Recipe("delayed-0.2+magnitude-75", adversarial("fgm", 0.2, delayed=True) | sparse("magnitude", 0.75)),
-    Recipe("noise-0.2", adversarial("noise", 0.2, fraction=1.0)),
-    Recipe("rigl-75", sparse("rigl", 0.75)),
-    Recipe("n_m-50", sparse("n_m", 0.5, pattern="2:4")),
-    Recipe("fgm-all-0.2", adversarial("fgm", 0.2, fraction=1.0)),
-    Recipe("softmax_margin-0.03", adversarial("softmax_margin", 0.03)),
-    Recipe("set-75", sparse("set", 0.75)),
-    Recipe("rigl-50", sparse("rigl", 0.5)),
-    Recipe("l1", sparse("l1", 0.0, strength=1e-3)),
-    Recipe("group_lasso", sparse("group_lasso", 0.0, pattern="neurons", strength=1e-3)),
-    Recipe("freelb-0.2", adversarial("freelb", 0.2, steps=2, fraction=1.0)),
-    Recipe("pgd-0.2", adversarial("pgd", 0.2, steps=3, fraction=1.0)),
-    Recipe("vat-0.2", adversarial("vat", 0.2, fraction=1.0)),
-    Recipe("r3f-0.2", adversarial("r3f", 0.2, fraction=1.0)),
-)
-ATTACK = ("--attack", "--attack-tokens", "16384", "--radii", "0.05", "0.1", "0.2", "0.5")
+RECIPES = (Recipe("plain", {}, ALL),)
+ATTACK = ("--attack", "--attack-tokens", "8192", "--radii", "0.05", "0.1", "0.2", "0.5")
 
 
 def command(*words: object) -> None:
@@ -80,7 +73,7 @@ def command(*words: object) -> None:
         sys.exit(code)
 
 
-def flags(settings: dict[str, object]) -> list[str]:
+def flags(settings: Settings) -> list[str]:
     """Settings as the command line takes them."""
     words = []
     for name, value in settings.items():
@@ -88,157 +81,105 @@ def flags(settings: dict[str, object]) -> list[str]:
     return words
 
 
-def cost(settings: dict[str, object]) -> float:
-    """FLOPs of a compiled step, with every layer and tile unrolled, as XLA counts them."""
+def configured(settings: Settings, **more):
+    """configs/ablation.py with settings."""
     from chinchilla_jax import config as configs
     from chinchilla_jax.commands.cli import load
+
+    return configs.replace(load(Path(CONFIG)), {**more, **settings})
+
+
+def price(settings: Settings) -> float:
+    """FLOPs of a step that attacks, with every layer and tile unrolled, as XLA counts them."""
     from chinchilla_jax.training.program import Program
 
-    base = configs.replace(load(Path(CONFIG)), {"model.vocab_size": 1024, "objective.tile_tokens": 1 << 20})
-    config = configs.replace(base, {**settings, **started(settings)})
+    at_once = {"adversarial.start": 0.0} if "adversarial.method" in settings else {}
+    unrolled = {"model.vocab_size": 1024, "objective.tile_tokens": 1 << 20}
+    config = configured(settings | at_once, **unrolled)
     return Program(config).step(config.train.batch_size).cost_analysis()["flops"]
 
 
-def started(settings: dict[str, object]) -> dict[str, object]:
-    """What shows the price of an attack: that of a step after its start."""
-    return {"adversarial.start": 0.0} if "adversarial.method" in settings else {}
+def cost(settings: Settings, plain: float) -> float:
+    """FLOPs of a run in plain runs: before an attack starts, a step costs what a plain one does."""
+    start = configured(settings).adversarial.start if "adversarial.method" in settings else 0.0
+    return 1 + (price(settings) / plain - 1) * (1 - start)
 
 
-def wanted(only: str) -> list[tuple[str, dict[str, object], int]]:
-    """(run, settings, seed) of every run, most wanted first."""
-    runs = [(f"{r.name}-s{seed}", r.settings, seed) for r in RECIPES for seed in r.seeds]
-    return [run for run in runs if not only or run[0] in only.split(",")]
+def runs_of(costs: dict[str, float]) -> Iterator[Run]:
+    """Every run, most wanted first; a recipe's second run at equal compute only where its cost is known."""
+    for recipe in RECIPES:
+        for seed in recipe.seeds:
+            yield Run(f"{recipe.name}-s{seed}", recipe.name, recipe.settings, seed)
+            if costs.get(recipe.name, 1.0) > TOLERATED:
+                steps = math.ceil(configured({}).train.steps / costs[recipe.name])
+                fewer = {**recipe.settings, "train.steps": steps}
+                yield Run(f"{recipe.name}@compute-s{seed}", recipe.name, fewer, seed)
 
 
-def train(folder: Path, settings: dict[str, object], seed: int) -> None:
+def fork(plain: Path, run: Run, folder: Path) -> None:
+    """Begin `run` in `folder` from the last checkpoint that `plain`, of the same seed, has before the first attack.
+
+    Only an attack can be added to a state of plain's: a sparse optimizer keeps more, fewer steps are another schedule.
+    """
+    from chinchilla_jax.commands.pretrain import open_store
+    from chinchilla_jax.training import restore, resume
+    from chinchilla_jax.training.checkpoint import Checkpoints
+    from chinchilla_jax.training.program import Program
+
+    if folder.exists() or not run.settings or not all(name.startswith("adversarial.") for name in run.settings):
+        return
+    config, store = open_store(configured(run.settings, **{"train.seed": run.seed}))
+    first = math.ceil(config.adversarial.start * config.train.steps)
+    step = (first - 1) // config.checkpoint.every * config.checkpoint.every
+    if not (plain / "checkpoints" / str(step)).exists():
+        return
+    program = Program(config)
+    meta = resume.meta(config, store, program.config.model.dtype)
+    own = Program(resume.own_config(plain))
+    found = restore.newest(plain / "checkpoints", own.abstract, level=config.checkpoint.verify, step=step)
+    state = dataclasses.replace(found.state, carry=program.initial().carry)
+    fresh = folder.with_name(folder.name + ".new")
+    with Checkpoints(fresh / "checkpoints", config.checkpoint, meta=meta) as checkpoints:
+        checkpoints.save(step, state, wait=True)
+    os.rename(fresh, folder)
+
+
+def train(runs: Path, run: Run) -> None:
     """Train and attack one run, unless both are done."""
+    folder = runs / run.name
     if not (folder / "evaluation.json").exists():
-        command("pretrain", "--config", CONFIG, "--run-dir", folder, "--train.seed", seed, *flags(settings))
+        fork(runs / f"plain-s{run.seed}", run, folder)
+        settings = flags({"train.seed": run.seed, **run.settings})
+        command("pretrain", "--config", CONFIG, "--run-dir", folder, *settings)
         command("evaluate", "--run-dir", folder)
     if not (folder / "attack.json").exists():
         command("evaluate", "--run-dir", folder, *ATTACK)
 
 
 def run(args) -> None:
-    """Everything that is not there yet; the dearer recipes a second time at plain's compute."""
-    plain = cost({})
-    costs = json.loads((args.runs / "costs.json").read_text()) if (args.runs / "costs.json").exists() else {}
-    for name, settings, seed in wanted(args.only):
-        recipe = name.rsplit("-s", 1)[0]
-        if recipe not in costs:
-            costs[recipe] = cost(settings) / plain
-            args.runs.mkdir(parents=True, exist_ok=True)
-            (args.runs / "costs.json").write_text(json.dumps(costs, indent=1) + "\n")
-        train(args.runs / name, settings, seed)
-        if costs[recipe] > TOLERATED:
-            steps = math.ceil(steps_of(CONFIG) / costs[recipe])
-            train(args.runs / f"{recipe}@compute-s{seed}", {**settings, "train.steps": steps}, seed)
+    """Everything that is not there yet."""
+    plain = functools.cache(lambda: price({}))  # compiled where something is missing, and once
+    path = args.runs / "costs.json"
+    args.runs.mkdir(parents=True, exist_ok=True)
+    for recipe in RECIPES:
+        costs = ablate_report.load(path)
+        chosen = [run for run in runs_of(costs) if run.recipe == recipe.name and named(run, args.only)]
+        if chosen and recipe.name not in costs:
+            costs[recipe.name] = cost(recipe.settings, plain())
+            path.write_text(json.dumps(costs, indent=1) + "\n")
+            chosen = [run for run in runs_of(costs) if run.recipe == recipe.name and named(run, args.only)]
+        for each in chosen:
+            train(args.runs, each)
 
 
-def steps_of(path: str) -> int:
-    """Steps of a config file."""
-    from chinchilla_jax.commands.cli import load
-
-    return load(Path(path)).train.steps
-
-
-def load(path: Path) -> dict:
-    """A JSON file, or nothing."""
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def row(runs: Path, name: str, recipe: str, costs: dict[str, float]) -> dict[str, object] | None:
-    """One run's figures, or None where it is not finished."""
-    clean, attack = load(runs / name / "evaluation.json"), load(runs / name / "attack.json")
-    if not clean or not attack:
-        return None
-    return {
-        "run": name,
-        "recipe": recipe,
-        "loss": clean["loss_nats_per_token"],
-        "bits_per_byte": clean["bits_per_byte"],
-        "attack": attack,
-        "area": attack["area"],
-        "pgd20": attack["pgd20"],
-        "density": clean.get("density", 1.0),
-        "flops": costs.get(recipe.removesuffix("@compute")),
-        "seconds": seconds(runs / name),
-    }
-
-
-def seconds(folder: Path) -> float:
-    """Median seconds of a step, as the run logged them."""
-    lines = (folder / "timing.jsonl").read_text().splitlines()
-    times = sorted(json.loads(line)["step_ms"] for line in lines)
-    return times[len(times) // 2] / 1e3
+def named(run: Run, only: str) -> bool:
+    """Whether a run is asked for."""
+    return not only or run.name in only.split(",")
 
 
 def report(args) -> None:
-    """docs/ablation.json, .md and .png from the runs that are there."""
-    costs = load(args.runs / "costs.json")
-    rows, missing = [], []
-    for name, _, seed in wanted(""):
-        recipe = name.rsplit("-s", 1)[0]
-        twice = [recipe] + ([f"{recipe}@compute"] if costs.get(recipe, 1) > TOLERATED else [])
-        for each in twice:
-            found = row(args.runs, f"{each}-s{seed}", each, costs)
-            rows += [found] if found else []
-            missing += [] if found else [f"{each}-s{seed}"]
-    args.out.with_suffix(".json").write_text(json.dumps({"rows": rows, "missing": missing}, indent=1) + "\n")
-    grouped = {r["recipe"]: [o for o in rows if o["recipe"] == r["recipe"]] for r in rows}
-    lines = ["| recipe | seeds | clean loss | over plain | area | PGD-20 at 0.2 | gap closed | density | FLOPs |"]
-    lines += ["| --- " * 9 + "|"]
-    base = grouped.get("plain", [])
-    for recipe, members in grouped.items():
-        lines.append(line(recipe, members, base))
-    args.out.with_suffix(".table.md").write_text("\n".join(lines) + "\n")
-    draw(grouped, args.out.with_suffix(".png"))
-    print("\n".join(lines))
-    print(f"missing: {', '.join(missing) or 'nothing'}")
-
-
-def mean(values: list[float]) -> float:
-    """The mean, of what there is."""
-    return sum(values) / len(values) if values else math.nan
-
-
-def gap(member: dict, radius: str) -> float:
-    """PGD-20's loss over the clean one, both on the attacked text."""
-    return member["attack"]["pgd20"][radius] - member["attack"]["clean"]
-
-
-def line(recipe: str, members: list[dict], base: list[dict]) -> str:
-    """A row of the table; "gap closed" compares with plain's mean at the same radius."""
-    loss, plain = mean([m["loss"] for m in members]), mean([b["loss"] for b in base])
-    closed = 1 - mean([gap(m, "0.2") for m in members]) / mean([gap(b, "0.2") for b in base])
-    values = (
-        recipe,
-        len(members),
-        f"{loss:.4f}",
-        f"{loss - plain:+.4f}",
-        f"{mean([m['area'] for m in members]):.3f}",
-        f"{mean([m['pgd20']['0.2'] for m in members]):.3f}",
-        f"{100 * closed:.0f} %",
-        f"{mean([m['density'] for m in members]):.2f}",
-        f"{members[0]['flops'] or math.nan:.3f}",
-    )
-    return "| " + " | ".join(map(str, values)) + " |"
-
-
-def draw(grouped: dict[str, list[dict]], path: Path) -> None:
-    """Clean loss against area under attack, a point a recipe."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
-    for recipe, members in grouped.items():
-        x, y = mean([m["area"] for m in members]), mean([m["loss"] for m in members])
-        axes.plot(x, y, "o")
-        axes.annotate(recipe, (x, y), textcoords="offset points", xytext=(5, 3), fontsize=8)
-    axes.set(xlabel="area under attack, nats a token", ylabel="clean loss, nats a token")
-    figure.savefig(path, dpi=120)
+    """docs/ablation/: report, figures and picture from the runs that are there."""
+    ablate_report.write(args.runs, list(runs_of(ablate_report.load(args.runs / "costs.json"))), args.out)
 
 
 def main() -> None:

@@ -1,0 +1,181 @@
+"""The report of `ablate.py`: tables, verdicts by rule, a picture, and every figure as JSON."""
+
+import json
+import statistics
+from pathlib import Path
+
+RADII = ("0.05", "0.1", "0.2", "0.5")
+BAR = {"closed": 0.5, "over": 0.02, "flops": 1.01}  # what an attack has to give, and may cost, to be recommended
+NOTES = """
+Losses are nats a token on the whole validation set; "over plain" is the mean over seeds of the difference to plain's
+run of the same seed. Attacks are on 8,192 tokens of it, radii in mean norms of the table's rows. The gap of a model is
+what PGD-20 adds to its clean loss; "closed" is how much smaller it is than plain's, at the radius that the recipe
+trained at where none is named. "Area" is the mean gap over the four radii. Typos: bits a clean byte with 5 % of the
+characters wrong. FLOPs are XLA's count for the whole run, in plain runs. Time is the median of the run's own steps
+after an attack's start against plain's; two runs shared the machine, so take the FLOPs and
+`tools/bench_adversarial.py` for the truth.
+"""
+
+
+def load(path: Path) -> dict:
+    """A JSON file, or nothing."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def row(runs: Path, run, costs: dict[str, float]) -> dict | None:
+    """One run's figures, or None where it is not finished."""
+    clean, attack = load(runs / run.name / "evaluation.json"), load(runs / run.name / "attack.json")
+    if not clean or not attack:
+        return None
+    radius = run.settings.get("adversarial.radius")
+    whole = "@compute" in run.recipe
+    return {
+        "run": run.name,
+        "recipe": run.recipe,
+        "seed": run.seed,
+        "settings": run.settings,
+        "radius": None if radius is None else str(radius),
+        "loss": clean["loss_nats_per_token"],
+        "bits_per_byte": clean["bits_per_byte"],
+        "density": clean.get("density", 1.0),
+        **{name: attack[name] for name in ("clean", "rand", "fgm", "pgd5", "pgd20", "area", "ordered")},
+        **{name: attack.get(name) for name in ("typo", "word", "segmentation")},
+        "flops": 1.0 if whole else costs.get(run.recipe),
+        "step_ms": step_ms(runs / run.name, run.settings.get("adversarial.start", 0.0)),
+    }
+
+
+def step_ms(folder: Path, start: float) -> float:
+    """Median milliseconds of a step after a share `start` of the run, as the run logged them."""
+    rows = [json.loads(line) for line in (folder / "timing.jsonl").read_text().splitlines()]
+    return statistics.median(row["step_ms"] for row in rows if row["step"] > start * rows[-1]["step"])
+
+
+class Group:
+    """The runs of one recipe, beside plain's of the same seeds."""
+
+    def __init__(self, name: str, members: list[dict], plain: list[dict]):
+        self.name, self.members, self.first = name, members, members[0]
+        others = {other["seed"]: other for other in plain}
+        self.pairs = [(m, others[m["seed"]]) for m in members if m["seed"] in others]
+        self.flops = self.first["flops"]
+        self.sparse = any(key.startswith("sparsity.") for key in self.first["settings"])
+        self.attacked = self.first["radius"] is not None
+        self.over = self.mean(lambda m, p: m["loss"] - p["loss"])
+        self.radius = self.first["radius"] or "0.2"
+        self.closed = self.closed_at(self.radius if self.radius in RADII else "0.2")
+
+    def mean(self, figure) -> float:
+        """The mean of figure(run, plain run) over the seeds."""
+        return statistics.fmean(figure(m, p) for m, p in self.pairs)
+
+    def spread(self, figure) -> str:
+        """The standard deviation over seeds in words, where there are several."""
+        values = [figure(m, p) for m, p in self.pairs]
+        return f" (sd {statistics.stdev(values):.4f})" if len(values) > 1 else ""
+
+    def own(self, name: str) -> float:
+        """The mean of one of the runs' own figures."""
+        return statistics.fmean(m[name] for m in self.members)
+
+    def closed_at(self, radius: str) -> float:
+        """The share of plain's gap under PGD-20 that is gone."""
+        return 1 - self.mean(lambda m, p: gap(m, radius)) / self.mean(lambda m, p: gap(p, radius))
+
+
+def gap(member: dict, radius: str) -> float:
+    """What PGD-20 adds to the clean loss, both on the attacked text."""
+    return member["pgd20"][radius] - member["clean"]
+
+
+def table(groups: list[Group]) -> list[str]:
+    """A row a recipe."""
+    head = ["recipe", "seeds", "loss", "over plain", "closed", *(f"at {r}" for r in RADII), "area", "typos", "density"]
+    head += ["FLOPs", "time"]
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    for g in groups:
+        cells = [
+            g.name,
+            str(len(g.members)),
+            f"{g.own('loss'):.4f}",
+            f"{g.over:+.4f}{g.spread(lambda m, p: m['loss'] - p['loss'])}",
+            f"{g.closed:.0%}" if g.attacked else "",
+            *(f"{g.closed_at(r):.0%}" for r in RADII),
+            f"{g.own('area'):.3f}",
+            f"{statistics.fmean(m['typo']['0.05'] for m in g.members):.3f}",
+            f"{g.own('density'):.3f}",
+            f"{g.flops or float('nan'):.3f}",
+            f"{g.mean(lambda m, p: m['step_ms'] / p['step_ms']):.2f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def verdicts(groups: list[Group]) -> list[str]:
+    """What the figures say of each recipe, by the same rule for all."""
+    lines = []
+    for g in groups:
+        if g.attacked:
+            lines.append(f"- **{g.name}** {of_attack(g, [o for o in groups if o.attacked and o is not g])}")
+        elif g.sparse:
+            lines.append(f"- **{g.name}** {of_zeros(g, [o for o in groups if o.name.startswith('dense')])}")
+    return lines
+
+
+def of_attack(g: Group, others: list[Group]) -> str:
+    """Recommended, dominated, or neither."""
+    said = f"closes {g.closed:.0%} of the gap at {g.radius} for {g.over:+.3f} nats and {g.flops:.3f} plain runs"
+    better = [o.name for o in others if o.over < g.over and o.closed_at("0.2") > g.closed_at("0.2")]
+    better = [name for name in better if next(o.flops for o in others if o.name == name) <= g.flops]
+    if g.closed >= BAR["closed"] and g.over <= BAR["over"] and g.flops <= BAR["flops"]:
+        return f"{said}: **earns its place**."
+    if better:
+        return f"{said}: not worth it, {better[0]} closes more at 0.2 for less."
+    return f"{said}: a price that somebody who needs robustness may pay; not a default."
+
+
+def of_zeros(g: Group, dense: list[Group]) -> str:
+    """Against plain, and against a dense model of about as many weights."""
+    said = f"has {g.own('density'):.0%} of the weights and {g.over:+.3f} nats over plain"
+    small = [o for o in dense if g.own("density") < 0.4]
+    if not small:
+        return f"{said}."
+    diff = g.own("loss") - small[0].own("loss")
+    word = "**better than**" if diff <= 0 else "worse than"
+    return f"{said}: {abs(diff):.3f} nats {word} {small[0].name} on the same tokens."
+
+
+def write(runs: Path, wanted: list, out: Path) -> None:
+    """README.md, ablation.json and tradeoff.png in `out`, from the runs that are finished."""
+    costs = load(runs / "costs.json")
+    found = {run.name: row(runs, run, costs) for run in wanted}
+    rows = [each for each in found.values() if each]
+    missing = [name for name, each in found.items() if not each]
+    plain = [each for each in rows if each["recipe"] == "plain"]
+    recipes = dict.fromkeys(each["recipe"] for each in rows)
+    groups = [Group(name, [each for each in rows if each["recipe"] == name], plain) for name in recipes]
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "ablation.json").write_text(json.dumps({"rows": rows, "missing": missing}, indent=1) + "\n")
+    lines = ["# What attacks and zeros give and cost", "", "![clean loss against robustness](tradeoff.png)", NOTES]
+    lines += [*table(groups), "", "## Verdicts", "", *verdicts(groups), ""]
+    lines += [f"Listed in `tools/ablate.py` and not run: {', '.join(missing) or 'nothing'}.", ""]
+    (out / "README.md").write_text("\n".join(lines))
+    draw(groups, out / "tradeoff.png")
+    print("\n".join(lines))
+
+
+def draw(groups: list[Group], path: Path) -> None:
+    """Clean loss over plain against the share of the gap that is closed at 0.2, a point a recipe."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for g in groups:
+        kind = "s" if g.sparse else "o" if g.attacked else "x"
+        axes.plot(100 * g.closed_at("0.2"), g.over, kind, color="tab:red" if g.sparse else "tab:blue")
+        axes.annotate(g.name, (100 * g.closed_at("0.2"), g.over), xytext=(5, 3), textcoords="offset points", fontsize=8)
+    axes.axhline(BAR["over"], linestyle=":", color="gray")
+    axes.axvline(100 * BAR["closed"], linestyle=":", color="gray")
+    axes.set(xlabel="gap under PGD-20 at radius 0.2 that is closed, %", ylabel="clean loss over plain, nats a token")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
