@@ -1,0 +1,69 @@
+"""tools/ablate.py: a late attack from plain's checkpoint is the run that it would have been; verdicts by rule."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chinchilla_jax import config as configs
+from tests import runs
+
+TOOLS = Path(__file__).resolve().parent.parent / "tools"
+LATE = {
+    "adversarial.method": "fgm",
+    "adversarial.delayed": True,
+    "adversarial.fraction": 0.25,
+    "adversarial.start": 0.6,
+}
+
+
+@pytest.fixture(scope="module")
+def ablate():
+    sys.path.insert(0, str(TOOLS))
+    import ablate
+
+    yield ablate
+    sys.path.remove(str(TOOLS))
+
+
+def test_a_late_attack_goes_on_from_plain(ablate, whole_run, tiny_store, tmp_path, compiled_once, monkeypatch):
+    base = dataclasses.replace(runs.config(whole_run), adversarial=configs.AdversarialConfig())
+    monkeypatch.setattr(ablate, "configured", lambda settings, **more: configs.replace(base, {**more, **settings}))
+    folder, flags = tmp_path / "forked", {name: str(value).lower() for name, value in LATE.items()}
+    ablate.fork(whole_run, ablate.Run("forked", "late", LATE, 0), folder)
+    assert runs.saved(folder) == [10], "the first attack is at step 12, and step 11 gives its rows"
+    code, said = runs.pretrain(folder, tiny_store, **flags)
+    assert code == 0 and "resumed from step 10, verified" in said
+    whole = runs.losses(runs.trained(tmp_path / "whole", tiny_store, **flags))
+    forked = runs.losses(folder)
+    assert min(forked) == 11
+    np.testing.assert_allclose([forked[s] for s in range(11, 21)], [whole[s] for s in range(11, 21)], rtol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"train.steps": 10, **LATE}, {"sparsity.method": "rigl"}])
+def test_what_is_another_run_from_the_start_does_not(ablate, settings, tmp_path):
+    ablate.fork(tmp_path / "plain", ablate.Run("run", "other", settings, 0), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_verdict_is_the_bar_s(ablate):
+    """A recipe earns its place by gap, clean loss and FLOPs together."""
+    report = sys.modules["ablate_report"]
+
+    def row(recipe, loss, gap, **more):
+        losses = dict.fromkeys(report.RADII, loss + gap)
+        figures = {"loss": loss, "clean": loss, "pgd20": losses, "density": 1.0, "flops": 1.0}
+        return {"recipe": recipe, "seed": 0, "settings": {}, "radius": None, **figures, **more}
+
+    plain = [row("plain", 3.0, 8.0)]
+    cases = [(3.01, 2.0, 1.0, True), (3.03, 2.0, 1.0, False), (3.01, 5.0, 1.0, False), (3.01, 2.0, 1.125, False)]
+    for loss, gap, flops, earns in cases:
+        group = report.Group("fgm", [row("fgm", loss, gap, radius="0.2", flops=flops)], plain)
+        assert ("earns its place" in report.of_attack(group, [])) == earns
+        assert group.closed == pytest.approx(1 - gap / 8)
+    sparse = report.Group("m", [row("m", 3.1, 8.0, density=0.25, settings={"sparsity.method": "magnitude"})], plain)
+    for other, word in ((3.2, "better"), (3.05, "worse")):
+        dense = report.Group("dense-0.53", [row("dense-0.53", other, 8.0)], plain)
+        assert word in report.of_zeros(sparse, [dense])
