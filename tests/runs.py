@@ -239,7 +239,7 @@ def state(run_dir: Path, step: int | None = None):
     from chinchilla_jax.training.program import Program
 
     program = Program(config(run_dir))
-    found = restore.newest((run_dir / "checkpoints").absolute(), program.abstract, level="full", step=step)
+    found = restore.newest(run_dir / "checkpoints", program.abstract, level="full", step=step)
     return jax.tree.map(np.asarray, found.state)
 
 

@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import ablate_report
 
 CONFIG = "configs/ablation.py"
@@ -58,10 +60,42 @@ def sparse(method: str, target: float, **rest) -> Settings:
 
 
 ALL, LATE = (0, 1, 2), 0.67
+ROW = {"delayed": True, "fraction": 1 / 32}  # one delayed row of 32
+EIGHTH = {"delayed": True, "fraction": 1 / 8}
 SMALLER = {"model.d_model": 152, "model.head_dim": 38, "model.d_ff": 408}  # 0.53 of the weights outside the table
 # In the order in which they are worth having.
-RECIPES = (Recipe("plain", {}, ALL),)
-ATTACK = ("--attack", "--attack-tokens", "8192", "--radii", "0.05", "0.1", "0.2", "0.5")
+RECIPES = (
+    Recipe("plain", {}, ALL),
+    Recipe("delayed-0.2", adversarial("fgm", 0.2, **ROW), ALL),
+    Recipe("magnitude-75", sparse("magnitude", 0.75)),
+    Recipe("dense-0.53", SMALLER),
+    Recipe("delayed-0.2-eighth", adversarial("fgm", 0.2, **EIGHTH)),
+    Recipe("delayed-0.2-long", adversarial("fgm", 0.2, **ROW, weight=2.0, start=0.17)),
+    Recipe("delayed-0.2-short", adversarial("fgm", 0.2, **ROW, start=0.84)),
+    Recipe("noise-1-short", adversarial("noise", 1.0, fraction=1.0, init="gaussian", start=0.84)),
+    Recipe("delayed-0.05-eighth", adversarial("fgm", 0.05, **EIGHTH)),
+    Recipe("fgm-kl-0.2", adversarial("fgm", 0.2, loss="kl")),
+    Recipe("noise-0.2", adversarial("noise", 0.2, fraction=1.0)),
+    Recipe("delayed-0.2+magnitude-75", adversarial("fgm", 0.2, **ROW) | sparse("magnitude", 0.75)),
+    Recipe("magnitude-50", sparse("magnitude", 0.5)),
+    Recipe("rigl-75", sparse("rigl", 0.75)),
+    Recipe("n_m-50", sparse("n_m", 0.5, pattern="2:4")),
+    Recipe("fgm-kl-all-0.2", adversarial("fgm", 0.2, loss="kl", fraction=1.0)),
+    Recipe("softmax_margin-0.03", adversarial("softmax_margin", 0.03)),
+    Recipe("delayed-0.1-eighth", adversarial("fgm", 0.1, **EIGHTH)),
+    Recipe("delayed-0.5", adversarial("fgm", 0.5, **ROW)),
+    Recipe("fgm-0.2", adversarial("fgm", 0.2)),
+    Recipe("fgm-all-0.2", adversarial("fgm", 0.2, fraction=1.0)),
+    Recipe("set-75", sparse("set", 0.75)),
+    Recipe("rigl-50", sparse("rigl", 0.5)),
+    Recipe("l1", sparse("l1", 0.0, strength=1e-3)),
+    Recipe("group_lasso", sparse("group_lasso", 0.0, pattern="neurons", strength=1e-3)),
+    Recipe("freelb-0.2", adversarial("freelb", 0.2, steps=2, fraction=1.0)),
+    Recipe("pgd-0.2", adversarial("pgd", 0.2, steps=3, fraction=1.0)),
+    Recipe("vat-0.2", adversarial("vat", 0.2, fraction=1.0)),
+    Recipe("r3f-0.2", adversarial("r3f", 0.2, fraction=1.0)),
+)
+ATTACK = ("--attack", "--attack-tokens", "4096", "--radii", "0.05", "0.1", "0.2", "0.5")
 
 
 def command(*words: object) -> None:

@@ -8,7 +8,7 @@ RADII = ("0.05", "0.1", "0.2", "0.5")
 BAR = {"closed": 0.5, "over": 0.02, "flops": 1.01}  # what an attack has to give, and may cost, to be recommended
 NOTES = """
 Losses are nats a token on the whole validation set; "over plain" is the mean over seeds of the difference to plain's
-run of the same seed. Attacks are on 8,192 tokens of it, radii in mean norms of the table's rows. The gap of a model is
+run of the same seed. Attacks are on 4,096 tokens of it, radii in mean norms of the table's rows. The gap of a model is
 what PGD-20 adds to its clean loss; "closed" is how much smaller it is than plain's, at the radius that the recipe
 trained at where none is named. "Area" is the mean gap over the four radii. Typos: bits a clean byte with 5 % of the
 characters wrong. FLOPs are XLA's count for the whole run, in plain runs. Time is the median of the run's own steps

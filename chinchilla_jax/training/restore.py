@@ -55,6 +55,7 @@ def newest(folder: Path, abstract: Any, *, level: str, step: int | None = None, 
     `level` is that of `CheckpointConfig.verify`. With `part`, `abstract` is only the subtree of that name.
     """
     hush_orbax()
+    folder = folder.absolute()  # Orbax finds no metadata below a relative one
     found = from_first(step_folders(folder))
     if not found and step is None:
         return None
@@ -87,9 +88,7 @@ def load_params(
 
     The average is the field `average` of the optimizer's state.
     """
-    found = newest(
-        Path(folder).absolute(), abstract_params, level=level, step=step, part="average" if average else "params"
-    )
+    found = newest(folder, abstract_params, level=level, step=step, part="average" if average else "params")
     if found is None:
         raise UserError(f"there is no checkpoint in {folder}; run pretrain first")
     return found
