@@ -156,7 +156,12 @@ def write(runs: Path, wanted: list, out: Path) -> None:
     groups = [Group(name, [each for each in rows if each["recipe"] == name], plain) for name in recipes]
     out.mkdir(parents=True, exist_ok=True)
     (out / "ablation.json").write_text(json.dumps({"rows": rows, "missing": missing}, indent=1) + "\n")
-    lines = ["# What attacks and zeros give and cost", "", "![clean loss against robustness](tradeoff.png)", NOTES]
+    lines = [
+        "# What attacks and zeros give and cost",
+        "",
+        "![clean loss against robustness, and loss against radius](tradeoff.png)",
+        NOTES,
+    ]
     lines += [*table(groups), "", "## Verdicts", "", *verdicts(groups), ""]
     lines += [f"Listed in `tools/ablate.py` and not run: {', '.join(missing) or 'nothing'}.", ""]
     (out / "README.md").write_text("\n".join(lines))
@@ -165,17 +170,31 @@ def write(runs: Path, wanted: list, out: Path) -> None:
 
 
 def draw(groups: list[Group], path: Path) -> None:
-    """Clean loss over plain against the share of the gap that is closed at 0.2, a point a recipe."""
+    """What robustness costs, a point a recipe, at 0.2 and at the radius trained at; and the loss over the radius."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    for g in groups:
-        kind = "s" if g.sparse else "o" if g.attacked else "x"
-        axes.plot(100 * g.closed_at("0.2"), g.over, kind, color="tab:red" if g.sparse else "tab:blue")
-        axes.annotate(g.name, (100 * g.closed_at("0.2"), g.over), xytext=(5, 3), textcoords="offset points", fontsize=8)
-    axes.axhline(BAR["over"], linestyle=":", color="gray")
-    axes.axvline(100 * BAR["closed"], linestyle=":", color="gray")
-    axes.set(xlabel="gap under PGD-20 at radius 0.2 that is closed, %", ylabel="clean loss over plain, nats a token")
-    axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    figure = Figure(figsize=(14, 5), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    attacked = [g for g in groups if g.attacked]
+    for axes, chosen, closed in (
+        (left, groups, lambda g: g.closed_at("0.2")),
+        (middle, attacked, lambda g: g.closed),
+    ):
+        for g in chosen:
+            x, y = 100 * closed(g), g.over
+            axes.plot(x, y, "s" if g.sparse else "o", color="tab:red" if g.sparse else "tab:blue")
+            axes.annotate(g.name, (x, y), xytext=(5, 3), textcoords="offset points", fontsize=8)
+        axes.axhline(BAR["over"], linestyle=":", color="gray")
+        axes.axvline(100 * BAR["closed"], linestyle=":", color="gray")
+        axes.set(ylabel="clean loss over plain, nats a token")
+    left.set(xlabel="gap under PGD-20 closed at 0.2, %")
+    middle.set(xlabel="gap under PGD-20 closed at the radius trained at, %")
+    for g in [o for o in groups if o.name == "plain"] + attacked:
+        losses = [statistics.fmean(m["clean"] for m in g.members)]
+        losses += [statistics.fmean(m["pgd20"][radius] for m in g.members) for radius in RADII]
+        right.plot([0.0, *map(float, RADII)], losses, marker=".", label=g.name)
+    right.set(xlabel="radius, in mean norms of the table's rows", ylabel="loss under PGD-20, nats a token")
+    right.legend(fontsize=8)
+    for axes in (left, middle, right):
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
