@@ -10,9 +10,9 @@ NOTES = """
 Losses are nats a token on the whole validation set; "over plain" is the mean over seeds of the difference to plain's
 run of the same seed. Attacks are on 4,096 tokens of it, radii in mean norms of the table's rows. The gap of a model is
 what PGD-20 adds to its clean loss; "closed" is how much smaller it is than plain's, at the radius that the recipe
-trained at where none is named. "Area" is the mean gap over the four radii. Typos: bits a clean byte with 5 % of the
-characters wrong. FLOPs are XLA's count for the whole run, in plain runs. Time is the median of the run's own steps
-after an attack's start against plain's; two runs shared the machine, so take the FLOPs and
+trained at where none is named. "Area" is the mean gap over the four radii. Typos: bits a clean byte over plain's, with
+5 % of the characters wrong. FLOPs are XLA's count for the whole run, in plain runs. Time is the median of the run's own
+steps after an attack's start against plain's; two runs shared the machine, so take the FLOPs and
 `tools/bench_adversarial.py` for the truth.
 """
 
@@ -102,7 +102,7 @@ def table(groups: list[Group]) -> list[str]:
             f"{g.closed:.0%}" if g.attacked else "",
             *(f"{g.closed_at(r):.0%}" for r in RADII),
             f"{g.own('area'):.3f}",
-            f"{statistics.fmean(m['typo']['0.05'] for m in g.members):.3f}",
+            f"{g.mean(lambda m, p: m['typo']['0.05'] - p['typo']['0.05']):+.3f}",
             f"{g.own('density'):.3f}",
             f"{g.flops or float('nan'):.3f}",
             f"{g.mean(lambda m, p: m['step_ms'] / p['step_ms']):.2f}",
