@@ -199,7 +199,8 @@ def run(args) -> None:
         costs = ablate_report.load(path)
         chosen = [run for run in runs_of(costs) if run.recipe == recipe.name and named(run, args.only)]
         if chosen and recipe.name not in costs:
-            costs[recipe.name] = cost(recipe.settings, plain())
+            found = cost(recipe.settings, plain())
+            costs = {**ablate_report.load(path), recipe.name: found}  # another `run` may have written meanwhile
             path.write_text(json.dumps(costs, indent=1) + "\n")
             chosen = [run for run in runs_of(costs) if run.recipe == recipe.name and named(run, args.only)]
         for each in chosen:
