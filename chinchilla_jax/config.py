@@ -229,6 +229,10 @@ class AdversarialConfig:
             "at most 0.5",
         )
 
+    def first(self, steps: int) -> int:
+        """The first step of a run of `steps` that attacks."""
+        return math.ceil(self.start * steps)
+
     def settled(self) -> "AdversarialConfig":
         """With every `auto` and 0 replaced by what the method takes."""
         can = ATTACKS[self.method]

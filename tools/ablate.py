@@ -147,7 +147,7 @@ def runs_of(costs: dict[str, float]) -> Iterator[Run]:
             if costs.get(recipe.name, 1.0) > TOLERATED:
                 steps = math.ceil(configured({}).train.steps / costs[recipe.name])
                 fewer = {**recipe.settings, "train.steps": steps}
-                yield Run(f"{recipe.name}@compute-s{seed}", recipe.name, fewer, seed)
+                yield Run(f"{recipe.name}@compute-s{seed}", f"{recipe.name}@compute", fewer, seed)
 
 
 def fork(plain: Path, run: Run, folder: Path) -> None:
@@ -163,7 +163,7 @@ def fork(plain: Path, run: Run, folder: Path) -> None:
     if folder.exists() or not run.settings or not all(name.startswith("adversarial.") for name in run.settings):
         return
     config, store = open_store(configured(run.settings, **{"train.seed": run.seed}))
-    first = math.ceil(config.adversarial.start * config.train.steps)
+    first = config.adversarial.first(config.train.steps)
     step = (first - 1) // config.checkpoint.every * config.checkpoint.every
     if not (plain / "checkpoints" / str(step)).exists():
         return
@@ -196,20 +196,18 @@ def run(args) -> None:
     path = args.runs / "costs.json"
     args.runs.mkdir(parents=True, exist_ok=True)
     for recipe in RECIPES:
-        costs = ablate_report.load(path)
-        chosen = [run for run in runs_of(costs) if run.recipe == recipe.name and named(run, args.only)]
-        if chosen and recipe.name not in costs:
+        if asked(recipe, ablate_report.load(path), args.only) and recipe.name not in ablate_report.load(path):
             found = cost(recipe.settings, plain())
             costs = {**ablate_report.load(path), recipe.name: found}  # another `run` may have written meanwhile
             path.write_text(json.dumps(costs, indent=1) + "\n")
-            chosen = [run for run in runs_of(costs) if run.recipe == recipe.name and named(run, args.only)]
-        for each in chosen:
+        for each in asked(recipe, ablate_report.load(path), args.only):
             train(args.runs, each)
 
 
-def named(run: Run, only: str) -> bool:
-    """Whether a run is asked for."""
-    return not only or run.name in only.split(",")
+def asked(recipe: Recipe, costs: dict[str, float], only: str) -> list[Run]:
+    """The runs of a recipe that are asked for."""
+    runs = [run for run in runs_of(costs) if run.recipe.removesuffix("@compute") == recipe.name]
+    return [run for run in runs if not only or run.name in only.split(",")]
 
 
 def report(args) -> None:

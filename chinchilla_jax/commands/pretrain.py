@@ -142,4 +142,4 @@ def hooks(program, store) -> list:
         weights = completer.prepare(evaluated(state))
         return {"sample": prompt + completer.complete(weights, [prompt], new, [train.seed], poll)[0]}
 
-    return [Hook(train.eval_every, validate), Hook(train.sample_every, sample), *density.hooks(program, evaluated)]
+    return [Hook(train.eval_every, validate), Hook(train.sample_every, sample), *density.hooks(program)]

@@ -1,17 +1,17 @@
 """What of a model is exactly zero, while it trains and afterwards."""
 
-from collections.abc import Callable
 from typing import Any
 
 from chinchilla_jax.optim.sparsity import sparsity_report
 from chinchilla_jax.training.loop import Hook
 from chinchilla_jax.training.program import Program
+from chinchilla_jax.training.state import evaluated
 
 FIGURES = ("density", "zeros", "packed_bytes", "densities")
 
 
-def hooks(program: Program, evaluated: Callable[[Any], Any]) -> list[Hook]:
-    """A row of density at every validation, if the run makes zeros; `evaluated(state)` are the parameters meant."""
+def hooks(program: Program) -> list[Hook]:
+    """A row of density at every validation, if the run makes zeros."""
     every = program.config.train.eval_every
     on = program.config.sparsity.method != "off"
     return [Hook(every, lambda state, poll: figures(evaluated(state)))] if on else []

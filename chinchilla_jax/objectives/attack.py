@@ -1,7 +1,6 @@
 """What the adversarial methods are made of: which rows, how large, where to, and a training pass."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,7 +34,7 @@ class Attack:
 
     def active(self, step) -> bool | jax.Array:
         """Whether `step` attacks; plainly True, so that nothing has to be decided, where every step does."""
-        begin = math.ceil(self.cfg.start * self.config.train.steps)
+        begin = self.cfg.first(self.config.train.steps)
         if begin == 0 and self.cfg.every == 1:
             return True
         return (step >= begin) & ((step - begin) % self.cfg.every == 0)
