@@ -67,3 +67,18 @@ def test_the_verdict_is_the_bar_s(ablate):
     for other, word in ((3.2, "better"), (3.05, "worse")):
         dense = report.Group("dense-0.53", [row("dense-0.53", other, 8.0)], plain)
         assert word in report.of_zeros(sparse, [dense])
+
+
+def test_equal_compute_is_read_off_plain_runs_of_more_steps(ablate):
+    report = sys.modules["ablate_report"]
+
+    def over(flops):
+        run = {"recipe": "fgm", "seed": 0, "settings": {}, "radius": "0.2", "loss": 3.0, "flops": flops, "clean": 3.0}
+        group = report.Group("fgm", [run | {"pgd20": dict.fromkeys(report.RADII, 9.0)}], plain)
+        return group.against([(4.0, 2.8), (1.0, 3.0), (0.5, 3.4), (16.0, 2.7)])
+
+    plain = [{"seed": 0, "loss": 3.0, "clean": 3.0, "pgd20": dict.fromkeys(report.RADII, 9.0)}]
+    assert over(2.0) == pytest.approx(0.1), "halfway between one and four plain runs in the logarithm"
+    assert over(8.0) == pytest.approx(0.25)
+    assert over(1.01) is None, "equal steps are equal compute"
+    assert over(17.0) is None, "no plain run is as long"

@@ -4,17 +4,16 @@
     python tools/ablate.py run    --runs runs/ablate --only plain-s0,delayed-0.2-s0
     python tools/ablate.py report --runs runs/ablate --out docs/ablation
 
-Each line of RECIPES is one set of overrides of configs/ablation.py. A recipe that costs more than 1.02 plain runs is
-trained a second time with as many steps as plain's compute buys (`@compute`). An attack that begins late goes on from
-plain's checkpoint of the same seed, since until then the two runs are one. The report reads what is there and says
-which runs are missing.
+Each line of RECIPES is one set of overrides of configs/ablation.py. Equal steps are equal compute but for the recipes
+that cost more than plain; those the report also holds against plain runs of more steps (`plain-1.35`, `plain-1.7`). An
+attack that begins late goes on from plain's checkpoint of the same seed, since until then the two runs are one. The
+report reads what is there and says which runs are missing.
 """
 
 import argparse
 import dataclasses
 import functools
 import json
-import math
 import os
 import subprocess
 import sys
@@ -27,7 +26,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import ablate_report
 
 CONFIG = "configs/ablation.py"
-TOLERATED = 1.02  # cost in plain runs beyond which equal steps are not equal compute
 Settings = dict[str, object]
 
 
@@ -80,12 +78,14 @@ RECIPES = (
     Recipe("delayed-0.2+magnitude-75", adversarial("fgm", 0.2, **ROW, weight=2.0) | sparse("magnitude", 0.75)),
     Recipe("magnitude-50", sparse("magnitude", 0.5)),
     Recipe("rigl-75", sparse("rigl", 0.75)),
+    Recipe("plain-1.35", {"train.steps": 3297}),
     Recipe("n_m-50", sparse("n_m", 0.5, pattern="2:4")),
     Recipe("fgm-kl-all-0.2", adversarial("fgm", 0.2, loss="kl", fraction=1.0)),
     Recipe("softmax_margin-0.03", adversarial("softmax_margin", 0.03)),
     Recipe("delayed-0.1-eighth", adversarial("fgm", 0.1, **EIGHTH)),
     Recipe("fgm-0.2", adversarial("fgm", 0.2)),
     Recipe("fgm-all-0.2", adversarial("fgm", 0.2, fraction=1.0)),
+    Recipe("plain-1.7", {"train.steps": 4151}),
     Recipe("set-75", sparse("set", 0.75)),
     Recipe("rigl-50", sparse("rigl", 0.5)),
     Recipe("l1", sparse("l1", 0.0, strength=1e-3)),
@@ -135,25 +135,21 @@ def price(settings: Settings) -> float:
 
 def cost(settings: Settings, plain: float) -> float:
     """FLOPs of a run in plain runs: before an attack starts, a step costs what a plain one does."""
-    start = configured(settings).adversarial.start if "adversarial.method" in settings else 0.0
-    return 1 + (price(settings) / plain - 1) * (1 - start)
+    config = configured(settings)
+    start = config.adversarial.start if "adversarial.method" in settings else 0.0
+    return config.train.steps / configured({}).train.steps * (1 + (price(settings) / plain - 1) * (1 - start))
 
 
-def runs_of(costs: dict[str, float]) -> Iterator[Run]:
-    """Every run, most wanted first; a recipe's second run at equal compute only where its cost is known."""
-    for recipe in RECIPES:
-        for seed in recipe.seeds:
-            yield Run(f"{recipe.name}-s{seed}", recipe.name, recipe.settings, seed)
-            if costs.get(recipe.name, 1.0) > TOLERATED:
-                steps = math.ceil(configured({}).train.steps / costs[recipe.name])
-                fewer = {**recipe.settings, "train.steps": steps}
-                yield Run(f"{recipe.name}@compute-s{seed}", f"{recipe.name}@compute", fewer, seed)
+def runs_of(recipe: Recipe) -> Iterator[Run]:
+    """The runs of a recipe, one a seed."""
+    for seed in recipe.seeds:
+        yield Run(f"{recipe.name}-s{seed}", recipe.name, recipe.settings, seed)
 
 
 def fork(plain: Path, run: Run, folder: Path) -> None:
     """Begin `run` in `folder` from the last checkpoint that `plain`, of the same seed, has before the first attack.
 
-    Only an attack can be added to a state of plain's: a sparse optimizer keeps more, fewer steps are another schedule.
+    Only an attack can be added to a state of plain's: a sparse optimizer keeps more, other steps are another schedule.
     """
     from chinchilla_jax.commands.pretrain import open_store
     from chinchilla_jax.training import restore, resume
@@ -196,23 +192,18 @@ def run(args) -> None:
     path = args.runs / "costs.json"
     args.runs.mkdir(parents=True, exist_ok=True)
     for recipe in RECIPES:
-        if asked(recipe, ablate_report.load(path), args.only) and recipe.name not in ablate_report.load(path):
+        asked = [run for run in runs_of(recipe) if not args.only or run.name in args.only.split(",")]
+        if asked and recipe.name not in ablate_report.load(path):
             found = cost(recipe.settings, plain())
             costs = {**ablate_report.load(path), recipe.name: found}  # another `run` may have written meanwhile
             path.write_text(json.dumps(costs, indent=1) + "\n")
-        for each in asked(recipe, ablate_report.load(path), args.only):
+        for each in asked:
             train(args.runs, each)
-
-
-def asked(recipe: Recipe, costs: dict[str, float], only: str) -> list[Run]:
-    """The runs of a recipe that are asked for."""
-    runs = [run for run in runs_of(costs) if run.recipe.removesuffix("@compute") == recipe.name]
-    return [run for run in runs if not only or run.name in only.split(",")]
 
 
 def report(args) -> None:
     """docs/ablation/: report, figures and picture from the runs that are there."""
-    ablate_report.write(args.runs, list(runs_of(ablate_report.load(args.runs / "costs.json"))), args.out)
+    ablate_report.write(args.runs, [run for recipe in RECIPES for run in runs_of(recipe)], args.out)
 
 
 def main() -> None:

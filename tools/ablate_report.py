@@ -1,19 +1,24 @@
 """The report of `ablate.py`: tables, verdicts by rule, a picture, and every figure as JSON."""
 
+import itertools
 import json
+import math
 import statistics
 from pathlib import Path
 
 RADII = ("0.05", "0.1", "0.2", "0.5")
+EVEN = 1.02  # cost in plain runs up to which equal steps are equal compute
 BAR = {"closed": 0.5, "over": 0.02, "flops": 1.01}  # what an attack has to give, and may cost, to be recommended
 NOTES = """
 Losses are nats a token on the whole validation set; "over plain" is the mean over seeds of the difference to plain's
-run of the same seed. Attacks are on 4,096 tokens of it, radii in mean norms of the table's rows. The gap of a model is
-what PGD-20 adds to its clean loss; "closed" is how much smaller it is than plain's, at the radius that the recipe
-trained at where none is named (at 0.2 where nobody attacked at that). "Area" is the mean gap over the four radii.
-Typos: bits a clean byte over plain's, with 5 % of the characters wrong. FLOPs are XLA's count for the whole run, in
-plain runs. Time is the median of the run's own steps after an attack's start against plain's; other runs shared the
-machine, so take the FLOPs and `tools/bench_adversarial.py` for the truth.
+run of the same seed. "Equal compute" is the difference to a plain run of as many FLOPs, where the recipe costs more
+than plain: read off plain's own runs of seed 0, straight in the logarithm of compute between two of them. Attacks are
+on 4,096 tokens of the set, radii in mean norms of the table's rows. The gap of a model is what PGD-20 adds to its clean
+loss; "closed" is how much smaller it is than plain's, at the radius that the recipe trained at where none is named (at
+0.2 where nobody attacked at that). "Area" is the mean gap over the four radii. Typos: bits a clean byte over plain's,
+with 5 % of the characters wrong. FLOPs are XLA's count for the whole run, in plain runs. Time is the median of the
+run's own steps after an attack's start against plain's; other runs shared the machine, so take the FLOPs and
+`tools/bench_adversarial.py` for the truth.
 """
 
 
@@ -28,7 +33,6 @@ def row(runs: Path, run, costs: dict[str, float]) -> dict | None:
     if not clean or not attack:
         return None
     radius = run.settings.get("adversarial.radius")
-    whole = "@compute" in run.recipe
     return {
         "run": run.name,
         "recipe": run.recipe,
@@ -40,7 +44,7 @@ def row(runs: Path, run, costs: dict[str, float]) -> dict | None:
         "density": clean.get("density", 1.0),
         **{name: attack[name] for name in ("clean", "rand", "fgm", "pgd5", "pgd20", "area", "ordered")},
         **{name: attack.get(name) for name in ("typo", "word", "segmentation")},
-        "flops": 1.0 if whole else costs.get(run.recipe),
+        "flops": costs.get(run.recipe),
         "step_ms": step_ms(runs / run.name, run.settings.get("adversarial.start", 0.0)),
     }
 
@@ -64,6 +68,15 @@ class Group:
         self.over = self.mean(lambda m, p: m["loss"] - p["loss"])
         self.radius = self.first["radius"] if self.first["radius"] in RADII else "0.2"
         self.closed = self.closed_at(self.radius)
+
+    def against(self, curve: list[tuple[float, float]]) -> float | None:
+        """Loss over that of a plain run of the same FLOPs, from plain's (FLOPs, loss); None where that says nothing."""
+        between = [(a, b) for a, b in itertools.pairwise(sorted(curve)) if a[0] <= self.flops <= b[0]]
+        if self.flops <= EVEN or not between:
+            return None
+        (low, worse), (high, better) = between[0]
+        share = math.log(self.flops / low) / math.log(high / low)
+        return self.members[0]["loss"] - (worse + share * (better - worse))
 
     def mean(self, figure) -> float:
         """The mean of figure(run, plain run) over the seeds."""
@@ -90,8 +103,9 @@ def gap(member: dict, radius: str) -> float:
 
 def table(groups: list[Group]) -> list[str]:
     """A row a recipe."""
-    head = ["recipe", "seeds", "loss", "over plain", "closed", *(f"at {r}" for r in RADII), "area", "typos", "density"]
-    head += ["FLOPs", "time"]
+    curve = [(g.flops, g.first["loss"]) for g in groups if g.name.startswith("plain")]
+    head = ["recipe", "seeds", "loss", "over plain", "equal compute", "closed", *(f"at {r}" for r in RADII)]
+    head += ["area", "typos", "density", "FLOPs", "time"]
     lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
     for g in groups:
         cells = [
@@ -99,6 +113,7 @@ def table(groups: list[Group]) -> list[str]:
             str(len(g.members)),
             f"{g.own('loss'):.4f}",
             f"{g.over:+.4f}{g.spread(lambda m, p: m['loss'] - p['loss'])}",
+            "" if (even := g.against(curve)) is None else f"{even:+.4f}",
             f"{g.closed:.0%}" if g.attacked else "",
             *(f"{g.closed_at(r):.0%}" for r in RADII),
             f"{g.own('area'):.3f}",
