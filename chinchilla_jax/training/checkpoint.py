@@ -76,9 +76,14 @@ class Checkpoints:
     def save(self, step: int, state: Any, *, wait: bool = False) -> None:
         """Save `state` as `step`; the caller may donate it as soon as this returns.
 
-        An earlier save that failed in the background is raised here as a `StorageError`.
+        An earlier save that failed in the background is said, and this one waited for: what failed once may not fail
+        again. `StorageError` where it does.
         """
-        self.wait()
+        try:
+            self.wait()
+        except StorageError as failure:
+            warnings.warn(f"{failure}; saving step {step} in its place", stacklevel=2)
+            wait = True
         leaves = restore.named_leaves(state)
         for name, x in leaves.items():
             if not isinstance(x, jax.Array):
