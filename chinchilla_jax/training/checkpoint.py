@@ -82,7 +82,7 @@ class Checkpoints:
         try:
             self.wait()
         except StorageError as failure:
-            warnings.warn(f"{failure}; saving step {step} in its place", stacklevel=2)
+            print(f"warning: {failure}; saving step {step} in its place", file=sys.stderr)
             wait = True
         leaves = restore.named_leaves(state)
         for name, x in leaves.items():
