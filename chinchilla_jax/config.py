@@ -217,11 +217,10 @@ class AdversarialConfig:
             self.method != "fgm" or self.examples == 1 or self.init in ("uniform", "gaussian"),
             f"{name} with several --adversarial.examples needs a random --adversarial.init to tell them apart",
         )
-        plain = self.method == "fgm" and self.examples == 1
-        plain = plain and self.loss in ("auto", "ce") and self.init in ("auto", "zeros")
+        plain = self.method == "fgm" and self.examples == 1 and self.init in ("auto", "zeros")
         require(
             not self.delayed or plain,
-            "--adversarial.delayed goes with --adversarial.method fgm, one example, loss ce and init zeros",
+            "--adversarial.delayed goes with --adversarial.method fgm, one example and init zeros",
         )
         require(
             not self.delayed or self.fraction <= 0.5,

@@ -111,7 +111,7 @@ def in_place(find):
             delta_nLD, start = when(active, lambda: point(keys[0]), lambda: nothing(point, keys[0]))
             weights_BL = batch.weights * attack.share(batch, active, attack.cfg.weight / attack.cfg.examples)
             delta_BLD = attack.spread(delta_nLD, n, len(batch.tokens))
-            grads, _, losses_BL = attack.everything(params, batch, key, delta_BLD, weights_BL)
+            grads, _, losses_BL, _ = attack.everything(params, batch, key, delta_BLD, weights_BL)
             hit, rest = (sums(losses_BL[rows], batch.weights[rows]) for rows in (slice(n), slice(n, None)))
             clean = rest.loss + (hit.loss if start is None else jnp.where(active, start, hit.loss))
             other = jax.tree.map(lambda x: jnp.where(active, x, 0.0), hit)

@@ -121,20 +121,24 @@ class Attack:
 
         return self.base.loss(params, part, key, delta_nLD, head)
 
-    def everything(self, params, part: Batch, key, delta_nLD, weights_nL):
-        """One pass of the dense loss: gradients of the parameters and of delta, and the loss of every token (n, L)."""
+    def everything(self, params, part: Batch, key, delta_nLD, weights_nL, head=None):
+        """One pass of the dense loss, or of `head`, which has that in it and hands the hidden states on.
+
+        Gradients of the parameters and of delta, the loss of every token (n, L), and the hidden states (n, L, D).
+        """
 
         def loss(params, delta_nLD, weights_nL):
-            return self.base.loss(params, dataclasses.replace(part, weights=weights_nL), key, delta_nLD)[0]
+            weighted = dataclasses.replace(part, weights=weights_nL)
+            return self.base.loss(params, weighted, key, delta_nLD, head or self.base.head)
 
-        total, pull = jax.vjp(loss, params, delta_nLD, weights_nL)
-        return pull(jnp.ones_like(total))
+        total, pull, hidden_nLD = jax.vjp(loss, params, delta_nLD, weights_nL, has_aux=True)
+        return *pull(jnp.ones_like(total)), hidden_nLD
 
     def train(self, params, part: Batch, key, delta_nLD, clean_nLD):
         """Gradients of the weighted loss of perturbed rows, and the Sums of their cross-entropy."""
         weights_nL = part.weights * (self.cfg.weight / self.cfg.examples)
         if self.cfg.loss == "ce":
-            grads, _, losses_nL = self.everything(params, part, key, delta_nLD, weights_nL)
+            grads, _, losses_nL, _ = self.everything(params, part, key, delta_nLD, weights_nL)
         else:
             weighted = dataclasses.replace(part, weights=weights_nL)
             grads, losses_nL = jax.grad(self.apart, has_aux=True)(params, weighted, key, delta_nLD, clean_nLD)

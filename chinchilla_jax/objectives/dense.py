@@ -105,4 +105,4 @@ def dense(cfg: ModelConfig, settings: ObjectiveConfig) -> Objective:
         loss, _ = total(params, batch, None, head=partial(next_token, z_loss=0.0), through=plain)
         return Sums(loss, jnp.sum(batch.weights))
 
-    return Objective(lambda params: (), gradients, evaluate, total)
+    return Objective(lambda params: (), gradients, evaluate, total, next_token)

@@ -11,8 +11,8 @@ class Objective(NamedTuple):
     `gradients(params, batch, key, step, carry) -> grads, Sums, carry`: gradients of the *sum* of the loss.
     `evaluate(params, batch) -> Sums`: the plain loss that validation reports.
     `loss(params, batch, key, delta_BLD=None, head=...) -> sum, aux`: what a wrapper differentiates; `delta_BLD` is
-    added to the embeddings, and `head(hidden_BLD, table_VD, batch) -> sum, aux` is what becomes of the hidden states:
-    next-token cross-entropy with them as aux unless told otherwise. None where there is nothing to wrap.
+    added to the embeddings, and `head` is what becomes of the hidden states. None where there is nothing to wrap.
+    `head(hidden_BLD, table_VD, batch) -> sum, aux`: the head of `loss` unless told otherwise, with hidden_BLD as aux.
     `carry_axes`: logical axes of every leaf of the carry, so that the state lays it out on the mesh.
     `others`: names of the further losses in `Sums.others`.
     """
@@ -21,5 +21,6 @@ class Objective(NamedTuple):
     gradients: Callable[..., Any]
     evaluate: Callable[..., Any]
     loss: Callable[..., Any] | None = None
+    head: Callable[..., Any] | None = None
     carry_axes: Any = ()
     others: tuple[str, ...] = ()

@@ -20,12 +20,12 @@ def freelb(attack: Attack):
         start_nLD = attack.start(params, part, attack.copies(key)[0]) * active
         delta_BLD = attack.spread(start_nLD, n, len(batch.tokens))
         weights_BL = batch.weights * attack.share(batch, active, weight)
-        grads, g_BLD, losses_BL = attack.everything(params, batch, key, delta_BLD, weights_BL)
+        grads, g_BLD, losses_BL, _ = attack.everything(params, batch, key, delta_BLD, weights_BL)
 
         def one(state):
             grads, delta_nLD, g_nLD, _ = state
             delta_nLD = attack.moved(params, delta_nLD, g_nLD, part)
-            more, g_nLD, losses_nL = attack.everything(params, part, key, delta_nLD, part.weights * weight)
+            more, g_nLD, losses_nL, _ = attack.everything(params, part, key, delta_nLD, part.weights * weight)
             return add(grads, more), delta_nLD, g_nLD, sums(losses_nL, part.weights)
 
         def ascended():

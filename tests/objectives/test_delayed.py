@@ -1,5 +1,6 @@
 """Delayed rows: two steps by hand, what is carried, and a run that is killed in the middle of it."""
 
+import functools
 import shutil
 
 import jax
@@ -50,38 +51,50 @@ def slopes(params, batch):
     return jax.grad(lambda p, d: twin.loss(p, batch, CFG, d), (0, 1))(params, jnp.zeros((*batch.tokens.shape, 20)))
 
 
-@tiny.jit
-def mixed(params, fresh, kept, delta):
-    """Gradients of CE(fresh) + w CE(kept + delta), and the two."""
+@functools.partial(tiny.jit, static_argnums=5)
+def mixed(params, older, fresh, kept, delta, kind):
+    """Gradients of CE(fresh) + w A(kept + delta), and the cross-entropies of both.
+
+    A is CE, or KL from the hidden states that the rows had under the `older` parameters, with the table of today.
+    """
+    hidden = twin.forward(older, kept, CFG)
+
+    def log_p(p, hidden):
+        return jax.nn.log_softmax(twin.logits(p, hidden, CFG))
 
     def loss(p):
         clean, attacked = twin.loss(p, fresh, CFG), twin.loss(p, kept, CFG, delta)
-        return clean + WEIGHT * attacked, (clean, attacked)
+        logp, logq = log_p(jax.lax.stop_gradient(p), hidden), log_p(p, twin.forward(p, kept, CFG, delta))
+        kl = (kept.weights[..., None] * jnp.exp(logp) * (logp - logq)).sum()
+        return clean + WEIGHT * (attacked if kind == "ce" else kl), (clean, attacked)
 
     return jax.grad(loss, has_aux=True)(params)
 
 
-def by_hand(params, before, now):
+def by_hand(params, before, now, kind="ce", older=None):
     """The step on `now`, given that `before` was the plain step: rows 2 and 3 of that come in place of rows 0 and 1."""
+    older = older or params
     kept = part(before, slice(N, 2 * N))
-    g = np.asarray(slopes(params, before)[1])[N : 2 * N]
+    g = np.asarray(slopes(older, before)[1])[N : 2 * N]
     g = g * ((kept.segments > 0) & (kept.tokens > 3))[..., None]
     length = np.linalg.norm(g, axis=-1, keepdims=True)
     size = RADIUS * np.linalg.norm(params["embed"]["table"], axis=1).mean()
     delta = size * np.divide(g, length, out=np.zeros_like(g), where=length > 0)
-    return mixed(params, part(now, slice(N, None)), kept, delta)
+    return mixed(params, older, part(now, slice(N, None)), kept, delta, kind)
 
 
-def test_the_kept_rows_come_in_place_of_fresh_ones():
-    made, params = objective(), tiny.spiced(CFG)
+@pytest.mark.parametrize("kind", ["ce", "kl"])
+def test_the_kept_rows_come_in_place_of_fresh_ones(kind):
+    made, older = objective(loss=kind), tiny.spiced(CFG)
+    params = jax.tree.map(lambda w: 1.03 * w, older)  # the step between the two
     step = tiny.jit(made.gradients)
-    grads, sums, carry = step(params, BATCHES[0], KEY, 0, made.init(params))
-    assert tiny.worst(grads, slopes(params, BATCHES[0])[0], floor=0.1) < 2e-5, "nothing is kept yet: a plain step"
+    grads, sums, carry = step(older, BATCHES[0], KEY, 0, made.init(older))
+    assert tiny.worst(grads, slopes(older, BATCHES[0])[0], floor=0.1) < 2e-5, "nothing is kept yet: a plain step"
     assert float(sums.weight) == BATCHES[0].weights.sum() and float(sums.others["attacked"].weight) == 0
     jax.tree.map(np.testing.assert_array_equal, carry["batch"], part(BATCHES[0], slice(N, 2 * N)))
 
     grads, sums, carry = step(params, BATCHES[1], KEY, 1, carry)
-    expected, (clean, attacked) = by_hand(params, BATCHES[0], BATCHES[1])
+    expected, (clean, attacked) = by_hand(params, BATCHES[0], BATCHES[1], kind, older)
     assert tiny.worst(grads, expected, floor=1e-2) < 2e-3, "the direction is kept in bfloat16"
     assert float(sums.loss) == pytest.approx(float(clean), rel=1e-5)
     assert float(sums.weight) == BATCHES[1].weights[N:].sum()
@@ -90,12 +103,13 @@ def test_the_kept_rows_come_in_place_of_fresh_ones():
     jax.tree.map(np.testing.assert_array_equal, carry["batch"], part(BATCHES[1], slice(N, 2 * N)))
 
 
-def test_between_microbatches_there_is_no_staleness():
+@pytest.mark.parametrize("kind", ["ce", "kl"])
+def test_between_microbatches_there_is_no_staleness(kind):
     """A step of two microbatches is the two steps by hand with the same weights."""
-    made, params = objective(rows=12, microbatches=2), tiny.spiced(CFG)
+    made, params = objective(rows=12, microbatches=2, loss=kind), tiny.spiced(CFG)
     both = jax.tree.map(lambda a, b: np.stack([a, b], 1).reshape(12, L), *BATCHES[:2])
     grads, sums, _ = tiny.jit(accumulate(made, 2))(params, both, KEY, 0, made.init(params))
-    second, _ = by_hand(params, *BATCHES[:2])
+    second, _ = by_hand(params, *BATCHES[:2], kind)
     assert tiny.worst(grads, jax.tree.map(jnp.add, slopes(params, BATCHES[0])[0], second), floor=1e-2) < 2e-3
     assert float(sums.weight) == BATCHES[0].weights.sum() + BATCHES[1].weights[N:].sum()
 
@@ -118,9 +132,10 @@ def test_too_few_rows_to_keep_are_refused():
 SETTINGS = {"adversarial.method": "fgm", "adversarial.delayed": "true", "adversarial.start": 0.1}
 
 
-def test_a_run_killed_between_delayed_rows_goes_on_to_the_same_bytes(tiny_store, tmp_path, compiled_once):
+@pytest.mark.parametrize("kind, leaves", [("ce", 7), ("kl", 8)])
+def test_a_run_killed_between_delayed_rows_goes_on_to_the_same_bytes(kind, leaves, tiny_store, tmp_path, compiled_once):
     """Two of eight rows, which eight devices do not divide; forgotten back to step 15 and resumed."""
-    settings = {**SETTINGS, "adversarial.fraction": 0.25, "train.eval-every": 0, "train.sample-every": 0}
+    settings = {**SETTINGS, "adversarial.loss": kind, "adversarial.fraction": 0.25, "train.eval-every": 0, "train.sample-every": 0}
     whole = runs.trained(tmp_path / "whole", tiny_store, **settings)
     cut = shutil.copytree(whole, tmp_path / "cut")
     runs.forget(cut, 15)
@@ -130,6 +145,6 @@ def test_a_run_killed_between_delayed_rows_goes_on_to_the_same_bytes(tiny_store,
     assert code == 0 and "resumed from step 15, verified\n" in said
     runs.assert_same_run(cut, whole)
     carried = [name for name in runs.leaves(whole, 15) if name.startswith("carry/")]
-    assert len(carried) == 7 and runs.state(whole, 15).carry["direction"].any()
+    assert len(carried) == leaves and runs.state(whole, 15).carry["direction"].any()
     rows = runs.rows(whole)
     assert all((row["loss_attacked"] is None) == (row["step"] <= 2) for row in rows if "loss" in row)
