@@ -54,9 +54,9 @@ def delayed(attack: Attack) -> Objective:
             """Cross-entropy, in which delayed rows have no weight, and their divergence from what they were."""
             loss, _ = attack.base.head(hidden_BLD, table_VD, part)
             weights_BL = mixed.weights * old * attack.cfg.weight
-            y_nLD, x_nLD, targets_nL, weights_nL = attack.take((hidden_BLD, carry["clean"], part.targets, weights_BL), n)
-            arrays = y_nLD, x_nLD, table_VD, targets_nL, weights_nL
-            return loss + divergence(*arrays, attack.cfg.loss, False, attack.tile_tokens)[0], hidden_BLD
+            y_nLD, x_nLD, *rest = attack.take((hidden_BLD, carry["clean"], part.targets, weights_BL), n)
+            apart, _ = divergence(y_nLD, x_nLD, table_VD, *rest, attack.cfg.loss, False, attack.tile_tokens)
+            return loss + apart, hidden_BLD
 
         mixed = jax.tree.map(enter, carry["batch"], batch)
         delta_nLD = attack.size(params) * attack.along(carry["direction"], carry["batch"]) * active
