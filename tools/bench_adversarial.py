@@ -28,6 +28,7 @@ METHODS = {
     "fgm-1/8": ({"method": "fgm"}, 1.13),
     "fgm-1/8-kl": ({"method": "fgm", "loss": "kl"}, 1.13),
     "delayed": ({"method": "fgm", "delayed": True}, 1.01),
+    "delayed-kl-1/32": ({"method": "fgm", "delayed": True, "loss": "kl", "fraction": 1 / 32}, None),
     "softmax_margin": ({"method": "softmax_margin"}, 1.01),
     "noise": ({"method": "noise"}, 1.01),
     "fgm": ({"method": "fgm", **ALL}, 2.02),
