@@ -65,6 +65,7 @@ SMALLER = {"model.d_model": 152, "model.head_dim": 38, "model.d_ff": 408}  # 0.5
 RECIPES = (
     Recipe("plain", {}, ALL),
     Recipe("delayed-0.2", adversarial("fgm", 0.2, **ROW, weight=2.0), ALL),
+    Recipe("delayed-kl-0.1-eighth", adversarial("fgm", 0.1, **EIGHTH, loss="kl", weight=2.0), ALL),
     Recipe("delayed-kl-0.1", adversarial("fgm", 0.1, **ROW, loss="kl", weight=4.0), ALL),
     Recipe("fgm-kl-0.2", adversarial("fgm", 0.2, loss="kl"), ALL),
     Recipe("magnitude-75", sparse("magnitude", 0.75)),
@@ -75,7 +76,6 @@ RECIPES = (
     Recipe("delayed-0.5", adversarial("fgm", 0.5, **ROW)),
     Recipe("delayed-0.05-eighth", adversarial("fgm", 0.05, **EIGHTH)),
     Recipe("delayed-kl-0.2", adversarial("fgm", 0.2, **ROW, loss="kl", weight=2.0)),
-    Recipe("delayed-kl-0.1-eighth", adversarial("fgm", 0.1, **EIGHTH, loss="kl", weight=2.0)),
     Recipe("delayed-kl-0.1-long", adversarial("fgm", 0.1, **ROW, loss="kl", weight=4.0, start=0.17)),
     Recipe("fgm-kl-0.05", adversarial("fgm", 0.05, loss="kl", weight=2.0)),
     Recipe("fgm-kl-0.15-row", adversarial("fgm", 0.15, fraction=1 / 32, loss="kl", weight=4.0, start=0.7)),
