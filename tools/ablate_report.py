@@ -43,6 +43,7 @@ def row(runs: Path, run, costs: dict[str, float]) -> dict | None:
         "bits_per_byte": clean["bits_per_byte"],
         "density": clean.get("density", 1.0),
         **{name: attack[name] for name in ("clean", "rand", "fgm", "pgd5", "pgd20", "ordered")},
+        "area": statistics.fmean(gap(attack, r) for r in RADII),
         **{name: attack.get(name) for name in ("typo", "word", "segmentation")},
         "flops": costs.get(run.recipe),
         "step_ms": step_ms(runs / run.name, run.settings.get("adversarial.start", 0.0)),
@@ -76,7 +77,7 @@ class Group:
             return None
         (low, worse), (high, better) = between[0]
         share = math.log(self.flops / low) / math.log(high / low)
-        return self.members[0]["loss"] - (worse + share * (better - worse))
+        return self.first["loss"] - (worse + share * (better - worse))
 
     def mean(self, figure) -> float:
         """The mean of figure(run, plain run) over the seeds."""
@@ -116,7 +117,7 @@ def table(groups: list[Group]) -> list[str]:
             "" if (even := g.against(curve)) is None else f"{even:+.4f}",
             f"{g.closed:.0%}" if g.attacked else "",
             *(f"{g.closed_at(r):.0%}" for r in RADII),
-            f"{statistics.fmean(gap(m, r) for m in g.members for r in RADII):.3f}",
+            f"{g.own('area'):.3f}",
             f"{g.mean(lambda m, p: m['typo']['0.05'] - p['typo']['0.05']):+.3f}",
             f"{g.own('density'):.3f}",
             f"{g.flops:.3f}",

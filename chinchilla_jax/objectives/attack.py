@@ -112,12 +112,16 @@ class Attack:
         """Tokens of a tile of the products with the vocabulary."""
         return tile_size(self.config.model, self.config.objective)
 
-    def apart(self, params, part: Batch, key, delta_nLD, clean_nLD):
+    def diverged(self, perturbed_nLD, clean_nLD, table_VD, targets_nL, weights_nL):
         """Sum of the divergences from the clean prediction, and the cross-entropy of every perturbed token (n, L)."""
+        arrays = perturbed_nLD, jax.lax.stop_gradient(clean_nLD), table_VD, targets_nL, weights_nL
+        return divergence(*arrays, self.cfg.loss, False, self.tile_tokens)
+
+    def apart(self, params, part: Batch, key, delta_nLD, clean_nLD):
+        """`diverged` of a pass over perturbed rows."""
 
         def head(perturbed_nLD, table_VD, part):
-            arrays = perturbed_nLD, jax.lax.stop_gradient(clean_nLD), table_VD, part.targets, part.weights
-            return divergence(*arrays, self.cfg.loss, False, self.tile_tokens)
+            return self.diverged(perturbed_nLD, clean_nLD, table_VD, part.targets, part.weights)
 
         return self.base.loss(params, part, key, delta_nLD, head)
 

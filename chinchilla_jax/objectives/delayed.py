@@ -18,7 +18,6 @@ import jax.numpy as jnp
 
 from chinchilla_jax.config import require
 from chinchilla_jax.objectives.attack import Attack, sums
-from chinchilla_jax.objectives.divergence import divergence
 from chinchilla_jax.objectives.objective import Objective
 from chinchilla_jax.types import Batch, Sums
 
@@ -55,8 +54,7 @@ def delayed(attack: Attack) -> Objective:
             loss, _ = attack.base.head(hidden_BLD, table_VD, part)
             weights_BL = mixed.weights * old * attack.cfg.weight
             y_nLD, x_nLD, *rest = attack.take((hidden_BLD, carry["clean"], part.targets, weights_BL), n)
-            apart, _ = divergence(y_nLD, x_nLD, table_VD, *rest, attack.cfg.loss, False, attack.tile_tokens)
-            return loss + apart, hidden_BLD
+            return loss + attack.diverged(y_nLD, x_nLD, table_VD, *rest)[0], hidden_BLD
 
         mixed = jax.tree.map(enter, carry["batch"], batch)
         delta_nLD = attack.size(params) * attack.along(carry["direction"], carry["batch"]) * active
