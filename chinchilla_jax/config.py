@@ -272,7 +272,7 @@ class SparsityConfig:
     distribution: Literal["uniform", "erk", "global"] = setting("uniform", "how the target is shared among matrices")
     start: float = setting(0.25, "share of the run before the first zero; rigl and set are meant to have 0")
     stop: float = setting(0.75, "share of the run after which what is zero stays so")
-    every: int = setting(100, "steps between two changes of the mask")
+    every: int = setting(0, "steps between two changes of the mask; 0: 100, or a tenth of start to stop if that is less")
     strength: float = setting(0.0, "weight of the l1 or group_lasso penalty")
     drop: float = setting(0.3, "share of the weights that rigl and set first move, falling as a cosine")
     decay: float = setting(2e-4, "pull of n_m (SR-STE) on what its mask leaves out")
@@ -288,7 +288,7 @@ class SparsityConfig:
             0 <= self.start <= self.stop <= 1,
             f"--sparsity.start {self.start} and --sparsity.stop {self.stop} must be shares of the run, in order",
         )
-        require(self.every > 0, "--sparsity.every must be at least 1")
+        require(self.every >= 0, "--sparsity.every must not be negative")
         require(self.strength >= 0, f"--sparsity.strength {self.strength} must not be negative")
         require(0 < self.drop <= 1, f"--sparsity.drop {self.drop} must lie in (0, 1]")
         require(self.decay >= 0, f"--sparsity.decay {self.decay} must not be negative")
@@ -312,6 +312,11 @@ class SparsityConfig:
         require(
             kind in able,
             f"--sparsity.method {self.method} does not go with --sparsity.pattern {self.pattern}; choose {mend}",
+        )
+        require(
+            self.method not in ("rigl", "set") or self.pattern not in ("heads", "neurons"),
+            f"--sparsity.method {self.method} would grow {self.pattern} from 0 in all of their matrices, where no "
+            "gradient reaches them; choose --sparsity.pattern rows, columns, block:RxC or unstructured",
         )
         require(
             self.method not in ("l1", "group_lasso") or self.strength > 0,

@@ -124,6 +124,7 @@ def hooks(program, store) -> list:
     """What happens now and then while the model trains: validation, and a sample of its writing."""
     from chinchilla_jax.evaluation import density
     from chinchilla_jax.evaluation.likelihood import Likelihood
+    from chinchilla_jax.evaluation.report import LAST
     from chinchilla_jax.inference.sampling import Sampling
     from chinchilla_jax.inference.text import Completer
     from chinchilla_jax.training.loop import Hook
@@ -135,7 +136,7 @@ def hooks(program, store) -> list:
 
     def validate(state, poll):
         figures = likelihood(evaluated(state), poll)
-        return {"valid_loss": figures["loss_nats_per_token"], "valid_bits_per_byte": figures["bits_per_byte"]}
+        return {row: figures[name] for name, row in LAST.items() if name in figures}
 
     def sample(state, poll):
         prompt, new = train.sample_prompt, train.sample_tokens

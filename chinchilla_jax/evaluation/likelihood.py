@@ -27,27 +27,25 @@ class Likelihood:
     def __call__(self, params: Any, poll: Callable[[], None] = lambda: None) -> dict[str, float]:
         """The figures of `params`; bits per byte needs the bytes of what was read, so a limit scales them by tokens."""
         batches = valid_batches(self.split, self.program.config.train.seq_len, self.rows, self.limit)
-        loss, weight = self.sums(params, batches, poll)
-        nats = loss / weight
+        found = self.sums(params, batches, poll)
+        nats = found.loss / found.weight
         return {
             "loss_nats_per_token": nats,
             "perplexity": math.exp(min(nats, 700.0)),
             "bits_per_byte": nats / (math.log(2) * self.split.bytes_per_token),
-            "tokens": int(weight),
+            "tokens": int(found.weight),
+            **{name: other.loss / other.weight for name, other in found.others.items()},
         }
 
-    def sums(
-        self, params: Any, batches: Iterable[Batch], poll: Callable[[], None] = lambda: None
-    ) -> tuple[float, float]:
-        """The loss in nats and the weight of batches of `rows` windows, numpy and whole on every process."""
+    def sums(self, params: Any, batches: Iterable[Batch], poll: Callable[[], None] = lambda: None) -> Sums:
+        """The sums, as Python's floats, of batches of `rows` windows, numpy and whole on every process."""
         found: list[Sums] = []
         for batch in batches:
             found.append(self.compiled(params, self.placed(batch)))
             jax.block_until_ready(found[-2:][0])  # one batch behind, so that the device never waits for the host
             poll()
         # Added up in double precision: a sum over a whole set outgrows float32.
-        loss, weight = (sum(float(getattr(sums, name)) for sums in found) for name in ("loss", "weight"))
-        return loss, weight
+        return jax.tree.map(lambda *parts: sum(map(float, parts)), *found)
 
     def placed(self, batch: Batch) -> Batch:
         """A batch of numpy arrays on the mesh."""

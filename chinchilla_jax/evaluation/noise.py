@@ -141,5 +141,5 @@ def _plain(ids: np.ndarray, tokenizer: Tokenizer):
 
 def _bits(params, likelihood: Likelihood, stream: Stream, size: float, poll) -> float:
     length = likelihood.program.config.train.seq_len
-    loss, _ = likelihood.sums(params, stream.batches(likelihood.rows, length), poll)
+    loss = likelihood.sums(params, stream.batches(likelihood.rows, length), poll).loss
     return loss / (math.log(2) * size)

@@ -63,6 +63,7 @@ def wanda(w_PQ: jax.Array, squares_P: jax.Array, keep: Keep, step: int) -> jax.A
 def sparsegpt(w_PQ: jax.Array, gram_PP: jax.Array, keep: Keep, step: int) -> jax.Array:
     """The matrix with weights gone and the others changed to make up for them; `step` inputs are chosen at a time."""
     P, dead_P = len(w_PQ), jnp.diagonal(gram_PP) == 0
+    step = min(step, P)
     w_PQ, gram_PP = jnp.where(dead_P[:, None], 0, w_PQ), gram_PP + jnp.diag(dead_P.astype(gram_PP.dtype))
     gram_PP += DAMPING * jnp.mean(jnp.diagonal(gram_PP)) * jnp.eye(P)
     # U^T U = gram^-1 from the factor of the flipped matrix: no inverse is formed, and a single factor.

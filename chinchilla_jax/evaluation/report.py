@@ -47,6 +47,7 @@ LAST = {
     "train_loss": "loss",
     "loss_nats_per_token": "valid_loss",
     "bits_per_byte": "valid_bits_per_byte",
+    "activation_zeros": "valid_activation_zeros",
     "density": "density",
 }
 
@@ -85,6 +86,7 @@ ROWS = (
     ("validation perplexity", "perplexity", "{:.2f}"),
     ("**validation bits per byte**", "bits_per_byte", "**{:.4f}**"),
     ("density of the weight matrices", "density", "{:.4f}"),
+    ("hidden activations that are 0", "activation_zeros", "{:.4f}"),
     ("`xz -9e` on the same text, bits per byte", "xz_bits_per_byte", "{:.4f}"),
     ("`gzip -9` on the same text, bits per byte", "gzip_bits_per_byte", "{:.4f}"),
 )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from chinchilla_jax.config import ModelConfig, require
 from chinchilla_jax.model import transformer
-from chinchilla_jax.types import Batch
+from chinchilla_jax.types import Batch, Sums
 
 RECTIFIED = ("reglu", "relu2")  # what has exact zeros
 
@@ -40,3 +40,22 @@ def _priced(params, batch: Batch, *, cfg: ModelConfig, weight: float, **how):
 def l1(h_BLF):
     """sum_j |h_j| of every token, in float32."""
     return jnp.sum(jnp.abs(h_BLF), axis=-1, dtype=jnp.float32)
+
+
+def counted(cfg: ModelConfig) -> Callable:
+    """(params, batch) -> hidden_BLD, and {"activation_zeros": Sums} of a model whose activations can be exactly 0.
+
+    Each token counts with the share of its d_ff activations that are 0, meaned over layers.
+    """
+
+    def one(params, batch: Batch):
+        hidden_BLD, zeros_NBL = transformer.watched(params, batch, cfg, watch=zeros)
+        zeros_BL = jnp.mean(zeros_NBL, axis=0)
+        return hidden_BLD, {"activation_zeros": Sums(jnp.sum(batch.weights * zeros_BL), jnp.sum(batch.weights))}
+
+    return one if cfg.mlp in RECTIFIED else lambda params, batch: (transformer.apply(params, batch, cfg), {})
+
+
+def zeros(h_BLF):
+    """The share of every token's activations that are exactly 0, in float32."""
+    return jnp.mean(h_BLF == 0, axis=-1, dtype=jnp.float32)

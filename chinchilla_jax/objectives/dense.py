@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from chinchilla_jax.config import ModelConfig, ObjectiveConfig
 from chinchilla_jax.model import transformer
-from chinchilla_jax.objectives.activation import forward
+from chinchilla_jax.objectives.activation import counted, forward
 from chinchilla_jax.objectives.objective import Objective
 from chinchilla_jax.objectives.tiles import cut, gathered, sweep
 from chinchilla_jax.types import Batch, Sums
@@ -80,13 +80,13 @@ def tile_size(cfg: ModelConfig, settings: ObjectiveConfig) -> int:
 def dense(cfg: ModelConfig, settings: ObjectiveConfig) -> Objective:
     """Cross-entropy of every token that has a weight."""
     tile_tokens = tile_size(cfg, settings)
-    priced, plain = forward(cfg, settings.activation_l1), forward(cfg, 0.0)
+    through, watched = forward(cfg, settings.activation_l1), counted(cfg)
 
     def next_token(hidden_BLD, table_VD, batch: Batch, z_loss: float = settings.z_loss):
         loss = cross_entropy(hidden_BLD, table_VD, batch.targets, batch.weights, z_loss, tile_tokens)
         return loss, hidden_BLD
 
-    def total(params, batch: Batch, key, delta_BLD=None, head=next_token, through=priced):
+    def total(params, batch: Batch, key, delta_BLD=None, head=next_token):
         hidden_BLD, add_price = through(params, batch, delta_BLD=delta_BLD, key=key)
         loss, aux = head(hidden_BLD, transformer.unembedding(params), batch)
         return add_price(loss), aux
@@ -102,7 +102,8 @@ def dense(cfg: ModelConfig, settings: ObjectiveConfig) -> Objective:
         return grads, sums, carry
 
     def evaluate(params, batch):
-        loss, _ = total(params, batch, None, head=partial(next_token, z_loss=0.0), through=plain)
-        return Sums(loss, jnp.sum(batch.weights))
+        hidden_BLD, others = watched(params, batch)
+        loss, _ = next_token(hidden_BLD, transformer.unembedding(params), batch, z_loss=0.0)
+        return Sums(loss, jnp.sum(batch.weights), others)
 
     return Objective(lambda params: (), gradients, evaluate, total, next_token)

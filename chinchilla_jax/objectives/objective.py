@@ -9,7 +9,7 @@ class Objective(NamedTuple):
 
     `init(params) -> carry`: what the objective keeps between steps.
     `gradients(params, batch, key, step, carry) -> grads, Sums, carry`: gradients of the *sum* of the loss.
-    `evaluate(params, batch) -> Sums`: the plain loss that validation reports.
+    `evaluate(params, batch) -> Sums`: the plain loss that validation reports; without prices, penalties and attacks.
     `loss(params, batch, key, delta_BLD=None, head=...) -> sum, aux`: what a wrapper differentiates; `delta_BLD` is
     added to the embeddings, and `head` is what becomes of the hidden states. None where there is nothing to wrap.
     `head(hidden_BLD, table_VD, batch) -> sum, aux`: the head of `loss` unless told otherwise, with hidden_BLD as aux.

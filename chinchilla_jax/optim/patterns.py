@@ -13,11 +13,12 @@ from chinchilla_jax.config import require
 def matrix(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """(layers, inputs, outputs) of a parameter; only the projection out of attention contracts two dimensions.
 
-    What lies below `blocks` is stacked over layers. A vector is a `UserError`.
+    What lies below `blocks` is stacked over layers. What is no matrix, such as a bias of heads, is a `UserError`.
     """
     stacked = name.startswith("blocks/")
     rest, contract = shape[1:] if stacked else shape, 2 if name.split("/")[-2:-1] == ["out"] else 1
-    require(len(rest) > contract, f"parameter {name} is no matrix; leave it out of --sparsity.include")
+    found = len(rest) > contract and not name.endswith("bias")
+    require(found, f"parameter {name} is no matrix; leave it out of --sparsity.include")
     return shape[0] if stacked else 1, math.prod(rest[:contract]), math.prod(rest[contract:])
 
 
@@ -62,7 +63,7 @@ class Site(NamedTuple):
     def scores(self, weights: dict[str, jax.Array]) -> jax.Array:
         """The L2 norm of every unit: |w| where a unit is a weight."""
         parts = [weights[name].astype(jnp.float32).reshape(view.split) for name, view in zip(self.names, self.views)]
-        if self.unit_size == 1:
+        if not self.views[0].summed:
             return jnp.abs(parts[0])
         return jnp.sqrt(sum(jnp.sum(jnp.square(part), view.summed) for part, view in zip(parts, self.views)))
 

@@ -70,7 +70,8 @@ METHODS = {
 def share_zeros(average: optax.GradientTransformation, cfg: SparsityConfig) -> optax.GradientTransformation:
     """A link that keeps an `average` of the parameters, which is 0 wherever a parameter is: a sparse model's is sparse.
 
-    A weight that comes back starts its average from 0, as it does itself. "off" leaves the link alone.
+    The average of a weight that comes back starts from 0, as with rigl and set the weight does. "off" leaves the link
+    alone.
     """
     if cfg.method == "off":
         return average

@@ -7,6 +7,9 @@ import jax.numpy as jnp
 from chinchilla_jax.config import SparsityConfig
 
 
+EVERY, CHANGES = 100, 10  # steps between two changes that nobody chose, unless that makes too few of them
+
+
 class Window(NamedTuple):
     """From update `first` to update `last`; masks change at every `every`-th between the two and at both."""
 
@@ -30,9 +33,13 @@ class Window(NamedTuple):
 
 
 def window(cfg: SparsityConfig, steps: int) -> Window:
-    """The window of a run of `steps` updates; the last change comes at the last update at the latest."""
+    """The window of a run of `steps` updates.
+
+    The last change comes at the last update at the latest, if no step is skipped: a run that skips k steps makes k
+    updates less, and misses it if `stop` lies in these.
+    """
     first, last = (min(round(share * steps), steps - 1) for share in (cfg.start, cfg.stop))
-    return Window(first, last, cfg.every)
+    return Window(first, last, cfg.every or min(EVERY, max(1, (last - first) // CHANGES)))
 
 
 def cubic(share):

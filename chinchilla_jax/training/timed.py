@@ -1,10 +1,12 @@
 """A run that ends when the clock says so: a trunk at a constant rate, then a cooldown over the time that is left.
 
 What comes out is an ordinary `wsd` run whose number of steps the clock has decided: the config in its run directory
-trains the same parameters again, since both schedules agree up to the first step of the decay.
+trains the same parameters again, since both schedules agree up to the first step of the decay. Attacks and zeros begin
+and end at the steps that were planned; only a window of zeros that the clock cuts short cannot be had again.
 """
 
 import json
+import math
 import statistics
 import time
 from collections import deque
@@ -28,6 +30,8 @@ RESTART, CLOSING = 1.2, 1.0
 TRAINING_SHARE = 0.85  # of a run's time that is for steps, roughly: what a plan may count on
 CLOSING_SHARE = 0.02  # of the time, for the last validation itself
 MARGIN = 4  # steps of a trunk over those that were planned: the clock ends it
+# Settings that are shares of the whole run, and how each becomes a step.
+SHARES = {"adversarial.start": math.ceil, "sparsity.start": round, "sparsity.stop": round}
 
 
 @dataclass
@@ -106,12 +110,26 @@ def _trunk(config: Config, run_dir: Path) -> Config:
     """The run's own config where it has begun, else `config` at a constant rate without an end."""
     if (run_dir / "config.json").exists():
         return resume.own_config(run_dir)
-    return replace(config, {"optimizer.schedule": "constant", "train.steps": MARGIN * config.train.steps})
+    longer = {"optimizer.schedule": "constant", "train.steps": MARGIN * config.train.steps}
+    return replace(config, longer | {name: share / MARGIN for name, share in _shares(config).items()})
+
+
+def _shares(config: Config) -> dict[str, float]:
+    """Those of SHARES that are in use."""
+    parts = {name: getattr(config, name.split(".")[0]) for name in SHARES}
+    return {name: getattr(part, name.split(".")[1]) for name, part in parts.items() if part.method != "off"}
 
 
 def cooldown(trunk: Config, done: int, remaining: int) -> Config:
-    """The `wsd` run that equals `trunk` up to step `done` and decays over the `remaining` steps after it."""
+    """The `wsd` run that equals `trunk` up to step `done` and decays over the `remaining` steps after it.
+
+    What has not begun by then begins with the cooldown, and what has not ended ends with the run.
+    """
     warmup = trunk.optimizer.warmup_steps
     steps = max(done + remaining, warmup + 1)
     share = min(1.0, remaining / (steps - warmup))
-    return replace(trunk, {"optimizer.schedule": "wsd", "optimizer.decay_fraction": share, "train.steps": steps})
+    ends = {"optimizer.schedule": "wsd", "optimizer.decay_fraction": share, "train.steps": steps}
+    for name, planned in _shares(trunk).items():
+        step = min(SHARES[name](planned * trunk.train.steps), steps if name.endswith("stop") else done)
+        ends[name] = max(0.0, step - 0.25) / steps  # rounded or rounded up it is that step again
+    return replace(trunk, ends)

@@ -26,7 +26,7 @@ class Counting:
         self.seen = list(batches)
         for _ in self.seen:
             poll()
-        return sum(float((b.weights * b.targets).sum()) for b in self.seen), 0.0
+        return SimpleNamespace(loss=sum(float((b.weights * b.targets).sum()) for b in self.seen))
 
 
 @pytest.fixture(scope="module")

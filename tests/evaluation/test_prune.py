@@ -95,6 +95,12 @@ def test_n_m_is_exact(method, groups):
     assert ((new != 0).reshape(-1, m, 5).sum(axis=1) == n).all()
 
 
+def test_a_matrix_of_fewer_inputs_than_a_step_is_one_step():
+    w, x = matrix(6, 5), correlated(P=6)
+    new = pruned("sparsegpt", w, x, step=128)
+    assert (new == pruned("sparsegpt", w, x, step=6)).all() and (new == 0).sum() == 15
+
+
 @pytest.mark.parametrize("method", prune.METHODS)
 def test_an_input_that_is_always_0_does_no_harm(method):
     w, x = matrix(), correlated()

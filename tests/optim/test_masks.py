@@ -104,6 +104,7 @@ def test_unit_norms_of_lines_and_blocks():
     blocks = [[[(layer[i : i + 3, j : j + 4] ** 2).sum() for j in (0, 4)] for i in (0, 3)] for layer in w]
     for pattern, expected in {
         "unstructured": np.abs(w),
+        "block:1x1": np.abs(w),
         "rows": np.sqrt((w**2).sum(2)),
         "columns": np.sqrt((w**2).sum(1)),
         "block:3x4": np.sqrt(blocks),
@@ -161,9 +162,10 @@ def test_a_pattern_that_does_not_fit_names_the_parameter(pattern, message):
         patterns.sites({BLOCK: (2, 6, 8)}, pattern)
 
 
-def test_a_vector_is_refused():
-    with pytest.raises(UserError, match="blocks/norm/scale is no matrix"):
-        patterns.sites({"blocks/norm/scale": (2, 6)}, "unstructured")
+@pytest.mark.parametrize("name, shape", [("norm/scale", (2, 6)), ("attention/query/bias", (2, 4, 6))])
+def test_a_vector_is_refused(name, shape):
+    with pytest.raises(UserError, match=f"blocks/{name} is no matrix"):
+        patterns.sites({f"blocks/{name}": shape}, "unstructured")
 
 
 def test_rules_choose_by_path_and_one_that_finds_nothing_is_named():

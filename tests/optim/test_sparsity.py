@@ -319,6 +319,12 @@ def test_the_window(start, stop, steps, expected):
     assert bool(when.open(when.last)) and not bool(when.open(when.last + 1))
 
 
+@pytest.mark.parametrize("steps, expected", [(2442, 100), (120, 6), (8, 1), (1, 1)])
+def test_short_runs_change_their_masks_often_enough(steps, expected):
+    assert window(SparsityConfig(), steps).every == expected
+    assert window(SparsityConfig(every=7), steps).every == 7
+
+
 @pytest.mark.parametrize("changes, message", [
     ({"include": ("bananas",)}, "'bananas' matches no parameter"),
     ({"exclude": ("bananas",)}, "'bananas' matches no parameter"),

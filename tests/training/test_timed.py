@@ -8,6 +8,7 @@ import pytest
 from chinchilla_jax.__main__ import main
 from chinchilla_jax.config import Config, OptimizerConfig, TrainConfig, replace
 from chinchilla_jax.optim.schedules import schedule
+from chinchilla_jax.optim.window import window
 from chinchilla_jax.training import timed
 from chinchilla_jax.training.timed import DECAY, Alarm, cooldown
 from tests import runs
@@ -61,6 +62,43 @@ def test_the_cooldown_is_the_trunk_up_to_where_it_leaves(done, remaining):
     trunk = np.array([schedule(TRUNK.optimizer, 4000)(step) for step in range(done)])
     np.testing.assert_allclose(rates[:done], trunk, rtol=1e-5)
     assert rates[-1] == pytest.approx(0.1, rel=1e-3)
+
+
+@pytest.mark.parametrize("rang, remaining, expected", [
+    (760, 240, (250, 750, 670)),  # as planned
+    (1900, 600, (250, 750, 670)),  # a faster machine
+    (500, 150, (250, 649, 500)),  # a slower one: what is left of the window ends with the run
+    (200, 60, (200, 259, 200)),
+])  # fmt: skip
+def test_attacks_and_zeros_keep_the_steps_that_were_planned(tmp_path, rang, remaining, expected):
+    planned = replace(TRUNK, {
+        "train.steps": 1000, "sparsity.method": "magnitude", "adversarial.method": "fgm", "adversarial.start": 0.67,
+        "optimizer.schedule": "wsd",
+    })  # fmt: skip
+
+    def steps(config):
+        when = window(config.sparsity, config.train.steps)
+        return when.first, when.last, config.adversarial.first(config.train.steps)
+
+    trunk = timed._trunk(planned, tmp_path)
+    assert steps(trunk) == pytest.approx(steps(planned), abs=1) and steps(planned)[:2] == (250, 750)
+    assert steps(cooldown(trunk, rang, remaining)) == pytest.approx(expected, abs=1)
+    off = timed._trunk(TRUNK, tmp_path)
+    assert off.sparsity == TRUNK.sparsity and cooldown(off, rang, remaining).sparsity == TRUNK.sparsity
+
+
+@pytest.mark.parametrize("steps", range(47, 260, 7))
+def test_a_step_of_the_trunk_is_the_same_step_of_the_run(steps):
+    """Whatever the share comes to in floating point: what has happened before the clock rang has happened there."""
+    for begin in range(0, 40):
+        share = begin / TRUNK.train.steps
+        trunk = replace(TRUNK, {
+            "sparsity.method": "magnitude", "sparsity.start": share, "sparsity.stop": share,
+            "adversarial.method": "fgm", "adversarial.start": share,
+        })  # fmt: skip
+        run = cooldown(trunk, 40, steps - 40)
+        assert window(run.sparsity, run.train.steps)[:2] == window(trunk.sparsity, 4000)[:2] == (begin, begin)
+        assert run.adversarial.first(run.train.steps) == trunk.adversarial.first(4000)
 
 
 def test_a_timed_run_is_the_run_of_its_config(tiny_store, tmp_path, monkeypatch, capfd, compiled_once):
