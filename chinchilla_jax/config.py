@@ -131,24 +131,29 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class Attack:
-    """What a method can do: losses of attacked rows, starts and steps; the first loss and start are its own."""
+    """What a method can do: losses of attacked rows, starts and steps; the first loss and start are its own.
+
+    `follows`: which of the settings FEW it looks at, which not all methods do.
+    """
 
     losses: tuple[str, ...] = ("ce",)
     inits: tuple[str, ...] = ("zeros", "uniform", "gaussian")
     steps: int = 0  # 0 for a method without an ascent of its own
     fraction: float = 0.125
     examples: bool = True
+    follows: tuple[str, ...] = ("norm",)
 
 
+FEW = ("norm", "step_size", "probe")
 ATTACKS = {
     "off": Attack(),
     "noise": Attack(inits=("uniform", "gaussian"), fraction=1.0),
-    "fgm": Attack(losses=("ce", "kl", "sym_kl")),
-    "pgd": Attack(inits=("uniform", "zeros", "gaussian"), steps=3),
-    "freelb": Attack(steps=2, examples=False),
-    "vat": Attack(losses=("kl", "sym_kl"), inits=("gaussian", "uniform"), steps=1),
+    "fgm": Attack(losses=("ce", "kl", "sym_kl"), follows=("norm", "step_size")),
+    "pgd": Attack(inits=("uniform", "zeros", "gaussian"), steps=3, follows=("norm", "step_size")),
+    "freelb": Attack(steps=2, examples=False, follows=("norm", "step_size")),
+    "vat": Attack(losses=("kl", "sym_kl"), inits=("gaussian", "uniform"), steps=1, follows=("norm", "probe")),
     "r3f": Attack(losses=("sym_kl", "kl"), inits=("uniform", "gaussian")),
-    "softmax_margin": Attack(inits=("zeros",), fraction=1.0, examples=False),
+    "softmax_margin": Attack(inits=("zeros",), fraction=1.0, examples=False, follows=()),
 }
 
 
@@ -172,7 +177,9 @@ class AdversarialConfig:
         "auto", "where the ascent starts, or the kind of noise; auto suits the method"
     )
     probe: float = setting(0.1, "length of vat's random probe in units of the radius")
-    fraction: float = setting(0.0, "share of rows attacked; 0 is all for noise and softmax_margin, else an eighth")
+    fraction: float = setting(
+        0.0, "share of a microbatch's rows, rounded down; 0 is all for noise and softmax_margin, else an eighth"
+    )
     every: int = setting(1, "attack every so many steps")
     delayed: bool = setting(False, "attack the rows of the step before, in place of fresh ones: no further cost (fgm)")
     loss: Literal["auto", "ce", "kl", "sym_kl"] = setting(
@@ -180,7 +187,9 @@ class AdversarialConfig:
     )
     weight: float = setting(1.0, "weight of an attacked row, a clean row having 1")
     start: float = setting(0.1, "share of the run before the first attack")
-    special: tuple[int, ...] = setting((0, 1, 2, 3), "ids that are never perturbed: the tokenizer's control pieces")
+    special: tuple[int, ...] = setting(
+        (0, 1, 2, 3), "ids that are never perturbed; as it stands, the run's tokenizer says which"
+    )
 
     def __post_init__(self):
         require(self.radius >= 0, f"--adversarial.radius {self.radius} must not be negative")
@@ -207,6 +216,9 @@ class AdversarialConfig:
             self.init in ("auto", *can.inits),
             f"{name} starts from {' or '.join(can.inits)}; set --adversarial.init so, or auto",
         )
+        for few in (few for few in FEW if few not in can.follows):
+            default, flag = getattr(type(self), few), f"--adversarial.{few.replace('_', '-')}"
+            require(getattr(self, few) == default, f"{name} does not look at {flag}; leave it at {default}")
         require(can.steps or self.steps <= 1, f"{name} takes one step; leave --adversarial.steps at 0, or use pgd")
         require(
             self.method != "freelb" or self.steps != 1,
@@ -219,8 +231,8 @@ class AdversarialConfig:
         )
         plain = self.method == "fgm" and self.examples == 1 and self.init in ("auto", "zeros")
         require(
-            not self.delayed or plain,
-            "--adversarial.delayed goes with --adversarial.method fgm, one example and init zeros",
+            not self.delayed or (plain and self.step_size in (0.0, 1.0)),
+            "--adversarial.delayed goes with --adversarial.method fgm, one example, init zeros and step-size 0 or 1",
         )
         require(
             not self.delayed or self.fraction <= 0.5,
@@ -236,10 +248,11 @@ class AdversarialConfig:
         """With every `auto` and 0 replaced by what the method takes."""
         can = ATTACKS[self.method]
         steps = self.steps or can.steps or 1
+        own = (1.0 if steps == 1 else 2 / steps) if "step_size" in can.follows else 0.0
         return dataclasses.replace(
             self,
             steps=steps,
-            step_size=self.step_size or (1.0 if steps == 1 else 2 / steps),
+            step_size=self.step_size or own,
             init=can.inits[0] if self.init == "auto" else self.init,
             loss=can.losses[0] if self.loss == "auto" else self.loss,
             fraction=self.fraction or can.fraction,
@@ -272,7 +285,7 @@ class SparsityConfig:
     distribution: Literal["uniform", "erk", "global"] = setting("uniform", "how the target is shared among matrices")
     start: float = setting(0.25, "share of the run before the first zero; rigl and set are meant to have 0")
     stop: float = setting(0.75, "share of the run after which what is zero stays so")
-    every: int = setting(0, "steps between two changes of the mask; 0: 100, or a tenth of start to stop if that is less")
+    every: int = setting(0, "steps between two changes of the mask; 0: 100, or a tenth of start to stop if less")
     strength: float = setting(0.0, "weight of the l1 or group_lasso penalty")
     drop: float = setting(0.3, "share of the weights that rigl and set first move, falling as a cosine")
     decay: float = setting(2e-4, "pull of n_m (SR-STE) on what its mask leaves out")

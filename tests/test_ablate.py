@@ -69,6 +69,24 @@ def test_the_verdict_is_the_bar_s(ablate):
         assert word in report.of_zeros(sparse, [dense])
 
 
+def test_rivals_are_compared_at_the_same_radius(ablate):
+    """Half of the gap by the square of what is closed there, and not where too little is."""
+    report = sys.modules["ablate_report"]
+
+    def group(name, closed, over, radius="0.5"):
+        losses = {r: 3.0 + over + 8.0 * (1 - share) for r, share in zip(report.RADII, closed)}
+        run = {"recipe": name, "seed": 0, "settings": {}, "radius": radius, "loss": 3.0 + over, "flops": 1.0}
+        return report.Group(name, [run | {"clean": 3.0 + over, "pgd20": losses, "density": 1.0}], plain)
+
+    plain = [{"seed": 0, "loss": 3.0, "clean": 3.0, "pgd20": dict.fromkeys(report.RADII, 11.0)}]
+    wide = group("wide", (0.1, 0.2, 0.25, 0.25), 0.02)
+    narrow = group("narrow", (0.5, 0.5, 0.4, 0.06), 0.02, "0.1")
+    assert "cost about 0.080 this way." in report.of_attack(wide, [narrow]), "6 % closed say nothing"
+    assert "cost about 0.020 this way." in report.of_attack(narrow, [wide])
+    weak = group("weak", (0.1, 0.1, 0.1, 0.1), 0.01, "0.1")
+    assert report.of_attack(weak, [narrow]).endswith("no default; half of the gap would cost about 0.020 with narrow.")
+
+
 def test_equal_compute_is_read_off_plain_runs_of_more_steps(ablate):
     report = sys.modules["ablate_report"]
 

@@ -97,8 +97,9 @@ RECIPES = (
     Recipe("set-75", sparse("set", 0.75, start=0.0)),
     Recipe("rigl-50", sparse("rigl", 0.5, start=0.0)),
     Recipe("set-50", sparse("set", 0.5, start=0.0)),
-    Recipe("l1", sparse("l1", 0.0, strength=0.02)),
-    Recipe("group_lasso", sparse("group_lasso", 0.0, pattern="neurons", strength=0.02)),
+    Recipe("l1-0.02", sparse("l1", 0.0, strength=0.02)),
+    Recipe("l1-0.3", sparse("l1", 0.0, strength=0.3)),
+    Recipe("group_lasso-0.3", sparse("group_lasso", 0.0, pattern="neurons", strength=0.3)),
     Recipe("freelb-0.2", adversarial("freelb", 0.2, steps=2, fraction=1.0)),
     Recipe("pgd-0.2", adversarial("pgd", 0.2, steps=3, fraction=1.0)),
     Recipe("vat-0.2", adversarial("vat", 0.2, fraction=1.0)),
@@ -143,9 +144,14 @@ def price(settings: Settings) -> float:
 
 
 def cost(settings: Settings, plain: float) -> float:
-    """FLOPs of a run in plain runs: before an attack starts, a step costs what a plain one does."""
+    """FLOPs of a run in plain runs: before an attack starts, a step costs what a plain one does.
+
+    But for delayed rows that diverge: they pay for it from the first step on (here too, where plain's steps stand in).
+    """
     config = configured(settings)
-    start = config.adversarial.start if "adversarial.method" in settings else 0.0
+    attack = config.adversarial.settled()
+    late = "adversarial.method" in settings and not (attack.delayed and attack.loss != "ce")
+    start = config.adversarial.start if late else 0.0
     return config.train.steps / configured({}).train.steps * (1 + (price(settings) / plain - 1) * (1 - start))
 
 

@@ -8,17 +8,18 @@ from pathlib import Path
 
 RADII = ("0.05", "0.1", "0.2", "0.5")
 EVEN = 1.02  # cost in plain runs up to which equal steps are equal compute
+LEAST = 0.2  # of the gap closed, from which on one can say what half of it would cost
 BAR = {"closed": 0.5, "over": 0.02, "flops": 1.01}  # what an attack has to give, and may cost, to be recommended
 NOTES = """
-Losses are nats a token on the whole validation set; "over plain" is the mean over seeds of the difference to plain's
-run of the same seed. "Equal compute" is the difference to a plain run of as many FLOPs, where the recipe costs more
-than plain: read off plain's own runs of seed 0, straight in the logarithm of compute between two of them. Attacks are
-on 4,096 tokens of the set, radii in mean norms of the table's rows. The gap of a model is what PGD-20 adds to its clean
-loss; "closed" is how much smaller it is than plain's, at the radius that the recipe trained at where none is named (at
-0.2 where nobody attacked at that). "Area" is the mean gap over the four radii. Typos: bits a clean byte over plain's,
-with 5 % of the characters wrong. FLOPs are XLA's count for the whole run, in plain runs. Time is the median of the
-run's own steps after an attack's start against plain's; other runs shared the machine, so take the FLOPs and
-`tools/bench_adversarial.py` for the truth.
+Losses are nats a token on the whole validation set, of seed 0. All other differences to plain ("over plain", closed,
+area, typos) are means over seeds of the difference to plain's run of the same seed. "Equal compute" is the difference
+to a plain run of as many FLOPs, where the recipe costs more than plain: read off plain's own runs of seed 0, straight
+in the logarithm of compute between two of them. Attacks are on 4,096 tokens of the set, radii in mean norms of the
+table's rows. The gap of a model is what PGD-20 adds to its clean loss; "closed" is how much smaller it is than plain's,
+at the radius that the recipe trained at where none is named (at 0.2 where nobody attacked at that). "Area" is the mean
+gap over the four radii, less plain's. Typos: bits a clean byte over plain's, with 5 % of the characters wrong. FLOPs
+are XLA's count for the whole run, in plain runs. Time is the median of the run's own steps after an attack's start
+against plain's; other runs shared the machine: take FLOPs and `tools/bench_adversarial.py` for the truth.
 """
 
 
@@ -43,7 +44,7 @@ def row(runs: Path, run, costs: dict[str, float]) -> dict | None:
         "bits_per_byte": clean["bits_per_byte"],
         "density": clean.get("density", 1.0),
         **{name: attack[name] for name in ("clean", "rand", "fgm", "pgd5", "pgd20", "ordered")},
-        "area": statistics.fmean(gap(attack, r) for r in RADII),
+        "area": area(attack),
         **{name: attack.get(name) for name in ("typo", "word", "segmentation")},
         "flops": costs.get(run.recipe),
         "step_ms": step_ms(runs / run.name, run.settings.get("adversarial.start", 0.0)),
@@ -88,10 +89,6 @@ class Group:
         values = [figure(m, p) for m, p in self.pairs]
         return f" (sd {statistics.stdev(values):.4f})" if len(values) > 1 else ""
 
-    def own(self, name: str) -> float:
-        """The mean of one of the runs' own figures."""
-        return statistics.fmean(m[name] for m in self.members)
-
     def closed_at(self, radius: str) -> float:
         """The share of plain's gap under PGD-20 that is gone."""
         return 1 - self.mean(lambda m, p: gap(m, radius)) / self.mean(lambda m, p: gap(p, radius))
@@ -100,6 +97,11 @@ class Group:
 def gap(member: dict, radius: str) -> float:
     """What PGD-20 adds to the clean loss, both on the attacked text."""
     return member["pgd20"][radius] - member["clean"]
+
+
+def area(member: dict) -> float:
+    """The mean gap over the radii."""
+    return statistics.fmean(gap(member, radius) for radius in RADII)
 
 
 def table(groups: list[Group]) -> list[str]:
@@ -112,14 +114,14 @@ def table(groups: list[Group]) -> list[str]:
         cells = [
             g.name,
             str(len(g.members)),
-            f"{g.own('loss'):.4f}",
+            f"{g.first['loss']:.4f}",
             f"{g.over:+.4f}{g.spread(lambda m, p: m['loss'] - p['loss'])}",
             "" if (even := g.against(curve)) is None else f"{even:+.4f}",
             f"{g.closed:.0%}" if g.attacked else "",
             *(f"{g.closed_at(r):.0%}" for r in RADII),
-            f"{g.own('area'):.3f}",
+            f"{g.mean(lambda m, p: area(m) - area(p)):+.3f}",
             f"{g.mean(lambda m, p: m['typo']['0.05'] - p['typo']['0.05']):+.3f}",
-            f"{g.own('density'):.3f}",
+            f"{g.first['density']:.3f}",
             f"{g.flops:.3f}",
             f"{g.mean(lambda m, p: m['step_ms'] / p['step_ms']):.2f}",
         ]
@@ -138,9 +140,13 @@ def verdicts(groups: list[Group]) -> list[str]:
     return lines
 
 
-def half(g: Group) -> float:
-    """Nats that closing half of the gap would cost, clean loss growing with the square of what is closed (lab book)."""
-    return max(g.over, 0.0) * (BAR["closed"] / g.closed) ** 2 if g.closed > 0 else float("inf")
+def half(g: Group, radius: str) -> float:
+    """Nats that closing half of the gap at `radius` would cost: clean loss grows with the square of what is closed.
+
+    (Lab book.) Infinite where too little is closed to say so.
+    """
+    closed = g.closed_at(radius)
+    return max(g.over, 0.0) * (BAR["closed"] / closed) ** 2 if closed >= LEAST else math.inf
 
 
 def of_attack(g: Group, others: list[Group]) -> str:
@@ -148,18 +154,20 @@ def of_attack(g: Group, others: list[Group]) -> str:
     said = f"closes {g.closed:.0%} of the gap at {g.radius} for {g.over:+.3f} nats and {g.flops:.3f} plain runs"
     if g.closed >= BAR["closed"] and g.over <= BAR["over"] and g.flops <= BAR["flops"]:
         return f"{said}: **earns its place**."
-    cheaper = min((o for o in others if o.flops <= g.flops + 0.01), key=half, default=None)
-    said = f"{said}: no default; half of the gap would cost about {half(g):.2f} nats this way"
-    return f"{said}, {half(cheaper):.2f} with {cheaper.name}." if cheaper and half(cheaper) < half(g) else f"{said}."
+    mine = half(g, g.radius)
+    there = [(half(o, g.radius), f"with {o.name}") for o in others if o.flops <= g.flops + 0.01]
+    ways = [(mine, "this way"), *(way for way in [min(there, default=(math.inf, ""))] if way[0] < mine)]
+    costs = ", ".join(f"{nats:.3f} {way}" for nats, way in ways if nats < math.inf)
+    return f"{said}: no default" + (f"; half of the gap would cost about {costs}." if costs else ".")
 
 
 def of_zeros(g: Group, dense: list[Group]) -> str:
     """Against plain, and against a dense model of about as many weights."""
-    said = f"has {g.own('density'):.0%} of the weights and {g.over:+.3f} nats over plain"
-    small = [o for o in dense if g.own("density") < 0.4]
+    said = f"has {g.first['density']:.0%} of the weights and {g.over:+.3f} nats over plain"
+    small = [o for o in dense if g.first["density"] < 0.4]
     if not small:
         return f"{said}."
-    diff = g.own("loss") - small[0].own("loss")
+    diff = g.over - small[0].over
     word = "**better than**" if diff <= 0 else "worse than"
     return f"{said}: {abs(diff):.3f} nats {word} {small[0].name} on the same tokens."
 
@@ -191,7 +199,7 @@ def write(runs: Path, wanted: list, out: Path) -> None:
 def draw(groups: list[Group], path: Path) -> None:
     """What robustness costs, a point a recipe, at 0.2 and at the radius trained at; and the loss over the radius.
 
-    The last of these for plain, for what has several seeds and for what closes half of the gap.
+    The last of these on seed 0, for plain, for what has several seeds and for what closes half of the gap.
     """
     from matplotlib.figure import Figure
 
@@ -214,8 +222,7 @@ def draw(groups: list[Group], path: Path) -> None:
     left.set(xlabel="gap under PGD-20 closed at 0.2, %")
     middle.set(xlabel="gap under PGD-20 closed at the radius trained at, %")
     for g in (o for o in groups if len(o.members) > 1 or (o.attacked and o.closed >= BAR["closed"])):
-        losses = [statistics.fmean(m["clean"] for m in g.members)]
-        losses += [statistics.fmean(m["pgd20"][radius] for m in g.members) for radius in RADII]
+        losses = [g.first["clean"], *(g.first["pgd20"][radius] for radius in RADII)]
         right.plot([0.0, *map(float, RADII)], losses, marker=".", label=g.name)
     right.set(xlabel="radius, in mean norms of the table's rows", ylabel="loss under PGD-20, nats a token")
     right.legend(fontsize=8)

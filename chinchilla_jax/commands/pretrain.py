@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from chinchilla_jax.commands import cli
-from chinchilla_jax.config import Config, from_dict, replace, require
+from chinchilla_jax.config import AdversarialConfig, Config, from_dict, replace, require
 
 SECTIONS = ("model", "data", "objective", "adversarial", "optimizer", "sparsity", "mesh", "train", "checkpoint")
 
@@ -55,8 +55,7 @@ def dry_run(config, topology: str | None) -> dict:
 
 
 def open_store(config):
-    """The token store, and the config with the vocabulary that its tokenizer gives."""
-    import dataclasses
+    """The token store, and the config with the vocabulary and the pieces without text that its tokenizer gives."""
 
     from chinchilla_jax.data.store import TokenStore
 
@@ -68,7 +67,10 @@ def open_store(config):
         f"the tokenizer of {config.data.store} has {pieces} pieces, more than --model.vocab-size {vocabulary}; "
         f"set --model.vocab-size {pieces}, or prepare with --data.vocab-size {vocabulary}",
     )
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=vocabulary)), store
+    found = {"model.vocab_size": vocabulary}
+    if config.adversarial.special == AdversarialConfig.special:
+        found["adversarial.special"] = store.tokenizer.special
+    return replace(config, found), store
 
 
 def train(config, run_dir: Path, args) -> dict:

@@ -74,6 +74,11 @@ class Tokenizer:
         return "\ufffd".encode() if self._model.is_unknown(i) else piece.replace(SPACE, " ").encode()
 
     @property
+    def special(self) -> tuple[int, ...]:
+        """The ids that stand for no text of their own: control pieces and the unknown one."""
+        return tuple(i for i in range(self.size) if self._model.is_control(i) or self._model.is_unknown(i))
+
+    @property
     def lossless(self) -> bool:
         """Whether a text that normalisation would change comes back unchanged."""
         return self.decode(self.encode(PROBE)) == PROBE

@@ -56,7 +56,7 @@ def measure(
     `attack_report`'s, and in bits per byte typo, word (each by rate) and segmentation, with `notes` to be read.
     """
     likelihood = Likelihood(loaded.program, split)
-    config, control = loaded.program.config, control_pieces(loaded)
+    config = loaded.program.config
     length, rows = config.train.seq_len, likelihood.rows
     total = -(-windows(split, length, attack.tokens) // rows)
     say(price(loaded, total * rows * length, attack))
@@ -71,7 +71,7 @@ def measure(
     batches = map(likelihood.placed, spread(split, length, rows, attack.tokens))
     given = loaded.params, config.model, batches, attack.radii, jax.random.key(attack.seed)
     with jax.set_mesh(loaded.program.mesh):
-        found = robustness.attack_report(*given, restarts=attack.restarts, special=control, poll=poll)
+        found = robustness.attack_report(*given, restarts=attack.restarts, special=loaded.tokenizer.special, poll=poll)
     found |= faulty(loaded, likelihood, attack)
     return found | {"restarts": attack.restarts, "seed": attack.seed, "notes": notes(found)}
 
@@ -102,11 +102,6 @@ def notes(found: dict[str, Any]) -> list[str]:
     if "typo" not in found:
         lines.append("the tokenizer changes texts, so that typos have no place in the clean one; they are left out")
     return lines
-
-
-def control_pieces(loaded: Loaded) -> tuple[int, ...]:
-    """Ids that stand for no text: never perturbed."""
-    return tuple(i for i, piece in enumerate(loaded.tokenizer.pieces) if not piece)
 
 
 def windows(split: Split, length: int, tokens: int) -> int:

@@ -120,6 +120,7 @@ def attack_report(
     call it under `jax.set_mesh`); `cfg_model` has no "auto" left; `special` are ids that are never perturbed; `poll()`
     is called after every radius of every batch.
     """
+    radii = tuple(dict.fromkeys(radii))
     cfg, unit = exact(cfg_model), float(mean_norm(params["embed"]["table"]))
     move = partial(ascend, params, cfg=cfg, special=special)
     sums, clean, tokens, rows = {rho: {} for rho in radii}, 0.0, 0.0, 0

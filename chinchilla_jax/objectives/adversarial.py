@@ -21,13 +21,13 @@ softmax_margin   in closed form on the output side; see margin.py. Costs 1.
 
 `loss` in the metrics is the clean loss, `loss_attacked` the cross-entropy of the attacked rows. Where no clean pass
 is made of these, `loss` takes them at the start of the ascent (pgd, freelb: clean from zeros) or as they are (noise).
-Before `start` and between two attacks a step computes, and costs, what the plain one does.
+Before `start` and between two attacks a step computes, and costs, what the plain one does; delayed rows with a
+divergence pay that always.
 """
 
 import jax
 import jax.numpy as jnp
 
-from chinchilla_jax.config import Config
 from chinchilla_jax.objectives import wholes
 from chinchilla_jax.objectives.attack import Attack, add, nothing, repeat, sums, when
 from chinchilla_jax.objectives.delayed import delayed
@@ -35,12 +35,11 @@ from chinchilla_jax.objectives.objective import Objective
 from chinchilla_jax.types import Sums
 
 
-def adversarial(base: Objective, config: Config) -> Objective:
-    """`base` under attack, as `config.adversarial` says."""
-    attack = Attack(base, config, config.adversarial.settled())
+def adversarial(attack: Attack) -> Objective:
+    """The objective under `attack`, as its config says."""
     if attack.cfg.delayed:
         return delayed(attack)
-    return base._replace(gradients=METHODS[attack.cfg.method](attack), others=("attacked",))
+    return attack.base._replace(gradients=METHODS[attack.cfg.method](attack), others=("attacked",))
 
 
 def with_copies(find):
@@ -142,6 +141,27 @@ def pgd_point(attack: Attack, params, part, key, noise_key):
 def noise_point(attack: Attack, params, part, key, noise_key):
     """Noise alone; nobody computes the loss without it."""
     return attack.noise(params, part, noise_key), None
+
+
+# What E examples and K ascent steps cost beside the plain step, in steps of the attacked rows alone.
+COSTS = {
+    "fgm": lambda E, K: E,
+    "vat": lambda E, K: E * (1 + 2 / 3 * K),
+    "pgd": lambda E, K: E - 1 + 2 / 3 * K * E,
+    "noise": lambda E, K: E - 1,
+    "freelb": lambda E, K: K - 1,
+    "r3f": lambda E, K: E,
+    "softmax_margin": lambda E, K: 0,
+}
+
+
+def multiple(attack: Attack) -> float:
+    """What a step costs over a whole run, in plain steps: COSTS, heads apart, for the rows as they fall."""
+    cfg, train = attack.cfg, attack.config.train
+    rows = train.batch_size // train.microbatches
+    attacking = (1 - cfg.first(train.steps) / train.steps) / cfg.every
+    passes = 0 if cfg.delayed else COSTS[cfg.method](cfg.examples, cfg.steps)
+    return 1 + attacking * passes * attack.filled(attack.count(rows)) / rows
 
 
 METHODS = {

@@ -22,8 +22,8 @@ UNROLLED = 4  # ascent steps that are written out; a loop of more compiles once
 class Attack:
     """A settled config over the dense objective. The attacked rows are always the first n of a microbatch.
 
-    The first, and not every so manieth: so k microbatches attack the rows that one batch would, and the dropout masks
-    of a pass over n rows are those that the same rows have in a pass over all of them. Letter: n attacked rows.
+    The first, and not every so manieth: so the dropout masks of a pass over n rows are those that the same rows have in
+    a pass over all of them. n is rounded down, to 1 at least, in every microbatch. Letter: n attacked rows.
     """
 
     base: Objective
@@ -41,7 +41,7 @@ class Attack:
 
     def count(self, rows: int) -> int:
         """n of so many rows."""
-        return max(1, round(self.cfg.fraction * rows))
+        return max(1, int(self.cfg.fraction * rows + 1e-6))
 
     def rows(self, batch: Batch) -> int:
         """n of a microbatch."""
@@ -60,9 +60,13 @@ class Attack:
         """Devices that share the rows of a batch."""
         return abs(self.config.mesh.data * self.config.mesh.fsdp)
 
+    def filled(self, n: int) -> int:
+        """The rows of a pass over n: as many more, empty ones, as it takes until the shards divide them."""
+        return n + -n % self.shards
+
     def take(self, tree, n: int):
-        """The first n rows of every array, filled up with empty ones until the shards divide them."""
-        filling = -n % self.shards
+        """The first n rows of every array, filled up."""
+        filling = self.filled(n) - n
 
         def one(x):
             x = jnp.pad(x[:n], [(0, filling)] + [(0, 0)] * (x.ndim - 1))
@@ -118,12 +122,12 @@ class Attack:
         return divergence(*arrays, self.cfg.loss, False, self.tile_tokens)
 
     def apart(self, params, part: Batch, key, delta_nLD, clean_nLD):
-        """`diverged` of a pass over perturbed rows."""
+        """`diverged` of a pass over perturbed rows; without any price, so that the divergence is all there is."""
 
         def head(perturbed_nLD, table_VD, part):
             return self.diverged(perturbed_nLD, clean_nLD, table_VD, part.targets, part.weights)
 
-        return self.base.loss(params, part, key, delta_nLD, head)
+        return self.base.loss(params, part, key, delta_nLD, head, priced=False)
 
     def everything(self, params, part: Batch, key, delta_nLD, weights_nL, head=None):
         """One pass of the dense loss, or of `head`, which has that in it and hands the hidden states on.

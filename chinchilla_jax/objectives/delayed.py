@@ -6,7 +6,8 @@ never trained on, and are perturbed by size * steepest(that gradient): one pass,
 weights between two microbatches. With sums over the B - n fresh rows and the n delayed ones, and W the weight of the
 fresh ones, the loss is (CE(fresh) + w A(delayed + d)) / W. A is CE, or with `loss` kl or sym_kl the divergence from the
 prediction that the same rows, clean, have had the step before: their hidden states are kept as well, and meet the
-table of today. That costs 4/3 of the head's products on n rows.
+table of today. That costs 4/3 of the head's products on n rows, in every step: to pay it only in steps that attack
+would put collectives into a branch of a conditional, which XLA's CPU backend orders differently on different devices.
 
 The carry is the rows, their direction (bfloat16: a unit vector, brought back to its length in float32), their hidden
 states where a divergence wants them, and whether there are any yet. It is kept up from the first step, so that the

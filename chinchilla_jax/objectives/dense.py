@@ -80,14 +80,15 @@ def tile_size(cfg: ModelConfig, settings: ObjectiveConfig) -> int:
 def dense(cfg: ModelConfig, settings: ObjectiveConfig) -> Objective:
     """Cross-entropy of every token that has a weight."""
     tile_tokens = tile_size(cfg, settings)
-    through, watched = forward(cfg, settings.activation_l1), counted(cfg)
+    forwards = {priced: forward(cfg, settings.activation_l1 if priced else 0.0) for priced in (True, False)}
+    watched = counted(cfg)
 
     def next_token(hidden_BLD, table_VD, batch: Batch, z_loss: float = settings.z_loss):
         loss = cross_entropy(hidden_BLD, table_VD, batch.targets, batch.weights, z_loss, tile_tokens)
         return loss, hidden_BLD
 
-    def total(params, batch: Batch, key, delta_BLD=None, head=next_token):
-        hidden_BLD, add_price = through(params, batch, delta_BLD=delta_BLD, key=key)
+    def total(params, batch: Batch, key, delta_BLD=None, head=next_token, priced=True):
+        hidden_BLD, add_price = forwards[priced](params, batch, delta_BLD=delta_BLD, key=key)
         loss, aux = head(hidden_BLD, transformer.unembedding(params), batch)
         return add_price(loss), aux
 

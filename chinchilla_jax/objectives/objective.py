@@ -10,8 +10,9 @@ class Objective(NamedTuple):
     `init(params) -> carry`: what the objective keeps between steps.
     `gradients(params, batch, key, step, carry) -> grads, Sums, carry`: gradients of the *sum* of the loss.
     `evaluate(params, batch) -> Sums`: the plain loss that validation reports; without prices, penalties and attacks.
-    `loss(params, batch, key, delta_BLD=None, head=...) -> sum, aux`: what a wrapper differentiates; `delta_BLD` is
-    added to the embeddings, and `head` is what becomes of the hidden states. None where there is nothing to wrap.
+    `loss(params, batch, key, delta_BLD=None, head=..., priced=True) -> sum, aux`: what a wrapper differentiates;
+    `delta_BLD` is added to the embeddings, `head` is what becomes of the hidden states, and `priced` adds the price of
+    activations. None where there is nothing to wrap.
     `head(hidden_BLD, table_VD, batch) -> sum, aux`: the head of `loss` unless told otherwise, with hidden_BLD as aux.
     `carry_axes`: logical axes of every leaf of the carry, so that the state lays it out on the mesh.
     `others`: names of the further losses in `Sums.others`.

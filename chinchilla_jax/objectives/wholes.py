@@ -1,5 +1,7 @@
 """Adversarial methods whose clean and perturbed parts cannot be told apart: FreeLB, R3F and the softmax margin."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -52,7 +54,7 @@ def r3f(attack: Attack):
             return divergence(*arrays, attack.cfg.loss, True, attack.tile_tokens)
 
         fast = params | {"embed": jax.lax.stop_gradient(params["embed"])}
-        return attack.base.loss(fast, part, key, delta_nLD, head)
+        return attack.base.loss(fast, part, key, delta_nLD, head, priced=False)
 
     def gradients(params, batch, key, step, carry):
         n = attack.rows(batch)
@@ -81,7 +83,9 @@ def softmax_margin(attack: Attack):
     z_loss = attack.config.objective.z_loss
 
     def gradients(params, batch, key, step, carry):
-        hit_BL = attack.hit(batch) * attack.active(step) * batch.weights
+        active = attack.active(step)
+        hit_BL = attack.hit(batch) * active * batch.weights
+        weighted = dataclasses.replace(batch, weights=batch.weights * attack.share(batch, active, attack.cfg.weight))
 
         def head(hidden_BLD, table_VD, batch):
             length_V = jax.lax.stop_gradient(jnp.linalg.norm(table_VD.astype(jnp.float32), axis=-1))
@@ -90,7 +94,7 @@ def softmax_margin(attack: Attack):
             return margin_cross_entropy(*arrays, z_loss, attack.tile_tokens)
 
         def loss(params):
-            return attack.base.loss(params, batch, key, None, head)
+            return attack.base.loss(params, weighted, key, None, head)
 
         grads, (losses_BL, plain_BL) = jax.grad(loss, has_aux=True)(params)
         clean = sums(plain_BL, batch.weights)

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 
 from chinchilla_jax.config import SparsityConfig
 
-
 EVERY, CHANGES = 100, 10  # steps between two changes that nobody chose, unless that makes too few of them
 
 

@@ -154,6 +154,8 @@ class Run:
                 f"{figures['memory_bytes'] / 1e9:.2f} GB a device, "
                 f"{rows * train.seq_len * figures['flops_per_token']:.3g} FLOPs a step"
             )
+        if figures["step_multiple"] > 1:
+            self.terminal.say(f"attacked rows make a step {figures['step_multiple']:.3f} plain ones over the whole run")
         if whole := figures["expected_seconds"]:
             self.terminal.say(f"expected time of the whole run: about {duration(whole)}")
             self.watchdog.floor = max(self.watchdog.floor, 20 * whole / train.steps)

@@ -109,11 +109,13 @@ class Program:
 def cost(program: Program, compiled: jax.stages.Compiled) -> dict[str, Any]:
     """What a config costs, from the shapes and from the compiled step; bytes are per device.
 
-    `expected_seconds` is an estimate before anything was run; None where the device's rate is unknown.
+    `expected_seconds` is an estimate before anything was run; None where the device's rate is unknown. FLOPs are the
+    plain model's; `step_multiple` is what attacks make of a step, over the whole run.
     """
     model, train = program.config.model, program.config.train
     memory = compiled.memory_analysis()
     parameters = counts.parameters(model)
+    multiple = objectives.step_multiple(program.config)
     flops = total_tokens(train) * counts.flops_per_token(model, train.seq_len)
     rate = devices.expected_rate(list(program.mesh.devices.flat))
     return {
@@ -129,7 +131,8 @@ def cost(program: Program, compiled: jax.stages.Compiled) -> dict[str, Any]:
         "tokens": total_tokens(train),
         "tokens_per_parameter": total_tokens(train) / parameters,
         "flops": flops,
-        "expected_seconds": flops / rate if rate else None,
+        "step_multiple": multiple,
+        "expected_seconds": multiple * flops / rate if rate else None,
     }
 
 

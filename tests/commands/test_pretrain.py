@@ -6,6 +6,9 @@ import signal
 import pytest
 
 from chinchilla_jax.commands import cli
+from chinchilla_jax.commands.pretrain import open_store
+from chinchilla_jax.config import AdversarialConfig, Config, DataConfig
+from chinchilla_jax.data.tokenizer import Tokenizer
 from chinchilla_jax.training import loop
 from tests import runs
 
@@ -54,6 +57,14 @@ def test_mistakes_are_one_line_and_leave_nothing(changes, hint, tiny_store, tmp_
     code, said = runs.pretrain(tmp_path / "run", tiny_store, **changes)
     assert code == 78 and said.count("\n") == 1 and said.startswith("error: ") and hint in said, said
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_the_tokenizer_says_what_is_never_perturbed(tiny_store, monkeypatch):
+    """Unless the user does."""
+    monkeypatch.setattr(Tokenizer, "special", (0, 1, 2, 5))
+    for mine, expected in ((AdversarialConfig(), (0, 1, 2, 5)), (AdversarialConfig(special=(7,)), (7,))):
+        config, _ = open_store(Config(data=DataConfig(store=str(tiny_store)), adversarial=mine))
+        assert config.adversarial.special == expected and config.model.vocab_size > 7
 
 
 def test_a_run_needs_a_folder(tiny_store):

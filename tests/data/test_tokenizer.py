@@ -125,6 +125,14 @@ def test_a_foreign_lossy_model_says_so(tmp_path):
     assert not Tokenizer(tmp_path / "m").lossless
 
 
+def test_what_stands_for_no_text_of_its_own(tokenizer, tmp_path):
+    assert tokenizer.special == (0, 1, 2, 3)
+    (tmp_path / "m").write_bytes(train_plain(control_symbols=["<a>", "<b>"], eos_id=-1))
+    assert Tokenizer(tmp_path / "m").special == (0, 1, 2, 3), "unknown, bos and the two"
+    (tmp_path / "m").write_bytes(train_plain())
+    assert Tokenizer(tmp_path / "m").special == (0, 1, 2), "no padding piece: 3 is text"
+
+
 def test_separator_is_eos_then_bos(tmp_path):
     (tmp_path / "m").write_bytes(train_plain(eos_id=-1))
     assert Tokenizer(tmp_path / "m").separator == 1

@@ -155,6 +155,13 @@ def test_the_same_key_gives_the_same_figures(model, batch, report):
     assert again["rand"] != other["rand"] and again["fgm"] == other["fgm"]
 
 
+def test_a_radius_that_is_named_twice_is_one(model, batch):
+    cfg, params = model
+    given = params, cfg, [batch]
+    once, twice = (robustness.attack_report(*given, radii, jax.random.key(1)) for radii in ((0.1,), (0.1, 0.1)))
+    assert once == twice
+
+
 def test_eight_devices_give_what_one_gives(model, batch, report):
     cfg, params = model
     mesh = meshes.build(MeshConfig(data=4, fsdp=2))

@@ -212,9 +212,24 @@ def test_softmax_margin():
         gold = (logits * hit).sum(-1)
         low = jnp.where(gold > 0, RADIUS * length * jnp.linalg.norm(hidden, axis=-1), 0.0).at[2:].set(0.0)
         losses = BATCH.weights * (jax.nn.logsumexp(logits - hit * low[..., None], -1) - gold + low)
-        return losses.sum(), losses[:2].sum(), twin.loss(p, BATCH, CFG)
+        return WEIGHT * losses[:2].sum() + losses[2:].sum(), losses[:2].sum(), twin.loss(p, BATCH, CFG)
 
     check({"method": "softmax_margin"}, PARAMS, CFG, loss)
+
+
+def test_a_price_on_activations_does_not_bend_the_divergence():
+    """vat and r3f attack as they do without it: the same perturbed loss, and of the gradient only the clean price."""
+    cfg, params = tiny.RECTIFIED, tiny.spiced(tiny.RECTIFIED)
+
+    def found(weight, **settings):
+        made = dataclasses.replace(config(cfg, **settings), objective=ObjectiveConfig(activation_l1=weight))
+        return gradients(made, params)
+
+    price = jax.tree.map(jnp.subtract, found(0.1, method="off")[0], found(0.0, method="off")[0])
+    for method in ("vat", "r3f"):
+        (plain, calm, _), (priced, dear, _) = found(0.0, method=method), found(0.1, method=method)
+        assert float(calm.others["attacked"].loss) == pytest.approx(float(dear.others["attacked"].loss), rel=1e-5)
+        assert tiny.worst(jax.tree.map(jnp.subtract, priced, plain), price, floor=0.1) < 1e-3
 
 
 # What holds for all of them
@@ -343,6 +358,10 @@ def test_in_bfloat16_the_perturbation_is_as_strong():
         ({"method": "pgd", "delayed": True}, "goes with --adversarial.method fgm"),
         ({"method": "fgm", "fraction": 1.5}, "must lie in [0, 1]"),
         ({"method": "fgm", "delayed": True, "fraction": 0.6}, "at most 0.5"),
+        ({"method": "fgm", "delayed": True, "step_size": 0.5}, "step-size 0 or 1"),
+        ({"method": "softmax_margin", "norm": "linf"}, "does not look at --adversarial.norm; leave it at l2_token"),
+        ({"method": "vat", "step_size": 0.5}, "does not look at --adversarial.step-size"),
+        ({"method": "fgm", "probe": 0.2}, "does not look at --adversarial.probe"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_the_mend(settings, said):

@@ -5,7 +5,15 @@ import functools
 import jax
 import pytest
 
-from chinchilla_jax.config import AdversarialConfig, Config, ModelConfig, ObjectiveConfig, OptimizerConfig, TrainConfig
+from chinchilla_jax.config import (
+    AdversarialConfig,
+    Config,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    TrainConfig,
+    replace,
+)  # fmt: skip
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives import build as objectives
 from tests import tiny
@@ -16,17 +24,19 @@ MODEL = ModelConfig(**tiny.PLAIN | {"scan_unroll": 2}, layers=2, d_model=128, he
                     vocab_size=V, mlp="gelu")  # fmt: skip
 
 
-@functools.cache
-def flops(start: float = 0.0, **attack) -> float:
-    objective = objectives.build(
-        Config(
-            model=MODEL,
-            objective=ObjectiveConfig(tile_tokens=B * L),
-            optimizer=OptimizerConfig(warmup_steps=0),
-            train=TrainConfig(steps=100, seq_len=L, batch_size=B),
-            adversarial=AdversarialConfig(start=start, **attack),
-        )
+def config(start: float = 0.0, rows: int = B, **attack) -> Config:
+    return Config(
+        model=MODEL,
+        objective=ObjectiveConfig(tile_tokens=B * L),
+        optimizer=OptimizerConfig(warmup_steps=0),
+        train=TrainConfig(steps=100, seq_len=L, batch_size=rows),
+        adversarial=AdversarialConfig(start=start, **attack),
     )
+
+
+@functools.cache
+def flops(**attack) -> float:
+    objective = objectives.build(config(**attack))
     params = transformer.abstract(MODEL)
     batch = jax.eval_shape(lambda: tiny.packed([[L]] * B, L, V))
     carry, key = jax.eval_shape(objective.init, params), jax.random.key(0)
@@ -51,5 +61,18 @@ def flops(start: float = 0.0, **attack) -> float:
     ids=lambda x: "-".join(map(str, x.values())) if isinstance(x, dict) else "",
 )
 def test_what_a_method_costs(bar, least, attack):
-    """Nothing costs less than it must: the count would have missed something."""
-    assert least <= flops(**attack) / flops(method="off") <= bar
+    """Nothing costs less than it must: the count would have missed something. What a user is told is about that."""
+    found = flops(**attack) / flops(method="off")
+    assert least <= found <= bar
+    assert objectives.step_multiple(config(**attack)) == pytest.approx(found, rel=0.03)
+
+
+@pytest.mark.parametrize("rows, mesh, attack, expected", [
+    (32, 1, {}, 1.125), (12, 1, {}, 1 + 1 / 12), (4, 1, {}, 1.25), (16, 8, {}, 1.5), (16, 1, {"every": 2}, 1.0625),
+    (32, 1, {"start": 0.6, "examples": 2, "init": "uniform"}, 1.1), (32, 1, {"radius": 0.0}, 1.0),
+    (32, 1, {"method": "pgd", "steps": 3, "fraction": 0.5}, 2.0), (32, 1, {"delayed": True}, 1.0),
+])  # fmt: skip
+def test_what_a_user_is_told_of_the_cost(rows, mesh, attack, expected):
+    """Rows are whole, one at least, and filled up to the devices."""
+    told = objectives.step_multiple(replace(config(rows=rows, **{"method": "fgm"} | attack), {"mesh.data": mesh}))
+    assert told == pytest.approx(expected)
