@@ -56,7 +56,6 @@ def dry_run(config, topology: str | None) -> dict:
 
 def open_store(config):
     """The token store, and the config with the vocabulary and the pieces without text that its tokenizer gives."""
-
     from chinchilla_jax.data.store import TokenStore
 
     store = TokenStore.open(config.data.store)

@@ -55,7 +55,7 @@ def table(found: dict[str, Any]) -> str:
         "step": f"{si(found['batch_tokens'])} tokens in {found['microbatches']} microbatches, remat {found['remat']}",
         "memory": _memory(found),
     }
-    if found["step_multiple"] > 1:
+    if found.get("step_multiple", 1.0) > 1:
         lines["attack"] = f"makes a step {found['step_multiple']:.3f} plain ones over the whole run"
     if found.get("tokens"):
         lines["run"] = f"{si(found['tokens'])} tokens, {found['tokens_per_parameter']:.3g} a parameter, " + si(
