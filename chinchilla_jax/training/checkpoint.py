@@ -46,8 +46,7 @@ class Checkpoints:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise StorageError(f"cannot create {self.folder}: {error.strerror}") from None
-            for leftover in self.folder.glob("*" + PARTIAL):
-                shutil.rmtree(leftover, ignore_errors=True)
+            self._clear()
         from_first(None)  # nobody goes on before the leftovers are gone
         self._writer = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -72,6 +71,8 @@ class Checkpoints:
         finally:
             self._thread.shutdown()
             self._writer.close()
+            if self.first:
+                self._clear()
 
     def save(self, step: int, state: Any, *, wait: bool = False) -> None:
         """Save `state` as `step`; the caller may donate it as soon as this returns.
@@ -122,8 +123,17 @@ class Checkpoints:
     def _partial(self, step: int) -> Path:
         return self.folder / f"{step}{PARTIAL}"
 
+    def _clear(self) -> None:
+        """Remove what unfinished saves left, while none is in flight.
+
+        Of a save's many files one fails first, and the others may still be written when that is known: what is removed
+        at once can come back, and goes with the next save or at the close.
+        """
+        for leftover in self.folder.glob("*" + PARTIAL):
+            shutil.rmtree(leftover, ignore_errors=True)
+
     def _make_room(self, step: int, need: int) -> None:
-        """Refuse to start a save for which there is no space, and clear its folder."""
+        """Refuse to start a save for which there is no space, and make its folder."""
         problem = None
         if self.first:
             need = int(HEADROOM * (self._last_bytes or need))
@@ -132,8 +142,8 @@ class Checkpoints:
                 if free < need:
                     problem = f"it needs {need} bytes and {free} are free in {self.folder}"
                 else:
-                    shutil.rmtree(self._partial(step), ignore_errors=True)
-                    self._partial(step).mkdir()
+                    self._clear()
+                    self._partial(step).mkdir(exist_ok=True)
             except OSError as error:
                 problem = f"cannot write in {self.folder}: {error.strerror}"
         if problem := from_first(problem):
@@ -144,7 +154,7 @@ class Checkpoints:
     def _give_up(self, step: int, need: int, error: BaseException | None) -> None:
         """Remove what a failed save left and say what it would have needed."""
         if self.first:
-            shutil.rmtree(self._partial(step), ignore_errors=True)
+            self._clear()
         reason = why(error) if error else "another process failed"
         raise StorageError(
             f"checkpoint {step} was not written ({reason}); it needs {need} bytes in {self.folder}"

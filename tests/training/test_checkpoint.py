@@ -384,10 +384,28 @@ def test_a_full_disk_loses_nothing_older(folder, capfd):
         said = capfd.readouterr().err
         assert re.match(f"warning: checkpoint {wrong.format(0)}", said) and "Traceback" not in said
         assert "\n" not in str(error.value)
-        assert sorted(p.name for p in folder.iterdir()) == ["10", "20", "30"]
+        assert checkpoints.steps() == [10, 20, 30]
         assert checkpoints.restore(states.abstract(8)).step == 30
         checkpoints.save(41, states.make(41))  # space is there again
     assert restored(folder, level="full").step == 41
+    assert not list(folder.glob("*" + restore.PARTIAL))
+
+
+@pytest.mark.parametrize("then", ["the next save", "the close"])
+def test_what_a_failed_save_still_writes_when_it_is_removed_goes_later(folder, monkeypatch, then):
+    """Of a save's files one fails first; Orbax does not wait for the others."""
+    late = folder / f"40{restore.PARTIAL}/default/d/late"
+    with opened(folder) as checkpoints:
+        with monkeypatch.context() as patch:
+            patch.setattr(integrity, "write_manifest", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+            with pytest.raises(StorageError, match="no space"):
+                checkpoints.save(40, states.make(40), wait=True)
+        late.parent.mkdir(parents=True)
+        late.write_text("late")
+        if then == "the next save":
+            checkpoints.save(41, states.make(41), wait=True)
+            assert not late.exists()
+    assert not list(folder.glob("*" + restore.PARTIAL))
 
 
 def test_a_save_that_failed_once_does_not_end_the_run(folder, monkeypatch, capfd):
