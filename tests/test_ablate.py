@@ -1,6 +1,7 @@
 """tools/ablate.py: a late attack from plain's checkpoint is the run that it would have been; verdicts by rule."""
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
@@ -100,3 +101,33 @@ def test_equal_compute_is_read_off_plain_runs_of_more_steps(ablate):
     assert over(8.0) == pytest.approx(0.25)
     assert over(1.01) is None, "equal steps are equal compute"
     assert over(17.0) is None, "no plain run is as long"
+
+
+def test_a_report_keeps_the_runs_that_are_gone(ablate, tmp_path, capsys):
+    """From one machine to the next; not where the recipe has other settings by now."""
+    report = sys.modules["ablate_report"]
+    wanted = [ablate.Run(f"{name}-s0", name, settings, 0) for name, settings in (("plain", {}), ("fgm", LATE))]
+    for there, folder in zip(wanted, ("first", "second")):
+        finished(tmp_path / folder / there.name)
+        report.write(tmp_path / folder, wanted, tmp_path / "out")
+        said = capsys.readouterr().out
+    kept = json.loads((tmp_path / "out/ablation.json").read_text())
+    assert [row["run"] for row in kept["rows"]] == ["plain-s0", "fgm-s0"] and kept["missing"] == []
+    assert "1 of 2 runs are not in" in said
+    with pytest.raises(SystemExit) as ended:
+        report.write(tmp_path / "second", wanted, tmp_path / "elsewhere")
+    assert ended.value.code == 78 and "run --only plain-s0" in capsys.readouterr().err
+    assert not (tmp_path / "elsewhere").exists()
+    other = [wanted[0], wanted[1]._replace(settings={**LATE, "adversarial.fraction": 0.5})]
+    report.write(tmp_path / "nothing", other, tmp_path / "out")
+    assert json.loads((tmp_path / "out/ablation.json").read_text())["missing"] == ["fgm-s0"]
+
+
+def finished(folder):
+    """What a run leaves for the report."""
+    radii = dict.fromkeys(("0.05", "0.1", "0.2", "0.5"), 4.0)
+    attack = {"clean": 3.0, **dict.fromkeys(("rand", "fgm", "pgd5", "pgd20", "ordered"), radii), "typo": {"0.05": 1.0}}
+    folder.mkdir(parents=True)
+    (folder / "evaluation.json").write_text(json.dumps({"loss_nats_per_token": 3.0, "bits_per_byte": 1.0}))
+    (folder / "attack.json").write_text(json.dumps(attack))
+    (folder / "timing.jsonl").write_text(json.dumps({"step": 10, "step_ms": 5.0}) + "\n")

@@ -7,7 +7,8 @@
 Each line of RECIPES is one set of overrides of configs/ablation.py. Equal steps are equal compute but for the recipes
 that cost more than plain; those the report also holds against plain runs of more steps (`plain-1.35`, `plain-1.7`). An
 attack that begins late goes on from plain's checkpoint of the same seed, since until then the two runs are one. The
-report reads what is there and says which runs are missing.
+report reads what is there, keeps what an earlier report in `--out` has of runs that are gone, and says which runs are
+missing.
 """
 
 import argparse

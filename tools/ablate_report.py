@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import statistics
+import sys
 from pathlib import Path
 
 RADII = ("0.05", "0.1", "0.2", "0.5")
@@ -49,6 +50,13 @@ def row(runs: Path, run, costs: dict[str, float]) -> dict | None:
         "flops": costs.get(run.recipe),
         "step_ms": step_ms(runs / run.name, run.settings.get("adversarial.start", 0.0)),
     }
+
+
+def kept(out: Path, wanted: list) -> dict[str, dict]:
+    """The rows of an earlier report in `out`, of runs that are still wanted with the same settings."""
+    settings = {run.name: run.settings for run in wanted}
+    rows = load(out / "ablation.json").get("rows", ())
+    return {row["run"]: row for row in rows if settings.get(row["run"]) == row["settings"]}
 
 
 def step_ms(folder: Path, start: float) -> float:
@@ -173,13 +181,20 @@ def of_zeros(g: Group, dense: list[Group]) -> str:
 
 
 def write(runs: Path, wanted: list, out: Path) -> None:
-    """README.md, ablation.json and tradeoff.png in `out`, from the runs that are finished."""
-    costs = load(runs / "costs.json")
-    found = {run.name: row(runs, run, costs) for run in wanted}
+    """README.md, ablation.json and tradeoff.png in `out`, from the runs that are finished.
+
+    What an earlier report there has of runs whose folders are gone stays, so that a comparison can go on elsewhere.
+    """
+    costs, before = load(runs / "costs.json"), kept(out, wanted)
+    found = {run.name: row(runs, run, costs) or before.get(run.name) for run in wanted}
     rows = [each for each in found.values() if each]
     missing = [name for name, each in found.items() if not each]
     plain = [each for each in rows if each["recipe"] == "plain"]
-    recipes = dict.fromkeys(each["recipe"] for each in rows)
+    beside = {each["seed"] for each in plain}
+    if not beside:
+        print(f"error: {runs} has no finished run of plain to compare with: run --only plain-s0", file=sys.stderr)
+        sys.exit(78)
+    recipes = dict.fromkeys(each["recipe"] for each in rows if each["seed"] in beside)
     groups = [Group(name, [each for each in rows if each["recipe"] == name], plain) for name in recipes]
     out.mkdir(parents=True, exist_ok=True)
     (out / "ablation.json").write_text(json.dumps({"rows": rows, "missing": missing}, indent=1) + "\n")
@@ -194,6 +209,8 @@ def write(runs: Path, wanted: list, out: Path) -> None:
     (out / "README.md").write_text("\n".join(lines))
     draw(groups, out / "tradeoff.png")
     print("\n".join(lines))
+    stayed = [name for name, each in found.items() if each and each is before.get(name)]
+    print(f"{len(stayed)} of {len(rows)} runs are not in {runs}: their figures are those that {out} had.")
 
 
 def draw(groups: list[Group], path: Path) -> None:
@@ -218,10 +235,12 @@ def draw(groups: list[Group], path: Path) -> None:
         axes.axvline(100 * BAR["closed"], linestyle=":", color="gray")
         axes.set(ylabel="clean loss over plain, nats a token")
         axes.set_yscale("symlog", linthresh=0.01)
-        axes.set_ylim(bottom=min(g.over for g in chosen) - 0.002)
+        axes.set_ylim(bottom=min((g.over for g in chosen), default=0.0) - 0.002)
     left.set(xlabel="gap under PGD-20 closed at 0.2, %")
     middle.set(xlabel="gap under PGD-20 closed at the radius trained at, %")
-    for g in (o for o in groups if len(o.members) > 1 or (o.attacked and o.closed >= BAR["closed"])):
+    for g in (
+        o for o in groups if o.name == "plain" or len(o.members) > 1 or (o.attacked and o.closed >= BAR["closed"])
+    ):
         losses = [g.first["clean"], *(g.first["pgd20"][radius] for radius in RADII)]
         right.plot([0.0, *map(float, RADII)], losses, marker=".", label=g.name)
     right.set(xlabel="radius, in mean norms of the table's rows", ylabel="loss under PGD-20, nats a token")
