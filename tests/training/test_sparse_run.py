@@ -118,7 +118,7 @@ def test_unfitting_sparsity_ends_with_one_line(tmp_path, tiny_store):
         ({"sparsity.include": "bananas"}, "'bananas' matches no parameter"),
         ({"sparsity.target": 1.0}, "must lie in [0, 1)"),
         ({"sparsity.method": "lottery"}, "lottery"),
-        ({"sparsity.method": "rigl", "sparsity.pattern": "neurons"}, "choose --sparsity.pattern rows"),
+        ({"sparsity.method": "rigl", "sparsity.pattern": "neurons"}, "choose unstructured, rows, columns"),
     ):
         code, said = runs.pretrain(tmp_path / "none", tiny_store, **{"sparsity.method": "magnitude", **changes})
         assert code == 78 and words in said and "Traceback" not in said and len(said.strip().splitlines()) == 1, said

@@ -1,0 +1,64 @@
+"""Every setting of a run: frozen dataclasses, validated on construction.
+
+The command line, `config.json` and the configs in `configs/` all speak of these fields and no others.
+Standard library only, so that `--help` stays fast.
+"""
+
+from dataclasses import dataclass, field
+
+from chinchilla_jax.config.objective import AdversarialConfig, ObjectiveConfig
+from chinchilla_jax.config.optimizer import OptimizerConfig, SparsityConfig
+from chinchilla_jax.config.run import CheckpointConfig, MeshConfig, TrainConfig
+from chinchilla_jax.config.settings import (
+    check,
+    closest,
+    describe_type,
+    differences,
+    from_dict,
+    replace,
+    require,
+    to_dict,
+)
+from chinchilla_jax.config.shape import DataConfig, ModelConfig
+
+__all__ = [
+    "AdversarialConfig",
+    "CheckpointConfig",
+    "Config",
+    "DataConfig",
+    "MeshConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "OptimizerConfig",
+    "SparsityConfig",
+    "TrainConfig",
+    "check",
+    "closest",
+    "describe_type",
+    "differences",
+    "from_dict",
+    "replace",
+    "require",
+    "to_dict",
+]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    sparsity: SparsityConfig = field(default_factory=SparsityConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def __post_init__(self):
+        require(
+            self.optimizer.warmup_steps <= self.train.steps,
+            f"--optimizer.warmup-steps {self.optimizer.warmup_steps} exceeds --train.steps {self.train.steps}",
+        )

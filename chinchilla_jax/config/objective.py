@@ -1,0 +1,152 @@
+"""What is minimised: the dense loss, and attacks on the embeddings."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from chinchilla_jax.config.settings import require, setting
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """Dense next-token cross-entropy."""
+
+    z_loss: float = setting(0.0, "weight of the squared log-normaliser (PaLM uses 1e-4)")
+    tile_tokens: int = setting(0, "tokens whose logits exist at one time on a device; 0 chooses by platform")
+    activation_l1: float = setting(0.0, "weight of the mean L1 norm of the hidden activations (mlp reglu or relu2)")
+
+    def __post_init__(self):
+        require(self.z_loss >= 0, f"--objective.z-loss {self.z_loss} must not be negative")
+        require(self.activation_l1 >= 0, f"--objective.activation-l1 {self.activation_l1} must not be negative")
+        require(self.tile_tokens >= 0, "--objective.tile-tokens must not be negative")
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What a method can do: losses of attacked rows, starts and steps; the first loss and start are its own.
+
+    `follows`: which of the settings FEW it looks at, which not all methods do.
+    """
+
+    losses: tuple[str, ...] = ("ce",)
+    inits: tuple[str, ...] = ("zeros", "uniform", "gaussian")
+    steps: int = 0  # 0 for a method without an ascent of its own
+    fraction: float = 0.125
+    examples: bool = True
+    follows: tuple[str, ...] = ("norm",)
+
+
+FEW = ("norm", "step_size", "probe")
+ATTACKS = {
+    "off": Attack(),
+    "noise": Attack(inits=("uniform", "gaussian"), fraction=1.0),
+    "fgm": Attack(losses=("ce", "kl", "sym_kl"), follows=("norm", "step_size")),
+    "pgd": Attack(inits=("uniform", "zeros", "gaussian"), steps=3, follows=("norm", "step_size")),
+    "freelb": Attack(steps=2, examples=False, follows=("norm", "step_size")),
+    "vat": Attack(losses=("kl", "sym_kl"), inits=("gaussian", "uniform"), steps=1, follows=("norm", "probe")),
+    "r3f": Attack(losses=("sym_kl", "kl"), inits=("uniform", "gaussian")),
+    "softmax_margin": Attack(inits=("zeros",), fraction=1.0, examples=False, follows=()),
+}
+
+
+@dataclass(frozen=True)
+class AdversarialConfig:
+    """Perturbations of the embeddings that the loss is also to be small under."""
+
+    method: Literal["off", "noise", "fgm", "pgd", "freelb", "vat", "r3f", "softmax_margin"] = setting(
+        "off", "how the perturbation is found"
+    )
+    radius: float = setting(0.05, "strength: size of the ball, in units of the mean norm of the table's rows")
+    norm: Literal["l2_token", "l2_sequence", "linf"] = setting(
+        "l2_token", "what the radius bounds: a token's L2 norm, a document's, or every coordinate"
+    )
+    examples: int = setting(1, "perturbed copies of an attacked row, which share its weight")
+    steps: int = setting(0, "ascent steps of pgd, freelb and vat; 0 is 3, 2 and 1")
+    step_size: float = setting(
+        0.0, "length of an ascent step in units of the radius; 0 is 1 for one step, else 2/steps"
+    )
+    init: Literal["auto", "zeros", "uniform", "gaussian"] = setting(
+        "auto", "where the ascent starts, or the kind of noise; auto suits the method"
+    )
+    probe: float = setting(0.1, "length of vat's random probe in units of the radius")
+    fraction: float = setting(
+        0.0, "share of a microbatch's rows, rounded down; 0 is all for noise and softmax_margin, else an eighth"
+    )
+    every: int = setting(1, "attack every so many steps")
+    delayed: bool = setting(False, "attack the rows of the step before, in place of fresh ones: no further cost (fgm)")
+    loss: Literal["auto", "ce", "kl", "sym_kl"] = setting(
+        "auto", "loss of attacked rows: cross-entropy, or divergence from the clean prediction; auto suits the method"
+    )
+    weight: float = setting(1.0, "weight of an attacked row, a clean row having 1")
+    start: float = setting(0.1, "share of the run before the first attack")
+    special: tuple[int, ...] = setting(
+        (0, 1, 2, 3), "ids that are never perturbed; as it stands, the run's tokenizer says which"
+    )
+
+    def __post_init__(self):
+        require(self.radius >= 0, f"--adversarial.radius {self.radius} must not be negative")
+        for name in ("examples", "every"):
+            require(getattr(self, name) > 0, f"--adversarial.{name} must be at least 1")
+        for name in ("steps", "step_size", "weight"):
+            value = getattr(self, name)
+            require(value >= 0, f"--adversarial.{name.replace('_', '-')} {value} must not be negative")
+        require(self.probe > 0, f"--adversarial.probe {self.probe} must be positive")
+        require(0 <= self.fraction <= 1, f"--adversarial.fraction {self.fraction} must lie in [0, 1]")
+        require(0 <= self.start < 1, f"--adversarial.start {self.start} must lie in [0, 1)")
+        require(self.method in ATTACKS, f"--adversarial.method {self.method!r} is none of {', '.join(ATTACKS)}")
+        self._check(ATTACKS[self.method], f"--adversarial.method {self.method}")
+
+    def _check(self, can: Attack, name: str) -> None:
+        """A setting that the method would not follow is an error, not a silence."""
+        if self.method == "off":
+            return
+        require(
+            self.loss in ("auto", *can.losses),
+            f"{name} trains attacked rows with {' or '.join(can.losses)}; set --adversarial.loss so, or auto",
+        )
+        require(
+            self.init in ("auto", *can.inits),
+            f"{name} starts from {' or '.join(can.inits)}; set --adversarial.init so, or auto",
+        )
+        for few in (few for few in FEW if few not in can.follows):
+            default, flag = getattr(type(self), few), f"--adversarial.{few.replace('_', '-')}"
+            require(getattr(self, few) == default, f"{name} does not look at {flag}; leave it at {default}")
+        require(can.steps or self.steps <= 1, f"{name} takes one step; leave --adversarial.steps at 0, or use pgd")
+        require(
+            self.method != "freelb" or self.steps != 1,
+            f"{name} with one step never attacks; set --adversarial.steps to 2 or more",
+        )
+        require(can.examples or self.examples == 1, f"{name} makes one example of a row; set --adversarial.examples 1")
+        require(
+            self.method != "fgm" or self.examples == 1 or self.init in ("uniform", "gaussian"),
+            f"{name} with several --adversarial.examples needs a random --adversarial.init to tell them apart",
+        )
+        plain = self.method == "fgm" and self.examples == 1 and self.init in ("auto", "zeros")
+        require(
+            not self.delayed or (plain and self.step_size in (0.0, 1.0)),
+            "--adversarial.delayed goes with --adversarial.method fgm, one example, init zeros and step-size 0 or 1",
+        )
+        require(
+            not self.delayed or self.fraction <= 0.5,
+            f"--adversarial.delayed takes as many fresh rows again: --adversarial.fraction {self.fraction} must be "
+            "at most 0.5",
+        )
+
+    def first(self, steps: int) -> int:
+        """The first step of a run of `steps` that attacks."""
+        return math.ceil(self.start * steps)
+
+    def settled(self) -> "AdversarialConfig":
+        """With every `auto` and 0 replaced by what the method takes."""
+        can = ATTACKS[self.method]
+        steps = self.steps or can.steps or 1
+        own = (1.0 if steps == 1 else 2 / steps) if "step_size" in can.follows else 0.0
+        return dataclasses.replace(
+            self,
+            steps=steps,
+            step_size=self.step_size or own,
+            init=can.inits[0] if self.init == "auto" else self.init,
+            loss=can.losses[0] if self.loss == "auto" else self.loss,
+            fraction=self.fraction or can.fraction,
+        )

@@ -1,0 +1,114 @@
+"""How a setting is declared, checked, read from a dict, changed and told apart; none is named here."""
+
+import dataclasses
+import difflib
+import json
+import math
+import types
+import typing
+from dataclasses import field
+from typing import Any, Literal
+
+from chinchilla_jax.errors import UserError
+
+
+def setting(default: Any, help: str) -> Any:
+    """A field with its one-line help."""
+    return field(default=default, metadata={"help": help})
+
+
+def require(ok: bool, message: str) -> None:
+    """Raise the one-line `UserError` unless `ok`."""
+    if not ok:
+        raise UserError(message)
+
+
+def closest(name: str, names) -> str:
+    """A hint in brackets if `name` looks like one of `names`, else nothing."""
+    match = difflib.get_close_matches(name, list(names), n=1)
+    return f" (did you mean {match[0]}?)" if match else ""
+
+
+def to_dict(config: Any) -> dict:
+    """The plain nested dict of a config, ready for JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(cls: type, values: dict, path: str = "") -> Any:
+    """The config `cls` from a nested dict; a missing key keeps its default, an unknown one is an error."""
+    require(isinstance(values, dict), f"{path or 'config'}: expected a table of settings, found {values!r}")
+    hints, known = typing.get_type_hints(cls), {f.name for f in dataclasses.fields(cls)}
+    for name in values:
+        require(name in known, f"unknown setting {path}{name}{closest(name, known)}")
+    return cls(**{name: check(hints[name], value, f"{path}{name}") for name, value in values.items()})
+
+
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+
+
+def check(kind: Any, value: Any, path: str) -> Any:
+    """`value` as the annotated type `kind`, or a one-line error that names `path`."""
+    if dataclasses.is_dataclass(kind):
+        return value if isinstance(value, kind) else from_dict(kind, value, f"{path}.")
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        require(
+            value in choices,
+            f"{path}: {value!r} is none of {', '.join(choices)}{closest(str(value), choices)}",
+        )
+        return value
+    if typing.get_origin(kind) is tuple:
+        require(isinstance(value, (list, tuple)), f"{path}: expected a list, found {value!r}")
+        of = typing.get_args(kind)
+        of = [of[0]] * len(value) if of[-1] is Ellipsis else of
+        require(len(of) == len(value), f"{path}: expected {len(of)} entries, found {value!r}")
+        return tuple(check(k, v, path) for k, v in zip(of, value))
+    if kind is float and type(value) is int:
+        return float(value)
+    require(type(value) is kind, f"{path}: expected {WORDS[kind]}, found {value!r}")
+    require(kind is not float or math.isfinite(value), f"{path}: expected a finite number, found {value!r}")
+    return value
+
+
+def replace(config: Any, values: dict[str, Any]) -> Any:
+    """`config` with dotted settings changed, such as {"train.steps": 5}."""
+    nested: dict = {}
+    for path, value in values.items():
+        room = nested
+        *parents, leaf = path.split(".")
+        for parent in parents:
+            room = room.setdefault(parent, {})
+        room[leaf] = value
+    return _merge(config, nested, "")
+
+
+def _merge(config: Any, nested: dict, path: str) -> Any:
+    hints = typing.get_type_hints(type(config))
+    changes = {}
+    for name, value in nested.items():
+        require(name in hints, f"unknown setting {path}{name}{closest(name, hints)}")
+        old = getattr(config, name)
+        inner = dataclasses.is_dataclass(old) and isinstance(value, dict)
+        changes[name] = _merge(old, value, f"{path}{name}.") if inner else check(hints[name], value, path + name)
+    return dataclasses.replace(config, **changes)
+
+
+def differences(old: dict, new: dict, path: str = "") -> dict[str, tuple]:
+    """Dotted settings on which two config dicts differ, with both values."""
+    found = {}
+    for name in sorted(old.keys() | new.keys()):
+        a, b = old.get(name), new.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found |= differences(a, b, f"{path}{name}.")
+        elif a != b:
+            found[path + name] = (a, b)
+    return found
+
+
+def describe_type(kind: Any) -> str:
+    """The type of a setting as `--help` shows it."""
+    if typing.get_origin(kind) is Literal:
+        return "|".join(typing.get_args(kind))
+    if isinstance(kind, types.GenericAlias):
+        return "LIST"
+    return kind.__name__.upper()

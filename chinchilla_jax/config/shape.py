@@ -1,0 +1,93 @@
+"""What is trained, and on which text."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from chinchilla_jax.config.settings import require, setting
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The transformer. Letters: N layers, D d_model, H heads, G kv_heads, K head_dim, F d_ff, V vocab_size."""
+
+    preset: str = setting("", "named shape that the other model settings start from, such as chinchilla-44m")
+    layers: int = setting(4, "N, transformer blocks")
+    d_model: int = setting(256, "D, width of the residual stream")
+    heads: int = setting(4, "H, query heads; heads * head_dim need not equal d_model")
+    kv_heads: int = setting(0, "G, key and value heads; 0 means as many as heads")
+    head_dim: int = setting(64, "K, width of a head")
+    d_ff: int = setting(1024, "F, hidden width of the feed-forward layer")
+    vocab_size: int = setting(0, "V, rows of the embedding table; 0 means as many as the tokenizer has pieces")
+    positions: Literal["rope", "relative"] = setting("rope", "rotary, or Transformer-XL relative positions")
+    mlp: Literal["swiglu", "reglu", "gelu", "relu2"] = setting(
+        "swiglu", "feed-forward: gated SiLU, gated ReLU, GELU, or squared ReLU"
+    )
+    biases: bool = setting(False, "biases on queries, keys, values and the hidden layer")
+    tied: bool = setting(True, "one table for embedding and output")
+    rope_theta: float = setting(10000.0, "base of the rotary wavelengths")
+    norm_eps: float = setting(1e-6, "added to the mean square in RMSNorm")
+    init_std: float = setting(0.02, "standard deviation of the initial weights")
+    dropout: float = setting(0.0, "share of the residual branches' outputs dropped in training")
+    dtype: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "type of activations; auto is bfloat16 on accelerators and float32 on a CPU"
+    )
+    kernels: Literal["auto", "reference", "cpu", "cuda", "tpu"] = setting(
+        "auto", "implementations of attention and matrix products; auto follows the platform"
+    )
+    remat: Literal["auto", "none", "projections", "full"] = setting(
+        "auto", "what the backward pass recomputes; auto is none for short windows on a CPU, else projections"
+    )
+    scan_unroll: int = setting(0, "layers a scan iteration unrolls; 0 is up to 16 on a CPU, one elsewhere")
+
+    def __post_init__(self):
+        for name in ("layers", "d_model", "heads", "head_dim", "d_ff"):
+            require(getattr(self, name) > 0, f"--model.{name.replace('_', '-')} must be at least 1")
+        for name in ("kv_heads", "vocab_size", "scan_unroll"):
+            require(getattr(self, name) >= 0, f"--model.{name.replace('_', '-')} must not be negative")
+        require(
+            not self.kv_heads or self.heads % self.kv_heads == 0,
+            f"--model.kv-heads {self.kv_heads} does not divide --model.heads {self.heads}",
+        )
+        require(self.head_dim % 2 == 0, f"--model.head-dim {self.head_dim} must be even for its positions")
+        require(
+            self.positions == "rope" or self.d_model % 2 == 0,
+            f"--model.d-model {self.d_model} must be even for relative positions",
+        )
+        require(0 <= self.dropout < 1, f"--model.dropout {self.dropout} must lie in [0, 1)")
+        require(self.init_std > 0, "--model.init-std must be positive")
+
+    @property
+    def gated(self) -> bool:
+        """Whether the feed-forward layer multiplies two projections (Shazeer 2020)."""
+        return self.mlp in ("swiglu", "reglu")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Text in, token store out (`prepare`), and where the store is (every other command)."""
+
+    sources: tuple[str, ...] = setting(
+        ("shakespeare",),
+        "text files, folders, tfds:NAME/CONFIG:SPLIT, or a built-in: shakespeare, debian_docs, docstrings",
+    )
+    store: str = setting("", "folder of the token store, local or gs://; empty is data/ and the first source's name")
+    field: str = setting("text", "key of the text in .jsonl lines and TFDS examples")
+    data_dir: str = setting("", "folder of TFDS data sets and of downloads; empty means ~/tensorflow_datasets")
+    tokenizer: str = setting("", "existing SentencePiece model; empty trains one")
+    tokenizer_kind: Literal["bpe", "unigram"] = setting("bpe", "kind of SentencePiece model to train")
+    vocab_size: int = setting(32000, "pieces of the tokenizer to train")
+    tokenizer_sentences: int = setting(
+        1_000_000, "most lines of text that tokenizer training reads (a uniform sample beyond that)"
+    )
+    valid_fraction: float = setting(0.01, "share of the documents held out for validation")
+    deduplicate: bool = setting(True, "drop documents that are byte for byte equal to an earlier one")
+    workers: int = setting(0, "processes that encode; 0 means one a core")
+    seed: int = setting(0, "decides which documents are held out")
+
+    def __post_init__(self):
+        require(bool(self.sources), "--data.sources is empty; name a file, a folder or a built-in such as shakespeare")
+        require(self.vocab_size >= 264, "--data.vocab-size must be at least 264 (256 bytes and the control pieces)")
+        require(0 < self.valid_fraction < 1, f"--data.valid-fraction {self.valid_fraction} must lie inside (0, 1)")
+        require(self.workers >= 0, "--data.workers must not be negative")
+        require(self.tokenizer_sentences > 0, "--data.tokenizer-sentences must be positive")
+        require(0 <= self.seed < 2**32, f"--data.seed {self.seed} must lie in [0, 2**32)")
