@@ -185,7 +185,7 @@ def losses(run_dir: Path) -> dict[int, float]:
 
 def saved(run_dir: Path) -> list[int]:
     """The steps of the checkpoints."""
-    return sorted(int(path.name) for path in (run_dir / "checkpoints").iterdir())
+    return sorted(int(path.name) for path in (run_dir / "checkpoints").iterdir() if path.name.isdecimal())
 
 
 def leaves(run_dir: Path, step: int) -> dict:

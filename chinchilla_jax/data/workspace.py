@@ -21,20 +21,34 @@ def workspace(store: Path) -> Iterator[Path]:
     Raises `UserError` while another process prepares the same store, `StorageError` when the disk is full.
     """
     folder = store.parent / f".{store.name}.preparing"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOCK, "w") as lock:
+    lock = _locked(folder, store)
+    try:
+        clear(folder)
+        with storage_errors(store):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _locked(folder: Path, store: Path) -> int:
+    """The lock of `folder`, which it makes; again where a holder that has just ended took both away meanwhile."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = os.open(folder / LOCK, os.O_WRONLY | os.O_CREAT, 0o666)
+        except FileNotFoundError:
+            continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            os.close(lock)
             raise UserError(
                 f"another process is preparing {store}; wait for it or choose another --data.store"
             ) from error
-        try:
-            clear(folder)
-            with storage_errors(store):
-                yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        if os.fstat(lock).st_nlink:
+            return lock
+        os.close(lock)
 
 
 @contextlib.contextmanager

@@ -95,9 +95,11 @@ class Checkpoints:
         prints = integrity.fingerprint(leaves)
         try:
             self._writer.save(self._partial(step) / ITEM, args=ocp.args.PyTreeSave(packed))
+            future = self._thread.submit(self._commit, step, leaves_facts(leaves), prints)
         except (OSError, ValueError) as error:
-            self._give_up(step, need, error)
-        self._pending = step, need, self._thread.submit(self._commit, step, leaves_facts(leaves), prints)
+            future = Future()
+            future.set_exception(error)  # told when all processes agree on it, as what fails in the background is
+        self._pending = step, need, future
         if wait or not self.config.asynchronous:
             self.wait()
 
@@ -127,7 +129,7 @@ class Checkpoints:
         """Remove what unfinished saves left, while none is in flight.
 
         Of a save's many files one fails first, and the others may still be written when that is known: what is removed
-        at once can come back, and goes with the next save or at the close.
+        at once can come back, and goes with the next save, at the close or with the next start.
         """
         for leftover in self.folder.glob("*" + PARTIAL):
             shutil.rmtree(leftover, ignore_errors=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 def hush_orbax() -> None:
     """Drop Orbax's log of failures that it also raises, and asyncio's of writes that end after the failed one."""
     logging.getLogger("absl").addFilter(_keep)
-    logging.getLogger("asyncio").addFilter(_keep_task)
+    logging.getLogger("asyncio").addFilter(_keep_late)
     before = sys.unraisablehook
 
     def hook(failure) -> None:
@@ -25,6 +25,8 @@ def _keep(record: logging.LogRecord) -> bool:
     return record.levelno != logging.ERROR or "orbax" not in Path(record.pathname).parts
 
 
-def _keep_task(record: logging.LogRecord) -> bool:
-    # Writes that fail after the first failed one are nobody's to await: asyncio reports each when it is collected.
-    return not (record.getMessage().startswith("Task exception was never retrieved") and "orbax" in record.getMessage())
+def _keep_late(record: logging.LogRecord) -> bool:
+    # Writes that fail after the first failed one are nobody's to await: asyncio reports each when it is collected, as a
+    # task, a future or a gathering of them.
+    said = record.getMessage()
+    return not ("exception was never retrieved" in said.partition("\n")[0] and "orbax" in said)

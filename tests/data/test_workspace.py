@@ -1,12 +1,14 @@
 """The temporary folder beside a store."""
 
 import errno
+import fcntl
 import os
+import shutil
 
 import pytest
 
 from chinchilla_jax.data.workspace import publish, workspace
-from chinchilla_jax.errors import StorageError
+from chinchilla_jax.errors import StorageError, UserError
 
 
 def test_it_is_emptied_before_and_removed_after(tmp_path):
@@ -32,6 +34,24 @@ def test_only_a_full_disk_is_a_full_disk(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(PermissionError), workspace(tmp_path / "s"):
         raise PermissionError(errno.EACCES, "no")
+
+
+def test_a_lock_that_went_with_its_holder_is_no_lock(tmp_path, monkeypatch):
+    """Between opening the file and locking it another process ends, and takes folder and file away."""
+    flock, held = fcntl.flock, []
+
+    def late(lock, how):
+        if not held:
+            shutil.rmtree(tmp_path / ".s.preparing")
+        held.append(lock)
+        flock(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with workspace(tmp_path / "s") as folder:
+        assert os.listdir(folder) == ["lock"] and len(held) == 2
+        with pytest.raises(UserError, match="another process"), workspace(tmp_path / "s"):
+            raise AssertionError
+    assert os.listdir(tmp_path) == []
 
 
 def test_publishing_takes_the_place_of_what_was_there(tmp_path):

@@ -1,6 +1,7 @@
 """Checkpoints under every injury: what is restored is what was saved, or the reason is said."""
 
 import json
+import logging
 import multiprocessing
 import os
 import random
@@ -24,7 +25,7 @@ import states
 
 from chinchilla_jax.config import CheckpointConfig
 from chinchilla_jax.errors import StorageError, UserError
-from chinchilla_jax.training import integrity, restore
+from chinchilla_jax.training import hush, integrity, restore
 from chinchilla_jax.training.checkpoint import Checkpoints
 
 META = {"config": {"train": {"steps": 40}}, "data": "f00d"}
@@ -386,8 +387,8 @@ def test_a_full_disk_loses_nothing_older(folder, capfd):
         assert "\n" not in str(error.value)
         assert checkpoints.steps() == [10, 20, 30]
         assert checkpoints.restore(states.abstract(8)).step == 30
-        checkpoints.save(41, states.make(41))  # space is there again
-    assert restored(folder, level="full").step == 41
+        checkpoints.save(42, states.make(42))  # space is there again
+    assert restored(folder, level="full").step == 42
     assert not list(folder.glob("*" + restore.PARTIAL))
 
 
@@ -406,6 +407,14 @@ def test_what_a_failed_save_still_writes_when_it_is_removed_goes_later(folder, m
             checkpoints.save(41, states.make(41), wait=True)
             assert not late.exists()
     assert not list(folder.glob("*" + restore.PARTIAL))
+
+
+@pytest.mark.parametrize("kind", ["Task", "Future", "_GatheringFuture"])
+def test_what_fails_after_the_first_failure_is_not_logged(kind, caplog):
+    hush.hush_orbax()
+    for where in ("40.partial/default.orbax-checkpoint-tmp", "elsewhere"):
+        logging.getLogger("asyncio").error(f"{kind} exception was never retrieved\nexception=OSError('{where}')")
+    assert [record.getMessage().split("'")[1] for record in caplog.records] == ["elsewhere"]
 
 
 def test_a_save_that_failed_once_does_not_end_the_run(folder, monkeypatch, capfd):
@@ -451,7 +460,7 @@ def kill_in_save(folder: Path, trials: int) -> None:
     """Kill a saving process at random moments; after each, nothing committed is lost and nothing half is left."""
     rng, context = random.Random(5), multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["jax", "optax", "orbax.checkpoint"])
-    committed = context.Value("i", 0)
+    committed = context.Value("i", 0, lock=False)  # a lock would die with its holder
     for trial in range(trials):
         before = committed.value
         process = context.Process(target=save_for_ever, args=(str(folder), trial % 2 == 0, committed))
@@ -474,6 +483,7 @@ def test_kill_9_in_a_save(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_50_kills_in_a_save(tmp_path):
     kill_in_save(tmp_path, trials=50)
 
@@ -495,7 +505,8 @@ with opened(pathlib.Path(folder), verify="full", keep=2) as checkpoints:
     jax.experimental.multihost_utils.sync_global_devices("saved")
     if rank == 0:
         path = max((pathlib.Path(folder) / "3").rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
-        path.write_bytes(path.read_bytes()[:-1] + b"?")
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     jax.experimental.multihost_utils.sync_global_devices("injured")
     found = checkpoints.restore(states.abstract(8))
     assert found.step == 2 and "checkpoint 3 is damaged" in found.notes[0], found.notes
@@ -522,7 +533,11 @@ def two_processes(script: str, folder: Path) -> tuple[list[int], list[str]]:
         subprocess.Popen([*command, str(rank), str(port), str(folder)], env=env, stdout=-1, stderr=-2, text=True)
         for rank in range(2)
     ]
-    output = [peer.communicate(timeout=180)[0] for peer in peers]
+    try:
+        output = [peer.communicate(timeout=180)[0] for peer in peers]
+    finally:
+        for peer in peers:
+            peer.kill()
     return [peer.returncode for peer in peers], output
 
 
@@ -553,7 +568,7 @@ def test_kill_9_of_one_process_of_two_in_a_save(tmp_path):
     begun = time.monotonic()
     codes, output = two_processes(DYING_PEER, tmp_path)
     assert codes[0] != 0 and codes[1] == -signal.SIGKILL, output
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - begun < 150, "JAX's own patience is longer"
     with opened(tmp_path) as checkpoints:
         found = checkpoints.restore(states.abstract(8))
         assert sorted(p.name for p in tmp_path.iterdir()) == [str(n) for n in range(1, found.step + 1)]

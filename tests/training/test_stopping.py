@@ -52,6 +52,7 @@ def lines(path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_ten_kills_at_random_moments(tiny_store, tmp_path, cache):
     """Moments in the progress of the run and a little later, and two of them in its beginning."""
     draw, run = random.Random(1), tmp_path / "killed"
