@@ -94,7 +94,7 @@ def test_equal_compute_is_read_off_plain_runs_of_more_steps(ablate):
     def over(flops):
         run = {"recipe": "fgm", "seed": 0, "settings": {}, "radius": "0.2", "loss": 3.0, "flops": flops, "clean": 3.0}
         group = report.Group("fgm", [run | {"pgd20": dict.fromkeys(report.RADII, 9.0)}], plain)
-        return group.against([(4.0, 2.8), (1.0, 3.0), (0.5, 3.4), (16.0, 2.7)])
+        return group.against([(4.0, -0.2), (1.0, 0.0), (0.5, 0.4), (16.0, -0.3)])
 
     plain = [{"seed": 0, "loss": 3.0, "clean": 3.0, "pgd20": dict.fromkeys(report.RADII, 9.0)}]
     assert over(2.0) == pytest.approx(0.1), "halfway between one and four plain runs in the logarithm"
@@ -118,16 +118,25 @@ def test_a_report_keeps_the_runs_that_are_gone(ablate, tmp_path, capsys):
         report.write(tmp_path / "second", wanted, tmp_path / "elsewhere")
     assert ended.value.code == 78 and "run --only plain-s0" in capsys.readouterr().err
     assert not (tmp_path / "elsewhere").exists()
+    finished(tmp_path / "later/plain-s0", b"another text", loss=4.0)
+    finished(tmp_path / "later/fgm-s0", b"another text", loss=4.5)
+    report.write(tmp_path / "later", wanted, tmp_path / "out")
+    rows = json.loads((tmp_path / "out/ablation.json").read_text())["rows"]
+    assert [(row["run"], row["loss"]) for row in rows] == [
+        ("plain-s0", 3.0), ("plain-s0", 4.0), ("fgm-s0", 3.0), ("fgm-s0", 4.5)
+    ]  # fmt: skip
+    assert "| fgm | 2 | A B | 3.0000 | +0.2500" in (tmp_path / "out/README.md").read_text()
     other = [wanted[0], wanted[1]._replace(settings={**LATE, "adversarial.fraction": 0.5})]
     report.write(tmp_path / "nothing", other, tmp_path / "out")
     assert json.loads((tmp_path / "out/ablation.json").read_text())["missing"] == ["fgm-s0"]
 
 
-def finished(folder):
+def finished(folder, tokenizer=b"a text", loss=3.0):
     """What a run leaves for the report."""
     radii = dict.fromkeys(("0.05", "0.1", "0.2", "0.5"), 4.0)
     attack = {"clean": 3.0, **dict.fromkeys(("rand", "fgm", "pgd5", "pgd20", "ordered"), radii), "typo": {"0.05": 1.0}}
     folder.mkdir(parents=True)
-    (folder / "evaluation.json").write_text(json.dumps({"loss_nats_per_token": 3.0, "bits_per_byte": 1.0}))
+    (folder / "evaluation.json").write_text(json.dumps({"loss_nats_per_token": loss, "bits_per_byte": 1.0}))
     (folder / "attack.json").write_text(json.dumps(attack))
+    (folder / "tokenizer.model").write_bytes(tokenizer)
     (folder / "timing.jsonl").write_text(json.dumps({"step": 10, "step_ms": 5.0}) + "\n")

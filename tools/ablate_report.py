@@ -1,5 +1,6 @@
 """The report of `ablate.py`: tables, verdicts by rule, a picture, and every figure as JSON."""
 
+import hashlib
 import itertools
 import json
 import math
@@ -12,15 +13,17 @@ EVEN = 1.02  # cost in plain runs up to which equal steps are equal compute
 LEAST = 0.2  # of the gap closed, from which on one can say what half of it would cost
 BAR = {"closed": 0.5, "over": 0.02, "flops": 1.01}  # what an attack has to give, and may cost, to be recommended
 NOTES = """
-Losses are nats a token on the whole validation set, of seed 0. All other differences to plain ("over plain", closed,
-area, typos) are means over seeds of the difference to plain's run of the same seed. "Equal compute" is the difference
-to a plain run of as many FLOPs, where the recipe costs more than plain: read off plain's own runs of seed 0, straight
-in the logarithm of compute between two of them. Attacks are on 4,096 tokens of the set, radii in mean norms of the
-table's rows. The gap of a model is what PGD-20 adds to its clean loss; "closed" is how much smaller it is than plain's,
-at the radius that the recipe trained at where none is named (at 0.2 where nobody attacked at that). "Area" is the mean
-gap over the four radii, less plain's. Typos: bits a clean byte over plain's, with 5 % of the characters wrong. FLOPs
-are XLA's count for the whole run, in plain runs. Time is the median of the run's own steps after an attack's start
-against plain's; other runs shared the machine: take FLOPs and `tools/bench_adversarial.py` for the truth.
+Losses are nats a token on the whole validation set, of a recipe's first run. Debian's documentation moves with its
+releases: texts A, B and so on are versions of it (told by the tokenizers that they give), and losses compare within
+one. All other differences to plain ("over plain", closed, area, typos) are means over runs of the difference to
+plain's run of the same seed and text. "Equal compute" is the difference to a plain run of as many FLOPs, where the
+recipe costs more than plain: read off what plain's longer runs gain, straight in the logarithm of compute. Attacks are
+on 4,096 tokens of the set, radii in mean norms of the table's rows. The gap of a model is what PGD-20 adds to its
+clean loss; "closed" is how much smaller it is than plain's, at the radius that the recipe trained at where none is
+named (at 0.2 where nobody attacked at that). "Area" is the mean gap over the four radii, less plain's. Typos: bits a
+clean byte over plain's, with 5 % of the characters wrong. FLOPs are XLA's count for the whole run, in plain runs. Time
+is the median of the run's own steps after an attack's start against plain's; other runs shared the machine: take FLOPs
+and `tools/bench_adversarial.py` for the truth.
 """
 
 
@@ -39,6 +42,7 @@ def row(runs: Path, run, costs: dict[str, float]) -> dict | None:
         "run": run.name,
         "recipe": run.recipe,
         "seed": run.seed,
+        "text": hashlib.sha256((runs / run.name / "tokenizer.model").read_bytes()).hexdigest()[:8],
         "settings": run.settings,
         "radius": None if radius is None else str(radius),
         "loss": clean["loss_nats_per_token"],
@@ -52,11 +56,16 @@ def row(runs: Path, run, costs: dict[str, float]) -> dict | None:
     }
 
 
-def kept(out: Path, wanted: list) -> dict[str, dict]:
-    """The rows of an earlier report in `out`, of runs that are still wanted with the same settings."""
-    settings = {run.name: run.settings for run in wanted}
+def kept(out: Path, wanted: list, fresh: list[dict]) -> list[dict]:
+    """The rows of an earlier report in `out` that `fresh` has not, of runs still wanted with the same settings."""
+    settings, there = {run.name: run.settings for run in wanted}, {(row["run"], *place(row)) for row in fresh}
     rows = load(out / "ablation.json").get("rows", ())
-    return {row["run"]: row for row in rows if settings.get(row["run"]) == row["settings"]}
+    return [r for r in rows if settings.get(r["run"]) == r["settings"] and (r["run"], *place(r)) not in there]
+
+
+def place(row: dict) -> tuple:
+    """What two runs must have in common to be compared: seed and text."""
+    return row["seed"], row.get("text", "")
 
 
 def step_ms(folder: Path, start: float) -> float:
@@ -66,12 +75,12 @@ def step_ms(folder: Path, start: float) -> float:
 
 
 class Group:
-    """The runs of one recipe, beside plain's of the same seeds."""
+    """The runs of one recipe, beside plain's of the same seeds and texts."""
 
     def __init__(self, name: str, members: list[dict], plain: list[dict]):
         self.name, self.members, self.first = name, members, members[0]
-        others = {other["seed"]: other for other in plain}
-        self.pairs = [(m, others[m["seed"]]) for m in members if m["seed"] in others]
+        others = {place(other): other for other in plain}
+        self.pairs = [(m, others[place(m)]) for m in members]
         self.flops = self.first["flops"] or float("nan")
         self.sparse = any(key.startswith("sparsity.") for key in self.first["settings"])
         self.attacked = self.first["radius"] is not None
@@ -80,20 +89,22 @@ class Group:
         self.closed = self.closed_at(self.radius)
 
     def against(self, curve: list[tuple[float, float]]) -> float | None:
-        """Loss over that of a plain run of the same FLOPs, from plain's (FLOPs, loss); None where that says nothing."""
+        """Loss over that of a plain run of the same FLOPs, from (FLOPs, over plain) of plain runs; None where that says
+        nothing.
+        """
         between = [(a, b) for a, b in itertools.pairwise(sorted(curve)) if a[0] <= self.flops <= b[0]]
         if self.flops <= EVEN or not between:
             return None
         (low, worse), (high, better) = between[0]
         share = math.log(self.flops / low) / math.log(high / low)
-        return self.first["loss"] - (worse + share * (better - worse))
+        return self.over - (worse + share * (better - worse))
 
     def mean(self, figure) -> float:
-        """The mean of figure(run, plain run) over the seeds."""
+        """The mean of figure(run, plain run) over the runs."""
         return statistics.fmean(figure(m, p) for m, p in self.pairs)
 
     def spread(self, figure) -> str:
-        """The standard deviation over seeds in words, where there are several."""
+        """The standard deviation over runs in words, where there are several."""
         values = [figure(m, p) for m, p in self.pairs]
         return f" (sd {statistics.stdev(values):.4f})" if len(values) > 1 else ""
 
@@ -114,14 +125,16 @@ def area(member: dict) -> float:
 
 def table(groups: list[Group]) -> list[str]:
     """A row a recipe."""
-    curve = [(g.flops, g.first["loss"]) for g in groups if g.name.startswith("plain")]
-    head = ["recipe", "seeds", "loss", "over plain", "equal compute", "closed", *(f"at {r}" for r in RADII)]
+    curve = [(g.flops, g.over) for g in groups if g.name.startswith("plain")]
+    texts = list(dict.fromkeys(m.get("text", "") for g in groups for m in g.members))
+    head = ["recipe", "runs", "texts", "loss", "over plain", "equal compute", "closed", *(f"at {r}" for r in RADII)]
     head += ["area", "typos", "density", "FLOPs", "time"]
     lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
     for g in groups:
         cells = [
             g.name,
             str(len(g.members)),
+            " ".join(sorted({chr(ord("A") + texts.index(m.get("text", ""))) for m in g.members})),
             f"{g.first['loss']:.4f}",
             f"{g.over:+.4f}{g.spread(lambda m, p: m['loss'] - p['loss'])}",
             "" if (even := g.against(curve)) is None else f"{even:+.4f}",
@@ -183,19 +196,25 @@ def of_zeros(g: Group, dense: list[Group]) -> str:
 def write(runs: Path, wanted: list, out: Path) -> None:
     """README.md, ablation.json and tradeoff.png in `out`, from the runs that are finished.
 
-    What an earlier report there has of runs whose folders are gone stays, so that a comparison can go on elsewhere.
+    What an earlier report there has of runs whose folders are gone stays, so that a comparison can go on elsewhere,
+    maybe on another text.
     """
-    costs, before = load(runs / "costs.json"), kept(out, wanted)
-    found = {run.name: row(runs, run, costs) or before.get(run.name) for run in wanted}
-    rows = [each for each in found.values() if each]
-    missing = [name for name, each in found.items() if not each]
+    costs, order = load(runs / "costs.json"), [run.name for run in wanted]
+    fresh = [found for run in wanted if (found := row(runs, run, costs))]
+    before = kept(out, wanted, fresh)
+    rows = sorted(before + fresh, key=lambda each: order.index(each["run"]))
+    missing = [name for name in order if name not in {each["run"] for each in rows}]
     plain = [each for each in rows if each["recipe"] == "plain"]
-    beside = {each["seed"] for each in plain}
-    if not beside:
+    if not plain:
         print(f"error: {runs} has no finished run of plain to compare with: run --only plain-s0", file=sys.stderr)
         sys.exit(78)
-    recipes = dict.fromkeys(each["recipe"] for each in rows if each["seed"] in beside)
-    groups = [Group(name, [each for each in rows if each["recipe"] == name], plain) for name in recipes]
+    beside = {place(each) for each in plain}
+    alone = [each["run"] for each in rows if place(each) not in beside]
+    recipes = dict.fromkeys(each["recipe"] for each in rows if place(each) in beside)
+    groups = [
+        Group(name, [each for each in rows if each["recipe"] == name and place(each) in beside], plain)
+        for name in recipes
+    ]
     out.mkdir(parents=True, exist_ok=True)
     (out / "ablation.json").write_text(json.dumps({"rows": rows, "missing": missing}, indent=1) + "\n")
     lines = [
@@ -209,14 +228,15 @@ def write(runs: Path, wanted: list, out: Path) -> None:
     (out / "README.md").write_text("\n".join(lines))
     draw(groups, out / "tradeoff.png")
     print("\n".join(lines))
-    stayed = [name for name, each in found.items() if each and each is before.get(name)]
-    print(f"{len(stayed)} of {len(rows)} runs are not in {runs}: their figures are those that {out} had.")
+    print(f"{len(before)} of {len(rows)} runs are not in {runs}: their figures are those that {out} had.")
+    if alone:
+        print(f"left out, since plain has no run of their seed and text: {', '.join(alone)}")
 
 
 def draw(groups: list[Group], path: Path) -> None:
     """What robustness costs, a point a recipe, at 0.2 and at the radius trained at; and the loss over the radius.
 
-    The last of these on seed 0, for plain, for what has several seeds and for what closes half of the gap.
+    The last of these of first runs on plain's text: of plain, of what has several and of what closes half of the gap.
     """
     from matplotlib.figure import Figure
 
@@ -238,9 +258,9 @@ def draw(groups: list[Group], path: Path) -> None:
         axes.set_ylim(bottom=min((g.over for g in chosen), default=0.0) - 0.002)
     left.set(xlabel="gap under PGD-20 closed at 0.2, %")
     middle.set(xlabel="gap under PGD-20 closed at the radius trained at, %")
-    for g in (
-        o for o in groups if o.name == "plain" or len(o.members) > 1 or (o.attacked and o.closed >= BAR["closed"])
-    ):
+    known = [o for o in groups if place(o.first) == place(groups[0].first)]
+    strong = {o.name for o in attacked if o.closed >= BAR["closed"]}
+    for g in (o for o in known if o.name == "plain" or len(o.members) > 1 or o.name in strong):
         losses = [g.first["clean"], *(g.first["pgd20"][radius] for radius in RADII)]
         right.plot([0.0, *map(float, RADII)], losses, marker=".", label=g.name)
     right.set(xlabel="radius, in mean norms of the table's rows", ylabel="loss under PGD-20, nats a token")
