@@ -1,7 +1,8 @@
 """A SentencePiece model behind four calls; nothing of a text is lost on the way there and back.
 
 SentencePiece writes a space as U+2581 and cannot tell it from a real U+2581. Texts are therefore cut at that
-character, which is spelled as its three byte pieces instead. `train` is in `tokenizer_train.py`.
+character, which is spelled as its three byte pieces instead. A model without a piece for U+2581, trained on text with
+few spaces, would spell a space so too: there it is the byte piece of a space. `train` is in `tokenizer_train.py`.
 """
 
 import codecs
@@ -52,6 +53,9 @@ class Tokenizer:
             raise UserError(f"{path}: the tokenizer has neither an eos nor a bos piece to part documents with")
         ids = [self._model.piece_to_id(piece) for piece in SPACE_BYTES]
         self._space_ids = np.array(ids, np.int32) if all(map(self._model.is_byte, ids)) else None
+        # Every model with byte pieces has all 256.
+        lacks_space = self._space_ids is not None and self._model.piece_to_id(SPACE) == self._model.unk_id()
+        self._space_byte = self._model.piece_to_id("<0x20>") if lacks_space else None
         # A model that puts a space before its input would put one before every part.
         self.prefixes_space = self._model.encode("a", out_type=str)[:1] not in (["a"], ["<0x61>"])
 
@@ -108,13 +112,22 @@ class Tokenizer:
 
     def _encode_all(self, text: str, encode: Callable[[str], np.ndarray]) -> np.ndarray:
         if self.prefixes_space:
-            return encode(text)
+            return self._spaces_in_one(encode(text))
         arrays: list[np.ndarray] = []
         for number, section in enumerate(text.split(SPACE) if self._space_ids is not None else [text]):
             if number:
                 arrays.append(self._space_ids)
-            arrays.extend(encode(part) for part in parts(section))
+            arrays.extend(self._spaces_in_one(encode(part)) for part in parts(section))
         return arrays[0] if len(arrays) == 1 else np.concatenate(arrays) if arrays else np.zeros(0, np.int32)
+
+    def _spaces_in_one(self, ids: np.ndarray) -> np.ndarray:
+        """`ids` of a text without U+2581: what is spelled so is a space that the model lacks, and gets its one byte."""
+        if self._space_byte is None:
+            return ids
+        ids, (first, second, third) = ids.copy(), self._space_ids
+        found = np.flatnonzero((ids[:-2] == first) & (ids[1:-1] == second) & (ids[2:] == third))
+        ids[found] = self._space_byte
+        return np.delete(ids, np.concatenate([found + 1, found + 2]))
 
     def _encode_part(self, text: str) -> np.ndarray:
         try:

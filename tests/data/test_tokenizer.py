@@ -1,6 +1,7 @@
 """Nothing of a text is lost."""
 
 import io
+import itertools
 import random
 
 import pytest
@@ -8,7 +9,8 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chinchilla_jax.data.tokenizer import SPACE, Streamer, Tokenizer, parts
+from chinchilla_jax.config import DataConfig
+from chinchilla_jax.data.tokenizer import SPACE, Streamer, Tokenizer, parts, train
 from chinchilla_jax.errors import UserError
 from tests.data.conftest import story
 
@@ -66,6 +68,39 @@ def test_any_text_comes_back(tokenizer, text):
     assert tokenizer.separator not in ids
 
 
+SPACELESS = {
+    "cjk": "海风吹过山谷。\n" * 200,
+    "lines": "word\nline\nsea\n" * 200,
+    "rare": "海风吹过山谷。\n" * 3000 + " a",
+}
+
+
+@pytest.fixture(scope="module", params=itertools.product(["bpe", "unigram"], SPACELESS), ids="-".join)
+def spaceless(request, tmp_path_factory):
+    """A tokenizer that has no piece for a space."""
+    kind, name = request.param
+    path = tmp_path_factory.mktemp("spaceless") / "m"
+    train([SPACELESS[name]], DataConfig(vocab_size=330, tokenizer_kind=kind), path)
+    assert SPACE.encode() not in path.read_bytes()
+    return Tokenizer(path)
+
+
+def test_a_model_without_a_space_loses_none(spaceless):
+    assert spaceless.lossless and not spaceless.prefixes_space
+    assert [spaceless.pieces[i] for i in spaceless.encode(f" {SPACE}")] == [b" ", b"\xe2", b"\x96", b"\x81"]
+    assert [text for text in NASTY if spaceless.decode(spaceless.encode(text)) != text] == []
+    for seed in range(20):
+        assert spaceless.decode(spaceless.sample_array(f"a  海风 {SPACE} word ", seed)) == f"a  海风 {SPACE} word "
+    streamer = Streamer(spaceless)
+    assert "".join(streamer.feed([i]) for i in spaceless.encode("a 海")) == "a 海"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]) | st.sampled_from([SPACE, " ", "\n", "\0", "\u2580"])))
+def test_any_text_comes_back_from_a_model_without_a_space(spaceless, text):
+    assert spaceless.decode(spaceless.encode(text)) == text
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from(["word", " ", "\n", "。", "海", SPACE, "x" * 700, "y " * 600])))
 def test_parts_join_to_the_text(pieces):
@@ -103,8 +138,8 @@ def test_streaming_shows_what_never_completes(tokenizer):
 def train_plain(**options) -> bytes:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([story(n) for n in range(20)]), model_writer=model, model_type="bpe",
-        hard_vocab_limit=False, minloglevel=2, **{"vocab_size": 400, **options},
+        model_writer=model, model_type="bpe", hard_vocab_limit=False, minloglevel=2,
+        **{"sentence_iterator": iter([story(n) for n in range(20)]), "vocab_size": 400, **options},
     )  # fmt: skip
     return model.getvalue()
 
@@ -118,6 +153,16 @@ def test_a_foreign_lossless_model_is_taken(tmp_path):
     assert tokenizer.decode(tokenizer.encode(" a  b")) == " a  b"
     streamer = Streamer(tokenizer)
     assert streamer.feed(tokenizer.encode("sea wind")) == "sea wind"
+
+
+def test_a_foreign_model_that_prefixes_a_space_it_has_no_piece_for_is_taken(tmp_path):
+    lines = iter(["海风吹过山谷。" * 30] * 100)
+    options = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False, "byte_fallback": True}
+    (tmp_path / "m").write_bytes(train_plain(sentence_iterator=lines, character_coverage=0.98, **options))
+    assert SPACE.encode() not in (tmp_path / "m").read_bytes()
+    tokenizer = Tokenizer(tmp_path / "m")
+    assert tokenizer.prefixes_space and tokenizer.lossless
+    assert tokenizer.decode(tokenizer.encode(" a  b")) == " a  b"
 
 
 def test_a_foreign_lossy_model_says_so(tmp_path):
