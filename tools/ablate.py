@@ -103,7 +103,7 @@ RECIPES = (
     Recipe("group_lasso-0.3", sparse("group_lasso", 0.0, pattern="neurons", strength=0.3)),
     Recipe("freelb-0.2", adversarial("freelb", 0.2, steps=2, fraction=1.0)),
     Recipe("pgd-0.2", adversarial("pgd", 0.2, steps=3, fraction=1.0)),
-    Recipe("vat-0.2", adversarial("vat", 0.2, fraction=1.0)),
+    Recipe("vat-0.2", adversarial("vat", 0.2, fraction=1.0, probe=0.1)),
     Recipe("r3f-0.2", adversarial("r3f", 0.2, fraction=1.0)),
 )
 ATTACK = ("--attack", "--attack-tokens", "4096", "--radii", "0.05", "0.1", "0.2", "0.5")

@@ -86,7 +86,9 @@ def goal(target: float | None, pattern: str) -> tuple[float, tuple[int, int] | N
         target = 0.5 if target is None else target
         require(0 <= target < 1, f"--target {target} must lie in [0, 1)")
         return target, None
-    require(bool(re.fullmatch(r"\d+:\d+", pattern)), f"--pattern {pattern!r} is neither unstructured nor N:M, as 2:4")
+    require(
+        bool(re.fullmatch(r"[0-9]+:[0-9]+", pattern)), f"--pattern {pattern!r} is neither unstructured nor N:M, as 2:4"
+    )
     n, m = map(int, pattern.split(":"))
     require(0 < n < m, f"--pattern {pattern} keeps {n} of {m} neighbours; N must lie between 0 and M")
     require(

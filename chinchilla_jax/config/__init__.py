@@ -62,3 +62,7 @@ class Config:
             self.optimizer.warmup_steps <= self.train.steps,
             f"--optimizer.warmup-steps {self.optimizer.warmup_steps} exceeds --train.steps {self.train.steps}",
         )
+        require(
+            self.adversarial.method == "off" or self.adversarial.first(self.train.steps) < self.train.steps,
+            f"--adversarial.start {self.adversarial.start} leaves none of {self.train.steps} steps to attack; lower it",
+        )

@@ -23,7 +23,7 @@ class ObjectiveConfig:
 
 
 @dataclass(frozen=True)
-class Attack:
+class Method:
     """What a method can do: losses of attacked rows, starts and steps; the first loss and start are its own.
 
     `follows`: which of the settings FEW it looks at, which not all methods do.
@@ -39,14 +39,14 @@ class Attack:
 
 FEW = ("norm", "step_size", "probe")
 ATTACKS = {
-    "off": Attack(),
-    "noise": Attack(inits=("uniform", "gaussian"), fraction=1.0),
-    "fgm": Attack(losses=("ce", "kl", "sym_kl"), follows=("norm", "step_size")),
-    "pgd": Attack(inits=("uniform", "zeros", "gaussian"), steps=3, follows=("norm", "step_size")),
-    "freelb": Attack(steps=2, examples=False, follows=("norm", "step_size")),
-    "vat": Attack(losses=("kl", "sym_kl"), inits=("gaussian", "uniform"), steps=1, follows=("norm", "probe")),
-    "r3f": Attack(losses=("sym_kl", "kl"), inits=("uniform", "gaussian")),
-    "softmax_margin": Attack(inits=("zeros",), fraction=1.0, examples=False, follows=()),
+    "off": Method(),
+    "noise": Method(inits=("uniform", "gaussian"), fraction=1.0),
+    "fgm": Method(losses=("ce", "kl", "sym_kl"), follows=("norm", "step_size")),
+    "pgd": Method(inits=("uniform", "zeros", "gaussian"), steps=3, follows=("norm", "step_size")),
+    "freelb": Method(steps=2, examples=False, follows=("norm", "step_size")),
+    "vat": Method(losses=("kl", "sym_kl"), inits=("gaussian", "uniform"), steps=1, follows=("norm", "probe")),
+    "r3f": Method(losses=("sym_kl", "kl"), inits=("uniform", "gaussian")),
+    "softmax_margin": Method(inits=("zeros",), fraction=1.0, examples=False, follows=()),
 }
 
 
@@ -69,9 +69,10 @@ class AdversarialConfig:
     init: Literal["auto", "zeros", "uniform", "gaussian"] = setting(
         "auto", "where the ascent starts, or the kind of noise; auto suits the method"
     )
-    probe: float = setting(0.1, "length of vat's random probe in units of the radius")
+    probe: float = setting(1.0, "length of vat's random probe in units of the radius; bfloat16 swallows a short one")
     fraction: float = setting(
-        0.0, "share of a microbatch's rows, rounded down; 0 is all for noise and softmax_margin, else an eighth"
+        0.0,
+        "share of a microbatch's rows, rounded down but to 1; 0 is all for noise and softmax_margin, else an eighth",
     )
     every: int = setting(1, "attack every so many steps")
     delayed: bool = setting(False, "attack the rows of the step before, in place of fresh ones: no further cost (fgm)")
@@ -97,7 +98,7 @@ class AdversarialConfig:
         require(self.method in ATTACKS, f"--adversarial.method {self.method!r} is none of {', '.join(ATTACKS)}")
         self._check(ATTACKS[self.method], f"--adversarial.method {self.method}")
 
-    def _check(self, can: Attack, name: str) -> None:
+    def _check(self, can: Method, name: str) -> None:
         """A setting that the method would not follow is an error, not a silence."""
         if self.method == "off":
             return
@@ -135,7 +136,7 @@ class AdversarialConfig:
 
     def first(self, steps: int) -> int:
         """The first step of a run of `steps` that attacks."""
-        return math.ceil(self.start * steps)
+        return math.ceil(self.start * steps - 1e-9)
 
     def settled(self) -> "AdversarialConfig":
         """With every `auto` and 0 replaced by what the method takes."""

@@ -1,5 +1,6 @@
 """How parameters move, and which of them end at exactly zero."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -48,6 +49,19 @@ PATTERNS_OF = {
     "n_m": (("n_m",), "2:4"),
     "rigl": MOVING,
     "set": MOVING,
+}
+
+# The settings that a method looks at, of those that not all do.
+FEW = ("target", "distribution", "every", "strength", "drop", "decay")
+SHARED = ("target", "distribution", "every")
+FOLLOWS = {
+    "off": FEW,
+    "l1": ("strength",),
+    "group_lasso": ("strength",),
+    "magnitude": SHARED,
+    "n_m": ("every", "decay"),
+    "rigl": (*SHARED, "drop"),
+    "set": (*SHARED, "drop"),
 }
 
 
@@ -107,6 +121,7 @@ class SparsityConfig:
             kind in able,
             f"--sparsity.method {self.method} does not go with --sparsity.pattern {self.pattern}; choose {mend}",
         )
+        self._check_few(1 - int(n) / int(m) if n else 0.0)
         require(
             self.method not in ("l1", "group_lasso") or self.strength > 0,
             f"--sparsity.method {self.method} needs a --sparsity.strength above 0",
@@ -115,3 +130,12 @@ class SparsityConfig:
             kind != "n_m" or self.distribution == "uniform",
             f"--sparsity.pattern {self.pattern} leaves nothing to share out; choose --sparsity.distribution uniform",
         )
+
+    def _check_few(self, own: float) -> None:
+        """A setting that the method would not follow is an error; `own` is a target that pattern or method imply."""
+        for name in (few for few in FEW if few not in FOLLOWS.get(self.method, FEW) or (own and few == "target")):
+            value, default = getattr(self, name), getattr(type(self), name)
+            require(
+                value == default or (name == "target" and math.isclose(value, own)),
+                f"--sparsity.{name} {value} is nothing that {self.method} with {self.pattern} looks at; leave it out",
+            )

@@ -77,10 +77,14 @@ def measure(
 
 
 def faulty(loaded: Loaded, likelihood: Likelihood, attack: Attack) -> dict[str, Any]:
-    """The figures on mistyped, wrong and differently cut text; empty where the tokenizer changes a text itself."""
+    """The figures on mistyped, wrong and differently cut text; empty where the tokenizer changes a text itself, or the
+    tokens make no character.
+    """
     if not loaded.tokenizer.lossless:
         return {}
     texts = noise.excerpts(likelihood.split, loaded.tokenizer, attack.tokens, loaded.program.config.train.seq_len)
+    if not texts:
+        return {}
     given = loaded.params, likelihood, texts, loaded.tokenizer
     typos, wrong = noise.typo_report(*given, attack.rates, attack.seed), [rate for rate in attack.rates if rate]
     return {
@@ -100,7 +104,7 @@ def notes(found: dict[str, Any]) -> list[str]:
             "these losses say nothing of robustness"
         )
     if "typo" not in found:
-        lines.append("the tokenizer changes texts, so that typos have no place in the clean one; they are left out")
+        lines.append("typos are left out: the tokenizer changes texts, so that they have no place, or there is no text")
     return lines
 
 

@@ -43,7 +43,7 @@ def keeper(target: float, groups: tuple[int, int] | None) -> Keep:
 
     def largest(scores_PQ, axes):
         size = math.prod(scores_PQ.shape[axis] for axis in axes)
-        return keep_largest(scores_PQ, size - int(size * target), axes=axes)
+        return keep_largest(scores_PQ, size - int(size * target + 1e-6), axes=axes)
 
     return largest
 
@@ -61,8 +61,11 @@ def wanda(w_PQ: jax.Array, squares_P: jax.Array, keep: Keep, step: int) -> jax.A
 
 
 def sparsegpt(w_PQ: jax.Array, gram_PP: jax.Array, keep: Keep, step: int) -> jax.Array:
-    """The matrix with weights gone and the others changed to make up for them; `step` inputs are chosen at a time."""
-    P, dead_P = len(w_PQ), jnp.diagonal(gram_PP) == 0
+    """The matrix with weights gone and the others changed to make up for them; `step` inputs are chosen at a time.
+
+    What is 0 already stays so, and goes first.
+    """
+    P, dead_P, zero_PQ = len(w_PQ), jnp.diagonal(gram_PP) == 0, w_PQ == 0
     step = min(step, P)
     w_PQ, gram_PP = jnp.where(dead_P[:, None], 0, w_PQ), gram_PP + jnp.diag(dead_P.astype(gram_PP.dtype))
     gram_PP += DAMPING * jnp.mean(jnp.diagonal(gram_PP)) * jnp.eye(P)
@@ -74,7 +77,8 @@ def sparsegpt(w_PQ: jax.Array, gram_PP: jax.Array, keep: Keep, step: int) -> jax
     def inputs(first, count, w_PQ):
         w_IQ = jax.lax.dynamic_slice_in_dim(w_PQ, first, count)
         scale_I = jax.lax.dynamic_slice_in_dim(scale_P, first, count)
-        stay_IQ = keep(jnp.square(w_IQ / scale_I[:, None]), (0, 1))
+        zero_IQ = jax.lax.dynamic_slice_in_dim(zero_PQ, first, count)
+        stay_IQ = keep(jnp.where(zero_IQ, 0, jnp.square(w_IQ / scale_I[:, None])), (0, 1)) & ~zero_IQ
 
         def one(i, w_PQ):
             p = first + i

@@ -19,8 +19,11 @@ r3f      (CE(e) + w symKL(e, e + z)) / W with random z; no gradient reaches the 
          head.
 softmax_margin   in closed form on the output side; see margin.py. Costs 1.
 
-`loss` in the metrics is the clean loss, `loss_attacked` the cross-entropy of the attacked rows. Where no clean pass
-is made of these, `loss` takes them at the start of the ascent (pgd, freelb: clean from zeros) or as they are (noise).
+`loss` in the metrics is the clean loss as it is minimised, with z-loss and the price of activations (softmax_margin: no
+price); `loss_attacked` is the cross-entropy of the attacked rows, with z-loss where they train on their labels. Where
+no clean pass is made of these, `loss` takes them at the start of the ascent (pgd, freelb: clean from zeros) or as they
+are (noise).
+
 Before `start` and between two attacks a step computes, and costs, what the plain one does; delayed rows with a
 divergence pay that always.
 """

@@ -18,7 +18,6 @@ def _tile_gradients(z_loss, table_VD, tile):
     """As the dense loss's, but for the lowered logit; also the loss without it."""
     x_SMD, targets_SM, weights_SM, margin_SM = tile
     logits_SMV = jnp.einsum("smd,vd->smv", x_SMD, table_VD, preferred_element_type=jnp.float32)
-    largest_SM = logits_SMV.max(-1)
     hit_SMV = jnp.arange(table_VD.shape[0]) == targets_SM[..., None]
     gold_SM = jnp.sum(jnp.where(hit_SMV, logits_SMV, 0.0), axis=-1)
     x32_SMD = x_SMD.astype(jnp.float32)
@@ -26,11 +25,14 @@ def _tile_gradients(z_loss, table_VD, tile):
     margin_SM = jnp.where(gold_SM > 0, margin_SM, 0.0)
     low_SM = gold_SM - margin_SM * length_SM
 
-    p_SMV = jnp.exp(jnp.where(hit_SMV, low_SM[..., None], logits_SMV) - largest_SM[..., None])
-    sum_SM, low_p_SM, gold_p_SM = p_SMV.sum(-1), jnp.exp(low_SM - largest_SM), jnp.exp(gold_SM - largest_SM)
+    lowered_SMV = jnp.where(hit_SMV, low_SM[..., None], logits_SMV)
+    largest_SM = lowered_SMV.max(-1)
+    p_SMV = jnp.exp(lowered_SMV - largest_SM[..., None])
+    sum_SM, low_p_SM = p_SMV.sum(-1), jnp.exp(low_SM - largest_SM)
     norm_SM = largest_SM + jnp.log(sum_SM)
     losses_SM = norm_SM - low_SM + z_loss * jnp.square(norm_SM)
-    plain_norm_SM = largest_SM + jnp.log(jnp.maximum(sum_SM - low_p_SM, 0.0) + gold_p_SM)
+    others_SM = largest_SM + jnp.log(jnp.maximum(sum_SM - low_p_SM, 0.0))
+    plain_norm_SM = jnp.logaddexp(others_SM, gold_SM)
     plain_SM = plain_norm_SM - gold_SM + z_loss * jnp.square(plain_norm_SM)
 
     scale_SM = weights_SM * (1 + 2 * z_loss * norm_SM) / sum_SM

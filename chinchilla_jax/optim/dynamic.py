@@ -103,10 +103,10 @@ def _n_m(score, n: int, m: int, ramp):
 
 
 def _by_layer(sites, scores, densities, ramp):
-    """Every layer of every site by itself: ramp (1 - density) of its units are zero."""
+    """Every layer of every site by itself: ramp (1 - density) of its units are zero, and at least one is not."""
     kept = []
     for site, score, density in zip(sites, scores, densities):
-        zeros = jnp.round(ramp * round(site.units * (1 - density)))
+        zeros = jnp.round(ramp * min(round(site.units * (1 - density)), site.units - 1))
         kept.append(keep_largest(score, site.units - zeros, axes=range(1, score.ndim)))
     return kept
 
@@ -139,12 +139,16 @@ DISTRIBUTIONS = {"uniform": _uniform, "erk": _erk, "global": _global}
 
 
 def magnitude(cfg: SparsityConfig, window: Window, seed: int):
-    """Gradual pruning: the cubic schedule's share of the smallest is zero, and zeros stay zero."""
+    """Gradual pruning: the cubic schedule's share of the smallest is zero, and zeros stay zero.
+
+    Also where a run that had ended goes on as a longer one, whose schedule asks for less than there is.
+    """
     del seed
 
     def change(sites, count, masks, params, grads):
-        del masks, grads  # what is masked is 0 and so the smallest
-        return prune(cfg, sites, params, cubic(window.share(count)))
+        del grads
+        kept = prune(cfg, sites, params, cubic(window.share(count)))
+        return {name: mask & masks[name] for name, mask in kept.items()}
 
     return change
 

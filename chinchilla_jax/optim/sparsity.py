@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from chinchilla_jax.config import SparsityConfig, require
+from chinchilla_jax.config.optimizer import FOLLOWS
 from chinchilla_jax.optim import dynamic, proximal
 from chinchilla_jax.optim.paths import map_followers, named
 from chinchilla_jax.optim.patterns import Site, choose, sites
@@ -37,6 +38,12 @@ def find(cfg: SparsityConfig, parameters: dict[str, Any]) -> tuple[Site, ...]:
         cfg.distribution != "global" or len({site.unit_size for site in found}) == 1,
         f"--sparsity.distribution global cannot compare the {cfg.pattern} of matrices of several shapes; choose erk",
     )
+    for site in found:
+        require(
+            site.units > 1 or "strength" in FOLLOWS[cfg.method],
+            f"--sparsity.pattern {cfg.pattern} finds one unit a layer in {site.names[0]}, and one has to stay; choose "
+            "another",
+        )
     return found
 
 
@@ -97,15 +104,16 @@ def _nonzeros(kernels: dict[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def sparsity_report(params: Any, bits: int = 16) -> dict[str, Any]:
-    """Exact zeros of the weight matrices (`/kernel`): counts over all of them, and the densities of every matrix.
+    """Exact zeros of the weight matrices (`/kernel`, and of a `/table` that has any): counts, densities of each matrix.
 
     `packed_bytes` is what they take with `bits` for every weight that is not 0 and 1 bit for every weight, to say
     which: 16 (1 - S) + 1 bits a weight, where a matrix without zeros needs no such bits; `dense_bytes` is all stored.
     """
-    kernels = {name: leaf for name, leaf in named(params).items() if name.endswith("/kernel")}
+    matrices = {name: leaf for name, leaf in named(params).items() if name.endswith(("/kernel", "/table"))}
+    left = {name: np.atleast_1d(np.asarray(counts)) for name, counts in _nonzeros(matrices).items()}
+    kernels = {n: w for n, w in matrices.items() if n.endswith("/kernel") or left[n].sum() < w.size}
     require(bool(kernels), "these parameters hold no weight matrix")
-    left = {name: np.atleast_1d(np.asarray(counts)) for name, counts in _nonzeros(kernels).items()}
-    alive, size = ({n: int(c.sum()) for n, c in left.items()}, {n: leaf.size for n, leaf in kernels.items()})
+    alive, size = {n: int(left[n].sum()) for n in kernels}, {n: leaf.size for n, leaf in kernels.items()}
     packed = sum(bits * alive[n] + (size[n] if alive[n] < size[n] else 0) for n in kernels)
     total = sum(size.values())
     return {

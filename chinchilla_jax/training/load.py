@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from chinchilla_jax.config import AdversarialConfig, Config, MeshConfig, require
+from chinchilla_jax.config import AdversarialConfig, Config, MeshConfig, SparsityConfig, require
 from chinchilla_jax.data.tokenizer import Tokenizer
 from chinchilla_jax.parallel import mesh as meshes
 from chinchilla_jax.training.program import Program
@@ -43,7 +43,8 @@ def load(config: Config, run_dir: str | None, *, whole_mesh: bool) -> Loaded:
     folder = run_folder(run_dir)
     own = own_config(folder)
     config = dataclasses.replace(config, model=own.model, optimizer=own.optimizer, objective=own.objective)
-    config = dataclasses.replace(config, adversarial=AdversarialConfig())  # its carry is no part of what is loaded
+    # What an attack or masks keep is no part of what is loaded.
+    config = dataclasses.replace(config, adversarial=AdversarialConfig(), sparsity=SparsityConfig())
     notes, moved = [], config.mesh == own.mesh and not meshes.fits(config.mesh, len(jax.devices()))
     if moved:
         notes = [f"the run's mesh does not fit the {len(jax.devices())} devices here; each takes a replica"]

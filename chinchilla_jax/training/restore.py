@@ -188,7 +188,10 @@ def check_leaves(stored: dict[str, dict], want: dict[str, Any], partial: bool = 
             wrong.append(f"{name} is {there[1]}{there[0]} in the checkpoint and {here[1]}{here[0]} in the model")
     if wrong:
         more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise UserError(f"the checkpoint does not fit the model: {'; '.join(wrong[:5])}{more}")
+        raise UserError(
+            f"the checkpoint does not fit the model: {'; '.join(wrong[:5])}{more}; another model, optimizer, sparsity "
+            "or delayed rows need another --run-dir, and a pruned run serves evaluate and generate alone"
+        )
 
 
 def check_fingerprints(stored: dict[str, dict], leaves: dict[str, jax.Array]) -> None:

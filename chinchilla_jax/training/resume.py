@@ -68,7 +68,8 @@ def check_config(run_dir: Path, config: Config, allow_changes: bool) -> None:
     if not path.exists() or allow_changes:
         return
     changed = settings.differences(settings.to_dict(own_config(run_dir)), settings.to_dict(config))
-    shaped = ("train.microbatches",) if config.adversarial.delayed else ()  # a microbatch's rows are carried
+    attacked = config.adversarial.method != "off"
+    shaped = ("train.microbatches",) if attacked else ()  # which rows are attacked is decided in each microbatch
     harmful = {name: pair for name, pair in changed.items() if not name.startswith(HARMLESS) or name in shaped}
     listed = "; ".join(f"{name} was {old!r} and is {new!r}" for name, (old, new) in harmful.items())
     require(

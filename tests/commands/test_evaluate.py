@@ -3,10 +3,15 @@
 import json
 import math
 import os
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
+from chinchilla_jax import config as configs
 from chinchilla_jax.commands import cli
+from chinchilla_jax.evaluation import attack, noise
+from chinchilla_jax.training.load import load
 from tests import runs
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -32,6 +37,18 @@ def test_other_batches_and_windows_of_the_same_length_change_nothing(copy):
     assert other["loss_nats_per_token"] == pytest.approx(one["loss_nats_per_token"], rel=1e-6)
 
 
+def test_settings_of_the_training_do_not_stand_in_its_way(copy):
+    """A config whose zeros or attacks do not fit the run is no matter, since neither is evaluated."""
+    made = configs.replace(runs.config(copy), {"sparsity.method": "magnitude", "sparsity.pattern": "block:5x5"})
+    assert load(made, str(copy), whole_mesh=False).step == 20
+
+
+def test_tokens_that_make_no_character_leave_the_typos_out(monkeypatch):
+    loaded = SimpleNamespace(tokenizer=SimpleNamespace(lossless=True), program=Mock())
+    monkeypatch.setattr(noise, "excerpts", lambda *_: [])
+    assert attack.faulty(loaded, Mock(), attack.Attack()) == {}
+
+
 def test_it_prints_the_figures_and_writes_them_down(copy):
     code, said = runs.call("evaluate", **{"run-dir": copy})
     assert code == 0 and (copy / "evaluation.json").exists()
@@ -43,19 +60,19 @@ def test_attack_gives_the_whole_protocol(copy):
     flags = {"run-dir": copy, "attack-tokens": 100, "restarts": 2}
     words = ("--attack", "--radii", "0.1", "0.5", "--typo-rates", "0", "0.1")
     report = runs.ask("evaluate", *words, **flags)
-    attack = report["attack"]
-    assert json.loads((copy / "attack.json").read_text()) == attack and (copy / "attack.png").stat().st_size > 5_000
-    assert 96 <= attack["tokens"] <= 112 and attack["step"] == 20 and attack["notes"] == []
+    found = report["attack"]
+    assert json.loads((copy / "attack.json").read_text()) == found and (copy / "attack.png").stat().st_size > 5_000
+    assert 96 <= found["tokens"] <= 112 and found["step"] == 20 and found["notes"] == []
     for rho in ("0.1", "0.5"):
-        rand, fgm, pgd5, pgd20 = (attack[name][rho] for name in ("rand", "fgm", "pgd5", "pgd20"))
-        assert rand < fgm <= pgd5 <= pgd20 and attack["absolute"][rho] == pytest.approx(float(rho) * attack["unit"])
-    assert list(attack["typo"]) == ["0.0", "0.1"] and list(attack["word"]) == ["0.0", "0.1"]
-    assert attack["word"]["0.0"] == attack["typo"]["0.0"] and attack["segmentation"] > 0
+        rand, fgm, pgd5, pgd20 = (found[name][rho] for name in ("rand", "fgm", "pgd5", "pgd20"))
+        assert rand < fgm <= pgd5 <= pgd20 and found["absolute"][rho] == pytest.approx(float(rho) * found["unit"])
+    assert list(found["typo"]) == ["0.0", "0.1"] and list(found["word"]) == ["0.0", "0.1"]
+    assert found["word"]["0.0"] == found["typo"]["0.0"] and found["segmentation"] > 0
     again = runs.ask("evaluate", *words, **flags, **{"mesh.fsdp": 2, "mesh.data": 4, "train.batch-size": 16})["attack"]
     for name in ("rand", "fgm", "pgd5", "pgd20", "typo", "word"):
-        assert again[name] == pytest.approx(attack[name], rel=1e-5)
+        assert again[name] == pytest.approx(found[name], rel=1e-5)
     assert {name: again[name] for name in ("tokens", "typo_scored")} == {
-        name: attack[name] for name in ("tokens", "typo_scored")
+        name: found[name] for name in ("tokens", "typo_scored")
     }
 
 

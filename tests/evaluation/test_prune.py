@@ -76,6 +76,14 @@ def test_sparsegpt_lies_between_least_squares_on_its_support_and_wanda():
         assert least * (1 - 1e-4) <= error(w, new, x).sum() < 0.8 * min(others)
 
 
+def test_sparsegpt_fills_no_zero_again():
+    w = matrix(32, 6)
+    w[np.abs(w) < np.quantile(np.abs(w), 0.75)] = 0
+    for groups in (None, (2, 4)):
+        new = pruned("sparsegpt", w, correlated(P=32, rank=8), 0.9, groups)
+        assert not new[w == 0].any() and (new != w).any()
+
+
 def test_sparsegpt_leaves_the_best_weights_for_what_stays_last():
     """The first five of six inputs go: the sixth then minimises (w - v)^T H (w - v), v being 0 on those five."""
     w, x = matrix(6, 1), correlated(P=6)

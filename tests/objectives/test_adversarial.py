@@ -1,17 +1,29 @@
 """Every method against its formula, written out naively over the plain-jnp twin of the model."""
 
+import contextlib
 import dataclasses
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from chinchilla_jax.config import AdversarialConfig, Config, ObjectiveConfig, OptimizerConfig, TrainConfig, UserError
+from chinchilla_jax.config import (
+    AdversarialConfig,
+    Config,
+    ObjectiveConfig,
+    OptimizerConfig,
+    TrainConfig,
+    replace,
+    to_dict,
+)
+from chinchilla_jax.errors import UserError
 from chinchilla_jax.objectives import build as objectives
 from chinchilla_jax.objectives import dense as dense_objective
 from chinchilla_jax.training.program import Program
+from chinchilla_jax.training.resume import check_config
 from chinchilla_jax.training.step import accumulate
 from tests import runs, tiny
 from tests.model import twin
@@ -338,9 +350,12 @@ def test_a_pass_over_the_attacked_rows_drops_what_the_clean_pass_dropped():
     assert abs(float(sums.loss) - float(undropped.loss)) > 0.1
 
 
-def test_in_bfloat16_the_perturbation_is_as_strong():
+@pytest.mark.parametrize("method", ["fgm", "vat"])
+def test_in_bfloat16_the_perturbation_is_as_strong(method):
     exact, found = (
-        float(gradients(config(dataclasses.replace(CFG, dtype=dtype), method="fgm"), PARAMS)[1].others["attacked"].loss)
+        float(
+            gradients(config(dataclasses.replace(CFG, dtype=dtype), method=method), PARAMS)[1].others["attacked"].loss
+        )
         for dtype in ("float32", "bfloat16")
     )
     assert found == pytest.approx(exact, rel=0.02)
@@ -368,6 +383,22 @@ def test_what_cannot_be_done_is_refused_with_the_mend(settings, said):
     with pytest.raises(UserError, match="--adversarial") as refused:
         AdversarialConfig(**settings)
     assert said in str(refused.value)
+
+
+def test_a_run_too_short_for_its_start_is_refused():
+    attack, train = AdversarialConfig(method="fgm", start=0.99), TrainConfig(steps=20)
+    with pytest.raises(UserError, match=r"start 0\.99 leaves none of 20 steps"):
+        Config(adversarial=attack, train=train, optimizer=OptimizerConfig(warmup_steps=0))
+    assert dataclasses.replace(attack, start=0.07).first(100) == 7, "0.07 * 100 is a little more in floats"
+
+
+@pytest.mark.parametrize("method, fits", [("fgm", False), ("noise", False), ("off", True)])
+def test_other_microbatches_are_another_attack(method, fits, tmp_path):
+    """Which rows are attacked is decided in each of them."""
+    made = Config(adversarial=AdversarialConfig(method=method))
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(made)))
+    with contextlib.nullcontext() if fits else pytest.raises(UserError, match="microbatches was 1 and is 2"):
+        check_config(tmp_path, replace(made, {"train.microbatches": 2}), False)
 
 
 def test_the_command_refuses_with_78():

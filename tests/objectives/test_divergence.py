@@ -76,6 +76,20 @@ def test_the_margin_equals_the_naive_one_in_value_and_gradient(z_loss, tile_toke
     assert float((WEIGHTS * losses).sum()) == pytest.approx(float(loss), rel=1e-5) and float(loss) > float(without)
 
 
+@pytest.mark.parametrize("gap", [100.0, 300.0])
+def test_a_large_margin_on_a_confident_token_stays_finite(gap):
+    """The lowered logit was the largest, or lies far below what is."""
+    x, table = np.float32([[[gap, 0.0]]]), np.float32([[1.0, 0.0], [0.0, 1.0]])
+    one = np.ones((1, 1), np.float32)
+    given = np.zeros((1, 1), np.int32), one
+    for eps in (0.2, 0.9, 2.0):
+        ours = lambda x, table: margin_cross_entropy(x, table, *given, eps * one, 0.0, 9)  # noqa: B023, E731
+        (loss, (_, plain)), grads = jax.value_and_grad(ours, (0, 1), has_aux=True)(x, table)
+        assert float(loss) == pytest.approx(np.logaddexp(0, eps * gap - gap), rel=1e-6, abs=1e-6)
+        assert float(plain[0, 0]) == pytest.approx(0, abs=1e-6)
+        assert all(np.isfinite(g).all() for g in grads)
+
+
 def test_the_margin_is_the_worst_perturbation_of_the_targets_vector():
     """Against SLSQP over the ball ||d|| <= eps ||w_y||, in float64, for tokens whose cosine is positive."""
     eps, tried = 0.3, 0

@@ -34,7 +34,8 @@ def draw(seed: int, kind=np.float32):
 
 
 def sparsity(method: str, **changes) -> SparsityConfig:
-    return SparsityConfig(method=method, **{"every": 2, **changes})
+    often = {} if method in ("l1", "group_lasso") else {"every": 2}
+    return SparsityConfig(method=method, **often, **changes)
 
 
 def run(tx, steps: int = STEPS, kind=np.float32, place=lambda w: w):
@@ -325,6 +326,47 @@ def test_short_runs_change_their_masks_often_enough(steps, expected):
     assert window(SparsityConfig(every=7), steps).every == 7
 
 
+def test_a_longer_run_brings_nothing_back():
+    """A run that had ended goes on: the schedule of the longer one asks for less zeros than there are."""
+    short, long = (
+        sparsify([optax.sgd(0.1)], sparsity("magnitude"), lambda step: 0.1, n)[0] for n in (STEPS, 9 * STEPS)
+    )
+    params, state = draw(0), short.init(draw(0))
+    for number, tx in enumerate([short] * STEPS + [long] * 3 * STEPS):
+        before = state.masks
+        updates, state = tiny.jit(tx.update)(draw(number), state, params)
+        params = optax.apply_updates(params, updates)
+        assert all(not (state.masks[name] & ~before[name]).any() for name in before)
+    assert zeros(named(params)[UP]) == 0.75
+
+
+@pytest.mark.parametrize("pattern, most", [("neurons", 11), ("rows", 7)])
+def test_a_layer_keeps_a_unit_whatever_the_target(pattern, most):
+    cfg = sparsity("magnitude", pattern=pattern, target=0.99, start=0.0, stop=0.0, include=(UP, DOWN))
+    (tx,) = sparsify([optax.sgd(0.1)], cfg, lambda step: 0.1, STEPS)
+    _, state = tx.update(draw(1), tx.init(draw(0)), draw(0))
+    gone = ~np.asarray(state.masks[UP]).reshape(2, 8, 12)
+    assert (gone.all(1) if pattern == "neurons" else gone.all(2)).sum(-1).tolist() == [most, most]
+
+
+@pytest.mark.parametrize("settings, said", [
+    ({"method": "l1", "strength": 1.0, "target": 0.9}, "target 0.9 is nothing that l1 with unstructured looks at"),
+    ({"method": "n_m", "pattern": "2:4", "target": 0.7}, "--sparsity.target 0.7 is nothing that n_m with 2:4"),
+    ({"method": "magnitude", "pattern": "2:4", "target": 0.7}, "--sparsity.target 0.7"),
+    ({"method": "magnitude", "strength": 1.0}, "--sparsity.strength 1.0"),
+    ({"method": "magnitude", "drop": 0.5}, "--sparsity.drop 0.5"),
+    ({"method": "l1", "strength": 1.0, "every": 5}, "--sparsity.every 5"),
+])  # fmt: skip
+def test_a_setting_that_a_method_does_not_look_at_is_refused(settings, said):
+    with pytest.raises(UserError, match=said):
+        SparsityConfig(**settings)
+
+
+def test_a_target_that_the_pattern_says_itself_may_be_given():
+    assert SparsityConfig(method="n_m", pattern="2:4", target=0.5).pattern == "2:4"
+    assert SparsityConfig(method="n_m", pattern="1:4").target == 0.75, "the default is no contradiction"
+
+
 @pytest.mark.parametrize("changes, message", [
     ({"include": ("bananas",)}, "'bananas' matches no parameter"),
     ({"exclude": ("bananas",)}, "'bananas' matches no parameter"),
@@ -332,6 +374,7 @@ def test_short_runs_change_their_masks_often_enough(steps, expected):
     ({"include": ("bias",)}, "blocks/mlp/up/bias is no matrix"),
     ({"pattern": "rows", "distribution": "global"}, "cannot compare the rows of matrices of several shapes"),
     ({"pattern": "heads"}, "lies in attention"),
+    ({"pattern": "block:12x8", "include": (DOWN,)}, "finds one unit a layer in blocks/mlp/down/kernel"),
 ])  # fmt: skip
 def test_what_does_not_fit_is_said_by_init(changes, message):
     (tx,) = sparsify([optax.sgd(0.1)], sparsity("magnitude", **changes), lambda step: 0.1, STEPS)
@@ -348,5 +391,8 @@ def test_the_report_counts():
     found = sparsity_report(params)
     assert (found["zeros"], found["weights"], found["density"]) == (96, 384, 0.75)
     assert found["densities"] == {UP: [0.25, 0.75], DOWN: [1.0, 1.0]}
+    table = params["embed"]["table"]
+    whole = sparsity_report(params | {"embed": {"table": table.at[0].set(0)}})
+    assert whole["zeros"] == 96 + table[0].size and whole["weights"] == 384 + table.size
     assert found["dense_bytes"] == 384 * 2
     assert found["packed_bytes"] == 192 * 2 + (96 * 16 + 192) // 8, "16 (1 - S) + 1 bits a weight where there are zeros"
