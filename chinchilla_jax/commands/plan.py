@@ -30,7 +30,9 @@ def options(parser) -> None:
         "--unique-tokens", type=float, default=math.inf, metavar="U", help="tokens of text there are; more are repeats"
     )
     bends.add_argument("--inference-tokens", type=float, default=0.0, metavar="T", help="tokens to be generated later")
-    bends.add_argument("--sparsity", type=float, default=0.0, metavar="S", help="share of zeros among the weights")
+    bends.add_argument(
+        "--sparsity", type=float, default=0.0, metavar="S", help="share of zeros; 0 is as the config says"
+    )
     parser.add_argument("--law", default="auto", metavar="NAME", help="a published law or a law.json of `fit`")
     parser.add_argument("--level", type=float, default=0.8, metavar="P", help="of the intervals")
     parser.add_argument("--mfu", type=float, metavar="SHARE", help="of --chips' peak, in place of the roofline's")
@@ -96,6 +98,21 @@ def compiled(planned: dict, chips: str) -> dict:
     return report
 
 
+def bent(real: dict, method: str) -> list[str]:
+    """What zeros and attacks make of a run, where it has any."""
+    from chinchilla_jax.scaling.zeros import PENALTIES
+
+    lines = []
+    if real["sparsity"]:
+        worth = f"worth one of {real['dense_equivalent']:.2f} of the size"
+        lines += [f"{100 * real['sparsity']:.3g} % zeros by {method}: trained at the price of a dense model, {worth}"]
+    elif method in PENALTIES:
+        lines += [f"nobody knows how many zeros {method} will make: without --sparsity the loss is a dense model's"]
+    if real["step_multiple"] > 1:
+        lines += [f"attacked rows make a step {real['step_multiple']:.3f} plain ones over the whole run"]
+    return lines
+
+
 def table(planned: dict) -> str:
     """The plan in words."""
     from chinchilla_jax.training.metrics import duration, si
@@ -120,6 +137,7 @@ def table(planned: dict) -> str:
         f"{model['head_dim']}, {model['d_ff']} hidden, {model['vocab_size']} pieces: {si(real['parameters'])}",
         f"{real['steps']:,} steps of {train['batch_size']} x {train['seq_len']} tokens = {si(real['tokens'])} tokens "
         f"({real['tokens_per_param']:.1f} a parameter), peak rate {rate:g}, {real['flops_6nd']:.3g} FLOPs",
+        *bent(real, planned["config"]["sparsity"]["method"]),
         f"predicted loss {real['loss']:.4f}, {real['loss_percent_over_optimum']:+.2f} % over the optimum's",
         "",
         "what the published rules say of rate and batch:",
@@ -132,7 +150,7 @@ def table(planned: dict) -> str:
         lines += [
             "",
             f"{planned['asked']['machine']['chips']} chips: {price['memory_bytes'] / 1e9:.1f} of "
-            f"{price['memory_capacity_bytes'] / 1e9:.0f} GB each, {price['step_seconds']:.3g} s a step, "
+            f"{price['memory_capacity_bytes'] / 1e9:.0f} GB each, {price['step_seconds']:.3g} s a plain step, "
             f"{100 * price['mfu']:.0f} % MFU, {duration(price['seconds'])} in all (by formula)",
         ]
     return "\n".join(lines)

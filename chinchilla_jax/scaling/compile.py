@@ -59,11 +59,7 @@ def report(config: Config, topology: str | None = None, rows: int | None = None)
 
 def _bytes(tree) -> int:
     """Bytes of a tree's shards on one device."""
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(tree)
-        if jax.numpy.issubdtype(leaf.dtype, jax.numpy.number)
-    )
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _state(program: Program) -> dict[str, int]:

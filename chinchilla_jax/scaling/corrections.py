@@ -159,7 +159,8 @@ class Equivalent:
 def sparse_equivalent(N: float, S: float, schedule: tuple[float, float] = (0.25, 0.75)) -> Equivalent:
     """Dense parameters that N parameters (zeros counted) are worth once pruned to sparsity S, at equal tokens.
 
-    `schedule` is the shares of the run between which a cubic schedule prunes. The step costs the dense N throughout
+    `schedule` is the shares of the run between which a cubic schedule prunes; it enters `average` alone, and `value` is
+    the median of three laws (four at S = 0.5), which it often does not move. The step costs the dense N throughout
     where no kernel skips zeros: sparsity is paid for in training and paid back in use.
     """
     positive(N=N)

@@ -9,15 +9,16 @@ from typing import Any
 
 from chinchilla_jax import config as settings
 from chinchilla_jax.config import Config, ModelConfig, require
+from chinchilla_jax.objectives.build import step_multiple
 from chinchilla_jax.scaling import counts, hparams, lawfile
 from chinchilla_jax.scaling import plan as plans
-from chinchilla_jax.scaling.corrections import sparse_equivalent
 from chinchilla_jax.scaling.lawfile import Law
 from chinchilla_jax.scaling.optimum import Conditions
 from chinchilla_jax.scaling.plan import Question
 from chinchilla_jax.scaling.published import published
 from chinchilla_jax.scaling.recipe import Machine, parse_chips, recipe
 from chinchilla_jax.scaling.roofline import roofline
+from chinchilla_jax.scaling.zeros import sparse, worth, zeros
 
 SHAPE = ("preset", "layers", "d_model", "heads", "kv_heads", "head_dim", "d_ff")
 GUESSED_RATE = 1e11  # FLOP/s to begin with; the first round measures
@@ -58,6 +59,14 @@ def asked(args: Any, devices: int) -> Asked:
     require(not timed or (seconds > 0 and math.isfinite(seconds)), f"--{''.join(timed)} must be a positive time")
     require(not timed or set(names) <= {"params", "ratio"}, "a time is a budget: beside it only --params or --ratio")
     require(0 <= args.sparsity < 1, f"--sparsity {args.sparsity:g} must lie in [0, 1)")
+    target, method = vars(args).get("sparsity.target", args.sparsity), vars(args).get("sparsity.method")
+    require(
+        args.sparsity in (0, target),
+        f"--sparsity {args.sparsity:g} and --sparsity.target {target:g} contradict each other; leave one out",
+    )
+    require(
+        not args.sparsity or method != "off", f"--sparsity {args.sparsity:g} needs another --sparsity.method than off"
+    )
     require(args.inference_tokens >= 0, f"--inference-tokens {args.inference_tokens:g} must not be negative")
     require(args.unique_tokens > 0, f"--unique-tokens {args.unique_tokens:g} must be positive")
     require(args.mfu is None or 0 < args.mfu <= 1, f"--mfu {args.mfu} must lie in (0, 1]")
@@ -91,7 +100,8 @@ def plan(config: Config, said: Asked, measure: Rate | None = None) -> dict[str, 
 
     `measure` tells the tokens a second of a config on this machine, for a budget in minutes. Raises `UserError`.
     """
-    rate = measured_once(measure) if measure else machine_rate(said)
+    config = sparse(config, said.sparsity)
+    rate = attacked(measured_once(measure) if measure else machine_rate(said), said.machine)
     budgets = dict(said.budgets)
     if said.fixed and "params" not in budgets:
         budgets["params"] = float(counts.parameters(config.model))
@@ -145,16 +155,29 @@ def machine_rate(said: Asked) -> Rate:
     return rate
 
 
+def attacked(rate: Rate, machine: Machine) -> Rate:
+    """The rate of configs that attack, from that of their plain steps."""
+
+    def slower(config: Config) -> float:
+        return rate(settings.replace(config, {"adversarial.method": "off"})) / multiple(config, machine)
+
+    return slower
+
+
+def multiple(config: Config, machine: Machine) -> float:
+    """What attacks make of a step on `machine`, over the whole run, in plain steps."""
+    settled = {"mesh.data": machine.chips // config.mesh.fsdp, "model.kernels": "reference"}  # any: nothing is computed
+    return step_multiple(settings.replace(config, settled))
+
+
 def _once(config: Config, said: Asked, law: Law, budgets: dict[str, float]) -> dict[str, Any]:
     """The answer to a question with its budget in FLOPs, and the config that comes nearest to it."""
-    worth = sparse_equivalent(1.0, said.sparsity).value if said.sparsity else 1.0
-    where = Conditions(said.unique_tokens, worth, said.generated)
+    equivalent = worth(config.sparsity, said.sparsity or zeros(config.sparsity))
+    where = Conditions(said.unique_tokens, equivalent, said.generated)
     answer = plans.answer(law, Question(**budgets), where, said.level)
     N, D = answer["params"]["value"], answer["tokens"]["value"]
-    sparse = {"sparsity.method": "magnitude", "sparsity.target": said.sparsity} if said.sparsity else {}
-    base = settings.replace(config, sparse)
     sized = {"shape": not said.fixed, "length": said.length}
-    made = recipe(base, N, D, COUNTS[law.count], said.machine, **sized)
+    made = recipe(config, N, D, COUNTS[law.count], said.machine, **sized)
     return {"where": where, "answer": answer, "made": made}
 
 
@@ -207,7 +230,7 @@ def described(law: Law, N: float, D: float) -> dict[str, Any]:
 
 
 def priced(config: Config, machine: Machine) -> dict[str, Any]:
-    """Memory, seconds and use of the machine of a step, by formula."""
+    """Memory, seconds and use of the machine of a plain step, by formula."""
     train, mesh = config.train, config.mesh
     found = roofline(
         config.model,
@@ -229,9 +252,9 @@ def report(said: Asked, law: Law, where: Conditions, answer: dict, made: Config)
     N, tokens = COUNTS[law.count](model), train.steps * train.batch_size * train.seq_len
     loss = float(plans.best.loss(law.surface, N, tokens, where))
     best = plans.best.loss(law.surface, *plans.point(law, Question(flops=plans.FLOPS * N * tokens), where), where)
-    price = priced(made, said.machine) if said.machine.kind else {}
+    price, attack = priced(made, said.machine) if said.machine.kind else {}, multiple(made, said.machine)
     if price:
-        price["seconds"] = price["step_seconds"] * train.steps
+        price["seconds"] = attack * price["step_seconds"] * train.steps
     return {
         "asked": {**said.budgets, "seconds": said.seconds or None, "machine": dataclasses.asdict(said.machine)},
         "law": described(law, N, tokens),
@@ -248,6 +271,9 @@ def report(said: Asked, law: Law, where: Conditions, answer: dict, made: Config)
             "batch_tokens": train.batch_size * train.seq_len,
             "flops_6nd": plans.FLOPS * N * tokens,
             "flops_palm": counts.flops_per_token(model, train.seq_len) * tokens,
+            "step_multiple": attack,
+            "sparsity": said.sparsity or zeros(made.sparsity),
+            "dense_equivalent": where.dense_equivalent,
             "loss": loss,
             "loss_percent_over_optimum": 100 * (loss / float(best) - 1),
         },

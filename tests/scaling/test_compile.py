@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chinchilla_jax.config import Config, MeshConfig, ModelConfig, TrainConfig
+from chinchilla_jax.config import Config, MeshConfig, ModelConfig, SparsityConfig, TrainConfig
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.model.presets import preset
 from chinchilla_jax.parallel import mesh, topology
@@ -39,6 +39,18 @@ def test_the_classes_of_memory_make_the_whole(tiny):
     parts = [tiny[f"memory_{part}_bytes"] for part in ("parameters", "optimizer", "temporary", "other")]
     assert sum(parts) == tiny["memory_bytes"] and min(parts) >= 0
     assert tiny["fits"] is True and tiny["memory_capacity_bytes"] > tiny["memory_bytes"]
+
+
+@pytest.mark.parametrize("sparsity, kept", [
+    ({"method": "magnitude"}, 1), ({"method": "n_m", "pattern": "2:4"}, 5),
+])  # fmt: skip
+def test_masks_are_state_of_the_optimizer(sparsity, kept):
+    """A byte for each weight that may be zero, and four for the dense weight beneath; each device has a fourth."""
+    dense, masked = (
+        compile._state(Program(dataclasses.replace(TINY, sparsity=cfg)))["memory_optimizer_bytes"]
+        for cfg in (SparsityConfig(), SparsityConfig(**sparsity))
+    )
+    assert masked - dense == kept * N * (4 * D * H * K + 3 * D * F) / 4 + 4  # and a counter
 
 
 def test_the_layers_of_every_microbatch_communicate(tiny):

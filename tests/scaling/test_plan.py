@@ -9,6 +9,7 @@ import pytest
 from chinchilla_jax.config import Config, ModelConfig, from_dict
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.scaling import lawfile, planner, published
+from chinchilla_jax.scaling.corrections import sparse_equivalent
 from chinchilla_jax.scaling.counts import sizes
 from chinchilla_jax.scaling.optimum import REACHED, Conditions, compute, loss, optimum
 from chinchilla_jax.scaling.plan import Question, answer, off_optimum, solve
@@ -129,6 +130,92 @@ def test_a_time_on_this_machine_is_measured():
     assert planned["realised"]["flops_6nd"] == pytest.approx(6e13, rel=0.05)
 
 
+@pytest.fixture
+def planned(tmp_path, capfd):
+    """The plan of a command line on 4 chips."""
+    from chinchilla_jax.__main__ import main
+
+    def plan(line: str, budget: str = "--flops 1e18") -> dict:
+        where = ["--chips", "v5e-4", "--json", "--out", str(tmp_path / "plan.json")]
+        code = main(["plan", *budget.split(), *where, *line.split()])
+        out, err = capfd.readouterr()
+        assert code == 0, err
+        return json.loads(out)
+
+    return plan
+
+
+def test_a_sparse_config_is_planned_as_one(planned):
+    """Not with the loss of a dense model, whichever way the zeros were asked for; N:M is its own target."""
+    dense, asked, set_ = map(planned, ("", "--sparsity 0.75", "--sparsity.method magnitude --sparsity.target 0.75"))
+    assert set_["realised"] == asked["realised"] and set_["optimum"] == asked["optimum"]
+    assert set_["config"] == asked["config"]
+    assert asked["realised"]["loss"] > dense["realised"]["loss"] + 0.1
+    half, n_m = planned("--sparsity 0.5"), planned("--sparsity.method n_m --sparsity.pattern 2:4")
+    assert n_m["realised"] == half["realised"]
+
+
+@pytest.mark.parametrize("line, share", [
+    ("--sparsity 0.5 --sparsity.method n_m --sparsity.pattern 2:4", 0.5),
+    ("--sparsity 0.9 --sparsity.method rigl", 0.9),
+    ("--sparsity 0.9 --sparsity.target 0.9 --sparsity.method set", 0.9),
+    ("--sparsity 0.7 --sparsity.pattern 3:10", 0.7),
+    ("--sparsity 0.6 --sparsity.method l1 --sparsity.strength 1e-3", 0.6),
+    ("--sparsity.method l1 --sparsity.strength 1e-3", 0.0),  # nobody knows
+    ("--sparsity.target 0.9", 0.0),
+])  # fmt: skip
+def test_a_method_that_is_named_stays(planned, line, share):
+    found = planned(line)
+    words = line.split()
+    method = words[words.index("--sparsity.method") + 1] if "--sparsity.method" in words else "magnitude"
+    assert found["config"]["sparsity"]["method"] == (method if "method" in line or share else "off")
+    assert found["realised"]["sparsity"] == share
+    assert found["realised"]["dense_equivalent"] == sparse_equivalent(1.0, share).value
+
+
+@pytest.mark.parametrize("method, schedule", [("magnitude", (0.0, 0.1)), ("rigl", (0.0, 0.0))])
+def test_when_zeros_come_bends_the_law(planned, method, schedule):
+    """At 90 % the median is another law's if zeros come early; rigl has all of them from the start of its window."""
+    found = planned(f"--sparsity 0.9 --sparsity.method {method} --sparsity.start 0 --sparsity.stop 0.1")
+    worth = sparse_equivalent(1.0, 0.9, schedule).value
+    assert found["realised"]["dense_equivalent"] == worth != sparse_equivalent(1.0, 0.9).value
+
+
+FREELB = "--adversarial.method freelb --adversarial.fraction 1"
+
+
+def test_an_attack_is_priced(planned):
+    """Two passes in 90 % of the steps: 1.9 plain runs, in the seconds of a plan and in the tokens of a time."""
+    plain, attacked = planned(""), planned(FREELB)
+    assert attacked["realised"]["step_multiple"] == pytest.approx(1.9, rel=1e-3)
+    assert attacked["price"]["seconds"] == pytest.approx(1.9 * plain["price"]["seconds"], rel=1e-3)
+    assert planned(FREELB, "--hours 3")["price"]["seconds"] == pytest.approx(3 * 3600, rel=0.05)
+
+
+def test_a_time_on_this_machine_measures_plain_steps():
+    """The first steps, which are what is measured, are before the first attack or not: nothing must depend on it."""
+    config = planner.settings.replace(Config(), {"adversarial.method": "freelb", "adversarial.fraction": 1.0})
+    seen = []
+
+    def measure(config):
+        seen.append(config.adversarial.method)
+        return 1e11 / (6 * sizes(config.model).total)
+
+    planned = planner.plan(config, planner.timed(600.0, math.inf, 1, fixed=False), measure)
+    assert seen == ["off"] and planned["config"]["adversarial"]["method"] == "freelb"
+    assert planned["realised"]["flops_6nd"] == pytest.approx(6e13 / 1.9, rel=0.05)
+
+
+def test_the_table_says_what_zeros_and_attacks_make_of_a_run(planned):
+    from chinchilla_jax.commands.plan import table
+
+    said = table(planned(f"--sparsity 0.75 {FREELB}"))
+    assert "attacked rows make a step 1.900 plain ones" in said
+    assert "75 % zeros by magnitude" in said and "0.54 of the size" in said
+    assert "nobody knows" in table(planned("--sparsity.method l1 --sparsity.strength 1e-3"))
+    assert "zeros" not in table(planned("")) and "attacked" not in table(planned(""))
+
+
 MISTAKES = {
     "": "nothing to plan from",
     "--flops -3": "--flops",
@@ -143,6 +230,9 @@ MISTAKES = {
     "--flops 1e20 --law epoch-exakt": "did you mean epoch-exact",
     "--flops 1e20 --law none.json": "none.json",
     "--flops 1e20 --sparsity 1": "--sparsity",
+    "--flops 1e20 --sparsity 0.5 --sparsity.target 0.75": "leave one out",
+    "--flops 1e20 --sparsity 0.75 --sparsity.method n_m --sparsity.pattern 2:4": "2:4 makes 0.5",
+    "--flops 1e20 --sparsity 0.75 --sparsity.method off": "another --sparsity.method",
     "--flops 1e20 --level 2": "--level",
     "--flops 1e20 --unique-tokens 0": "--unique-tokens",
     "--flops 1e26 --chips v5e-1": "take more",
