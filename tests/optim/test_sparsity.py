@@ -35,7 +35,7 @@ def draw(seed: int, kind=np.float32):
 
 def sparsity(method: str, **changes) -> SparsityConfig:
     often = {} if method in ("l1", "group_lasso") else {"every": 2}
-    return SparsityConfig(method=method, **often, **changes)
+    return SparsityConfig(method=method, **often | changes)
 
 
 def run(tx, steps: int = STEPS, kind=np.float32, place=lambda w: w):
