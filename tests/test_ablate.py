@@ -68,6 +68,12 @@ def test_the_verdict_is_the_bar_s(ablate):
     for other, word in ((3.2, "better"), (3.05, "worse")):
         dense = report.Group("dense-0.53", [row("dense-0.53", other, 8.0)], plain)
         assert word in report.of_zeros(sparse, [dense])
+    made = {"density": 0.25, "settings": {"sparsity.method": "magnitude"}}
+    twice = report.Group("m", [row("m", 3.1, 8.0, **made), row("m", 3.3, 8.0, seed=1, **made)], plain)
+    others = report.Group("dense-0.53", [row("dense", loss, 8.0, seed=n) for n, loss in enumerate((3.2, 3.28))], plain)
+    assert twice.over == pytest.approx(0.1), "plain has seed 0 alone"
+    assert "0.040 nats **better than** dense-0.53" in report.of_zeros(twice, [others])
+    assert "(-0.100, +0.020)" in report.of_zeros(twice, [others])
 
 
 def test_rivals_are_compared_at_the_same_radius(ablate):

@@ -16,14 +16,14 @@ NOTES = """
 Losses are nats a token on the whole validation set, of a recipe's first run. Debian's documentation moves with its
 releases: texts A, B and so on are versions of it (told by the tokenizers that they give), and losses compare within
 one. All other differences to plain ("over plain", closed, area, typos) are means over runs of the difference to
-plain's run of the same seed and text. "Equal compute" is the difference to a plain run of as many FLOPs, where the
-recipe costs more than plain: read off what plain's longer runs gain, straight in the logarithm of compute. Attacks are
-on 4,096 tokens of the set, radii in mean norms of the table's rows. The gap of a model is what PGD-20 adds to its
-clean loss; "closed" is how much smaller it is than plain's, at the radius that the recipe trained at where none is
-named (at 0.2 where nobody attacked at that). "Area" is the mean gap over the four radii, less plain's. Typos: bits a
-clean byte over plain's, with 5 % of the characters wrong. FLOPs are XLA's count for the whole run, in plain runs. Time
-is the median of the run's own steps after an attack's start against plain's; other runs shared the machine: take FLOPs
-and `tools/bench_adversarial.py` for the truth.
+plain's run of the same seed and text, where there is one. "Equal compute" is the difference to a plain run of as many
+FLOPs, where the recipe costs more than plain: read off what plain's longer runs gain, straight in the logarithm of
+compute. Attacks are on 4,096 tokens of the set, radii in mean norms of the table's rows. The gap of a model is what
+PGD-20 adds to its clean loss; "closed" is how much smaller it is than plain's, at the radius that the recipe trained
+at where none is named (at 0.2 where nobody attacked at that). "Area" is the mean gap over the four radii, less
+plain's. Typos: bits a clean byte over plain's, with 5 % of the characters wrong. FLOPs are XLA's count for the whole
+run, in plain runs. Time is the median of the run's own steps after an attack's start against plain's; other runs
+shared the machine: take FLOPs and `tools/bench_adversarial.py` for the truth.
 """
 
 
@@ -80,7 +80,7 @@ class Group:
     def __init__(self, name: str, members: list[dict], plain: list[dict]):
         self.name, self.members, self.first = name, members, members[0]
         others = {place(other): other for other in plain}
-        self.pairs = [(m, others[place(m)]) for m in members]
+        self.pairs = [(m, others[place(m)]) for m in members if place(m) in others]
         self.flops = self.first["flops"] or float("nan")
         self.sparse = any(key.startswith("sparsity.") for key in self.first["settings"])
         self.attacked = self.first["radius"] is not None
@@ -183,14 +183,15 @@ def of_attack(g: Group, others: list[Group]) -> str:
 
 
 def of_zeros(g: Group, dense: list[Group]) -> str:
-    """Against plain, and against a dense model of about as many weights."""
+    """Against plain, and against a dense model of about as many weights: on the same seed and text."""
     said = f"has {g.first['density']:.0%} of the weights and {g.over:+.3f} nats over plain"
-    small = [o for o in dense if g.first["density"] < 0.4]
-    if not small:
+    small = {place(m): m for o in dense for m in o.members if g.first["density"] < 0.4}
+    diffs = [m["loss"] - small[place(m)]["loss"] for m in g.members if place(m) in small]
+    if not diffs:
         return f"{said}."
-    diff = g.over - small[0].over
-    word = "**better than**" if diff <= 0 else "worse than"
-    return f"{said}: {abs(diff):.3f} nats {word} {small[0].name} on the same tokens."
+    word = "**better than**" if statistics.fmean(diffs) <= 0 else "worse than"
+    each = f" ({', '.join(f'{diff:+.3f}' for diff in diffs)})" if len(diffs) > 1 else ""
+    return f"{said}: {abs(statistics.fmean(diffs)):.3f} nats {word} {dense[0].name} on the same tokens{each}."
 
 
 def write(runs: Path, wanted: list, out: Path) -> None:
@@ -209,12 +210,9 @@ def write(runs: Path, wanted: list, out: Path) -> None:
         print(f"error: {runs} has no finished run of plain to compare with: run --only plain-s0", file=sys.stderr)
         sys.exit(78)
     beside = {place(each) for each in plain}
-    alone = [each["run"] for each in rows if place(each) not in beside]
     recipes = dict.fromkeys(each["recipe"] for each in rows if place(each) in beside)
-    groups = [
-        Group(name, [each for each in rows if each["recipe"] == name and place(each) in beside], plain)
-        for name in recipes
-    ]
+    alone = [each["run"] for each in rows if each["recipe"] not in recipes]
+    groups = [Group(name, [each for each in rows if each["recipe"] == name], plain) for name in recipes]
     out.mkdir(parents=True, exist_ok=True)
     (out / "ablation.json").write_text(json.dumps({"rows": rows, "missing": missing}, indent=1) + "\n")
     lines = [
@@ -230,7 +228,7 @@ def write(runs: Path, wanted: list, out: Path) -> None:
     print("\n".join(lines))
     print(f"{len(before)} of {len(rows)} runs are not in {runs}: their figures are those that {out} had.")
     if alone:
-        print(f"left out, since plain has no run of their seed and text: {', '.join(alone)}")
+        print(f"left out, since plain has no run of any seed and text of theirs: {', '.join(alone)}")
 
 
 def draw(groups: list[Group], path: Path) -> None:
@@ -238,6 +236,7 @@ def draw(groups: list[Group], path: Path) -> None:
 
     The last of these of first runs on plain's text: of plain, of what has several and of what closes half of the gap.
     """
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(20, 8), layout="constrained")
@@ -259,6 +258,7 @@ def draw(groups: list[Group], path: Path) -> None:
     left.set(xlabel="gap under PGD-20 closed at 0.2, %")
     middle.set(xlabel="gap under PGD-20 closed at the radius trained at, %")
     known = [o for o in groups if place(o.first) == place(groups[0].first)]
+    right.set_prop_cycle(color=colormaps["tab20"].colors)
     strong = {o.name for o in attacked if o.closed >= BAR["closed"]}
     for g in (o for o in known if o.name == "plain" or len(o.members) > 1 or o.name in strong):
         losses = [g.first["clean"], *(g.first["pgd20"][radius] for radius in RADII)]
