@@ -14,9 +14,9 @@ from chinchilla_jax.config import (
     ObjectiveConfig,
     OptimizerConfig,
     TrainConfig,
-    UserError,
     replace,
 )
+from chinchilla_jax.errors import UserError
 from chinchilla_jax.objectives import build as objectives
 from chinchilla_jax.training.resume import check_config
 from chinchilla_jax.training.step import accumulate
