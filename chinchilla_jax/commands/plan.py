@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from chinchilla_jax.commands import cli
-from chinchilla_jax.config import require
+from chinchilla_jax.config import PENALTIES, require
 
 SECTIONS = ("model", "data", "mesh", "train", "adversarial", "sparsity")
 
@@ -100,8 +100,6 @@ def compiled(planned: dict, chips: str) -> dict:
 
 def bent(real: dict, method: str) -> list[str]:
     """What zeros and attacks make of a run, where it has any."""
-    from chinchilla_jax.scaling.zeros import PENALTIES
-
     lines = []
     if real["sparsity"]:
         worth = f"worth one of {real['dense_equivalent']:.2f} of the size"

@@ -7,7 +7,7 @@ Standard library only, so that `--help` stays fast.
 from dataclasses import dataclass, field
 
 from chinchilla_jax.config.objective import AdversarialConfig, ObjectiveConfig
-from chinchilla_jax.config.optimizer import OptimizerConfig, SparsityConfig
+from chinchilla_jax.config.optimizer import PENALTIES, OptimizerConfig, SparsityConfig
 from chinchilla_jax.config.run import CheckpointConfig, MeshConfig, TrainConfig
 from chinchilla_jax.config.settings import (
     check,
@@ -22,6 +22,7 @@ from chinchilla_jax.config.settings import (
 from chinchilla_jax.config.shape import DataConfig, ModelConfig
 
 __all__ = [
+    "PENALTIES",
     "AdversarialConfig",
     "CheckpointConfig",
     "Config",

@@ -51,13 +51,14 @@ PATTERNS_OF = {
     "set": MOVING,
 }
 
+PENALTIES = ("l1", "group_lasso")  # methods whose strength decides how many zeros there will be
+
 # The settings that a method looks at, of those that not all do.
 FEW = ("target", "distribution", "every", "strength", "drop", "decay")
 SHARED = ("target", "distribution", "every")
 FOLLOWS = {
     "off": FEW,
-    "l1": ("strength",),
-    "group_lasso": ("strength",),
+    **dict.fromkeys(PENALTIES, ("strength",)),
     "magnitude": SHARED,
     "n_m": ("every", "decay"),
     "rigl": (*SHARED, "drop"),
@@ -121,9 +122,9 @@ class SparsityConfig:
             kind in able,
             f"--sparsity.method {self.method} does not go with --sparsity.pattern {self.pattern}; choose {mend}",
         )
-        self._check_few(1 - int(n) / int(m) if n else 0.0)
+        self._check_few()
         require(
-            self.method not in ("l1", "group_lasso") or self.strength > 0,
+            self.method not in PENALTIES or self.strength > 0,
             f"--sparsity.method {self.method} needs a --sparsity.strength above 0",
         )
         require(
@@ -131,8 +132,15 @@ class SparsityConfig:
             f"--sparsity.pattern {self.pattern} leaves nothing to share out; choose --sparsity.distribution uniform",
         )
 
-    def _check_few(self, own: float) -> None:
-        """A setting that the method would not follow is an error; `own` is a target that pattern or method imply."""
+    @property
+    def implied(self) -> float:
+        """The share of zeros that a pattern N:M says itself, else 0."""
+        n, _, m = self.pattern.partition(":")
+        return (int(m) - int(n)) / int(m) if n.isdigit() else 0.0
+
+    def _check_few(self) -> None:
+        """A setting that the method would not follow is an error, unless it says what the pattern does."""
+        own = self.implied
         for name in (few for few in FEW if few not in FOLLOWS.get(self.method, FEW) or (own and few == "target")):
             value, default = getattr(self, name), getattr(type(self), name)
             require(

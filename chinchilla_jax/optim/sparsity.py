@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from chinchilla_jax.config import SparsityConfig, require
-from chinchilla_jax.config.optimizer import FOLLOWS
+from chinchilla_jax.config import PENALTIES, SparsityConfig, require
 from chinchilla_jax.optim import dynamic, proximal
 from chinchilla_jax.optim.paths import map_followers, named
 from chinchilla_jax.optim.patterns import Site, choose, sites
@@ -40,7 +39,7 @@ def find(cfg: SparsityConfig, parameters: dict[str, Any]) -> tuple[Site, ...]:
     )
     for site in found:
         require(
-            site.units > 1 or "strength" in FOLLOWS[cfg.method],
+            site.units > 1 or cfg.method in PENALTIES,
             f"--sparsity.pattern {cfg.pattern} finds one unit a layer in {site.names[0]}, and one has to stay; choose "
             "another",
         )

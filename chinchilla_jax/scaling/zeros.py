@@ -1,10 +1,9 @@
 """The zeros that a plan counts on: as asked for, as the config makes them, and what they leave a model worth."""
 
 from chinchilla_jax import config as settings
-from chinchilla_jax.config import Config, SparsityConfig, require
+from chinchilla_jax.config import PENALTIES, Config, SparsityConfig, require
 from chinchilla_jax.scaling.corrections import sparse_equivalent
 
-PENALTIES = ("l1", "group_lasso")  # their strength decides how many zeros there will be
 AT_ONCE = ("n_m", "rigl", "set")  # all zeros from the start of their window on; the others make them by and by
 
 
@@ -17,8 +16,7 @@ def sparse(config: Config, share: float) -> Config:
         return config
     method, pattern = config.sparsity.method, config.sparsity.pattern
     made = settings.replace(config, {"sparsity.method": "magnitude" if method == "off" else method})
-    if pattern[0].isdigit():
-        own = zeros(made.sparsity)
+    if own := made.sparsity.implied:
         require(own == share, f"--sparsity {share:g}, but --sparsity.pattern {pattern} makes {own:g}; leave one out")
         return made
     return made if method in PENALTIES else settings.replace(made, {"sparsity.target": share})
@@ -28,8 +26,7 @@ def zeros(cfg: SparsityConfig) -> float:
     """Share of zeros at the end of a run; 0 also where nobody knows it beforehand."""
     if cfg.method in ("off", *PENALTIES):
         return 0.0
-    n, _, m = cfg.pattern.partition(":")
-    return (int(m) - int(n)) / int(m) if n.isdigit() else cfg.target
+    return cfg.implied or cfg.target
 
 
 def worth(cfg: SparsityConfig, share: float) -> float:

@@ -71,8 +71,7 @@ class Checkpoints:
         finally:
             self._thread.shutdown()
             self._writer.close()
-            if self.first:
-                self._clear()
+            self._clear()
 
     def save(self, step: int, state: Any, *, wait: bool = False) -> None:
         """Save `state` as `step`; the caller may donate it as soon as this returns.
@@ -131,7 +130,7 @@ class Checkpoints:
         Of a save's many files one fails first, and the others may still be written when that is known: what is removed
         at once can come back, and goes with the next save, at the close or with the next start.
         """
-        for leftover in self.folder.glob("*" + PARTIAL):
+        for leftover in self.folder.glob("*" + PARTIAL) if self.first else ():
             shutil.rmtree(leftover, ignore_errors=True)
 
     def _make_room(self, step: int, need: int) -> None:
@@ -155,8 +154,7 @@ class Checkpoints:
 
     def _give_up(self, step: int, need: int, error: BaseException | None) -> None:
         """Remove what a failed save left and say what it would have needed."""
-        if self.first:
-            self._clear()
+        self._clear()
         reason = why(error) if error else "another process failed"
         raise StorageError(
             f"checkpoint {step} was not written ({reason}); it needs {need} bytes in {self.folder}"
