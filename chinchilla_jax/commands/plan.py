@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from chinchilla_jax.commands import cli
@@ -42,15 +43,13 @@ def options(parser) -> None:
 
 def run(config, args) -> dict:
     """Answer, realise, price and write."""
-    import jax
-
     from chinchilla_jax.scaling import planner
 
     began = time.monotonic()
     require(0 < args.level < 1, f"--level {args.level:g} must lie inside (0, 1)")
     config = with_vocabulary(config)
-    said = planner.asked(args, 1 if args.chips else jax.device_count())
-    planned = planner.plan(config, said, measured if args.minutes is not None else None)
+    said = planner.asked(args, 1 if args.chips else devices_here())
+    planned = planner.plan(config, said, measured if args.minutes is not None else None, step_multiple)
     if args.compile:
         planned |= {"compiled": compiled(planned, args.chips)}
     path = Path(args.out or Path(args.run_dir or ".", "plan.json"))
@@ -77,6 +76,24 @@ def with_vocabulary(config):
     return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=pieces))
 
 
+def devices_here() -> int:
+    """Devices of this machine that would share a batch; 1 where JAX is not installed."""
+    if find_spec("jax") is None:
+        return 1
+    import jax
+
+    return jax.device_count()
+
+
+def step_multiple(config) -> float:
+    """What the attacks of a config make of a step, over the whole run, in plain steps."""
+    if config.adversarial.method == "off":
+        return 1.0
+    from chinchilla_jax.objectives.build import step_multiple as multiple
+
+    return multiple(config)
+
+
 def measured(config) -> float:
     """Tokens a second of the config's own step on this machine."""
     from chinchilla_jax.parallel import host
@@ -88,9 +105,9 @@ def measured(config) -> float:
 
 def compiled(planned: dict, chips: str) -> dict:
     """The planned step as a TPU's compiler sees it."""
+    from chinchilla_jax.aot import advice
+    from chinchilla_jax.aot import compile as ahead
     from chinchilla_jax.config import Config, from_dict
-    from chinchilla_jax.scaling import advice
-    from chinchilla_jax.scaling import compile as ahead
 
     require(":" in chips, f"--compile needs a topology as --chips, such as v5e:4x4 or v5p:8x8x4, not {chips or 'none'}")
     report = ahead.report(from_dict(Config, planned["config"]), chips)

@@ -44,8 +44,8 @@ def run(config, args) -> dict:
 
 def dry_run(config, topology: str | None) -> dict:
     """What the config costs, from the compiled step; needs the token store only where it tells the vocabulary."""
-    from chinchilla_jax.scaling.advice import table
-    from chinchilla_jax.scaling.compile import report
+    from chinchilla_jax.aot.advice import table
+    from chinchilla_jax.aot.compile import report
 
     if not config.model.vocab_size:
         config, _ = open_store(config)
@@ -105,7 +105,7 @@ def train_for(config, run_dir: Path, store, args, terminal) -> dict:
     """Plan a model for this machine and `--minutes`, unless the run has one, and train it until the time is up."""
     import jax
 
-    from chinchilla_jax.commands.plan import measured, table
+    from chinchilla_jax.commands.plan import measured, step_multiple, table
     from chinchilla_jax.scaling import planner
     from chinchilla_jax.training.timed import TRAINING_SHARE, pretrain_for
 
@@ -114,7 +114,7 @@ def train_for(config, run_dir: Path, store, args, terminal) -> dict:
     if not (run_dir / "config.json").exists():
         text, devices = len(store.train.tokens), jax.device_count()
         said = planner.timed(seconds * TRAINING_SHARE, text, devices, fixed=planner.shape_given(args))
-        planned = planner.plan(config, said, measured)
+        planned = planner.plan(config, said, measured, step_multiple)
         terminal.say(table(planned))
         (run_dir / "plan.json").write_text(json.dumps(planned, indent=1) + "\n")
         config = replace(from_dict(Config, planned["config"]), {"train.eval_every": 0, "train.sample_every": 0})

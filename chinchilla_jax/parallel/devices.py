@@ -2,51 +2,11 @@
 
 import os
 import time
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-
-class Device(NamedTuple):
-    """Dense bf16 FLOP/s, bytes of memory, bytes/s of memory, and bytes/s to other devices; all of one device.
-
-    `link` is what a device sends along one axis of a TPU's torus in both directions together, or over NVLink or PCIe
-    one way; an axis whose length is a multiple of `wrap` is a ring, any other a line of half the rate.
-    """
-
-    flops: float
-    memory: float
-    bandwidth: float
-    link: float
-    wrap: int = 0
-
-
-# FLOP/s, memory and its bandwidth: vendors' data sheets; NVIDIA's without sparsity. Links of TPUs: Austin et al. 2025,
-# "How to Scale Your Model", chapter 2; of NVIDIA's cards: data sheets, half of what is printed for both directions.
-# The first name found in jax's device_kind counts.
-DEVICES = {
-    "TPU v4": Device(275e12, 32e9, 1.2e12, 9e10, 4),
-    "TPU v5 lite": Device(197e12, 16e9, 8.1e11, 9e10, 16),
-    "TPU v5e": Device(197e12, 16e9, 8.1e11, 9e10, 16),
-    "TPU v5p": Device(459e12, 95e9, 2.765e12, 1.8e11, 4),
-    "TPU v5": Device(459e12, 95e9, 2.765e12, 1.8e11, 4),
-    "TPU v6 lite": Device(918e12, 32e9, 1.6e12, 1.8e11, 16),
-    "TPU v6e": Device(918e12, 32e9, 1.6e12, 1.8e11, 16),
-    "H200": Device(989.4e12, 141e9, 4.8e12, 4.5e11),
-    "H100 PCIe": Device(756e12, 80e9, 2.0e12, 6.4e10),
-    "H100 NVL": Device(835e12, 94e9, 3.9e12, 6.4e10),
-    "H100": Device(989.4e12, 80e9, 3.35e12, 4.5e11),
-    "A100-SXM4-40GB": Device(312e12, 40e9, 1.555e12, 3e11),
-    "A100-PCIE-40GB": Device(312e12, 40e9, 1.555e12, 3.2e10),
-    "A100": Device(312e12, 80e9, 2.039e12, 3e11),
-    "L40S": Device(362e12, 48e9, 8.64e11, 3.2e10),
-    "L4": Device(121e12, 24e9, 3e11, 3.2e10),
-}
-
-# Between machines: NVIDIA cards of one, and what each of them sends to other machines (400 Gbit/s InfiniBand).
-CARDS, BETWEEN_MACHINES = 8, 5e10
-
+from chinchilla_jax.parallel.catalogue import BETWEEN_MACHINES, CARDS, DEVICES, Device
 
 # Shares of those rates, and of a measured matrix product on a CPU, that a training step of some size reaches.
 PEAK_SHARE, MEASURED_SHARE = 0.4, 0.6

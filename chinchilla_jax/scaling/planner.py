@@ -9,7 +9,6 @@ from typing import Any
 
 from chinchilla_jax import config as settings
 from chinchilla_jax.config import Config, ModelConfig, require
-from chinchilla_jax.objectives.build import step_multiple
 from chinchilla_jax.scaling import counts, hparams, lawfile
 from chinchilla_jax.scaling import plan as plans
 from chinchilla_jax.scaling.lawfile import Law
@@ -95,13 +94,17 @@ def timed(seconds: float, unique_tokens: float, devices: int, *, fixed: bool) ->
     return Asked({}, seconds, Machine(chips=devices), None, unique_tokens, 0.0, 0.0, "auto", 0.8, fixed)
 
 
-def plan(config: Config, said: Asked, measure: Rate | None = None) -> dict[str, Any]:
+def plan(
+    config: Config, said: Asked, measure: Rate | None = None, multiple: Rate = lambda config: 1.0
+) -> dict[str, Any]:
     """Everything about the run that `said` asks for, as one JSON-able dict; its "config" trains as it is.
 
-    `measure` tells the tokens a second of a config on this machine, for a budget in minutes. Raises `UserError`.
+    `measure` tells the tokens a second of a config on this machine, for a budget in minutes; `multiple` what attacks
+    make of a step, over the whole run, in plain steps. Raises `UserError`.
     """
     config = sparse(config, said.sparsity)
-    rate = attacked(measured_once(measure) if measure else machine_rate(said), said.machine)
+    multiple = settled(multiple, said.machine)
+    rate = attacked(measured_once(measure) if measure else machine_rate(said), multiple)
     budgets = dict(said.budgets)
     if said.fixed and "params" not in budgets:
         budgets["params"] = float(counts.parameters(config.model))
@@ -120,7 +123,7 @@ def plan(config: Config, said: Asked, measure: Rate | None = None) -> dict[str, 
         found = _once(config, said, law, budgets)
     if said.seconds:  # sizes come in steps; what they leave of the time is made up by the length
         found["made"] = _lasting(found["made"], said.seconds * rate(found["made"]))
-    return report(said, law, **found)
+    return report(said, law, attack=multiple(found["made"]), **found)
 
 
 def _lasting(made: Config, tokens: float) -> Config:
@@ -155,19 +158,23 @@ def machine_rate(said: Asked) -> Rate:
     return rate
 
 
-def attacked(rate: Rate, machine: Machine) -> Rate:
+def attacked(rate: Rate, multiple: Rate) -> Rate:
     """The rate of configs that attack, from that of their plain steps."""
 
     def slower(config: Config) -> float:
-        return rate(settings.replace(config, {"adversarial.method": "off"})) / multiple(config, machine)
+        return rate(settings.replace(config, {"adversarial.method": "off"})) / multiple(config)
 
     return slower
 
 
-def multiple(config: Config, machine: Machine) -> float:
-    """What attacks make of a step on `machine`, over the whole run, in plain steps."""
-    settled = {"mesh.data": machine.chips // config.mesh.fsdp, "model.kernels": "reference"}  # any: nothing is computed
-    return step_multiple(settings.replace(config, settled))
+def settled(multiple: Rate, machine: Machine) -> Rate:
+    """The multiple of configs whose mesh and kernels are not decided yet."""
+
+    def of(config: Config) -> float:
+        mesh = {"mesh.data": machine.chips // config.mesh.fsdp, "model.kernels": "reference"}  # nothing is computed
+        return multiple(settings.replace(config, mesh))
+
+    return of
 
 
 def _once(config: Config, said: Asked, law: Law, budgets: dict[str, float]) -> dict[str, Any]:
@@ -246,13 +253,13 @@ def priced(config: Config, machine: Machine) -> dict[str, Any]:
     return {**found, "mfu": REACHED * found["mfu"], "tokens_per_second": REACHED * found["tokens_per_second"]}
 
 
-def report(said: Asked, law: Law, where: Conditions, answer: dict, made: Config) -> dict[str, Any]:
+def report(said: Asked, law: Law, where: Conditions, answer: dict, made: Config, attack: float) -> dict[str, Any]:
     """The plan as a dict: answer, law, realised run, price, neighbours, config."""
     model, train = made.model, made.train
     N, tokens = COUNTS[law.count](model), train.steps * train.batch_size * train.seq_len
     loss = float(plans.best.loss(law.surface, N, tokens, where))
     best = plans.best.loss(law.surface, *plans.point(law, Question(flops=plans.FLOPS * N * tokens), where), where)
-    price, attack = priced(made, said.machine) if said.machine.kind else {}, multiple(made, said.machine)
+    price = priced(made, said.machine) if said.machine.kind else {}
     if price:
         price["seconds"] = attack * price["step_seconds"] * train.steps
     return {

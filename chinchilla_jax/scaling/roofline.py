@@ -1,13 +1,13 @@
 """Memory and time of a step by formula, in no time and without a compiler: what `plan` asks many times.
 
-The terms are those of the program that `scaling.compile` reads; docs/aot.md says how far the two are apart.
+The terms are those of the program that `aot.compile` reads; docs/aot.md says how far the two are apart.
 Letters: D model, H heads, G key/value heads, K head width, F hidden, V vocabulary, N layers, L length.
 """
 
 from typing import Any
 
 from chinchilla_jax.config import ModelConfig, require
-from chinchilla_jax.parallel.devices import BETWEEN_MACHINES, CARDS, DEVICES, Device
+from chinchilla_jax.parallel.catalogue import BETWEEN_MACHINES, CARDS, DEVICES, Device
 from chinchilla_jax.scaling.counts import Sizes, flops_per_token, sizes
 
 # A slice's name before the colon, as `--topology` has it: the device, and the axes of its network.
@@ -36,7 +36,7 @@ def roofline(
 ) -> dict[str, Any]:
     """Seconds of a step and bytes a chip, of `batch_tokens` tokens on `chips` chips of a `kind` such as v5p or h100.
 
-    What `fsdp` and `tensor` leave of the chips are replicas. The keys are those of `scaling.compile.report`. Raises
+    What `fsdp` and `tensor` leave of the chips are replicas. The keys are those of `aot.compile.report`. Raises
     `UserError` for a kind that is not in `SLICES` or axes that do not divide the chips.
     """
     require(kind in SLICES, f"no figures for {kind}; known are {', '.join(SLICES)}")

@@ -195,13 +195,15 @@ def test_an_attack_is_priced(planned):
 def test_a_time_on_this_machine_measures_plain_steps():
     """The first steps, which are what is measured, are before the first attack or not: nothing must depend on it."""
     config = planner.settings.replace(Config(), {"adversarial.method": "freelb", "adversarial.fraction": 1.0})
+    from chinchilla_jax.commands.plan import step_multiple
+
     seen = []
 
     def measure(config):
         seen.append(config.adversarial.method)
         return 1e11 / (6 * sizes(config.model).total)
 
-    planned = planner.plan(config, planner.timed(600.0, math.inf, 1, fixed=False), measure)
+    planned = planner.plan(config, planner.timed(600.0, math.inf, 1, fixed=False), measure, step_multiple)
     assert seen == ["off"] and planned["config"]["adversarial"]["method"] == "freelb"
     assert planned["realised"]["flops_6nd"] == pytest.approx(6e13 / 1.9, rel=0.05)
 

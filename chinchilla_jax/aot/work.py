@@ -5,7 +5,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from chinchilla_jax.scaling.hlo import Array, Computation, Instruction, Program, walk
+from chinchilla_jax.aot.hlo import Array, Computation, Instruction, Program, walk
 
 # These move nothing by themselves: names for what is there, or the running of other computations.
 FREE = {

@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from chinchilla_jax.scaling import hlo, work
+from chinchilla_jax.aot import hlo, work
 
 
 def compiled(body, shape, spec, out):

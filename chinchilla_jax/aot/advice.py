@@ -1,4 +1,4 @@
-"""A report of `scaling.compile` in words: which setting to change, by rule, and the table that is printed."""
+"""A report of `aot.compile` in words: which setting to change, by rule, and the table that is printed."""
 
 from typing import Any
 

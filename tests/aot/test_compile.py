@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from chinchilla_jax.aot import advice, compile, hlo
 from chinchilla_jax.config import Config, MeshConfig, ModelConfig, SparsityConfig, TrainConfig
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.model.presets import preset
 from chinchilla_jax.parallel import mesh, topology
-from chinchilla_jax.scaling import advice, compile, counts, hlo, roofline
+from chinchilla_jax.scaling import counts, roofline
 from chinchilla_jax.training.program import Program
 
 needs_libtpu = pytest.mark.skipif(find_spec("libtpu") is None, reason="libtpu (the tpu extra) is not installed")

@@ -6,12 +6,13 @@ from typing import Any
 
 import jax
 
+from chinchilla_jax.aot import hlo, work
+from chinchilla_jax.aot.advice import advise
 from chinchilla_jax.config import Config, require
 from chinchilla_jax.parallel import devices as machines
 from chinchilla_jax.parallel import mesh as meshes
 from chinchilla_jax.parallel import topology as slices
-from chinchilla_jax.scaling import counts, hlo, work
-from chinchilla_jax.scaling.advice import advise
+from chinchilla_jax.scaling import counts
 from chinchilla_jax.training.program import Program, cost, total_tokens
 
 # Products of a layer's fused attention that stand inside a kernel, where no count of the program sees them:
