@@ -17,6 +17,10 @@ MODERN = ModelConfig(positions="rope", mlp="swiglu", biases=False, tied=False, k
 SQUARED = ModelConfig(positions="rope", mlp="relu2", biases=True, tied=True, kv_heads=1, **SIZES, **PLAIN)
 RECTIFIED = ModelConfig(positions="rope", mlp="reglu", biases=False, tied=True, **SIZES, **PLAIN)
 MIXED = ModelConfig(positions="relative", mlp="swiglu", biases=False, tied=False, kv_heads=2, **SIZES, **PLAIN)
+NORMED = ModelConfig(positions="rope", mlp="swiglu", qk_norm=True, tied=True, kv_heads=2, rope_theta=50.0,
+                     rope_scaling="llama3", rope_factor=8.0, rope_original_len=32, **SIZES, **PLAIN)  # fmt: skip
+SCALED = ModelConfig(positions="rope", mlp="geglu", attention_biases=True, tied=False, embed_scale=20**0.5,
+                     norm_offset=1.0, rope_scaling="linear", rope_factor=4.0, **SIZES, **PLAIN)  # fmt: skip
 FAMILIES = {"chinchilla": CHINCHILLA, "modern": MODERN}
 
 
@@ -35,7 +39,7 @@ def spiced(cfg: ModelConfig, seed: int = 0, scale: float = 0.2):
     leaves, tree = jax.tree.flatten(jax.eval_shape(lambda: transformer.init(jax.random.key(seed), cfg)))
     draw = np.random.default_rng(seed)
     paths = [path[-1].key for path, _ in jax.tree_util.tree_flatten_with_path(tree.unflatten(leaves))[0]]
-    noise = [scale * draw.standard_normal(leaf.shape) + (name == "scale") for name, leaf in zip(paths, leaves)]
+    noise = [scale * draw.standard_normal(leaf.shape) + (name == "scale") * (1 - cfg.norm_offset) for name, leaf in zip(paths, leaves)]
     return tree.unflatten([jnp.asarray(x, jnp.float32) for x in noise])
 
 

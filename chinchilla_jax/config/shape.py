@@ -19,13 +19,25 @@ class ModelConfig:
     d_ff: int = setting(1024, "F, hidden width of the feed-forward layer")
     vocab_size: int = setting(0, "V, rows of the embedding table; 0 means as many as the tokenizer has pieces")
     positions: Literal["rope", "relative"] = setting("rope", "rotary, or Transformer-XL relative positions")
-    mlp: Literal["swiglu", "reglu", "gelu", "relu2"] = setting(
-        "swiglu", "feed-forward: gated SiLU, gated ReLU, GELU, or squared ReLU"
+    mlp: Literal["swiglu", "reglu", "geglu", "gelu", "relu2"] = setting(
+        "swiglu", "feed-forward: gated SiLU, gated ReLU, gated GELU, GELU, or squared ReLU"
     )
     biases: bool = setting(False, "biases on queries, keys, values and the hidden layer")
+    attention_biases: bool = setting(False, "biases on queries, keys and values alone")
+    qk_norm: bool = setting(False, "RMSNorm of every query and key head before its positions")
     tied: bool = setting(True, "one table for embedding and output")
+    embed_scale: float = setting(1.0, "factor on the embeddings that enter the first layer")
+    context: int = setting(0, "longest text that the positions are meant for; 0 means --train.seq-len")
     rope_theta: float = setting(10000.0, "base of the rotary wavelengths")
+    rope_scaling: Literal["none", "linear", "llama3"] = setting(
+        "none", "how rotary wavelengths are stretched beyond the length that was trained first"
+    )
+    rope_factor: float = setting(1.0, "stretch of the wavelengths (linear: of all, llama3: of the long ones)")
+    rope_low_freq: float = setting(1.0, "llama3: waves that turn less often than this over the original length stretch")
+    rope_high_freq: float = setting(4.0, "llama3: waves that turn more often than this over the original length stay")
+    rope_original_len: int = setting(8192, "llama3: length in tokens before the stretch")
     norm_eps: float = setting(1e-6, "added to the mean square in RMSNorm")
+    norm_offset: float = setting(0.0, "added to every norm's scale: 1 where checkpoints store scale - 1, as Gemma's do")
     init_std: float = setting(0.02, "standard deviation of the initial weights")
     dropout: float = setting(0.0, "share of the residual branches' outputs dropped in training")
     dtype: Literal["auto", "float32", "bfloat16"] = setting(
@@ -42,7 +54,7 @@ class ModelConfig:
     def __post_init__(self):
         for name in ("layers", "d_model", "heads", "head_dim", "d_ff"):
             require(getattr(self, name) > 0, f"--model.{name.replace('_', '-')} must be at least 1")
-        for name in ("kv_heads", "vocab_size", "scan_unroll"):
+        for name in ("kv_heads", "vocab_size", "scan_unroll", "context"):
             require(getattr(self, name) >= 0, f"--model.{name.replace('_', '-')} must not be negative")
         require(
             not self.kv_heads or self.heads % self.kv_heads == 0,
@@ -54,12 +66,17 @@ class ModelConfig:
             f"--model.d-model {self.d_model} must be even for relative positions",
         )
         require(0 <= self.dropout < 1, f"--model.dropout {self.dropout} must lie in [0, 1)")
-        require(self.init_std > 0, "--model.init-std must be positive")
+        for name in ("init_std", "embed_scale", "rope_theta", "rope_factor", "rope_original_len"):
+            require(getattr(self, name) > 0, f"--model.{name.replace('_', '-')} must be positive")
+        require(
+            0 < self.rope_low_freq < self.rope_high_freq,
+            f"--model.rope-low-freq {self.rope_low_freq} must lie in (0, --model.rope-high-freq {self.rope_high_freq})",
+        )
 
     @property
     def gated(self) -> bool:
         """Whether the feed-forward layer multiplies two projections (Shazeer 2020)."""
-        return self.mlp in ("swiglu", "reglu")
+        return self.mlp in ("swiglu", "reglu", "geglu")
 
 
 @dataclass(frozen=True)

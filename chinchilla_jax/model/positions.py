@@ -1,5 +1,7 @@
 """Where a token stands: rotary embedding (Su et al. 2021) and Transformer-XL relative positions (Dai et al. 2019)."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -10,10 +12,28 @@ from chinchilla_jax.model.attention import Relative
 from chinchilla_jax.model.linear import dense
 
 
+def _llama3(cfg: ModelConfig, frequency_k: jax.Array) -> jax.Array:
+    """Long waves stretched, short ones kept, a linear blend between them (Llama 3.1); frequencies in radians a token.
+
+    A wave is long where it turns fewer than `rope_low_freq` times over the original length.
+    """
+    turns_k = cfg.rope_original_len * frequency_k / (2 * math.pi)
+    kept_k = jnp.clip((turns_k - cfg.rope_low_freq) / (cfg.rope_high_freq - cfg.rope_low_freq), 0, 1)
+    return frequency_k * (kept_k + (1 - kept_k) / cfg.rope_factor)
+
+
+SCALINGS = {
+    "none": lambda cfg, frequency_k: frequency_k,
+    "linear": lambda cfg, frequency_k: frequency_k / cfg.rope_factor,  # Chen et al. 2023
+    "llama3": _llama3,
+}
+
+
 def rotary_tables(cfg: ModelConfig, positions_BL: jax.Array, length: int):
-    """cos and sin of position * theta**(-2i/K), both (B, L, 1, K/2) in float32."""
+    """cos and sin of position * theta**(-2i/K), scaled, both (B, L, 1, K/2) in float32."""
     del length
     frequency_k = cfg.rope_theta ** (-jnp.arange(0, cfg.head_dim, 2, dtype=jnp.float32) / cfg.head_dim)
+    frequency_k = SCALINGS[cfg.rope_scaling](cfg, frequency_k)
     angle_BL1k = positions_BL[:, :, None, None].astype(jnp.float32) * frequency_k
     return jnp.cos(angle_BL1k), jnp.sin(angle_BL1k)
 

@@ -35,17 +35,31 @@ def unwatched(h_BLF: jax.Array) -> None:
 
 
 class Norm(nn.Module):
-    """RMSNorm (Zhang & Sennrich 2019) in float32: x / sqrt(mean(x^2) + eps) * scale."""
+    """RMSNorm (Zhang & Sennrich 2019) in float32: x / sqrt(mean(x^2) + eps) * (offset + scale)."""
 
     cfg: ModelConfig
 
     @nn.compact
     def __call__(self, x_BLD):
-        scale = nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",))
+        one = nn.initializers.constant(1.0 - self.cfg.norm_offset)
+        scale = nn.with_logical_partitioning(one, ("norm",))
         scale_D = self.param("scale", scale, (x_BLD.shape[-1],))
         x32_BLD = x_BLD.astype(jnp.float32)
         rms_BL1 = jax.lax.rsqrt(jnp.mean(jnp.square(x32_BLD), axis=-1, keepdims=True) + self.cfg.norm_eps)
-        return (x32_BLD * rms_BL1 * scale_D).astype(x_BLD.dtype)
+        return (x32_BLD * rms_BL1 * (self.cfg.norm_offset + scale_D)).astype(x_BLD.dtype)
+
+
+class Unnormed(nn.Module):
+    """Queries and keys as they are; has no parameters."""
+
+    cfg: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_BLHK):
+        return x_BLHK
+
+
+HEAD_NORMS = {False: Unnormed, True: Norm}
 
 
 class Projection(nn.Module):
@@ -84,11 +98,13 @@ class Attention(nn.Module):
     def __call__(self, x_BLD, tables):
         cfg = self.cfg
         D, H, G, K = cfg.d_model, cfg.heads, cfg.kv_heads or cfg.heads, cfg.head_dim
-        project = partial(Projection, cfg, bias=cfg.biases)
+        project = partial(Projection, cfg, bias=cfg.biases or cfg.attention_biases)
         q_BLHK = project((D, H, K), ("embed", "heads", "head_dim"), name="query")(x_BLD)
         k_BLGK = project((D, G, K), ("embed", "kv_heads", "head_dim"), name="key")(x_BLD)
         v_BLGK = project((D, G, K), ("embed", "kv_heads", "head_dim"), name="value")(x_BLD)
         q_BLHK, k_BLGK, v_BLGK = (checkpoint_name(a, "qkv") for a in (q_BLHK, k_BLGK, v_BLGK))
+        head_norm = partial(HEAD_NORMS[cfg.qk_norm], cfg)
+        q_BLHK, k_BLGK = head_norm(name="query_norm")(q_BLHK), head_norm(name="key_norm")(k_BLGK)
         q_BLHK, k_BLGK, relative = ENCODERS[cfg.positions](cfg, name="positions")(q_BLHK, k_BLGK, tables)
         mixed_BLHK, kept = self.attend(q_BLHK, k_BLGK, v_BLGK, relative)
         out = Projection(cfg, (H, K, D), ("heads", "head_dim", "embed"), 2, std=residual_std(cfg), name="out")
@@ -116,6 +132,7 @@ class Mlp(nn.Module):
 ACTIVATIONS = {
     "swiglu": lambda gate, up: jax.nn.silu(gate) * up,
     "reglu": lambda gate, up: jax.nn.relu(gate) * up,
+    "geglu": lambda gate, up: jax.nn.gelu(gate) * up,
     "gelu": jax.nn.gelu,
     "relu2": lambda up: jnp.square(jax.nn.relu(up)),
 }
@@ -240,7 +257,8 @@ def compute_copy(params: Params, cfg: ModelConfig) -> Params:
 
 def embed(params: Params, tokens_BL: jax.Array, cfg: ModelConfig) -> jax.Array:
     """Look tokens up: (B, L, D). Looked up before the cast, so that the table's gradient is summed in float32."""
-    return constrain(params["embed"]["table"], "vocab", None)[tokens_BL].astype(cfg.dtype)
+    x_BLD = constrain(params["embed"]["table"], "vocab", None)[tokens_BL]
+    return (x_BLD * cfg.embed_scale).astype(cfg.dtype)
 
 
 def apply(params: Params, batch: Batch, cfg: ModelConfig, **how) -> jax.Array:

@@ -24,7 +24,8 @@ def sizes(cfg: ModelConfig) -> Sizes:
     inward = 2 if cfg.gated else 1
     met = D * (2 * q + 2 * kv) + (inward + 1) * D * F
     relative = cfg.positions == "relative"
-    layer = met + 2 * D + relative * (D * q + 2 * q) + cfg.biases * (q + 2 * kv + inward * F)
+    layer = met + 2 * D + relative * (D * q + 2 * q) + cfg.qk_norm * 2 * cfg.head_dim
+    layer += (cfg.biases or cfg.attention_biases) * (q + 2 * kv) + cfg.biases * inward * F
     table = cfg.vocab_size * D
     return Sizes(cfg.layers * layer + D + table * (1 if cfg.tied else 2), layer, met, table)
 

@@ -15,7 +15,8 @@ from chinchilla_jax.types import Batch
 from tests import tiny
 
 LENGTHS, AHEAD = [8, 3, 1], 5
-CONFIGS = {"chinchilla": tiny.CHINCHILLA, "modern": tiny.MODERN, "mixed": tiny.MIXED}
+CONFIGS = {"chinchilla": tiny.CHINCHILLA, "modern": tiny.MODERN, "mixed": tiny.MIXED, "normed": tiny.NORMED,
+           "scaled": tiny.SCALED}  # fmt: skip
 
 
 @functools.cache

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def rms_norm(x_BLD, scale_D, eps):
-    return x_BLD / jnp.sqrt((x_BLD**2).mean(-1, keepdims=True) + eps) * scale_D
+def rms_norm(p, x_BLD, cfg):
+    return x_BLD / jnp.sqrt((x_BLD**2).mean(-1, keepdims=True) + cfg.norm_eps) * (cfg.norm_offset + p["scale"])
 
 
 def affine(p, x, equation):
@@ -17,10 +17,24 @@ def affine(p, x, equation):
     return y + p["bias"] if "bias" in p else y
 
 
-def rope(x_BLHK, positions_BL, theta):
-    """Pairs (x[i], x[i + K/2]) as complex numbers, turned by position * theta**(-2i/K)."""
+def wavelengths(cfg):
+    """Tokens a turn of each rotary pair, one by one."""
+    found = [2 * np.pi * cfg.rope_theta ** (2 * i / cfg.head_dim) for i in range(cfg.head_dim // 2)]
+    if cfg.rope_scaling == "linear":
+        return [w * cfg.rope_factor for w in found]
+    if cfg.rope_scaling == "llama3":  # as in the code that came with Llama 3.1
+        short, long = (cfg.rope_original_len / turns for turns in (cfg.rope_high_freq, cfg.rope_low_freq))
+        for i, w in enumerate(found):
+            smooth = (cfg.rope_original_len / w - cfg.rope_low_freq) / (cfg.rope_high_freq - cfg.rope_low_freq)
+            blended = 1 / ((1 - smooth) / (w * cfg.rope_factor) + smooth / w)
+            found[i] = w if w < short else w * cfg.rope_factor if w > long else blended
+    return found
+
+
+def rope(x_BLHK, positions_BL, cfg):
+    """Pairs (x[i], x[i + K/2]) as complex numbers, turned by position * 2 pi / wavelength."""
     half = x_BLHK.shape[-1] // 2
-    angle_BLk = positions_BL[..., None] * theta ** (-np.arange(half) / half)
+    angle_BLk = positions_BL[..., None] * (2 * np.pi / np.array(wavelengths(cfg)))
     z = (x_BLHK[..., :half] + 1j * x_BLHK[..., half:]) * jnp.exp(1j * angle_BLk)[:, :, None]
     return jnp.concatenate([z.real, z.imag], -1)
 
@@ -44,8 +58,10 @@ def attention(p, x_BLD, batch, cfg):
     k_BLGK = affine(p["key"], x_BLD, "bld,dgk->blgk")
     v_BLGK = affine(p["value"], x_BLD, "bld,dgk->blgk")
     extra_BHLL = 0.0
+    if cfg.qk_norm:
+        q_BLHK, k_BLGK = (rms_norm(p[f"{name}_norm"], x, cfg) for name, x in (("query", q_BLHK), ("key", k_BLGK)))
     if cfg.positions == "rope":
-        q_BLHK, k_BLGK = (rope(x, batch.positions, cfg.rope_theta) for x in (q_BLHK, k_BLGK))
+        q_BLHK, k_BLGK = (rope(x, batch.positions, cfg) for x in (q_BLHK, k_BLGK))
     else:
         extra_BHLL = position_scores(p["positions"], q_BLHK, cfg.d_model)
         q_BLHK = q_BLHK + p["positions"]["content_bias"]
@@ -59,13 +75,19 @@ def attention(p, x_BLD, batch, cfg):
     return affine(p["out"], mixed_BLHK, "blhk,hkd->bld")
 
 
+def gelu(x):
+    """The tanh form (Hendrycks & Gimpel 2016)."""
+    return 0.5 * x * (1 + jnp.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
 def mlp(p, x_BLD, cfg):
     up_BLF = affine(p["up"], x_BLD, "bld,df->blf")
-    if cfg.mlp in ("swiglu", "reglu"):
+    if cfg.mlp in ("swiglu", "reglu", "geglu"):
         gate_BLF = affine(p["gate"], x_BLD, "bld,df->blf")
-        h_BLF = (gate_BLF / (1 + jnp.exp(-gate_BLF)) if cfg.mlp == "swiglu" else jnp.maximum(gate_BLF, 0)) * up_BLF
-    elif cfg.mlp == "gelu":  # the tanh form (Hendrycks & Gimpel 2016)
-        h_BLF = 0.5 * up_BLF * (1 + jnp.tanh(np.sqrt(2 / np.pi) * (up_BLF + 0.044715 * up_BLF**3)))
+        swish = gate_BLF / (1 + jnp.exp(-gate_BLF))
+        h_BLF = {"swiglu": swish, "reglu": jnp.maximum(gate_BLF, 0), "geglu": gelu(gate_BLF)}[cfg.mlp] * up_BLF
+    elif cfg.mlp == "gelu":
+        h_BLF = gelu(up_BLF)
     else:
         h_BLF = jnp.maximum(up_BLF, 0) ** 2
     return affine(p["down"], h_BLF, "blf,fd->bld")
@@ -73,12 +95,12 @@ def mlp(p, x_BLD, cfg):
 
 def forward(params, batch, cfg, delta_BLD=0.0):
     """Hidden states (B, L, D) after the last norm."""
-    x_BLD = params["embed"]["table"][batch.tokens] + delta_BLD
+    x_BLD = cfg.embed_scale * params["embed"]["table"][batch.tokens] + delta_BLD
     for n in range(cfg.layers):
         p = jax.tree.map(lambda w, n=n: w[n], params["blocks"])
-        x_BLD += attention(p["attention"], rms_norm(x_BLD, p["norm_attention"]["scale"], cfg.norm_eps), batch, cfg)
-        x_BLD += mlp(p["mlp"], rms_norm(x_BLD, p["norm_mlp"]["scale"], cfg.norm_eps), cfg)
-    return rms_norm(x_BLD, params["norm"]["scale"], cfg.norm_eps)
+        x_BLD += attention(p["attention"], rms_norm(p["norm_attention"], x_BLD, cfg), batch, cfg)
+        x_BLD += mlp(p["mlp"], rms_norm(p["norm_mlp"], x_BLD, cfg), cfg)
+    return rms_norm(params["norm"], x_BLD, cfg)
 
 
 def logits(params, hidden_BLD, cfg):

@@ -16,12 +16,14 @@ from chinchilla_jax.scaling import counts
 from tests import tiny
 
 
-@pytest.mark.parametrize("cfg", [tiny.CHINCHILLA, tiny.MODERN, tiny.SQUARED, tiny.RECTIFIED, tiny.MIXED])
+@pytest.mark.parametrize("cfg", [tiny.CHINCHILLA, tiny.MODERN, tiny.SQUARED, tiny.RECTIFIED, tiny.MIXED, tiny.NORMED,
+                                 tiny.SCALED])  # fmt: skip
 def test_parameters_by_hand(cfg):
     D, H, G, K, F, V = cfg.d_model, cfg.heads, cfg.kv_heads or cfg.heads, cfg.head_dim, cfg.d_ff, cfg.vocab_size
-    relative, gated = cfg.positions == "relative", cfg.mlp in ("swiglu", "reglu")
+    relative, gated = cfg.positions == "relative", cfg.mlp in ("swiglu", "reglu", "geglu")
     matrices = 2 * D * H * K + 2 * D * G * K + relative * D * H * K + (3 if gated else 2) * D * F
-    biases = cfg.biases * ((H + 2 * G) * K + F) + relative * 2 * H * K
+    biases = cfg.biases * ((H + 2 * G) * K + F) + cfg.attention_biases * (H + 2 * G) * K + relative * 2 * H * K
+    biases += cfg.qk_norm * 2 * K
     tables = V * D * (1 if cfg.tied else 2)
     assert counts.parameters(cfg) == cfg.layers * (matrices + biases + 2 * D) + D + tables
     assert counts.parameters(cfg) == sum(leaf.size for leaf in jax.tree.leaves(tiny.spiced(cfg)))
@@ -54,8 +56,10 @@ def shapes(draw) -> ModelConfig:
         d_ff=draw(small),
         vocab_size=draw(st.integers(1, 50)),
         positions=draw(st.sampled_from(["rope", "relative"])),
-        mlp=draw(st.sampled_from(["swiglu", "reglu", "gelu", "relu2"])),
+        mlp=draw(st.sampled_from(["swiglu", "reglu", "geglu", "gelu", "relu2"])),
         biases=draw(st.booleans()),
+        attention_biases=draw(st.booleans()),
+        qk_norm=draw(st.booleans()),
         tied=draw(st.booleans()),
         **tiny.PLAIN,
     )
