@@ -39,7 +39,10 @@ def spiced(cfg: ModelConfig, seed: int = 0, scale: float = 0.2):
     leaves, tree = jax.tree.flatten(jax.eval_shape(lambda: transformer.init(jax.random.key(seed), cfg)))
     draw = np.random.default_rng(seed)
     paths = [path[-1].key for path, _ in jax.tree_util.tree_flatten_with_path(tree.unflatten(leaves))[0]]
-    noise = [scale * draw.standard_normal(leaf.shape) + (name == "scale") * (1 - cfg.norm_offset) for name, leaf in zip(paths, leaves)]
+    noise = [
+        scale * draw.standard_normal(leaf.shape) + (name == "scale") * (1 - cfg.norm_offset)
+        for name, leaf in zip(paths, leaves)
+    ]
     return tree.unflatten([jnp.asarray(x, jnp.float32) for x in noise])
 
 
