@@ -12,7 +12,8 @@ class Batch:
     """Rows of packed documents; every field is (B, L).
 
     `targets[b, l]` is the token after `tokens[b, l]`; `weights` is 0 where there is no loss; `segments` numbers the
-    documents of a row from 1, 0 being padding; `positions` restart at each document.
+    documents of a row from 1, 0 being padding; `positions` restart at each document. `blocks`, where it is not None,
+    holds equal numbers above 0 for tokens of a document that see each other in both directions, and 0 for the others.
     """
 
     tokens: jax.Array
@@ -20,6 +21,7 @@ class Batch:
     weights: jax.Array
     segments: jax.Array
     positions: jax.Array
+    blocks: jax.Array | None = None
 
 
 @jax.tree_util.register_dataclass

@@ -5,12 +5,13 @@ Letters: B rows of a batch, L tokens of a row, T tokens of a stream. All arrays 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from chinchilla_jax.config import TrainConfig
 from chinchilla_jax.data.hashing import mix, seeded
-from chinchilla_jax.data.store import Split
+from chinchilla_jax.data.store import Split, TokenStore
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.types import Batch
 
@@ -80,6 +81,7 @@ class TrainWindows:
 
     def __init__(self, split: Split, seq_len: int, seed: int):
         self.split, self.seq_len, self.seed = split, seq_len, seed
+        self.bytes_per_token = split.bytes_per_token
         self.windows = (len(split.tokens) - 1) // seq_len
         if self.windows < 1:
             raise UserError(
@@ -97,11 +99,20 @@ class TrainWindows:
         return gather(self.split, self.order(rows_B) * self.seq_len, self.seq_len)
 
 
+class Rows(Protocol):
+    """An endless sequence of rows of tokens, each a pure function of its number: windows of text, packed examples."""
+
+    bytes_per_token: float | None
+
+    def rows(self, rows_B: np.ndarray) -> Batch:
+        """The rows with these global numbers, (B, L)."""
+
+
 @dataclass(frozen=True)
 class Batches:
     """The batch of every step, by arithmetic over the batch sizes of `train.phases`."""
 
-    windows: TrainWindows
+    windows: Rows
     train: TrainConfig
 
     def batch_rows(self, step: int) -> int:
@@ -116,6 +127,16 @@ class Batches:
         """The batch of `step`, or those `rows` of it that a host needs."""
         numbers_B = self.first_row(step) + np.arange(self.batch_rows(step))
         return self.windows.rows(numbers_B if rows is None else numbers_B[rows])
+
+    def figures(self, loss: float) -> dict[str, float]:
+        """A mean loss in further units: bits per byte, where targets stand for bytes of text."""
+        per_token = self.windows.bytes_per_token
+        return {"bits_per_byte": loss * (1 / (np.log(2) * per_token))} if per_token else {}
+
+
+def of_text(store: TokenStore, train: TrainConfig) -> Batches:
+    """The batches of a pretraining run over a token store."""
+    return Batches(TrainWindows(store.train, train.seq_len, train.seed), train)
 
 
 def valid_batches(split: Split, seq_len: int, batch_size: int, limit: int = 0) -> Iterator[Batch]:

@@ -68,6 +68,11 @@ class TokenStore:
         splits = {name: _split(folder, name, manifest) for name in SPLITS}
         return cls(folder, manifest, fingerprint(manifest), **splits)
 
+    @property
+    def tokenizer_sha256(self) -> str:
+        """The tokenizer's hash, known without loading it."""
+        return self.manifest["tokenizer"]["sha256"]
+
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:
         """The store's tokenizer, loaded on first use."""

@@ -54,4 +54,4 @@ class Likelihood:
 
 def part(batch: Batch, rows: slice) -> Batch:
     """Some rows of a batch of numpy arrays."""
-    return Batch(**{name: value[rows] for name, value in vars(batch).items()})
+    return Batch(**{name: value[rows] for name, value in vars(batch).items() if value is not None})

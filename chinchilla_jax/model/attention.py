@@ -26,8 +26,13 @@ class Relative(NamedTuple):
     r_THK: jax.Array
 
 
-def attention(q_BLHK, k_BLGK, v_BLGK, segments_BL, *, kernels: str, relative: Relative | None = None):
-    """Attend causally inside segments; scores are scaled by K**-0.5. Returns (B, L, H, K)."""
+def attention(q_BLHK, k_BLGK, v_BLGK, segments_BL, *, kernels: str, relative: Relative | None = None, blocks_BL=None):
+    """Attend causally inside segments; scores are scaled by K**-0.5. Returns (B, L, H, K).
+
+    With `blocks_BL`, tokens of a segment that carry the same number above 0 see each other in both directions.
+    """
+    if blocks_BL is not None:
+        return BLOCK_PATHS[kernels](q_BLHK, k_BLGK, v_BLGK, segments_BL, blocks_BL)
     path = PATHS[kernels] if relative is None else RELATIVE_PATHS[kernels]
     return path(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative)
 
@@ -212,5 +217,35 @@ def splash(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
     )
 
 
+def either_way(block: int):
+    """Causal attention and both directions inside blocks; `block` queries at a time bound the scores in memory."""
+
+    def path(q_BLHK, k_BLGK, v_BLGK, segments_BL, blocks_BL):
+        B, L, H, K = q_BLHK.shape
+        G, at_L, outputs = k_BLGK.shape[2], jnp.arange(L), []
+        for rows in _causal_blocks(L, block):
+            mask_BLT = _visible(segments_BL, blocks_BL, at_L, rows)
+            q_BLGMK = (q_BLHK[:, rows] * K**-0.5).reshape(B, -1, G, H // G, K)
+            s_BGMLT = jnp.einsum("blgmk,btgk->bgmlt", q_BLGMK, k_BLGK, preferred_element_type=jnp.float32)
+            outputs.append(scores_to_output(s_BGMLT, v_BLGK, mask_BLT))
+        return jnp.concatenate(outputs, axis=1).reshape(B, L, H, K)
+
+    return path
+
+
+def _visible(segments_BL, blocks_BL, at_L, rows: slice):
+    """Which keys the queries `rows` see: (B, rows, L)."""
+    same_BLT = segments_BL[:, rows, None] == segments_BL[:, None, :]
+    joined_BLT = (blocks_BL[:, rows, None] == blocks_BL[:, None, :]) & (blocks_BL[:, rows, None] > 0)
+    return same_BLT & ((at_L <= at_L[rows, None]) | joined_BLT)
+
+
+def cudnn_either_way(q_BLHK, k_BLGK, v_BLGK, segments_BL, blocks_BL):
+    """cuDNN's fused kernel with the whole mask given."""
+    mask_BLL = _visible(segments_BL, blocks_BL, jnp.arange(q_BLHK.shape[1]), slice(None))
+    return jax.nn.dot_product_attention(q_BLHK, k_BLGK, v_BLGK, mask=mask_BLL[:, None], implementation="cudnn")
+
+
 PATHS = {"reference": reference, "cpu": saving(4), "cuda": cudnn, "tpu": splash}
 RELATIVE_PATHS = {"reference": reference, "cpu": blocked(128), "cuda": blocked(512), "tpu": blocked(512)}
+BLOCK_PATHS = {"reference": either_way(2**30), "cpu": either_way(256), "cuda": cudnn_either_way, "tpu": either_way(512)}

@@ -79,12 +79,18 @@ def _projected_distances(layer: dict[str, Any], cfg: ModelConfig, capacity: int)
 DISTANCES = {"rope": lambda layer, cfg, capacity: None, "relative": _projected_distances}
 
 
-def extend(split: dict[str, Any], tokens_BL: jax.Array, segments_BL: jax.Array, cache: Cache, cfg: ModelConfig):
-    """Append L tokens to every row: hidden states (B, L, D) after the last norm, and the longer cache."""
+def extend(
+    split: dict[str, Any], tokens_BL: jax.Array, segments_BL: jax.Array, cache: Cache, cfg: ModelConfig, *, block=False
+):
+    """Append L tokens to every row: hidden states (B, L, D) after the last norm, and the longer cache.
+
+    With `block` the new tokens see each other in both directions, as those of a `Batch.blocks` number do.
+    """
     L, T = tokens_BL.shape[1], cache.segments_BT.shape[1]
     slots_L = cache.used + jnp.arange(L)
     segments_BT = jax.lax.dynamic_update_slice_in_dim(cache.segments_BT, segments_BL, cache.used, axis=1)
-    mask_BLT = (jnp.arange(T) <= slots_L[:, None]) & (segments_BT[:, None, :] == segments_BL[:, :, None])
+    last_L = jnp.broadcast_to(slots_L[-1], L) if block else slots_L
+    mask_BLT = (jnp.arange(T) <= last_L[:, None]) & (segments_BT[:, None, :] == segments_BL[:, :, None])
     positions_BL = jnp.broadcast_to(slots_L, tokens_BL.shape)  # only differences count, so padding may shift them
     tables = TABLES[cfg.positions](cfg, positions_BL, L)
     x_BLD, layers = transformer.embed(split, tokens_BL, cfg), []

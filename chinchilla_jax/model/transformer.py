@@ -284,7 +284,8 @@ def watched(
         x_BLD += delta_BLD.astype(x_BLD.dtype)
 
     def attend(q_BLHK, k_BLGK, v_BLGK, relative):
-        return attention(q_BLHK, k_BLGK, v_BLGK, batch.segments, kernels=cfg.kernels, relative=relative), None
+        how = {"kernels": cfg.kernels, "relative": relative, "blocks_BL": batch.blocks}
+        return attention(q_BLHK, k_BLGK, v_BLGK, batch.segments, **how), None
 
     tables = TABLES[cfg.positions](cfg, batch.positions, batch.tokens.shape[1])
     keys_N = jax.random.split(key, cfg.layers) if key is not None and cfg.dropout else None

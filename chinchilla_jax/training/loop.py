@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from chinchilla_jax.config import Config
-from chinchilla_jax.data.batches import Batches, TrainWindows
+from chinchilla_jax.config import Config, TrainConfig
+from chinchilla_jax.data.batches import Batches, of_text
 from chinchilla_jax.data.loader import prefetch
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.errors import Diverged, Preempted
@@ -92,6 +92,7 @@ def pretrain(
     *,
     allow_changes: bool = False,
     alarm: Callable[[int], str | None] = lambda done: None,
+    make_batches: Callable[[TokenStore, TrainConfig], Batches] = of_text,
 ) -> dict[str, Any]:
     """Train to the last step of `config`, going on from the newest checkpoint in `run_dir` that verifies.
 
@@ -100,7 +101,7 @@ def pretrain(
     """
     program = Program(config)
     resume.check_config(run_dir, config, allow_changes)
-    batches = Batches(TrainWindows(store.train, config.train.seq_len, config.train.seed), program.config.train)
+    batches = make_batches(store, program.config.train)
     meta = resume.meta(config, store, program.config.model.dtype)
     with contextlib.ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
@@ -207,8 +208,7 @@ class Run:
         self.watchdog.beat()
         timing = self.meter.row(step, values["tokens"], waited)
         bad = values.pop("bad")
-        nats_to_bits = 1 / (np.log(2) * self.batches.windows.split.bytes_per_token)
-        row = {"step": step, **values, "bits_per_byte": values["loss"] * nats_to_bits}
+        row = {"step": step, **values, **self.batches.figures(values["loss"])}
         self.metrics = row
         train = self.program.config.train
         if step % train.log_every == 0 or step == train.steps:

@@ -147,7 +147,7 @@ def live_line(metrics: dict, timing: dict, steps: int) -> str:
     mfu = timing.get("mfu_causal")
     parts = [
         f"step {metrics['step']}/{steps}",
-        *(f"{label} {metrics[name]:{form}}" for label, name, form in LOSSES if metrics[name] is not None),
+        *(f"{label} {metrics[name]:{form}}" for label, name, form in LOSSES if metrics.get(name) is not None),
         f"lr {metrics['lr']:.1e}",
         f"{si(timing['tokens_per_s'])} tok/s",
         f"{100 * mfu:.1f}% MFU" if mfu is not None else "",

@@ -1,6 +1,5 @@
 """Everything of a run that is compiled: what is resolved and frozen before the first batch."""
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,7 +102,8 @@ class Program:
 
             return jax.make_array_from_callback(shape, where, rows_of)
 
-        return Batch(**{item.name: field(item.name) for item in dataclasses.fields(Batch)})
+        there = next(iter(local.values()))
+        return Batch(**{name: field(name) for name, value in vars(there).items() if value is not None})
 
 
 def cost(program: Program, compiled: jax.stages.Compiled) -> dict[str, Any]:

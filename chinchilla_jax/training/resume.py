@@ -42,7 +42,7 @@ def meta(config: Config, store: TokenStore, dtype: str) -> dict[str, Any]:
         "dtype": dtype,
         "config": settings.to_dict(config),
         "data": store.fingerprint,
-        "tokenizer": store.manifest["tokenizer"]["sha256"],
+        "tokenizer": store.tokenizer_sha256,
     }
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.objectives import perturb
-from chinchilla_jax.types import Batch
 from tests import tiny
 
 NORMS = ("l2_token", "l2_sequence", "linf")
@@ -95,7 +94,7 @@ def test_the_length_of_noise(norm, kind, scatter):
 
 
 def test_noise_does_not_depend_on_rows_that_are_filled_in():
-    filled = Batch(**{name: np.pad(value, ((0, 5), (0, 0))) for name, value in vars(BATCH).items()})
+    filled = jax.tree.map(lambda x: np.pad(x, ((0, 5), (0, 0))), BATCH)
     few, many = (perturb.draw(jax.random.key(1), b, 7, 1.0, "l2_sequence", "uniform") for b in (BATCH, filled))
     np.testing.assert_array_equal(few, many[:3])
 
