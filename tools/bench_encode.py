@@ -63,7 +63,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = Path(args.tokenizer or Path(folder, "model"))
         if not args.tokenizer:
-            tokenizer_train.train(documents[:100], DataConfig(vocab_size=PIECES), model)
+            tokenizer_train.train(lambda: documents[:100], DataConfig(vocab_size=PIECES), model)
         spool = Spool(Path(folder, "spool"))
         size = sum(spool.add(Document(text, "", ""), 0) for text in documents)
         spool.close()

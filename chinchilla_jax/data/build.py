@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -105,8 +106,10 @@ def make_tokenizer(config: DataConfig, corpus: Corpus, path: Path, say: Say) -> 
         f"{keep * corpus.train.bytes / 1e6:,.1f} MB of text"
     )
     read = corpus.train if keep == 1 else sample(blocks(corpus.train, SAMPLE_BLOCK), keep)
-    # A block may begin or end inside a character.
-    decoded = (text.decode(errors="ignore") for text in texts(corpus.spool, read))
+
+    def decoded() -> Iterator[str]:  # a block may begin or end inside a character
+        return (text.decode(errors="ignore") for text in texts(corpus.spool, read))
+
     pieces = tokenizer_train.train(decoded, config, path)
     if pieces < config.vocab_size:
         say(f"the text supports {pieces:,} pieces, fewer than --data.vocab-size {config.vocab_size:,}")

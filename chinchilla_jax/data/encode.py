@@ -63,7 +63,7 @@ def _encode(extents: Extents) -> Encoded:
 
 def tasks(extents: Extents) -> Iterator[Extents]:
     """`extents` in runs of about `TASK` bytes, at least one document each."""
-    ends = np.cumsum(extents.sizes, dtype=np.uint64)
+    ends = np.cumsum(extents.sizes, dtype=np.int64)  # a Python int searched in uint64 copies all of it to float64
     start = 0
     while start < len(extents):
         done = int(ends[start - 1]) if start else 0

@@ -3,9 +3,11 @@
 import io
 import itertools
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+import numpy as np
 
 from chinchilla_jax.config import DataConfig
 from chinchilla_jax.errors import UserError
@@ -14,23 +16,25 @@ SENTENCE = 2000  # characters; at four bytes each still below LONGEST
 LONGEST = 8192
 # A line of training text must not hold these: SentencePiece stops at NUL and skips lines with its two marks.
 RESERVED = str.maketrans({"\0": "\n", "\u2581": "\n", "\u2585": "\n"})
-COUNTED = 4000  # sentences (up to 8 million characters) whose characters are counted
+COUNTED = 1 << 20  # characters that are counted at a time
 COVERAGE, LEAST = 0.9995, 0.98
 UNK, BOS, EOS, PAD = range(4)
 CONTROLS_AND_BYTES = 4 + 256
 THREADS = 8  # fixed: unigram training sums per thread, so another number gives another model
 
 
-def train(texts: Iterable[str], config: DataConfig, path: str | Path) -> int:
-    """Train a model on `texts`, write it to `path`, and return its number of pieces.
+def train(texts: Callable[[], Iterable[str]], config: DataConfig, path: str | Path) -> int:
+    """Train a model on what `texts()` gives, write it to `path`, and return its number of pieces.
 
-    That number is `config.vocab_size`, or less where the text supports no more. Raises `UserError` when there is no
-    text to train on or `config.vocab_size` is too small for it.
+    `texts` is called twice: once to count the characters of all texts, once to train. The number of pieces is
+    `config.vocab_size`, or less where the text supports no more. Raises `UserError` when there is no text to train on
+    or `config.vocab_size` is too small for it.
     """
     import sentencepiece
 
-    lines = itertools.chain.from_iterable(map(sentences, texts))
-    kept, coverage = rare_out((line for line in lines if line.strip()), config.vocab_size)
+    keep, coverage = alphabet(texts(), config.vocab_size)
+    lines = itertools.chain.from_iterable(map(sentences, texts()))
+    kept = (line.translate(keep) if keep else line for line in lines if line.strip())
     first = next(kept, None)
     if first is None:
         raise UserError("there is no text to train a tokenizer on; see --data.sources")
@@ -96,19 +100,38 @@ class Keep(dict):
         return "\n"
 
 
-def rare_out(texts: Iterable[str], vocab_size: int) -> tuple[Iterator[str], float]:
-    """The texts, and the share of their characters that SentencePiece is to give pieces of their own.
+def alphabet(texts: Iterable[str], vocab_size: int) -> tuple[Keep | None, float]:
+    """What to leave of the texts, and the share of their characters that SentencePiece is to give their own pieces.
 
     That is `COVERAGE`, or the share of the most frequent characters that fill half the vocabulary; the rest are spelled
-    in bytes. SentencePiece takes no share below `LEAST`: there the rare characters are taken out of the texts.
+    in bytes. SentencePiece takes no share below `LEAST`: there the rare characters are to be taken out of the texts.
     """
-    texts = iter(texts)
-    first = list(itertools.islice(texts, COUNTED))
-    counts = Counter(itertools.chain.from_iterable(first))
-    frequent = counts.most_common(max(1, (vocab_size - CONTROLS_AND_BYTES) // 2))
-    share = sum(count for _, count in frequent) / max(1, counts.total())
-    texts = itertools.chain(first, texts)
+    counts = count_characters(texts)
+    frequent = np.argsort(-counts, kind="stable")[: max(1, (vocab_size - CONTROLS_AND_BYTES) // 2)]
+    share = float(counts[frequent].sum() / max(1, counts.sum()))
     if share >= LEAST:
-        return texts, min(COVERAGE, share)
-    keep = Keep(character for character, _ in frequent)
-    return (text.translate(keep) for text in texts), 1.0
+        return None, min(COVERAGE, share)
+    return Keep(map(chr, frequent[counts[frequent] > 0].tolist())), 1.0
+
+
+def count_characters(texts: Iterable[str]) -> np.ndarray:
+    """How often each code point stands in the texts, (0x110000,); those that `sentences` cuts at are left out."""
+    counts = np.zeros(sys.maxunicode + 1, np.int64)
+    held: list[str] = []
+
+    def add() -> None:
+        points = np.frombuffer("".join(held).encode("utf-32-le"), np.uint32)
+        values, times = np.unique(points, return_counts=True)
+        counts[values] += times
+        held.clear()
+
+    size = 0
+    for text in texts:
+        held.append(text)
+        size += len(text)
+        if size >= COUNTED:
+            add()
+            size = 0
+    add()
+    counts[list(RESERVED)] = 0
+    return counts

@@ -16,7 +16,7 @@ from tests import tiny
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
-    tokenizer_train.train(["the sea and the wind\n" * 20] * 5, DataConfig(vocab_size=290), path)
+    tokenizer_train.train(lambda: ["the sea and the wind\n" * 20] * 5, DataConfig(vocab_size=290), path)
     return Tokenizer(path)
 
 
