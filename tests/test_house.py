@@ -39,6 +39,9 @@ HEAVY = (
     "orbax",
     "tensorflow_datasets",
     "sentencepiece",
+    "tokenizers",
+    "safetensors",
+    "gguf",
     "matplotlib",
     "rich",
 )

@@ -46,7 +46,7 @@ def run(config, args) -> dict:
     require(
         store.tokenizer.sha256 == loaded.tokenizer.sha256,
         f"{config.data.store} was made with another tokenizer than the run's; prepare it again with "
-        f"--data.tokenizer {args.run_dir}/tokenizer.model",
+        f"--data.tokenizer {args.run_dir}",
     )
     figures = Likelihood(loaded.program, store.valid)(loaded.params)
     report = {

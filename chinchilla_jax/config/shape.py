@@ -90,7 +90,9 @@ class DataConfig:
     store: str = setting("", "folder of the token store, local or gs://; empty is data/ and the first source's name")
     field: str = setting("text", "key of the text in .jsonl lines and TFDS examples")
     data_dir: str = setting("", "folder of TFDS data sets and of downloads; empty means ~/tensorflow_datasets")
-    tokenizer: str = setting("", "existing SentencePiece model; empty trains one")
+    tokenizer: str = setting(
+        "", "existing tokenizer: a tokenizer.json, a SentencePiece model, or a folder with either; empty trains one"
+    )
     tokenizer_kind: Literal["bpe", "unigram"] = setting("bpe", "kind of SentencePiece model to train")
     vocab_size: int = setting(32000, "pieces of the tokenizer to train")
     tokenizer_sentences: int = setting(

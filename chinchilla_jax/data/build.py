@@ -15,7 +15,8 @@ from chinchilla_jax.data.progress import progress
 from chinchilla_jax.data.sources import Say, open_sources, states, with_store
 from chinchilla_jax.data.spool import blocks, sample, texts
 from chinchilla_jax.data.store import TokenStore
-from chinchilla_jax.data.tokenizer import Tokenizer
+from chinchilla_jax.data.tokenizer_base import BaseTokenizer
+from chinchilla_jax.data.tokenizers import copy_tokenizer, open_tokenizer, tokenizer_file
 from chinchilla_jax.data.workspace import publish, sync, workspace
 from chinchilla_jax.errors import StorageError, UserError
 
@@ -47,7 +48,7 @@ def prepare(
         made.mkdir()
         state = states(config)
         corpus = gather(config, open_sources(config, say, skip_broken), folder / "spool", say, show)
-        tokenizer = make_tokenizer(config, corpus, made / store.TOKENIZER, say)
+        tokenizer = make_tokenizer(config, corpus, made, say)
         counts = encode_all(config, corpus, made, show)
         manifest = describe(config, corpus, tokenizer, counts, made, state)
         if is_remote:
@@ -71,7 +72,7 @@ def existing(config: DataConfig, force: bool) -> dict | None:
         return None
     manifest = TokenStore.open(config.store).manifest
     changed = settings.differences(manifest["settings"], identity(config))
-    if config.tokenizer and manifest["tokenizer"]["sha256"] != Tokenizer(config.tokenizer).sha256:
+    if config.tokenizer and manifest["tokenizer"]["sha256"] != open_tokenizer(config.tokenizer).sha256:
         changed["tokenizer"] = ("another file", "this one")
     if changed:
         listed = ", ".join(f"data.{name} {old!r}, now {new!r}" for name, (old, new) in changed.items())
@@ -91,14 +92,14 @@ def identity(config: DataConfig) -> dict:
     return {name: value for name, value in settings.to_dict(config).items() if name not in ELSEWHERE}
 
 
-def make_tokenizer(config: DataConfig, corpus: Corpus, path: Path, say: Say) -> Tokenizer:
-    """Train the tokenizer on the training split, or copy the given one."""
+def make_tokenizer(config: DataConfig, corpus: Corpus, made: Path, say: Say) -> BaseTokenizer:
+    """Train the tokenizer on the training split into the folder `made`, or copy the given one."""
     if config.tokenizer:
-        given = Tokenizer(config.tokenizer)
-        shutil.copyfile(config.tokenizer, path)
+        given = open_tokenizer(config.tokenizer)
+        copy_tokenizer(config.tokenizer, made)
         if not given.lossless:
             say(f"WARNING: {config.tokenizer} does not give every text back unchanged (its normalisation loses some)")
-        return Tokenizer(path)
+        return open_tokenizer(made)
     limit = SAMPLE_BYTES[config.tokenizer_kind]
     keep = min(1.0, config.tokenizer_sentences / corpus.lines, limit / max(1, corpus.train.bytes))
     say(
@@ -110,10 +111,10 @@ def make_tokenizer(config: DataConfig, corpus: Corpus, path: Path, say: Say) -> 
     def decoded() -> Iterator[str]:  # a block may begin or end inside a character
         return (text.decode(errors="ignore") for text in texts(corpus.spool, read))
 
-    pieces = tokenizer_train.train(decoded, config, path)
+    pieces = tokenizer_train.train(decoded, config, made / "tokenizer.model")
     if pieces < config.vocab_size:
         say(f"the text supports {pieces:,} pieces, fewer than --data.vocab-size {config.vocab_size:,}")
-    return Tokenizer(path)
+    return open_tokenizer(made)
 
 
 def encode_all(config: DataConfig, corpus: Corpus, made: Path, show: bool) -> dict:
@@ -129,10 +130,10 @@ def encode_all(config: DataConfig, corpus: Corpus, made: Path, show: bool) -> di
         file.writelines(texts(corpus.spool, corpus.valid))
     counts = {}
     with (
-        encode.encoder(corpus.spool, made / store.TOKENIZER, config.workers, size) as run,
+        encode.encoder(corpus.spool, tokenizer_file(made), config.workers, size) as run,
         progress("encoding", size, show) as advance,
     ):
-        separator = Tokenizer(made / store.TOKENIZER).separator
+        separator = open_tokenizer(made).separator
         for name, extents in (("train", corpus.train), ("valid", corpus.valid)):
             lengths = []
             with open(made / f"{name}.bin", "wb") as file:
@@ -153,7 +154,9 @@ def encode_all(config: DataConfig, corpus: Corpus, made: Path, show: bool) -> di
     return counts
 
 
-def describe(config: DataConfig, corpus: Corpus, tokenizer: Tokenizer, counts: dict, made: Path, state: dict) -> dict:
+def describe(
+    config: DataConfig, corpus: Corpus, tokenizer: BaseTokenizer, counts: dict, made: Path, state: dict
+) -> dict:
     """Write and give the manifest of the finished folder `made`."""
     manifest = {
         "version": store.VERSION,

@@ -15,7 +15,7 @@ import numpy as np
 
 from chinchilla_jax.data.spool import Extents
 from chinchilla_jax.data.store import token_dtype
-from chinchilla_jax.data.tokenizer import Tokenizer
+from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.errors import UserError
 
 TASK = 1 << 20  # bytes of text that a worker takes at a time
@@ -30,17 +30,15 @@ class Encoder:
 
     def __init__(self, spool: Path, tokenizer: Path):
         self._file = open(spool, "rb")  # noqa: SIM115 - lives as long as the worker
-        self._tokenizer = Tokenizer(tokenizer)
+        self._tokenizer = open_tokenizer(tokenizer)
         self._dtype = token_dtype(self._tokenizer.size)
-        self._separator = np.array([self._tokenizer.separator], np.int32)
 
     def __call__(self, extents: Extents) -> Encoded:
         """All tokens of the documents, each behind its separator, and how many each has (separator included)."""
         arrays, lengths = [], []
         for offset, size in zip(extents.offsets.tolist(), extents.sizes.tolist()):
-            ids = self._tokenizer.encode_array(os.pread(self._file.fileno(), size, offset).decode())
-            arrays += [self._separator, ids]
-            lengths.append(len(ids) + 1)
+            arrays.append(self._tokenizer.document(os.pread(self._file.fileno(), size, offset).decode()))
+            lengths.append(len(arrays[-1]))
         return np.concatenate(arrays).astype(self._dtype), np.array(lengths, np.uint64)
 
 

@@ -1,6 +1,7 @@
 """The token store: a flat memory-mapped stream of tokens with a document index and a manifest.
 
-    tokenizer.model   train.bin valid.bin          little-endian uint16, or uint32 above 65,536 pieces
+    tokenizer.json or tokenizer.model
+    train.bin valid.bin          little-endian uint16, or uint32 above 65,536 pieces
     valid.txt         train.idx.npy valid.idx.npy  uint64, where each document's separator stands
     manifest.json     written last, so a folder without it is no store
 
@@ -16,15 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from chinchilla_jax.data.tokenizer import Tokenizer
+from chinchilla_jax.data.tokenizer_base import BaseTokenizer
+from chinchilla_jax.data.tokenizers import NAMES, open_tokenizer
 from chinchilla_jax.errors import UserError
 
 VERSION = 1
 SPLITS = ("train", "valid")
 MANIFEST = "manifest.json"
-TOKENIZER = "tokenizer.model"
 VALID_TEXT = "valid.txt"
-FILES = {TOKENIZER, VALID_TEXT, *(f"{name}{end}" for name in SPLITS for end in (".bin", ".idx.npy"))}
+FILES = {VALID_TEXT, *(f"{name}{end}" for name in SPLITS for end in (".bin", ".idx.npy"))}
 AGAIN = "write the store again with `python -m chinchilla_jax prepare --force`"
 # Checking the checksums of a larger store on every start would take seconds; its sizes are checked always.
 VERIFY_BYTES = 2 << 30
@@ -74,9 +75,9 @@ class TokenStore:
         return self.manifest["tokenizer"]["sha256"]
 
     @functools.cached_property
-    def tokenizer(self) -> Tokenizer:
+    def tokenizer(self) -> BaseTokenizer:
         """The store's tokenizer, loaded on first use."""
-        return Tokenizer(self.path / TOKENIZER)
+        return open_tokenizer(self.path)
 
     @property
     def valid_text(self) -> Path:
@@ -110,7 +111,13 @@ def parse_manifest(text: bytes, where: str) -> dict:
         version = manifest["version"]
         counted = all(manifest["splits"][name][key] > 0 for name in SPLITS for key in ("tokens", "documents", "bytes"))
         named = all(Path(name).name == name and entry["bytes"] >= 0 for name, entry in manifest["files"].items())
-        complete = counted and named and set(manifest["files"]) >= FILES and manifest["tokenizer"]["pieces"] > 0
+        complete = (
+            counted
+            and named
+            and set(manifest["files"]) >= FILES
+            and bool({*NAMES} & {*manifest["files"]})
+            and manifest["tokenizer"]["pieces"] > 0
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{where}: {MANIFEST} is damaged; {AGAIN}") from error
     if version != VERSION:

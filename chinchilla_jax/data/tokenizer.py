@@ -5,7 +5,6 @@ character, which is spelled as its three byte pieces instead. A model without a 
 few spaces, would spell a space so too: there it is the byte piece of a space. `train` is in `tokenizer_train.py`.
 """
 
-import codecs
 import functools
 import hashlib
 import re
@@ -14,6 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from chinchilla_jax.data.tokenizer_base import PROBE as PROBE
+from chinchilla_jax.data.tokenizer_base import BaseTokenizer, check_utf8
+from chinchilla_jax.data.tokenizer_base import Streamer as Streamer
 from chinchilla_jax.data.tokenizer_train import train as train
 from chinchilla_jax.errors import UserError
 
@@ -24,10 +26,9 @@ LONGEST_PART = 5000
 # After a line or a Chinese sentence, or before a lone space: places that no piece of ours crosses but a few with
 # newlines in them. Encoding a long text part by part is up to twice as fast as whole.
 BOUNDARY = re.compile(r"(?<=[\n\u3002\uff01\uff1f])(?=\S)|(?<=\S)(?= \S)")
-PROBE = "  two  spaces\r\n\ttab \ufb01 \u00e9 e\u0301 \u2460 \uff21 \U0001f600 \x07 end  "
 
 
-class Tokenizer:
+class Tokenizer(BaseTokenizer):
     """A SentencePiece model. `separator` is the control piece that starts every document of a token stream.
 
     Raises `UserError` for a file that is missing, is no SentencePiece model, or has neither an eos nor a bos piece.
@@ -51,6 +52,7 @@ class Tokenizer:
         self.separator = next((i for i in (self._model.eos_id(), self._model.bos_id()) if i >= 0), -1)
         if self.separator < 0:
             raise UserError(f"{path}: the tokenizer has neither an eos nor a bos piece to part documents with")
+        self.start, self.end, self.stops = (self.separator,), (), frozenset([self.separator])
         ids = [self._model.piece_to_id(piece) for piece in SPACE_BYTES]
         self._space_ids = np.array(ids, np.int32) if all(map(self._model.is_byte, ids)) else None
         # Every model with byte pieces has all 256.
@@ -63,11 +65,6 @@ class Tokenizer:
     def pieces(self) -> list[bytes]:
         """The bytes that each id stands for; none for control pieces."""
         return [self._piece_bytes(i) for i in range(self.size)]
-
-    @functools.cached_property
-    def sizes(self) -> np.ndarray:
-        """Bytes of every piece (V,); none for control pieces."""
-        return np.array([len(piece) for piece in self.pieces])
 
     def _piece_bytes(self, i: int) -> bytes:
         if self._model.is_control(i):
@@ -82,25 +79,11 @@ class Tokenizer:
         """The ids that stand for no text of their own: control pieces and the unknown one."""
         return tuple(i for i in range(self.size) if self._model.is_control(i) or self._model.is_unknown(i))
 
-    @property
-    def lossless(self) -> bool:
-        """Whether a text that normalisation would change comes back unchanged."""
-        return self.decode(self.encode(PROBE)) == PROBE
-
-    def encode(self, text: str) -> list[int]:
-        """The ids of `text`, without any separator. Raises `UserError` for a lone surrogate."""
-        return self.encode_array(text).tolist()
-
     def encode_array(self, text: str) -> np.ndarray:
         """The ids of `text` as int32, (n,)."""
         return self._encode_all(text, self._encode_part)
 
     def sample_array(self, text: str, seed: int, alpha: float = 0.1) -> np.ndarray:
-        """Like `encode_array`, with one of the other ways to cut the text into pieces, chosen by `seed`.
-
-        `alpha` is the share of merges left out by a bpe model (BPE-dropout, Provilkov et al. 2020), and the sharpness
-        of the draw among all segmentations by a unigram model (Kudo 2018).
-        """
         import sentencepiece
 
         sentencepiece.set_random_generator_seed(seed)
@@ -133,39 +116,8 @@ class Tokenizer:
         try:
             return self._model.encode_as_numpy(text)
         except RuntimeError:
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise UserError(
-                    f"the text has a lone surrogate, U+{ord(text[error.start]):04X}, which UTF-8 cannot hold; remove it"
-                ) from error
+            check_utf8(text)
             raise
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`; byte pieces that are no UTF-8 become U+FFFD."""
-        pieces = self.pieces
-        text = b"".join([pieces[i] for i in ids]).decode("utf-8", errors="replace")
-        return text.removeprefix(" ") if self.prefixes_space else text
-
-
-class Streamer:
-    """Decodes a stream of ids; `feed` gives text as soon as it is complete UTF-8, `flush` what is left."""
-
-    def __init__(self, tokenizer: Tokenizer):
-        self._pieces = tokenizer.pieces
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._at_start = tokenizer.prefixes_space
-
-    def feed(self, ids: Iterable[int]) -> str:
-        """The text that became complete with `ids`."""
-        text = self._decoder.decode(b"".join([self._pieces[i] for i in ids]))
-        if self._at_start and text:
-            text, self._at_start = text.removeprefix(" "), False
-        return text
-
-    def flush(self) -> str:
-        """The end of the text; an unfinished character becomes U+FFFD."""
-        return self._decoder.decode(b"", final=True)
 
 
 def parts(text: str) -> Iterable[str]:

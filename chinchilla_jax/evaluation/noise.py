@@ -16,7 +16,7 @@ import numpy as np
 
 from chinchilla_jax.data.batches import gather
 from chinchilla_jax.data.store import Split
-from chinchilla_jax.data.tokenizer import Tokenizer
+from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.evaluation.likelihood import Likelihood
 from chinchilla_jax.evaluation.typos import corrupt, targets
 from chinchilla_jax.types import Batch
@@ -53,7 +53,7 @@ class Stream:
             )
 
 
-def excerpts(split: Split, tokenizer: Tokenizer, tokens: int, length: int) -> list[str]:
+def excerpts(split: Split, tokenizer: BaseTokenizer, tokens: int, length: int) -> list[str]:
     """The beginnings of documents spread evenly over a split, about `tokens` tokens in all, `length` each or more."""
     ends = np.append(split.starts[1:].astype(np.int64), len(split.tokens) - 1)
     count = min(len(ends), max(1, tokens // length))
@@ -69,14 +69,14 @@ def typo_report(
     params: Any,
     likelihood: Likelihood,
     texts: Sequence[str],
-    tokenizer: Tokenizer,
+    tokenizer: BaseTokenizer,
     rates: Sequence[float],
     seed: int,
     poll: Callable[[], None] = lambda: None,
 ) -> dict[str, dict[float, float]]:
     """{"typo": {rate: bits per clean byte}, "typo_scored": {rate: share of the bytes}}; rate 0 comes first, always.
 
-    The texts must come back unchanged from the tokenizer (`Tokenizer.lossless`).
+    The texts must come back unchanged from the tokenizer (`BaseTokenizer.lossless`).
     """
     found: dict[str, dict[float, float]] = {"typo": {}, "typo_scored": {}}
     whole = sum(len(text.encode()) for text in texts)
@@ -89,20 +89,20 @@ def typo_report(
     return found
 
 
-def mistyped(text: str, tokenizer: Tokenizer, rate: float, draw: np.random.Generator):
+def mistyped(text: str, tokenizer: BaseTokenizer, rate: float, draw: np.random.Generator):
     """Tokens of a text with mistakes, clean targets and their weights, all (n,)."""
     faulty, places = corrupt(text, rate, draw)
     if tokenizer.prefixes_space:
         places = np.append(0, np.where(places < 0, -1, places + 1))
     read, clean = tokenizer.encode_array(faulty), tokenizer.encode_array(text)
-    return np.append(tokenizer.separator, read), *targets(read, clean, places, tokenizer.sizes, tokenizer.separator)
+    return np.append(tokenizer.separator, read), *targets(read, clean, places, tokenizer.sizes, tokenizer.closing)
 
 
 def word_report(
     params: Any,
     likelihood: Likelihood,
     texts: Sequence[str],
-    tokenizer: Tokenizer,
+    tokenizer: BaseTokenizer,
     rates: Sequence[float],
     seed: int,
     poll: Callable[[], None] = lambda: None,
@@ -125,18 +125,18 @@ def segmentation_report(
     params: Any,
     likelihood: Likelihood,
     texts: Sequence[str],
-    tokenizer: Tokenizer,
+    tokenizer: BaseTokenizer,
     seed: int,
     poll: Callable[[], None] = lambda: None,
 ) -> float:
-    """Bits per byte of the texts in pieces that `Tokenizer.sample_array` drew, which are read and predicted alike."""
+    """Bits per byte of the texts in pieces that the tokenizer's `sample_array` drew, read and predicted alike."""
     drawn = [tokenizer.sample_array(text, (seed + number) % 2**32) for number, text in enumerate(texts)]
     whole = sum(len(text.encode()) for text in texts)
     return _bits(params, likelihood, Stream.of([_plain(ids, tokenizer) for ids in drawn]), whole, poll)
 
 
-def _plain(ids: np.ndarray, tokenizer: Tokenizer):
-    return np.append(tokenizer.separator, ids), np.append(ids, tokenizer.separator), np.ones(len(ids) + 1, np.float32)
+def _plain(ids: np.ndarray, tokenizer: BaseTokenizer):
+    return np.append(tokenizer.separator, ids), np.append(ids, tokenizer.closing), np.ones(len(ids) + 1, np.float32)
 
 
 def _bits(params, likelihood: Likelihood, stream: Stream, size: float, poll) -> float:

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 
 from chinchilla_jax.config import AdversarialConfig, Config, MeshConfig, SparsityConfig, require
-from chinchilla_jax.data.tokenizer import Tokenizer
+from chinchilla_jax.data.tokenizer_base import BaseTokenizer
+from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.parallel import mesh as meshes
 from chinchilla_jax.training.program import Program
 from chinchilla_jax.training.restore import load_params
@@ -21,7 +22,7 @@ class Loaded:
 
     program: Program
     params: Any
-    tokenizer: Tokenizer
+    tokenizer: BaseTokenizer
     step: int
     notes: list[str]
 
@@ -56,11 +57,11 @@ def load(config: Config, run_dir: str | None, *, whole_mesh: bool) -> Loaded:
         average=bool(config.optimizer.ema_decay),
         level=config.checkpoint.verify,
     )
-    tokenizer = Tokenizer(folder / "tokenizer.model")
+    tokenizer = open_tokenizer(folder)
     stored = found.meta.get("tokenizer")
     require(
         stored in (None, tokenizer.sha256),
-        f"{folder / 'tokenizer.model'} is not the tokenizer that the checkpoint was trained with; copy the right one",
+        f"{tokenizer.path} is not the tokenizer that the checkpoint was trained with; copy the right one",
     )
     return Loaded(program, found.state, tokenizer, found.step, notes + found.notes)
 

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from chinchilla_jax import config as settings
 from chinchilla_jax.config import Config, require
 from chinchilla_jax.data.store import TokenStore
+from chinchilla_jax.data.tokenizers import copy_tokenizer
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.training.metrics import read
 from chinchilla_jax.training.restore import Restored
@@ -123,4 +123,4 @@ def write_run(run_dir: Path, config: Config, store: TokenStore) -> None:
     fresh = run_dir / "config.json.new"
     fresh.write_text(json.dumps(settings.to_dict(config), indent=1) + "\n")
     os.replace(fresh, run_dir / "config.json")
-    shutil.copyfile(store.path / "tokenizer.model", run_dir / "tokenizer.model")
+    copy_tokenizer(store.path, run_dir)

@@ -18,7 +18,9 @@ from chinchilla_jax.config import DataConfig
 from chinchilla_jax.data import build
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.data.tokenizer import Tokenizer
+from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.errors import StorageError, UserError
+from tests.data import jsons
 from tests.data.conftest import story
 
 
@@ -152,6 +154,24 @@ def test_an_existing_tokenizer_is_copied(config, made, tmp_path):
     with pytest.raises(UserError, match="not a SentencePiece model"):
         prepare(replace(config, tokenizer=__file__, store=str(tmp_path / "other")))
     assert os.listdir(tmp_path) == ["s"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_folder_with_a_tokenizer_json_prepares(config, corpus, tmp_path, workers, monkeypatch):
+    """Documents between bos and eos, as the model of such a tokenizer reads them; the files come along."""
+    monkeypatch.setattr(build.encode, "SHARE", 1000)
+    folder = jsons.write(tmp_path / "hf", jsons.fallback(prefix=True), eos_token="</s>", chat_template="{{ x }}")
+    manifest, said = prepare(replace(config, tokenizer=str(folder), workers=workers))
+    store = TokenStore.open(config.store)
+    assert not said and {"tokenizer.json", "tokenizer_config.json"} < {path.name for path in store.path.iterdir()}
+    assert manifest["tokenizer"]["sha256"] == open_tokenizer(folder).sha256 and manifest["tokenizer"]["separator"] == 1
+    assert set(texts_of(store.train, store.tokenizer)) < {path.read_text() for path in corpus.iterdir()}
+    tokens = np.asarray(store.train.tokens)
+    assert np.array_equal(np.flatnonzero(tokens == 1), [*store.train.starts, len(tokens) - 1])
+    assert (tokens[store.train.starts[1:].astype(int) - 1] == 2).all() and tokens[-2] == 2
+    assert prepare(replace(config, tokenizer=str(folder)))[1] == [
+        f"{config.store} is complete and has these settings; nothing to do"
+    ]
 
 
 @pytest.mark.parametrize(

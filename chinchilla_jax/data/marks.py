@@ -1,0 +1,80 @@
+"""Which tokens begin and end a text, for tokenizers whose file does not say: it stands in files beside them.
+
+A model that was trained with a bos token before every text (Llama, Mistral, Gemma) reads texts badly without it, so
+bos is what begins a document of its token stream, and eos ends it: `bos text eos bos text eos ... bos`. A model without
+one (GPT-2, Qwen, SmolLM) saw documents parted by their end token alone, which then begins every document, as the
+separator of our own models does: `eos text eos text ... eos`. The eos of a chat model ends a turn, not a document,
+where the vocabulary has a token for the end of a document: that one is taken. A prompt begins with bos where the model
+has one, and with nothing else, as in transformers and llama.cpp.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chinchilla_jax.errors import UserError
+
+CONFIG = "tokenizer_config.json"
+GENERATION = "generation_config.json"
+TEMPLATE = "chat_template.jinja"
+SIDECARS = (CONFIG, "special_tokens_map.json", GENERATION, TEMPLATE)
+DOCUMENT_ENDS = ("<|endoftext|>", "<|end_of_text|>", "<|end▁of▁sentence|>", "</s>", "<eos>")
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Ids as in `BaseTokenizer`, and all that stand for no text because a file gives them a part to play."""
+
+    separator: int
+    start: tuple[int, ...]
+    end: tuple[int, ...]
+    stops: frozenset[int]
+    controls: frozenset[int]
+
+
+def read_marks(
+    folder: Path, vocabulary: Mapping[str, int], controls: Mapping[str, int], prefix: Sequence[int]
+) -> Marks:
+    """The marks of the tokenizer in `folder`; `prefix` is what its file puts in front of a text.
+
+    Raises `UserError` where there is nothing to part documents with.
+    """
+    told = read_json(folder / CONFIG)
+    named = {name: vocabulary.get(content(told.get(f"{name}_token")), -1) for name in ("bos", "eos", "pad")}
+    adds = told.get("add_bos_token")
+    uses_bos = bool(prefix) if adds is None else bool(adds)
+    bos = named["bos"] if named["bos"] >= 0 else next(iter(prefix), -1)
+    uses_bos = uses_bos and bos >= 0
+    ends = [controls[name] for name in DOCUMENT_ENDS if name in controls]
+    ends += [i for i in (named["eos"], bos) if i >= 0]
+    if not ends:
+        raise UserError(
+            f"{folder}: nothing says which token ends a document; put the tokenizer_config.json of the tokenizer "
+            "beside it, with its eos_token"
+        )
+    separator, end = (bos, tuple(i for i in ends[:1] if i != bos)) if uses_bos else (ends[0], ())
+    told_ends = read_json(folder / GENERATION).get("eos_token_id")
+    listed = told_ends if isinstance(told_ends, list) else [told_ends]
+    stops = {separator, *end, named["eos"], *(i for i in listed if isinstance(i, int))} - {-1}
+    held = frozenset(i for i in {*named.values(), separator, *end} if i >= 0)
+    return Marks(separator, (bos,) if uses_bos else (), end, frozenset(stops), held)
+
+
+def content(token: Any) -> str:
+    """The text of a token, which is written as a string or as an object."""
+    return str(token.get("content") or "") if isinstance(token, dict) else token or ""
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object; empty where there is no such file, `UserError` where it holds something else."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); copy the file again") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: holds no settings; copy the file again")
+    return found

@@ -1,0 +1,196 @@
+"""A `tokenizer.json` (the `tokenizers` library) behind the same calls as a SentencePiece model.
+
+Three kinds are understood: byte-level BPE (GPT-2, Llama 3, Qwen, SmolLM), BPE with byte fallback (Llama 2, Mistral,
+Gemma) and unigram. Ids are those of the library, with two differences that keep texts whole: control tokens are never
+read out of a text, so nobody can type one (a unigram model would find them and byte pieces in a text that spells them:
+such a spelling is cut in two); and where the file has byte pieces, U+2581, which the library turns into a space, is
+spelled as its three bytes, as in `tokenizer.py`.
+"""
+
+import functools
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chinchilla_jax.data.marks import read_marks
+from chinchilla_jax.data.tokenizer_base import BaseTokenizer, check_utf8
+from chinchilla_jax.errors import UserError
+
+SPACE = "\u2581"
+BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
+KINDS = "byte-level BPE, BPE with byte fallback and unigram are understood"
+
+
+class JsonTokenizer(BaseTokenizer):
+    """A tokenizer.json, with what tokenizer_config.json beside it says of bos and eos.
+
+    Raises `UserError` for a file that is missing, damaged or of another kind, or names no token that ends a document.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = str(path)
+        self._facts, self._model, self.sha256 = read(Path(path))
+        vocabulary = self._model.get_vocab(with_added_tokens=True)
+        self.size = 1 + max(vocabulary.values(), default=-1)
+        self._vocabulary = vocabulary
+        plain, whole = (self._model.encode("a", add_special_tokens=special).ids for special in (False, True))
+        prefix = next(whole[:n] for n in range(len(whole) + 1) if whole[n : n + len(plain)] == plain)
+        self._marks = marks = read_marks(Path(path).parent, vocabulary, self._controls, prefix)
+        self.separator, self.start, self.end, self.stops = marks.separator, marks.start, marks.end, marks.stops
+        self._close()
+        self._literals = self._taken_for_others()
+        split_literals(self._model, self._literals)
+        self.prefixes_space = bool(plain) and self.pieces[plain[0]].startswith(b" ")
+        spelling = [self._vocabulary.get(f"<0x{byte:02X}>", -1) for byte in SPACE.encode()]
+        spelled = self._byte_pieces and min(spelling) >= 0 and not self.prefixes_space
+        self._space_ids = np.array(spelling, np.int32) if spelled else None
+
+    def _close(self) -> None:
+        """Make control tokens of bos, eos and pad also where the file takes them out of a text."""
+        names = {i: name for name, i in self._vocabulary.items()}
+        self._model.add_special_tokens([names[i] for i in self._marks.controls if names[i] not in self._controls])
+
+    def _taken_for_others(self) -> list[str]:
+        """Spellings of control tokens and byte pieces in which a model, such as a unigram one, finds the token."""
+        ids = {i: piece for piece, i in self._vocabulary.items()}
+        kept = {*self._controls.values(), *self._marks.controls}
+        if self._byte_pieces:
+            kept |= {i for piece, i in self._vocabulary.items() if BYTE_PIECE.fullmatch(piece)}
+        return [ids[i] for i in sorted(kept) if i in self._model.encode(ids[i], add_special_tokens=False).ids]
+
+    @property
+    def _byte_level(self) -> bool:
+        return "ByteLevel" in steps(self._facts["decoder"])
+
+    @property
+    def _byte_pieces(self) -> bool:
+        return bool(self._facts["model"].get("byte_fallback")) and not self._byte_level
+
+    @functools.cached_property
+    def _controls(self) -> dict[str, int]:
+        """Added tokens that no text is to give."""
+        return {token["content"]: token["id"] for token in self._facts["added_tokens"] if token["special"]}
+
+    @property
+    def _unknown(self) -> int:
+        model = self._facts["model"]
+        named = self._vocabulary.get(model.get("unk_token") or "", -1)
+        return model["unk_id"] if isinstance(model.get("unk_id"), int) else named
+
+    @functools.cached_property
+    def special(self) -> tuple[int, ...]:
+        """Control tokens, the unknown one, and ids that stand for nothing."""
+        held = set(self._vocabulary.values())
+        gone = {i for i in range(self.size) if i not in held}
+        return tuple(sorted({*self._controls.values(), *self._marks.controls, self._unknown, *gone} - {-1}))
+
+    @functools.cached_property
+    def pieces(self) -> list[bytes]:
+        """The bytes that each id stands for; none for control tokens."""
+        found, special = [b""] * self.size, set(self.special)
+        added = {token["id"] for token in self._facts["added_tokens"]}
+        for piece, i in self._vocabulary.items():
+            if i not in special:
+                found[i] = piece.encode() if i in added else self._piece_bytes(piece)
+        if self._unknown >= 0 and self._unknown not in self._marks.controls:
+            found[self._unknown] = "\ufffd".encode()
+        return found
+
+    def _piece_bytes(self, piece: str) -> bytes:
+        if self._byte_level:
+            table = byte_table()
+            known = all(character in table for character in piece)
+            return bytes(table[character] for character in piece) if known else piece.encode()
+        if self._byte_pieces and BYTE_PIECE.fullmatch(piece):
+            return bytes([int(piece[3:5], 16)])
+        return piece.replace(SPACE, " ").encode()
+
+    def encode_array(self, text: str) -> np.ndarray:
+        """The ids of `text` as int32, (n,)."""
+        return self._sections(text, lambda section: self._model.encode(section, add_special_tokens=False).ids)
+
+    def sample_array(self, text: str, seed: int, alpha: float = 0.1) -> np.ndarray:
+        """See `BaseTokenizer`; the library draws from no seed, so the draw is our own, without added tokens."""
+        from chinchilla_jax.data.resegment import Resegmenter
+
+        draw = Resegmenter(self._model, self._facts["model"], self._vocabulary, self._literals, seed, alpha)
+        return self._sections(text, draw)
+
+    def _sections(self, text: str, encode) -> np.ndarray:
+        check_utf8(text)
+        if self._space_ids is None or SPACE not in text:
+            return np.array(encode(text), np.int32)
+        arrays: list[Any] = []
+        for section in text.split(SPACE):
+            arrays += [encode(section) if section else [], self._space_ids]
+        return np.concatenate(arrays[:-1]).astype(np.int32)
+
+
+def read(path: Path) -> tuple[dict, Any, str]:
+    """The contents of a tokenizer.json, the library's object and the file's sha256."""
+    import tokenizers
+
+    try:
+        text = path.read_bytes()
+        facts = json.loads(text)
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the tokenizer ({error.strerror}); see --data.tokenizer") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not a tokenizer.json ({error}); copy the file again") from error
+    if not isinstance(facts, dict) or not isinstance(facts.get("model"), dict):
+        raise UserError(f"{path}: not a tokenizer.json, it has no model; pass the file of the tokenizers library")
+    facts = {"added_tokens": [], "decoder": None} | facts
+    check_kind(path, facts)
+    try:
+        model = tokenizers.Tokenizer.from_str(text.decode())
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(f"{path}: the tokenizers library cannot read it ({error}); copy the file again") from error
+    model.no_truncation()
+    model.no_padding()
+    model.encode_special_tokens = True  # a text that spells a control token gets ordinary pieces
+    return facts, model, hashlib.sha256(text).hexdigest()
+
+
+def split_literals(model: Any, literals: list[str]) -> None:
+    """Have `model` cut a text behind the first character of every literal, so that none is found whole."""
+    from tokenizers import Regex, pre_tokenizers
+
+    if literals:
+        heads = "|".join(f"{re.escape(piece[0])}(?={re.escape(piece[1:])})" for piece in literals)
+        cut = pre_tokenizers.Split(Regex(heads), "merged_with_previous")
+        first = [model.pre_tokenizer] if model.pre_tokenizer else []
+        model.pre_tokenizer = pre_tokenizers.Sequence([*first, cut])
+
+
+def check_kind(path: Path, facts: dict) -> None:
+    """Refuse what is no kind of tokenizer that gives texts back."""
+    model, decoders = facts["model"], steps(facts["decoder"])
+    kind = model.get("type") or ("BPE" if "merges" in model else "unknown")
+    if kind not in ("BPE", "Unigram"):
+        raise UserError(f"{path}: a tokenizer of the {kind} kind is not understood; {KINDS}")
+    if not {"ByteLevel", "ByteFallback", "Metaspace"} & set(decoders):
+        raise UserError(f"{path}: a tokenizer with the decoder {'+'.join(decoders) or 'none'}; {KINDS}")
+    for name in ("continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(name):
+            raise UserError(f"{path}: pieces with {name} {model[name]!r}; {KINDS}")
+
+
+def steps(part: dict | None) -> list[str]:
+    """The names of the steps of a decoder, normaliser or pre-tokeniser."""
+    if not part:
+        return []
+    inner = next((part[name] for name in ("decoders", "pretokenizers", "normalizers") if name in part), None)
+    return [part["type"]] if inner is None else [name for one in inner for name in steps(one)]
+
+
+@functools.cache
+def byte_table() -> dict[str, int]:
+    """Character -> byte of GPT-2's alphabet: printable bytes stand for themselves, the rest from U+0100 on."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    table = {chr(byte): byte for byte in printable}
+    return table | {chr(256 + number): byte for number, byte in enumerate(others)}

@@ -1,0 +1,50 @@
+"""Opening and copying tokenizers of either kind."""
+
+import shutil
+from pathlib import Path
+
+from chinchilla_jax.data.marks import SIDECARS
+from chinchilla_jax.data.tokenizer import Tokenizer
+from chinchilla_jax.data.tokenizer_base import BaseTokenizer
+from chinchilla_jax.data.tokenizer_json import JsonTokenizer
+from chinchilla_jax.errors import UserError
+
+NAMES = ("tokenizer.json", "tokenizer.model")  # of a folder with both, such as Mistral's, the first is taken
+
+
+def open_tokenizer(path: str | Path) -> BaseTokenizer:
+    """The tokenizer in a file or folder, of the kind that the file is of: JSON or a SentencePiece model."""
+    file = tokenizer_file(path)
+    return JsonTokenizer(file) if is_json(file) else Tokenizer(file)
+
+
+def tokenizer_file(path: str | Path) -> Path:
+    """The file of a tokenizer: `path` itself or what a folder holds. Raises `UserError` for a folder without one."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return folder
+    found = next((folder / name for name in NAMES if (folder / name).is_file()), None)
+    if found is None:
+        raise UserError(f"{folder}: no tokenizer in this folder ({' or '.join(NAMES)}); see --data.tokenizer")
+    return found
+
+
+def is_json(file: Path) -> bool:
+    """Whether a file looks like JSON; a SentencePiece model begins with a control character."""
+    try:
+        with open(file, "rb") as opened:
+            return opened.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"["))
+    except OSError:
+        return False  # said by whoever reads it
+
+
+def copy_tokenizer(path: str | Path, folder: Path) -> Path:
+    """Copy a tokenizer, byte for byte, under the name of its kind, with the files beside it that speak of it."""
+    file = tokenizer_file(path)
+    json = is_json(file)
+    target = folder / NAMES[0 if json else 1]
+    shutil.copyfile(file, target)
+    for name in SIDECARS if json else ():
+        if (file.parent / name).is_file():
+            shutil.copyfile(file.parent / name, folder / name)
+    return target

@@ -1,0 +1,168 @@
+"""The library's own files behind the calls of ours: the same ids, nothing of a text lost, nothing smuggled in."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers
+
+from chinchilla_jax.data.tokenizer_base import Streamer
+from chinchilla_jax.data.tokenizer_json import JsonTokenizer
+from chinchilla_jax.data.tokenizers import copy_tokenizer, open_tokenizer, tokenizer_file
+from chinchilla_jax.errors import UserError
+from tests.data import jsons
+from tests.data.test_tokenizer import NASTY, SPACE, pieces_of
+
+KINDS = {
+    "byte-level": jsons.byte_level,
+    "bpe": jsons.fallback,
+    "unigram": lambda: jsons.fallback("Unigram"),
+    "prefix": lambda: jsons.fallback(prefix=True),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def opened(request, tmp_path_factory):
+    """A tokenizer of each kind, and the library's own object."""
+    made = KINDS[request.param]()
+    folder = jsons.write(tmp_path_factory.mktemp(request.param), made)
+    return open_tokenizer(folder), made
+
+
+def test_texts_come_back_and_ids_are_the_library_s(opened):
+    ours, library = opened
+    draw = random.Random(20261127)
+    texts = [pieces_of("".join(draw.choices("abcm", k=4)), draw.randrange(12), draw) for _ in range(3000)]
+    library.encode_special_tokens = True
+    unigram = isinstance(library.model, models.Unigram)
+    for text in [*NASTY, *jsons.TEXTS, *texts]:
+        ids = ours.encode(text)
+        if unigram and ("<s>" in text or "</s>" in text):
+            assert ours.decode(ids) == text and ids != library.encode(text, add_special_tokens=False).ids
+        elif SPACE not in text or isinstance(library.decoder, decoders.ByteLevel):
+            assert ids == library.encode(text, add_special_tokens=False).ids
+            assert ours.decode(ids) == text == library.decode(ids, skip_special_tokens=False)
+        elif not ours.prefixes_space:
+            assert ours.decode(ids) == text, "U+2581 is spelled in bytes"
+        assert not set(ids) & (set(ours.special) | ours.stops)
+        assert SPACE in text or ours.sizes[ids].sum() == len(text.encode()) + (ours.prefixes_space and bool(text))
+    assert ours.lossless
+
+
+def test_a_stream_has_whole_characters(opened):
+    ours, _ = opened
+    text = "naïve 海风 👩‍👩‍👧‍👦 🇩🇪 end"
+    streamer = Streamer(ours)
+    parts = [streamer.feed([i]) for i in ours.encode(text)]
+    assert "".join(parts) + streamer.flush() == text and "\ufffd" not in "".join(parts)
+
+
+def test_other_segmentations_say_the_same_and_follow_the_seed(opened):
+    ours, _ = opened
+    text = jsons.TEXTS[0][:400] + f" naïve 👩 </s><0x0A>{'' if ours.prefixes_space else SPACE}"
+    drawn = [ours.sample_array(text, seed).tolist() for seed in (1, 2, 1)]
+    assert drawn[0] == drawn[2] != drawn[1]
+    assert all(ours.decode(ids) == text for ids in drawn)
+    calm = 1e9 if "merges" not in json.loads(Path(ours.path).read_text())["model"] else 0.0
+    assert ours.sample_array(text, 3, calm).tolist() == ours.encode(text), "no noise, no difference"
+
+
+def test_a_user_cannot_type_a_control_token(tmp_path):
+    made = jsons.byte_level()
+    made.add_tokens([AddedToken("<tool>", normalized=False), AddedToken("<end>", normalized=False)])
+    ours = open_tokenizer(jsons.write(tmp_path, made, eos_token="<end>", bos_token=None))
+    text = "<|endoftext|><|im_start|>user<|im_end|> <tool><end>"
+    ids = ours.encode(text)
+    assert not set(ids) & set(ours.special) and ours.decode(ids) == text
+    assert made.token_to_id("<tool>") in ids, "an added token that is no control token is text"
+    assert made.token_to_id("<end>") in ours.special and ours.pieces[made.token_to_id("<end>")] == b""
+    assert made.token_to_id("<end>") in ours.stops
+
+
+def test_what_begins_and_ends_a_text(tmp_path):
+    gpt = open_tokenizer(jsons.write(tmp_path / "a", jsons.byte_level(), eos_token={"content": "<|im_end|>"}))
+    assert (gpt.separator, gpt.start, gpt.end, gpt.stops) == (0, (), (), {0, 2}), "a turn's end ends no document"
+    assert gpt.prompt("a") == gpt.encode("a") and gpt.prompt("") == [0]
+    llama = open_tokenizer(jsons.write(tmp_path / "b", jsons.fallback(prefix=True), eos_token="</s>"))
+    assert (llama.separator, llama.start, llama.end, llama.stops) == (1, (1,), (2,), {1, 2})
+    assert llama.document("a").tolist() == [1, *llama.encode("a"), 2] and llama.closing == 2
+    told = {"eos_token": "</s>", "bos_token": "<s>", "add_bos_token": False}
+    assert open_tokenizer(jsons.write(tmp_path / "c", jsons.fallback(prefix=True), **told)).start == ()
+    (tmp_path / "c/generation_config.json").write_text(json.dumps({"eos_token_id": [2, 7]}))
+    assert open_tokenizer(tmp_path / "c").stops == {2, 7}
+
+
+def test_what_normalisation_loses_is_said(tmp_path):
+    made = jsons.byte_level()
+    made.normalizer = normalizers.NFC()
+    assert not open_tokenizer(jsons.write(tmp_path / "nfc", made)).lossless
+    assert not open_tokenizer(jsons.write(tmp_path / "prefix", jsons.byte_level(add_prefix_space=True))).lossless
+
+
+def test_padding_and_truncation_of_a_file_are_left_out(tmp_path):
+    made = jsons.byte_level()
+    made.enable_truncation(4)
+    made.enable_padding(length=64)
+    assert len(open_tokenizer(jsons.write(tmp_path, made)).encode("the sea wind " * 5)) in range(5, 64)
+
+
+def wordpiece():
+    made = tokenizers.Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
+    made.decoder = decoders.WordPiece()
+    return made.to_str()
+
+
+def suffixed():
+    return tokenizers.Tokenizer(models.BPE({"a</w>": 0}, [], end_of_word_suffix="</w>")).to_str()
+
+
+FOREIGN = {
+    "{": "not a tokenizer.json",
+    "[1]": "no model",
+    '{"model": {"type": "BPE"}, "decoder": {"type": "ByteLevel"}}': "cannot read it",
+    wordpiece(): "WordPiece kind",
+    suffixed(): "decoder none",
+}
+
+
+@pytest.mark.parametrize("text", FOREIGN)
+def test_foreign_files_are_one_line(tmp_path, text):
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(UserError, match=FOREIGN[text]) as said:
+        JsonTokenizer(tmp_path / "tokenizer.json")
+    assert "\n" not in str(said.value)
+
+
+def test_no_end_of_documents_is_one_line(tmp_path):
+    made = tokenizers.Tokenizer(models.BPE({"a": 0}, []))
+    made.decoder = decoders.ByteLevel()
+    with pytest.raises(UserError, match="which token ends a document"):
+        open_tokenizer(jsons.write(tmp_path, made))
+    with pytest.raises(UserError, match="lone surrogate"):
+        open_tokenizer(jsons.write(tmp_path, made, eos_token="a")).encode("\ud800")
+
+
+def test_a_copy_is_found_and_the_same(tmp_path, made):
+    (tmp_path / "copy").mkdir()
+    source = jsons.write(tmp_path / "a", jsons.byte_level(), eos_token="<|im_end|>")
+    (source / "chat_template.jinja").write_text("{{ messages }}")
+    copy_tokenizer(source, tmp_path / "copy")
+    assert open_tokenizer(tmp_path / "copy").sha256 == open_tokenizer(source / "tokenizer.json").sha256
+    assert open_tokenizer(tmp_path / "copy").stops == {0, 2}
+    assert {path.name for path in (tmp_path / "copy").iterdir()} == {path.name for path in source.iterdir()}
+    assert tokenizer_file(made.store).name == "tokenizer.model"
+    with pytest.raises(UserError, match="no tokenizer in this folder"):
+        open_tokenizer(tmp_path)
+
+
+def test_ids_with_holes(tmp_path):
+    made = jsons.byte_level()
+    facts = json.loads(made.to_str())
+    facts["model"]["vocab"]["zebra"] = 600
+    made = tokenizers.Tokenizer.from_str(json.dumps(facts))
+    ours = open_tokenizer(jsons.write(tmp_path, made))
+    assert ours.size == 601 and len(ours.pieces) == 601 and ours.pieces[600] == b"zebra" and 599 in ours.special
+    assert np.array_equal(ours.sizes, [len(piece) for piece in ours.pieces])
