@@ -79,6 +79,11 @@ class Tokenizer(BaseTokenizer):
         """The ids that stand for no text of their own: control pieces and the unknown one."""
         return tuple(i for i in range(self.size) if self._model.is_control(i) or self._model.is_unknown(i))
 
+    @property
+    def controls(self) -> dict[str, int]:
+        """Name -> id of the control pieces, which no text gives."""
+        return {self._model.id_to_piece(i): i for i in range(self.size) if self._model.is_control(i)}
+
     def encode_array(self, text: str) -> np.ndarray:
         """The ids of `text` as int32, (n,)."""
         return self._encode_all(text, self._encode_part)

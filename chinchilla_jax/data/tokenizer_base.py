@@ -38,6 +38,11 @@ class BaseTokenizer:
         """The ids that stand for no text of their own: control pieces and the unknown one."""
         raise NotImplementedError
 
+    @property
+    def controls(self) -> dict[str, int]:
+        """Name -> id of the control pieces, which no text gives."""
+        raise NotImplementedError
+
     def encode_array(self, text: str) -> np.ndarray:
         """The ids of `text` as int32, (n,), without any separator. Raises `UserError` for a lone surrogate."""
         raise NotImplementedError

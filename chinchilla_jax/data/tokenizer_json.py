@@ -39,6 +39,7 @@ class JsonTokenizer(BaseTokenizer):
         self._vocabulary = vocabulary
         plain, whole = (self._model.encode("a", add_special_tokens=special).ids for special in (False, True))
         prefix = next(whole[:n] for n in range(len(whole) + 1) if whole[n : n + len(plain)] == plain)
+        self._controls = {token["content"]: token["id"] for token in self._facts["added_tokens"] if token["special"]}
         self._marks = marks = read_marks(Path(path).parent, vocabulary, self._controls, prefix)
         self.separator, self.start, self.end, self.stops = marks.separator, marks.start, marks.end, marks.stops
         self._close()
@@ -51,13 +52,12 @@ class JsonTokenizer(BaseTokenizer):
 
     def _close(self) -> None:
         """Make control tokens of bos, eos and pad also where the file takes them out of a text."""
-        names = {i: name for name, i in self._vocabulary.items()}
-        self._model.add_special_tokens([names[i] for i in self._marks.controls if names[i] not in self._controls])
+        self._model.add_special_tokens([name for name in self.controls if name not in self._controls])
 
     def _taken_for_others(self) -> list[str]:
         """Spellings of control tokens and byte pieces in which a model, such as a unigram one, finds the token."""
         ids = {i: piece for piece, i in self._vocabulary.items()}
-        kept = {*self._controls.values(), *self._marks.controls}
+        kept = set(self.controls.values())
         if self._byte_pieces:
             kept |= {i for piece, i in self._vocabulary.items() if BYTE_PIECE.fullmatch(piece)}
         return [ids[i] for i in sorted(kept) if i in self._model.encode(ids[i], add_special_tokens=False).ids]
@@ -71,9 +71,10 @@ class JsonTokenizer(BaseTokenizer):
         return bool(self._facts["model"].get("byte_fallback")) and not self._byte_level
 
     @functools.cached_property
-    def _controls(self) -> dict[str, int]:
-        """Added tokens that no text is to give."""
-        return {token["content"]: token["id"] for token in self._facts["added_tokens"] if token["special"]}
+    def controls(self) -> dict[str, int]:
+        """Name -> id of the control tokens, which no text gives: special ones, bos, eos and pad."""
+        names = {i: piece for piece, i in self._vocabulary.items()}
+        return self._controls | {names[i]: i for i in sorted(self._marks.controls)}
 
     @property
     def _unknown(self) -> int:
@@ -86,7 +87,7 @@ class JsonTokenizer(BaseTokenizer):
         """Control tokens, the unknown one, and ids that stand for nothing."""
         held = set(self._vocabulary.values())
         gone = {i for i in range(self.size) if i not in held}
-        return tuple(sorted({*self._controls.values(), *self._marks.controls, self._unknown, *gone} - {-1}))
+        return tuple(sorted({*self.controls.values(), self._unknown, *gone} - {-1}))
 
     @functools.cached_property
     def pieces(self) -> list[bytes]:
