@@ -16,7 +16,7 @@ FLOORS = [
     {"config", "errors", "types"},
     {"parallel"},
     {"data", "model", "optim"},
-    {"objectives", "scaling"},
+    {"objectives", "scaling", "tasks"},
     {"training", "inference"},
     {"aot", "evaluation", "finetuning", "interop"},
     {"commands"},

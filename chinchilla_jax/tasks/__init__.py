@@ -1,0 +1,1 @@
+"""Examples of tasks: files in, records, templates, packed batches out."""

@@ -1,0 +1,44 @@
+"""Records with labels: a text, a pair of texts, or a text with an opinion on each of its entities."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from chinchilla_jax.config import require
+from chinchilla_jax.tasks.dialogues import text_of
+from chinchilla_jax.tasks.records import Labelled, Tally, Where
+
+DIVIDER = "<div>"  # of several labels in one field, as in MultiDoGO
+
+
+def labels_of(where: Where, value: Any) -> tuple[str, ...]:
+    """Names of one label or several, numbers by their digits."""
+    several = value if isinstance(value, list) else value.split(DIVIDER) if isinstance(value, str) else [value]
+    names = tuple(dict.fromkeys(_name(where, label) for label in several))
+    require(bool(names), f"{where}: a record without a label")
+    return names
+
+
+def _name(where: Where, label: Any) -> str:
+    require(isinstance(label, (str, int)), f"{where}: label {label!r:.40} is neither a name nor a whole number")
+    require(bool(str(label).strip()), f"{where}: an empty label")
+    return str(label).strip()
+
+
+def labelled(*names: str) -> Callable:
+    """The texts in the fields `names` with their label."""
+
+    def make(where: Where, fields: dict, tally: Tally) -> Iterator[Labelled]:
+        texts = tuple(text_of(where, fields, name) for name in names)
+        if all(text.strip() for text in texts):
+            yield Labelled(where, texts, labels_of(where, fields["label"]))
+        else:
+            tally.note("records dropped: an empty text", where)
+
+    return make
+
+
+def entities(where: Where, fields: dict, tally: Tally) -> Iterator[Labelled]:
+    """`text` and {entity: label}: a record for every entity, the entity being the first text."""
+    text = text_of(where, fields, "text")
+    for entity, label in fields["entities"].items():
+        yield Labelled(where, (entity, text), labels_of(where, label))

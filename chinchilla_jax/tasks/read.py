@@ -1,0 +1,141 @@
+"""Files of examples as records: suffix and first record decide the format, and every record keeps its place.
+
+What is known is the table FORMATS; a file that fits none is refused with the fields it has and the formats there are.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from chinchilla_jax.config import require
+from chinchilla_jax.errors import UserError
+from chinchilla_jax.tasks import dialogues, histories, labelled, spans
+from chinchilla_jax.tasks.files import Columns, Raw, rows
+from chinchilla_jax.tasks.records import Record, Tally, Where
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of record, known by the fields that it `needs` and perhaps by what `test` says of them."""
+
+    name: str
+    kind: str
+    needs: tuple[str, ...]
+    make: Callable[[Where, dict, Tally], Iterator[Record]]
+    test: Callable[[dict], bool] = lambda fields: True
+
+    def fits(self, fields: dict[str, Any]) -> bool:
+        """Whether a record is of this format."""
+        return all(fields.get(name) is not None for name in self.needs) and self.test(fields)
+
+
+def entities_are(kind: type) -> Callable[[dict], bool]:
+    """Whether the field `entities` is a list or a table."""
+    return lambda fields: isinstance(fields["entities"], kind)
+
+
+# The first that fits is taken, so what asks for more fields stands first.
+FORMATS = (
+    Format("messages", "chat", ("messages",), dialogues.chat),
+    Format("ShareGPT", "chat", ("conversations",), dialogues.sharegpt),
+    Format("preference", "preference", ("chosen", "rejected"), dialogues.preference),
+    Format("prompt and completion", "chat", ("prompt", "completion"), dialogues.pair("prompt", "completion")),
+    Format("Alpaca", "chat", ("instruction", "output"), dialogues.alpaca),
+    Format("SQuAD", "span", ("context", "question", "answers"), spans.question),
+    Format("SQuAD", "span", ("context", "question", "is_impossible"), spans.question),
+    Format("question and answer", "chat", ("question", "answer"), dialogues.pair("question", "answer")),
+    Format("tagged words", "tags", ("tokens", "tags"), spans.words),
+    Format("tagged words", "tags", ("tokens", "ner_tags"), spans.words),
+    Format("spans", "tags", ("text", "entities"), spans.entities, entities_are(list)),
+    Format("slots", "tags", ("userInput",), spans.slots, lambda fields: isinstance(fields["userInput"], dict)),
+    Format("entity sentiment", "labels", ("text", "entities"), labelled.entities, entities_are(dict)),
+    Format("labelled pair", "labels", ("premise", "hypothesis", "label"), labelled.labelled("premise", "hypothesis")),
+    Format("labelled pair", "labels", ("text_a", "text_b", "label"), labelled.labelled("text_a", "text_b")),
+    Format("labelled text", "labels", ("text", "label"), labelled.labelled("text")),
+    Format("labelled text", "labels", ("sentence", "label"), labelled.labelled("sentence")),
+    Format("translation", "chat", ("translation",), dialogues.translation),
+    Format("source and target", "chat", ("source", "target"), dialogues.pair("source", "target")),
+    Format("summary", "chat", ("document", "summary"), dialogues.summary("document", "summary")),
+    Format("summary", "chat", ("article", "highlights"), dialogues.summary("article", "highlights")),
+    Format("summary", "chat", ("text", "summary"), dialogues.summary("text", "summary")),
+    Format("history", "items", ("user", "items"), histories.history),
+    Format("text", "text", ("text",), dialogues.document),
+)
+KINDS = tuple(dict.fromkeys(form.kind for form in FORMATS))
+EVENTS = {name for names in histories.NAMES.values() for name in names}
+KNOWN = frozenset({name for form in FORMATS for name in form.needs} | EVENTS)
+BARE = {"chat": ("source", "target")}  # two columns without a header, where they are not text and label
+
+
+@dataclass
+class Found:
+    """The records of some files, all of one kind, and what happened to the others."""
+
+    records: list[Record]
+    kind: str
+    format: str
+    tally: Tally = field(default_factory=Tally)
+
+
+def read(paths: Iterable[str | Path], kind: str = "", text: str = "", label: str = "") -> Found:
+    """The records of `paths`, which are all of the `kind` asked for, or of that of the first record.
+
+    `text` and `label` name the user's own fields for these two. Raises `UserError`, which names file and line.
+    """
+    tally, records, form, names = Tally(), [], None, [str(path) for path in paths]
+    require(bool(names), "no file of examples; name one with --task.train")
+    for path in names:
+        columns = Columns(KNOWN, tuple(name for name in (text, label) if name), BARE.get(kind, ("text", "label")))
+        found = (renamed(raw, text, label) for raw in rows(path, columns))
+        first = next(found, None)
+        require(first is not None, f"{path}: no record in this file")
+        whole = chain([first], found)
+        if kind in ("", "items") and histories.is_event(first.fields):
+            form = Format("events", "items", (), histories.history)
+            records += histories.events(whole)
+            continue
+        form = form or chosen(first, kind)
+        for raw in whole:
+            if not form.fits(raw.fields):
+                raise UserError(misfit(raw, form))
+            records += form.make(raw.where, raw.fields, tally)
+    spans.check_offsets(tally)
+    require(bool(records), f"{', '.join(names)}: no record is left ({'; '.join(tally.lines())})")
+    return Found(records, form.kind, form.name, tally)
+
+
+def renamed(raw: Raw, text: str, label: str) -> Raw:
+    """A row with the user's own names for text and label replaced by these words."""
+    given = {name: own for name, own in (("text", text), ("label", label)) if own}
+    for name, own in given.items():
+        require(
+            own in raw.fields,
+            f"{raw.where}: --task.{name} {own}: no such field; found {', '.join(raw.fields)}",
+        )
+    if not given:
+        return raw
+    rest = {name: value for name, value in raw.fields.items() if name not in given and name not in given.values()}
+    return Raw(raw.where, rest | {name: raw.fields[own] for name, own in given.items()})
+
+
+def chosen(raw: Raw, kind: str) -> Format:
+    """The format of a first record; a `UserError` lists its fields and what is known."""
+    found = next((form for form in FORMATS if form.fits(raw.fields) and kind in ("", form.kind)), None)
+    if found is None:
+        known = "; ".join(dict.fromkeys(", ".join(form.needs) for form in FORMATS if kind in ("", form.kind)))
+        asked = f" of --task.kind {kind}" if kind else ""
+        raise UserError(
+            f"{raw.where}: the fields {', '.join(raw.fields) or '(none)'} are no known format{asked}; known are: "
+            f"{known}; name your own with --task.text and --task.label"
+        )
+    return found
+
+
+def misfit(raw: Raw, form: Format) -> str:
+    """Why a record is refused."""
+    return (
+        f"{raw.where}: the first record has the format {form.name} ({', '.join(form.needs)}), this one has the fields "
+        f"{', '.join(raw.fields) or '(none)'}; put formats into files of their own"
+    )

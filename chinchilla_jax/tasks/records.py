@@ -1,0 +1,164 @@
+"""What a record of a task file becomes, whatever format the file had."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Where:
+    """A record's place, for messages: the file, the record's number in it and its first line, both from 1."""
+
+    file: str
+    number: int
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} (record {self.number})"
+
+
+@dataclass
+class Tally:
+    """What was left out or repaired while reading: how often, and where first."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    first: dict[str, Where] = field(default_factory=dict)
+    offsets: int = 0  # looked at, right or wrong
+
+    def note(self, what: str, where: Where, times: int = 1) -> None:
+        """Count `what`, which happened to the record at `where`."""
+        self.counts[what] = self.counts.get(what, 0) + times
+        self.first.setdefault(what, where)
+
+    def lines(self) -> list[str]:
+        """A line for each kind of event, such as `3 records dropped: ...; first at FILE:LINE`."""
+        return [f"{count:,} {what}; first at {self.first[what]}" for what, count in self.counts.items()]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message. `more` is a second part of it (Alpaca's input); `trained` is what its file says of an answer."""
+
+    role: str
+    content: str
+    more: str = ""
+    trained: bool = True
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text with a loss on every token."""
+
+    where: Where
+    text: str
+
+    @property
+    def group(self) -> str:
+        """Records of the same group fall into the same split."""
+        return self.text
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """A conversation, a question with its answer among them; `references` are further right answers to the last turn.
+
+    `messages` says that the file had roles, and not two bare texts.
+    """
+
+    where: Where
+    turns: tuple[Turn, ...]
+    messages: bool = False
+    references: tuple[str, ...] = ()
+
+    @property
+    def group(self) -> str:
+        """The first turn: what several answers share."""
+        return self.turns[0].content
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Two endings of one conversation, of which the first is to be preferred."""
+
+    where: Where
+    prompt: tuple[Turn, ...]
+    chosen: tuple[Turn, ...]
+    rejected: tuple[Turn, ...]
+    messages: bool = False
+
+    @property
+    def group(self) -> str:
+        """The prompt."""
+        return "\n".join(turn.content for turn in self.prompt)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A text, or two, and its labels by name."""
+
+    where: Where
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+
+    @property
+    def group(self) -> str:
+        """The longest text: pairs of one sentence stay together."""
+        return max(self.texts, key=len)
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """Words, each with its tag."""
+
+    where: Where
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+
+    @property
+    def group(self) -> str:
+        """The sentence."""
+        return " ".join(self.words)
+
+
+@dataclass(frozen=True)
+class Spans:
+    """A text and named stretches of it, as (start, end, name) in characters."""
+
+    where: Where
+    text: str
+    spans: tuple[tuple[int, int, str], ...]
+
+    @property
+    def group(self) -> str:
+        """The text."""
+        return self.text
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about a context; `answers` are (text, start in the context or -1 where unknown)."""
+
+    where: Where
+    context: str
+    question: str
+    answers: tuple[tuple[str, int], ...]
+
+    @property
+    def group(self) -> str:
+        """The context, which many questions share."""
+        return self.context
+
+
+@dataclass(frozen=True)
+class History:
+    """The items of one user, in the order of time."""
+
+    where: Where
+    user: str
+    items: tuple[str, ...]
+
+    @property
+    def group(self) -> str:
+        """The user."""
+        return self.user
+
+
+Record = Document | Dialogue | Preference | Labelled | Tagged | Spans | Question | History

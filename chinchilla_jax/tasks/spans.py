@@ -1,0 +1,108 @@
+"""Records with places in a text: tags of words, spans of characters, answers in a context."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from chinchilla_jax.config import require
+from chinchilla_jax.errors import UserError
+from chinchilla_jax.tasks.dialogues import text_of
+from chinchilla_jax.tasks.records import Question, Spans, Tagged, Tally, Where
+
+MOVED = "answers or entities that did not stand where their offset says, moved to the nearest place"
+GONE = "records dropped: an answer or entity does not occur in its text"
+
+
+def words(where: Where, fields: dict, tally: Tally) -> Iterator[Tagged]:
+    """`tokens` with `tags` or `ner_tags`, as names or as numbers of `names`."""
+    tokens, tags = fields["tokens"], fields.get("tags", fields.get("ner_tags"))
+    require(isinstance(tokens, list) and isinstance(tags, list), f"{where}: tokens and tags are to be lists")
+    require(len(tokens) == len(tags), f"{where}: {len(tokens)} tokens and {len(tags)} tags")
+    names = fields.get("names")
+    if names and all(isinstance(tag, int) for tag in tags):
+        require(all(0 <= tag < len(names) for tag in tags), f"{where}: a tag beyond the {len(names)} names")
+        tags = [names[tag] for tag in tags]
+    yield Tagged(where, tuple(map(str, tokens)), tuple(map(str, tags)))
+
+
+def entities(where: Where, fields: dict, tally: Tally) -> Iterator[Spans]:
+    """`text` and `entities`: objects with start, end and label, or spaCy's [start, end, label]."""
+    text, spans = text_of(where, fields, "text"), []
+    for entity in fields["entities"]:
+        start, end, label, quoted = _entity(where, entity)
+        require(0 <= start <= end <= len(text), f"{where}: entity {entity!r:.60} lies outside of its text")
+        if quoted is not None:
+            start = placed(text, quoted, start, where, tally)
+            if start < 0:
+                return
+            end = start + len(quoted)
+        spans.append((start, end, label))
+    yield Spans(where, text, tuple(sorted(spans)))
+
+
+def _entity(where: Where, entity: Any) -> tuple[int, int, str, str | None]:
+    """Start, end, label and, where it is given, the text of an entity; protobuf leaves out a start of 0."""
+    if isinstance(entity, list) and len(entity) == 3:
+        start, end, label, quoted = *entity, None
+    else:
+        require(
+            isinstance(entity, dict), f"{where}: entity {entity!r:.60} is neither an object nor [start, end, label]"
+        )
+        place = entity.get("valueSpan", entity)
+        start, end = (place.get(name, place.get(f"{name}Index", 0)) for name in ("start", "end"))
+        label, quoted = entity.get("label", entity.get("slot")), entity.get("text")
+    whole = isinstance(start, int) and isinstance(end, int) and isinstance(label, str)
+    require(whole, f"{where}: entity {entity!r:.60} needs whole numbers start and end, and a label")
+    return start, end, label, quoted
+
+
+def slots(where: Where, fields: dict, tally: Tally) -> Iterator[Spans]:
+    """`userInput` and `labels` of slots (restaurant8k)."""
+    return entities(where, {"text": fields["userInput"]["text"], "entities": fields.get("labels", [])}, tally)
+
+
+def question(where: Where, fields: dict, tally: Tally) -> Iterator[Question]:
+    """SQuAD's fields; `answers` are objects or texts, none where the question `is_impossible`."""
+    context, asked = text_of(where, fields, "context"), text_of(where, fields, "question")
+    answers = fields.get("answers") or []
+    if isinstance(answers, dict):  # the columns of a data frame
+        starts = answers.get("answer_start", [-1] * len(answers["text"]))
+        answers = [{"text": t, "answer_start": s} for t, s in zip(answers["text"], starts)]
+    require(isinstance(answers, list), f"{where}: answers is {type(answers).__name__}, not a list")
+    impossible = fields.get("is_impossible", False)
+    require(bool(answers) or impossible or "answers" in fields, f"{where}: no answers, and not is_impossible")
+    found = []
+    for answer in [] if impossible else answers:
+        if isinstance(answer, str):
+            found.append((answer, -1))
+            continue
+        require(isinstance(answer.get("text"), str), f"{where}: an answer without a text")
+        text, start = answer["text"], answer.get("answer_start", 0)
+        place = placed(context, text.strip(), start + len(text) - len(text.lstrip()), where, tally)
+        if place < 0:
+            return
+        found.append((text.strip(), place))
+    yield Question(where, context, asked, tuple(found))
+
+
+def placed(text: str, quoted: str, start: int, where: Where, tally: Tally) -> int:
+    """`start` if `quoted` stands there, else the nearest place where it does, which is counted; -1 if nowhere."""
+    tally.offsets += 1
+    if text[start : start + len(quoted)] == quoted:
+        return start
+    places = [i for i in range(len(text)) if text.startswith(quoted, i)]
+    tally.note(MOVED if places else GONE, where)
+    return min(places, key=lambda i: abs(i - start), default=-1)
+
+
+MOST_MOVED = 0.01
+
+
+def check_offsets(tally: Tally) -> None:
+    """Refuse a set of which more than 1 % of the offsets are off."""
+    wrong = tally.counts.get(MOVED, 0) + tally.counts.get(GONE, 0)
+    if wrong > MOST_MOVED * tally.offsets:
+        where = tally.first.get(MOVED) or tally.first[GONE]
+        raise UserError(
+            f"{where}: {wrong} of {tally.offsets} offsets do not give their text, this one the first; correct "
+            "the file, or leave the offsets out"
+        )
