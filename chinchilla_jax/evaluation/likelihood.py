@@ -8,6 +8,7 @@ import jax
 
 from chinchilla_jax.data.batches import valid_batches
 from chinchilla_jax.data.store import Split
+from chinchilla_jax.parallel.flight import paced
 from chinchilla_jax.training.program import Program
 from chinchilla_jax.types import Batch, Sums
 
@@ -40,9 +41,9 @@ class Likelihood:
     def sums(self, params: Any, batches: Iterable[Batch], poll: Callable[[], None] = lambda: None) -> Sums:
         """The sums, as Python's floats, of batches of `rows` windows, numpy and whole on every process."""
         found: list[Sums] = []
-        for batch in batches:
-            found.append(self.compiled(params, self.placed(batch)))
-            jax.block_until_ready(found[-2:][0])  # one batch behind, so that the device never waits for the host
+        # One batch behind, so that the device never waits for the host.
+        for sums in paced((self.compiled(params, self.placed(batch)) for batch in batches), depth=1):
+            found.append(sums)
             poll()
         # Added up in double precision: a sum over a whole set outgrows float32.
         return jax.tree.map(lambda *parts: sum(map(float, parts)), *found)

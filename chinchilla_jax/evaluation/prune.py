@@ -14,7 +14,7 @@ Embeddings, norms, biases and the projection of positions are left as they are.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -27,6 +27,7 @@ from chinchilla_jax.model.attention import attention
 from chinchilla_jax.model.positions import TABLES
 from chinchilla_jax.optim.masks import keep_largest, n_m
 from chinchilla_jax.optim.patterns import matrix
+from chinchilla_jax.parallel.flight import paced
 from chinchilla_jax.types import Batch
 
 BLOCK = 128  # inputs of which SparseGPT chooses those that go at one time
@@ -131,6 +132,12 @@ def forward(layer: Any, x_BLD: jax.Array, batch: Batch, cfg: ModelConfig) -> jax
     return through(layer, x_BLD, batch, cfg)[0]
 
 
+embed = jax.jit(transformer.embed, static_argnames="cfg")
+add = jax.jit(partial(jax.tree.map, jnp.add))
+layer_of = jax.jit(lambda blocks, number: jax.tree.map(lambda w: w[number], blocks))
+stack = jax.jit(lambda layers: jax.tree.map(lambda *one: jnp.stack(one), *layers))
+
+
 @partial(jax.jit, static_argnames=("cfg", "method"))
 def known(layer: Any, x_BLD: jax.Array, batch: Batch, cfg: ModelConfig, method: str) -> dict[str, dict[str, jax.Array]]:
     """What `method` has to know of the inputs of a layer's projections, from the real tokens of a batch."""
@@ -177,14 +184,13 @@ def prune(
     """
     cfg = exact(cfg_model)
     with jax.default_matmul_precision("highest"):
-        states = [transformer.embed(params, batch.tokens, cfg) for batch in batches]
+        states = list(paced(embed(params, batch.tokens, cfg) for batch in batches))
         layers = []
         for number in range(cfg.layers):
-            layer = jax.tree.map(lambda w, number=number: w[number], params["blocks"])
-            parts = [known(layer, x_BLD, batch, cfg, method) for x_BLD, batch in zip(states, batches)]
-            found = jax.tree.map(lambda *sums: sum(sums), *parts)
-            layer = pruned_layer(layer, found, method, target, groups)
-            states = [forward(layer, x_BLD, batch, cfg) for x_BLD, batch in zip(states, batches)]
+            layer = layer_of(params["blocks"], number)
+            parts = paced(known(layer, x_BLD, batch, cfg, method) for x_BLD, batch in zip(states, batches))
+            layer = pruned_layer(layer, reduce(add, parts), method, target, groups)
+            states = list(paced(forward(layer, x_BLD, batch, cfg) for x_BLD, batch in zip(states, batches)))
             layers.append(layer)
             poll(number + 1)
-    return params | {"blocks": jax.tree.map(lambda *one: jnp.stack(one), *layers)}
+    return params | {"blocks": stack(layers)}

@@ -90,14 +90,18 @@ def sphere(key: jax.Array, first: jax.Array, batch: Batch, width: int) -> jax.Ar
 
 def attacked(move: Callable, batch: Batch, size: float, points: Sequence, steps, restarts: int) -> dict[str, Any]:
     """Losses (B,) of one batch under every attack at one radius; `points` lie on the unit sphere."""
-    zero_BLD = jnp.zeros_like(points[0])
-    fgm_BLD, fgm_B, _ = move(batch, zero_BLD, size, size, 1)
-    found = {"rand": move(batch, size * points[0], size, 0.0, 0)[1], "fgm": fgm_B}
+
+    def losses(*start) -> tuple[jax.Array, np.ndarray, np.ndarray]:
+        """An attack, waited for: many restarts would otherwise queue more programs than XLA:CPU bears."""
+        delta_BLD, last_B, worst_B = move(batch, *start)
+        return delta_BLD, np.asarray(last_B, np.float64), np.asarray(worst_B, np.float64)
+
+    fgm_BLD, fgm_B, _ = losses(jnp.zeros_like(points[0]), size, size, 1)
+    found = {"rand": losses(size * points[0], size, 0.0, 0)[1], "fgm": fgm_B}
     starts = [fgm_BLD, *(size * point for point in points)][:restarts]
     for count in steps:
-        worst = [move(batch, start, size, OVERSHOOT * size / count, count)[2] for start in starts]
-        found[f"pgd{count}"] = jnp.stack(worst).max(0)
-    return {name: np.asarray(losses, np.float64) for name, losses in found.items()}
+        found[f"pgd{count}"] = np.max([losses(at, size, OVERSHOOT * size / count, count)[2] for at in starts], axis=0)
+    return found
 
 
 def attack_report(
