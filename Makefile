@@ -26,7 +26,7 @@ $(STAMP): requirements.txt $(STALE)
 	@python=$$(sh tools/find_python.sh --use "$(PYTHON)") && "$$python" tools/env.py $(notdir $(STAMP))
 
 test: $(STAMP) ## the whole test suite; TESTS="tests/test_cli.py" runs a part
-	$(BIN) -m pytest -n logical --maxprocesses 8 --dist loadfile $(TESTS)
+	$(BIN) -m pytest -n logical --maxprocesses 8 --max-worker-restart 0 --dist loadfile $(TESTS)
 
 quickstart: $(STAMP) ## prepare, pretrain, evaluate, generate and report on Shakespeare; again continues
 	$(CHINCHILLA) prepare $(JOURNEY)

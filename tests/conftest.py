@@ -16,6 +16,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """A worker of pytest-xdist that died ends the run, with the test that it was in.
+
+    Left alone, xdist runs what the other workers have queued, or waits without end for tests that the dead one had.
+    """
+    if not error:
+        return
+    try:
+        running = node.config.pluginmanager.get_plugin("dsession").sched.remove_node(node)
+    except KeyError:  # it had not collected yet
+        running = None
+    where = f"in {running}" if running else "between two tests"
+    pytest.exit(f"test worker {node.gateway.id} died {where}: {' '.join(str(error).split())[:200]}", returncode=1)
+
+
 @pytest.fixture(scope="session")
 def tiny_store(tmp_path_factory):
     """A token store for tiny runs."""
