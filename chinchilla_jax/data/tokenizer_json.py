@@ -57,7 +57,7 @@ class JsonTokenizer(BaseTokenizer):
     def _taken_for_others(self) -> list[str]:
         """Spellings of control tokens and byte pieces in which a model, such as a unigram one, finds the token."""
         ids = {i: piece for piece, i in self._vocabulary.items()}
-        kept = set(self.controls.values())
+        kept = {*self.controls.values(), *({self._unknown} & {*ids})}
         if self._byte_pieces:
             kept |= {i for piece, i in self._vocabulary.items() if BYTE_PIECE.fullmatch(piece)}
         return [ids[i] for i in sorted(kept) if i in self._model.encode(ids[i], add_special_tokens=False).ids]
@@ -74,7 +74,8 @@ class JsonTokenizer(BaseTokenizer):
     def controls(self) -> dict[str, int]:
         """Name -> id of the control tokens, which no text gives: special ones, bos, eos and pad."""
         names = {i: piece for piece, i in self._vocabulary.items()}
-        return self._controls | {names[i]: i for i in sorted(self._marks.controls)}
+        called = {piece: i for piece, i in self._controls.items() if i != self._unknown}
+        return called | {names[i]: i for i in sorted(self._marks.controls)}
 
     @property
     def _unknown(self) -> int:

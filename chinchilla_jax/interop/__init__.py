@@ -1,0 +1,1 @@
+"""Models in the formats of others: tables of names and shapes, read in both directions."""
