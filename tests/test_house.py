@@ -17,8 +17,9 @@ FLOORS = [
     {"parallel"},
     {"data", "model", "optim"},
     {"objectives", "scaling", "tasks"},
+    {"finetuning"},
     {"training", "inference"},
-    {"aot", "evaluation", "finetuning", "interop"},
+    {"aot", "evaluation", "interop"},
     {"commands"},
     {"__main__"},
 ]

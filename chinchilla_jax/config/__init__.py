@@ -20,6 +20,7 @@ from chinchilla_jax.config.settings import (
     to_dict,
 )
 from chinchilla_jax.config.shape import DataConfig, ModelConfig
+from chinchilla_jax.config.tuning import TuneConfig
 
 __all__ = [
     "PENALTIES",
@@ -33,6 +34,7 @@ __all__ = [
     "OptimizerConfig",
     "SparsityConfig",
     "TrainConfig",
+    "TuneConfig",
     "check",
     "closest",
     "describe_type",
@@ -54,6 +56,7 @@ class Config:
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     sparsity: SparsityConfig = field(default_factory=SparsityConfig)
+    tune: TuneConfig = field(default_factory=TuneConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

@@ -125,7 +125,7 @@ def attack_report(
     is called after every radius of every batch.
     """
     radii = tuple(dict.fromkeys(radii))
-    cfg, unit = exact(cfg_model), cfg_model.embed_scale * float(mean_norm(params["embed"]["table"]))
+    cfg, unit = exact(cfg_model), cfg_model.embed_scale * float(mean_norm(transformer.embedding(params)))
     move = partial(ascend, params, cfg=cfg, special=special)
     sums, clean, tokens, rows = {rho: {} for rho in radii}, 0.0, 0.0, 0
     with jax.default_matmul_precision("highest"):

@@ -15,8 +15,10 @@ import jax.numpy as jnp
 from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.model import transformer
 from chinchilla_jax.model.attention import MASKED
-from chinchilla_jax.model.linear import dense, pack, unpack
+from chinchilla_jax.model.linear import dense, packed
 from chinchilla_jax.model.positions import TABLES
+from chinchilla_jax.model.stacks import NAMES, stacks_of
+from chinchilla_jax.model.weights import is_node
 
 
 class LayerCache(NamedTuple):
@@ -40,23 +42,18 @@ class Cache:
 def split_layers(params: dict[str, Any], cfg: ModelConfig) -> dict[str, Any]:
     """The parameters ready for decoding: compute type, a packed tree a layer instead of stacked ones."""
 
-    def one(path, w_N, i):
+    def one(path, w):
         # Only the projection out of attention contracts two dimensions, heads and their width.
         contract = 2 if path[-2].key == "out" else 1
-        return pack(w_N[i], cfg.kernels, contract) if path[-1].key == "kernel" else w_N[i]
+        return packed(w, cfg.kernels, contract) if path[-1].key == "kernel" else w
 
-    copy = transformer.compute_copy(params, cfg)
-    layers = [jax.tree_util.tree_map_with_path(partial(one, i=i), copy["blocks"]) for i in range(cfg.layers)]
-    return {**copy, "blocks": tuple(layers)}
-
-
-def _layer(packed: dict[str, Any], cfg: ModelConfig) -> dict[str, Any]:
-    """The parameters of one layer as the model knows them."""
-
-    def one(path, w, stacked):
-        return unpack(w, stacked.shape[1:], cfg.kernels) if path[-1].key == "kernel" else w
-
-    return jax.tree_util.tree_map_with_path(one, packed, transformer.abstract(cfg)["blocks"])
+    copy, layers = transformer.compute_copy(params, cfg), []
+    for name, _, count in stacks_of(copy):
+        for i in range(count):
+            layer = jax.tree.map(lambda w_N, i=i: w_N[i], copy[name])
+            layers.append(jax.tree_util.tree_map_with_path(one, layer, is_leaf=is_node))
+    rest = {name: part for name, part in copy.items() if name not in NAMES}
+    return {**rest, "blocks": tuple(layers)}
 
 
 def empty(split: dict[str, Any], cfg: ModelConfig, batch: int, capacity: int) -> Cache:
@@ -67,7 +64,7 @@ def empty(split: dict[str, Any], cfg: ModelConfig, batch: int, capacity: int) ->
     def one(layer):
         return LayerCache(jnp.zeros(shape, cfg.dtype), jnp.zeros(shape, cfg.dtype), distances(layer, cfg, capacity))
 
-    layers = tuple(one(_layer(packed, cfg)) for packed in split["blocks"])
+    layers = tuple(map(one, split["blocks"]))
     return Cache(layers, jnp.zeros((batch, capacity), jnp.int32), jnp.zeros((), jnp.int32))
 
 
@@ -94,9 +91,9 @@ def extend(
     positions_BL = jnp.broadcast_to(slots_L, tokens_BL.shape)  # only differences count, so padding may shift them
     tables = TABLES[cfg.positions](cfg, positions_BL, L)
     x_BLD, layers = transformer.embed(split, tokens_BL, cfg), []
-    for packed, kept in zip(split["blocks"], cache.layers):
+    for layer, kept in zip(split["blocks"], cache.layers):
         block = transformer.Block(cfg, _attend(kept, cache.used, slots_L, mask_BLT))
-        x_BLD, (kept, _) = block.apply({"params": _layer(packed, cfg)}, x_BLD, tables, None)
+        x_BLD, (kept, _) = block.apply({"params": layer}, x_BLD, tables, None)
         layers.append(kept)
     x_BLD = transformer.Norm(cfg).apply({"params": split["norm"]}, x_BLD)
     return x_BLD, Cache(tuple(layers), segments_BT, cache.used + L)

@@ -3,12 +3,19 @@
 `x.T @ dy`, the gradient of a weight, runs at down to half the rate of the forward product, because XLA folds the
 transpose into the product. Materialising it (an optimisation barrier keeps XLA from folding it back) cures that. And a
 product with few rows, as in decoding, is bound by the reading of `w`, which goes faster along rows of (out, in) than of
-(in, out): `pack` lays a weight so, and `matmul` multiplies from the left. On a TPU or a GPU either would only cost.
+(in, out): `packed` lays a weight so, and `matmul` multiplies from the left. On a TPU or a GPU either would only cost.
 """
 
+import dataclasses
+import functools
 import math
+from functools import partial
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+
+from chinchilla_jax.parallel.sharding import constrain
 
 FEW_ROWS = 16
 
@@ -42,20 +49,54 @@ def matmul(x_MD: jax.Array, w_DP: jax.Array, kernels: str) -> jax.Array:
     return PRODUCTS[kernels](x_MD, w_DP)
 
 
-def dense(x: jax.Array, w: jax.Array, kernels: str, contract: int = 1) -> jax.Array:
-    """Contract the last `contract` dimensions of `x` with the first ones of `w`: (..., D) x (D, ...) -> (..., ...)."""
+def dense(x: jax.Array, w: Any, kernels: str, contract: int = 1) -> jax.Array:
+    """Contract the last `contract` dimensions of `x` with the first ones of `w`: (..., D) x (D, ...) -> (..., ...).
+
+    `w` is an array, or whatever has registered a `product`.
+    """
+    return product(w, x, kernels, contract)
+
+
+@functools.singledispatch
+def product(w, x: jax.Array, kernels: str, contract: int) -> jax.Array:
+    """`dense` by the kind of the weight; this one is an array's."""
     inner = math.prod(w.shape[:contract])
     y = matmul(x.reshape(-1, inner), w.reshape(inner, -1), kernels)
     return y.reshape(*x.shape[: x.ndim - contract], *w.shape[contract:])
 
 
-def pack(w: jax.Array, kernels: str, contract: int = 1) -> jax.Array:
-    """A weight as decoding reads it best; `unpack` inside the decoding loop gives it back at no cost."""
-    if kernels != "cpu":
-        return w
-    return w.reshape(math.prod(w.shape[:contract]), -1).T
+@functools.singledispatch
+def look_up(table_VD, tokens: jax.Array) -> jax.Array:
+    """Rows of a table by number, by the kind of the table; of an array without a copy of it that is split along D."""
+    return constrain(table_VD, "vocab", None)[tokens]
 
 
-def unpack(packed: jax.Array, shape: tuple[int, ...], kernels: str) -> jax.Array:
-    """The weight of `shape` that `pack` was given."""
-    return packed.T.reshape(shape) if kernels == "cpu" else packed
+def drop(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Inverted dropout; without a key (evaluation, or a rate of 0) the identity."""
+    if key is None:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0).astype(x.dtype)
+
+
+@functools.singledispatch
+def packed(w, kernels: str, contract: int = 1):
+    """A weight as decoding reads it best; its product is the same."""
+    return Packed(w.reshape(math.prod(w.shape[:contract]), -1).T, w.shape) if kernels == "cpu" else w
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=("w_PD",), meta_fields=("shape",))
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """A weight of `shape`, laid along rows of (out, in)."""
+
+    w_PD: jax.Array
+    shape: tuple[int, ...]
+
+    def astype(self, dtype) -> "Packed":
+        """In another type."""
+        return Packed(self.w_PD.astype(dtype), self.shape)
+
+
+@product.register(Packed)
+def _(w: Packed, x, kernels, contract):
+    return product(w.w_PD.T.reshape(w.shape), x, kernels, contract)

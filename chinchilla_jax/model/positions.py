@@ -10,6 +10,7 @@ from jax.ad_checkpoint import checkpoint_name
 from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.model.attention import Relative
 from chinchilla_jax.model.linear import dense
+from chinchilla_jax.model.weights import weight
 
 
 def _llama3(cfg: ModelConfig, frequency_k: jax.Array) -> jax.Array:
@@ -74,7 +75,7 @@ class RelativePositions(nn.Module):
         normal = nn.initializers.normal(cfg.init_std)
         kernel = nn.with_logical_partitioning(normal, ("embed", "heads", "head_dim"))
         zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), ("heads", "head_dim"))
-        w_DHK = self.param("kernel", kernel, (cfg.d_model, cfg.heads, cfg.head_dim))
+        w_DHK = weight(self, "kernel", kernel, (cfg.d_model, cfg.heads, cfg.head_dim))
         u_HK = self.param("content_bias", zeros, (cfg.heads, cfg.head_dim)).astype(q_BLHK.dtype)
         v_HK = self.param("position_bias", zeros, (cfg.heads, cfg.head_dim)).astype(q_BLHK.dtype)
         r_THK = checkpoint_name(dense(table_TD.astype(q_BLHK.dtype), w_DHK.astype(q_BLHK.dtype), cfg.kernels), "qkv")

@@ -5,6 +5,7 @@ Pre-norm blocks, stacked over N and scanned; the rest of the house addresses par
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,8 +17,10 @@ from jax.ad_checkpoint import checkpoint_name
 
 from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.model.attention import attention
-from chinchilla_jax.model.linear import dense
+from chinchilla_jax.model.linear import dense, drop, look_up
 from chinchilla_jax.model.positions import ENCODERS, TABLES
+from chinchilla_jax.model.stacks import joined, stacks_of
+from chinchilla_jax.model.weights import array, weight
 from chinchilla_jax.parallel.sharding import constrain
 from chinchilla_jax.types import Batch
 
@@ -75,7 +78,7 @@ class Projection(nn.Module):
     @nn.compact
     def __call__(self, x):
         normal = nn.initializers.normal(self.std or self.cfg.init_std)
-        w = self.param("kernel", nn.with_logical_partitioning(normal, self.axes), self.shape)
+        w = weight(self, "kernel", nn.with_logical_partitioning(normal, self.axes), self.shape)
         y = dense(x, w.astype(x.dtype), self.cfg.kernels, self.contract)
         if not self.bias:
             return y
@@ -138,13 +141,6 @@ ACTIVATIONS = {
 }
 
 
-def drop(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Inverted dropout; without a key (evaluation, or a rate of 0) the identity."""
-    if key is None:
-        return x
-    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0).astype(x.dtype)
-
-
 class Block(nn.Module):
     """Norm, attention, norm, feed-forward, each added to the residual stream; and what was kept and seen on the way."""
 
@@ -187,21 +183,26 @@ class Trunk(nn.Module):
     cfg: ModelConfig
     attend: Attend
     watch: Watch = unwatched
+    stacks: tuple[tuple[str, int, int], ...] = ()
 
     @nn.compact
     def __call__(self, x_BLD, tables, keys_N):
         cfg = self.cfg
-        blocks = nn.scan(
+        scan = partial(
+            nn.scan,
             REMAT[cfg.remat](Block),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, 0),
-            length=cfg.layers,
-            unroll=cfg.scan_unroll,
             metadata_params={nn.PARTITION_NAME: "layers"},
         )
-        x_BLD, (_, seen_N) = blocks(cfg, self.attend, self.watch, name="blocks")(x_BLD, tables, keys_N)
-        return Norm(cfg, name="norm")(x_BLD), seen_N
+        seen = []
+        for name, first, layers in self.stacks or (("blocks", 0, cfg.layers),):
+            blocks = scan(length=layers, unroll=math.gcd(cfg.scan_unroll, layers))
+            keys = keys_N if keys_N is None else keys_N[first : first + layers]
+            x_BLD, (_, more) = blocks(cfg, self.attend, self.watch, name=name)(x_BLD, tables, keys)
+            seen.append(more)
+        return Norm(cfg, name="norm")(x_BLD), joined(seen)
 
 
 class Table(nn.Module):
@@ -250,15 +251,19 @@ def compute_copy(params: Params, cfg: ModelConfig) -> Params:
     """Weights in the compute type, norms left in float32; made once a step, outside the scan over layers."""
 
     def one(path, w):
-        return w if path[-1].key == "scale" else w.astype(cfg.dtype)
+        return w if path[-1].key == "scale" or not jnp.issubdtype(w.dtype, jnp.floating) else w.astype(cfg.dtype)
 
     return jax.tree_util.tree_map_with_path(one, params)
 
 
 def embed(params: Params, tokens_BL: jax.Array, cfg: ModelConfig) -> jax.Array:
     """Look tokens up: (B, L, D). Looked up before the cast, so that the table's gradient is summed in float32."""
-    x_BLD = constrain(params["embed"]["table"], "vocab", None)[tokens_BL]
-    return (x_BLD * cfg.embed_scale).astype(cfg.dtype)
+    return (look_up(params["embed"]["table"], tokens_BL) * cfg.embed_scale).astype(cfg.dtype)
+
+
+def embedding(params: Params) -> jax.Array:
+    """The input table (V, D)."""
+    return array(params["embed"]["table"])
 
 
 def apply(params: Params, batch: Batch, cfg: ModelConfig, **how) -> jax.Array:
@@ -289,11 +294,12 @@ def watched(
 
     tables = TABLES[cfg.positions](cfg, batch.positions, batch.tokens.shape[1])
     keys_N = jax.random.split(key, cfg.layers) if key is not None and cfg.dropout else None
-    trunk = compute_copy({name: params[name] for name in ("blocks", "norm")}, cfg)
+    stacks = stacks_of(params)
+    trunk = compute_copy({name: params[name] for name in (*(name for name, *_ in stacks), "norm")}, cfg)
     x_BLD = constrain(x_BLD, "batch", None, None)
-    return Trunk(cfg, attend, watch).apply({"params": trunk}, x_BLD, tables, keys_N)
+    return Trunk(cfg, attend, watch, stacks).apply({"params": trunk}, x_BLD, tables, keys_N)
 
 
 def unembedding(params: Params) -> jax.Array:
     """The output matrix (V, D): the embedding table itself where the two are tied."""
-    return params.get("unembed", params["embed"])["table"]
+    return array(params.get("unembed", params["embed"])["table"])

@@ -83,7 +83,7 @@ class Attack:
 
     def size(self, params) -> jax.Array:
         """The radius in units of the embeddings."""
-        return self.cfg.radius * self.config.model.embed_scale * perturb.mean_norm(params["embed"]["table"])
+        return self.cfg.radius * self.config.model.embed_scale * perturb.mean_norm(self.base.embedding(params))
 
     def noise(self, params, part: Batch, key) -> jax.Array:
         """Where an ascent starts, or the whole of a method's noise."""

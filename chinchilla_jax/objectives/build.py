@@ -1,29 +1,41 @@
 """The objective that a config names."""
 
+from collections.abc import Callable
+
 from chinchilla_jax.config import Config
 from chinchilla_jax.objectives.adversarial import adversarial, multiple
 from chinchilla_jax.objectives.attack import Attack
+from chinchilla_jax.objectives.bound import WHOLE, Binding
 from chinchilla_jax.objectives.dense import dense
 from chinchilla_jax.objectives.objective import Objective
 
 
-def build(config: Config) -> Objective:
-    """Dense next-token prediction, under attack where `config.adversarial` has a method and a radius.
+def language(config: Config, binding: Binding) -> Objective:
+    """Dense next-token prediction over what trains."""
+    return binding.bind(dense(config.model, config.objective))
+
+
+Make = Callable[[Config, Binding], Objective]
+
+
+def build(config: Config, binding: Binding = WHOLE, make: Make = language) -> Objective:
+    """What `make` gives, under attack where `config.adversarial` has a method and a radius.
 
     `config` is one that `parallel.mesh.resolve` has settled. A radius of 0 is no attack, hence the plain objective.
     """
-    attack = attack_of(config)
-    return adversarial(attack) if attack else dense(config.model, config.objective)
+    base = make(config, binding)
+    attack = attack_of(config, base)
+    return adversarial(attack) if attack else base
 
 
-def attack_of(config: Config) -> Attack | None:
-    """What `config` attacks with, if it does."""
+def attack_of(config: Config, base: Objective) -> Attack | None:
+    """What `config` attacks `base` with, if it does."""
     if config.adversarial.method == "off" or config.adversarial.radius == 0:
         return None
-    return Attack(dense(config.model, config.objective), config, config.adversarial.settled())
+    return Attack(base, config, config.adversarial.settled())
 
 
 def step_multiple(config: Config) -> float:
     """What a step costs over a whole run, in plain steps."""
-    attack = attack_of(config)
+    attack = attack_of(config, language(config, WHOLE))
     return multiple(attack) if attack else 1.0

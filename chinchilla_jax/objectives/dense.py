@@ -1,5 +1,6 @@
 """Dense next-token prediction: a cross-entropy at every position, tile by tile."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -77,8 +78,11 @@ def tile_size(cfg: ModelConfig, settings: ObjectiveConfig) -> int:
     return settings.tile_tokens or min(TILE_TOKENS[cfg.kernels], most)
 
 
-def dense(cfg: ModelConfig, settings: ObjectiveConfig) -> Objective:
-    """Cross-entropy of every token that has a weight."""
+def dense(cfg: ModelConfig, settings: ObjectiveConfig, table=transformer.unembedding) -> Objective:
+    """Cross-entropy of every token that has a weight; `table(params)` gives the rows (V, D) that are told apart.
+
+    With the rows of a label head for a table and numbers of labels for targets it is a classifier's loss.
+    """
     tile_tokens = tile_size(cfg, settings)
     forwards = {priced: forward(cfg, settings.activation_l1 if priced else 0.0) for priced in (True, False)}
     watched = counted(cfg)
@@ -87,24 +91,33 @@ def dense(cfg: ModelConfig, settings: ObjectiveConfig) -> Objective:
         loss = cross_entropy(hidden_BLD, table_VD, batch.targets, batch.weights, z_loss, tile_tokens)
         return loss, hidden_BLD
 
-    def total(params, batch: Batch, key, delta_BLD=None, head=next_token, priced=True):
+    def total(params, batch: Batch, key, delta_BLD=None, head=next_token, priced=True, held=False):
+        if held:
+            params = params | {"embed": jax.lax.stop_gradient(params["embed"])}
         hidden_BLD, add_price = forwards[priced](params, batch, delta_BLD=delta_BLD, key=key)
-        loss, aux = head(hidden_BLD, transformer.unembedding(params), batch)
+        loss, aux = head(hidden_BLD, table(params), batch)
         return add_price(loss), aux
+
+    def evaluate(params, batch):
+        hidden_BLD, others = watched(params, batch)
+        loss, _ = next_token(hidden_BLD, table(params), batch, z_loss=0.0)
+        return Sums(loss, jnp.sum(batch.weights), others)
+
+    embedding = transformer.embedding
+    return Objective(lambda params: (), plain(total), evaluate, total, next_token, table, embedding)
+
+
+def plain(loss) -> Callable:
+    """`Objective.gradients` of a loss over which nothing is wrapped."""
 
     def gradients(params, batch, key, step, carry):
         del step
 
         def summed(params):
-            loss, _ = total(params, batch, key)
-            return loss, Sums(loss, jnp.sum(batch.weights))
+            total, _ = loss(params, batch, key)
+            return total, Sums(total, jnp.sum(batch.weights))
 
         grads, sums = jax.grad(summed, has_aux=True)(params)
         return grads, sums, carry
 
-    def evaluate(params, batch):
-        hidden_BLD, others = watched(params, batch)
-        loss, _ = next_token(hidden_BLD, transformer.unembedding(params), batch, z_loss=0.0)
-        return Sums(loss, jnp.sum(batch.weights), others)
-
-    return Objective(lambda params: (), gradients, evaluate, total, next_token)
+    return gradients

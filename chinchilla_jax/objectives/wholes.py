@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives.attack import Attack, add, repeat, sums, when
 from chinchilla_jax.objectives.divergence import divergence
 from chinchilla_jax.objectives.margin import margin_cross_entropy
@@ -46,15 +45,14 @@ def r3f(attack: Attack):
 
     def apart(params, part, key, delta_nLD, clean_nLD):
         """The weighted divergence of the two branches, the noisy one looking up in a table that is held fast."""
-        table_VD = transformer.unembedding(params)
+        table_VD = attack.base.table(params)
         weights_nL = part.weights * (attack.cfg.weight / attack.cfg.examples)
 
         def head(noisy_nLD, _, part):
             arrays = noisy_nLD, clean_nLD, table_VD, part.targets, weights_nL
             return divergence(*arrays, attack.cfg.loss, True, attack.tile_tokens)
 
-        fast = params | {"embed": jax.lax.stop_gradient(params["embed"])}
-        return attack.base.loss(fast, part, key, delta_nLD, head, priced=False)
+        return attack.base.loss(params, part, key, delta_nLD, head, priced=False, held=True)
 
     def gradients(params, batch, key, step, carry):
         n = attack.rows(batch)

@@ -11,7 +11,13 @@ from chinchilla_jax.config import OptimizerConfig, SparsityConfig, require
 from chinchilla_jax.optim.sparsity import share_zeros, sparsify
 
 # Which parameters decay: every leaf's path matches exactly one pattern.
-DECAY_RULES = ((r"/kernel$", True), (r"/table$", True), (r"(/|_)bias$", False), (r"/scale$", False))
+DECAY_RULES = (
+    (r"/kernel$", True),
+    (r"/table$", True),
+    (r"(/|_)bias$", False),
+    (r"/scale$", False),
+    (r"^(adapters|rows)/", False),  # their leaves have names of their own
+)
 
 
 def by_path(params, rules: tuple[tuple[str, Any], ...]):

@@ -16,6 +16,7 @@ RULES = {
     "layers": (),
     "head_dim": (),
     "norm": (),
+    "rank": (),
     None: (),
 }
 

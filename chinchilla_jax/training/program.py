@@ -1,5 +1,6 @@
 """Everything of a run that is compiled: what is resolved and frozen before the first batch."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from chinchilla_jax.config import Config, require
+from chinchilla_jax.finetuning import methods
 from chinchilla_jax.objectives import build as objectives
 from chinchilla_jax.optim import optimizer, schedules
 from chinchilla_jax.parallel import devices, sharding
@@ -22,20 +24,39 @@ from chinchilla_jax.types import Batch
 class Program:
     """A config on a mesh: the state's layout, and the compiled functions over it.
 
-    Raises `UserError` where the mesh divides neither the parameters nor a microbatch.
+    `base` holds the model that tuning starts from; without one the program can be compiled and costed, and not run.
+    `make(config, binding)` is the objective before any attack, `heads` the shapes of its own leaves. Raises `UserError`
+    where the mesh divides neither the parameters nor a microbatch.
     """
 
-    def __init__(self, config: Config, mesh: Mesh | None = None):
+    def __init__(
+        self,
+        config: Config,
+        mesh: Mesh | None = None,
+        *,
+        base: Any = None,
+        make: objectives.Make = objectives.language,
+        heads: dict[str, tuple[int, ...]] | None = None,
+    ):
         self.mesh = meshes.build(config.mesh) if mesh is None else mesh
         self.config = meshes.resolve(config, self.mesh)
         require(self.config.model.vocab_size > 0, "--model.vocab-size is 0 and no token store tells it; set it")
-        self.objective = objectives.build(self.config)
+        self.base, self.recipe = base, methods.recipe(self.config.model, self.config.tune, heads)
+        axes, frozen_axes = self.recipe.axes()
+
+        def bind(frozen: Any):
+            return objectives.build(self.config, self.recipe.binding(frozen, axes), make)
+
+        self.bind, self.objective = bind, bind(None)
         self.rate = schedules.schedule(self.config.optimizer, self.config.train.steps)
         train = self.config.train
         self.optimizer = optimizer.build(
             self.config.optimizer, self.rate, self.config.sparsity, steps=train.steps, seed=train.seed
         )
-        self.abstract = states.abstract(self.config.model, self.objective, self.optimizer, self.mesh)
+        with jax.set_mesh(self.mesh):
+            shapes, frozen = jax.eval_shape(self._start, jax.random.key(0), self.recipe.abstract_base())
+        self.abstract = states.abstract(shapes, axes, self.objective, self.optimizer, self.mesh)
+        self.abstract_frozen = states.placed_on(frozen, sharding.shardings(self.mesh, frozen, frozen_axes))
         self.microbatch = self.config.train.batch_size // self.config.train.microbatches
         length = self.config.train.seq_len
         sharding.check(self.mesh, "a microbatch", (self.microbatch, length), ("batch", None))
@@ -43,16 +64,45 @@ class Program:
     @property
     def state_shardings(self) -> Any:
         """Where every leaf of the state lives."""
-        return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
+        return shardings_of(self.abstract)
+
+    def _start(self, key: jax.Array, base: Any) -> tuple[Any, Any]:
+        """What trains and what stands still, from a base model."""
+        return self.recipe.start(key, base), self.recipe.freeze(base)
 
     def initial(self) -> states.TrainState:
         """A fresh state, born sharded; the same numbers on every mesh, to the last bit or two."""
         make = jax.jit(
-            lambda key: states.create(key, self.config.model, self.objective, self.optimizer),
+            lambda key, base: states.create(self.recipe.start(key, base), self.objective, self.optimizer),
             out_shardings=self.state_shardings,
         )
         with jax.set_mesh(self.mesh):
-            return make(jax.random.key(self.config.train.seed))
+            return make(jax.random.key(self.config.train.seed), self.base_params())
+
+    def base_params(self) -> Any:
+        """The parameters of the model that tuning starts from."""
+        require(
+            self.base is not None or not self.recipe.needs_base,
+            f"--tune.method {self.config.tune.method} starts from a trained run; name it with --tune.base",
+        )
+        return self.base.params if self.recipe.needs_base else {}
+
+    @functools.cached_property
+    def frozen(self) -> Any:
+        """What stands still, on the mesh; it is read for the first step and kept."""
+        if not jax.tree.leaves(self.abstract_frozen):
+            return self.abstract_frozen
+        with jax.set_mesh(self.mesh):
+            return jax.device_put(self.recipe.freeze(self.base_params()), shardings_of(self.abstract_frozen))
+
+    def whole(self, trained: Any) -> Any:
+        """A whole model's parameters from those that train; adapted matrices are nodes of `model.weights`."""
+        return self.recipe.join(trained, self.frozen)
+
+    @property
+    def abstract_whole(self) -> Any:
+        """Shapes, types and shardings of `whole`."""
+        return self.recipe.join(self.abstract.params, self.abstract_frozen)
 
     def abstract_batch(self, rows: int) -> Batch:
         """Shapes and shardings of a batch of `rows` windows."""
@@ -63,9 +113,9 @@ class Program:
         return Batch(whole, whole, real, whole, whole)
 
     def step(self, rows: int) -> jax.stages.Compiled:
-        """train_step(state, batch) -> state, metrics, compiled ahead of time for batches of `rows` windows."""
+        """train_step(state, batch, frozen) -> state, metrics, compiled ahead of time for batches of `rows` windows."""
         train_step = steps.build(
-            self.objective,
+            self.bind,
             self.optimizer,
             self.rate,
             parts=rows // self.microbatch,
@@ -73,22 +123,22 @@ class Program:
         )
         jitted = jax.jit(
             train_step,
-            in_shardings=(self.state_shardings, sharding.batch_sharding(self.mesh)),
+            in_shardings=(self.state_shardings, sharding.batch_sharding(self.mesh), shardings_of(self.abstract_frozen)),
             out_shardings=(self.state_shardings, sharding.replicated(self.mesh)),
             donate_argnums=0,
         )
         with jax.set_mesh(self.mesh):
-            return jitted.lower(self.abstract, self.abstract_batch(rows)).compile()
+            return jitted.lower(self.abstract, self.abstract_batch(rows), self.abstract_frozen).compile()
 
     def evaluate(self, rows: int) -> Callable:
-        """evaluate(params, batch) -> Sums, compiled for batches of `rows` windows."""
+        """evaluate(whole parameters, batch) -> Sums, compiled for batches of `rows` windows."""
         jitted = jax.jit(
             self.objective.evaluate,
-            in_shardings=(self.state_shardings.params, sharding.batch_sharding(self.mesh)),
+            in_shardings=(shardings_of(self.abstract_whole), sharding.batch_sharding(self.mesh)),
             out_shardings=sharding.replicated(self.mesh),
         )
         with jax.set_mesh(self.mesh):
-            return jitted.lower(self.abstract.params, self.abstract_batch(rows)).compile()
+            return jitted.lower(self.abstract_whole, self.abstract_batch(rows)).compile()
 
     def place(self, make: Callable[[slice], Batch], rows: int) -> Batch:
         """A global batch of `rows` windows on the mesh; `make` is asked only for the rows that this process holds."""
@@ -104,6 +154,11 @@ class Program:
 
         there = next(iter(local.values()))
         return Batch(**{name: field(name) for name, value in vars(there).items() if value is not None})
+
+
+def shardings_of(tree: Any) -> Any:
+    """Where every leaf lives."""
+    return jax.tree.map(lambda leaf: leaf.sharding, tree)
 
 
 def cost(program: Program, compiled: jax.stages.Compiled) -> dict[str, Any]:

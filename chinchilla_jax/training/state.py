@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from chinchilla_jax.config import ModelConfig
-from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives.objective import Objective
 from chinchilla_jax.optim.optimizer import averaged
 from chinchilla_jax.optim.paths import map_followers, named
@@ -29,23 +27,24 @@ class TrainState:
     carry: Any
 
 
-def create(key: jax.Array, cfg: ModelConfig, objective: Objective, optimizer: optax.GradientTransformation):
-    """A state at step 0; run it under `jit` with out_shardings."""
-    params = transformer.init(key, cfg)
+def create(params: Any, objective: Objective, optimizer: optax.GradientTransformation) -> TrainState:
+    """A state at step 0 of what trains; run it under `jit` with out_shardings."""
     zero = jnp.zeros((), jnp.int32)
     return TrainState(zero, zero, zero, params, optimizer.init(params), objective.init(params))
 
 
-def abstract(cfg: ModelConfig, objective: Objective, optimizer: optax.GradientTransformation, mesh: Mesh):
-    """Shapes, types and shardings of the state on a mesh; whatever follows a parameter is laid out as it is."""
-    shapes = jax.eval_shape(lambda: create(jax.random.key(0), cfg, objective, optimizer))
+def abstract(params: Any, axes: Any, objective: Objective, optimizer: optax.GradientTransformation, mesh: Mesh):
+    """Shapes, types and shardings of the state on a mesh, from the shapes and logical axes of what trains.
+
+    Whatever follows a parameter is laid out as it is.
+    """
+    shapes = jax.eval_shape(lambda params: create(params, objective, optimizer), params)
     whole = sharding.replicated(mesh)
-    placed = sharding.shardings(mesh, shapes.params, transformer.logical_axes(cfg))
-    followed = named(jax.tree.map(_at, shapes.params, placed))
+    placed = sharding.shardings(mesh, shapes.params, axes)
+    followed = named(placed_on(shapes.params, placed))
     opt_placed = map_followers(lambda _, p: p.sharding, shapes.opt_state, followed, otherwise=lambda _: whole)
     carry_placed = sharding.shardings(mesh, shapes.carry, objective.carry_axes)
-    tree = TrainState(whole, whole, whole, placed, opt_placed, carry_placed)
-    return jax.tree.map(_at, shapes, tree)
+    return placed_on(shapes, TrainState(whole, whole, whole, placed, opt_placed, carry_placed))
 
 
 def evaluated(state: TrainState) -> Any:
@@ -54,5 +53,6 @@ def evaluated(state: TrainState) -> Any:
     return state.params if average is None else average
 
 
-def _at(leaf, where) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
+def placed_on(shapes: Any, where: Any) -> Any:
+    """Shapes and types with shardings."""
+    return jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), shapes, where)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,17 +38,20 @@ def accumulate(objective: Objective, parts: int) -> Callable:
 
 
 def build(
-    objective: Objective,
+    bind: Callable[[Any], Objective],
     optimizer: optax.GradientTransformation,
     rate: optax.Schedule,
     *,
     parts: int,
     seed: int,
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
-    """train_step(state, batch) -> state, metrics; a step whose loss or gradients are not finite changes nothing."""
-    gradients = accumulate(objective, parts)
+) -> Callable[[TrainState, Batch, Any], tuple[TrainState, Metrics]]:
+    """train_step(state, batch, frozen) -> state, metrics; one whose loss or gradients are not finite changes nothing.
 
-    def train_step(state: TrainState, batch: Batch):
+    `bind(frozen)` is the objective over what trains, which is all that the state, the gradients and `optimizer` know.
+    """
+
+    def train_step(state: TrainState, batch: Batch, frozen: Any):
+        gradients = accumulate(bind(frozen), parts)
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         grads, sums, carry = gradients(state.params, batch, key, state.step, state.carry)
         grads = jax.tree.map(lambda g: g / sums.weight, grads)

@@ -1,0 +1,1 @@
+"""What of a model trains, and what stands still: methods, targets, adapters."""

@@ -1,0 +1,211 @@
+"""A method of fine-tuning as three functions of trees: what trains, what stands still, and the two joined.
+
+The tree that trains holds whole leaves of the model under their own paths, the leaves of adapters below
+`adapters/PATH`, rows of tables below `rows`, and heads below `heads/NAME`. Joining moves no number: it works on arrays,
+tracers and shapes alike.
+"""
+
+import functools
+import re
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from chinchilla_jax.config import ModelConfig, TuneConfig, require
+from chinchilla_jax.finetuning.adapters import KINDS, Kind
+from chinchilla_jax.finetuning.targets import Site, choose
+from chinchilla_jax.finetuning.trees import flat, nest
+from chinchilla_jax.model import stacks, transformer
+from chinchilla_jax.model.weights import RANK, array
+from chinchilla_jax.objectives.bound import Binding
+
+Tree = dict[str, Any]
+OWN = ("adapters", "rows", "heads")  # what no pretrained model has
+
+
+class Method(NamedTuple):
+    """`trains`: regular expression of the paths that train whole; `kind`: of its adapters; and its default rates."""
+
+    trains: str = r"(?!)"
+    kind: Kind | None = None
+    peak_lr: float = 1e-3
+    decay: float = 0.0
+
+
+METHODS = {
+    "full": Method(trains="", peak_lr=5e-5, decay=0.01),
+    "head": Method(),
+    "top": Method(trains=r"^(top/|norm/)", peak_lr=5e-5, decay=0.01),
+    "lora": Method(kind=KINDS["lora"], peak_lr=3e-4),
+    "rslora": Method(kind=KINDS["rslora"], peak_lr=1e-4),
+    "norms": Method(trains=r"/scale$"),
+    "biases": Method(trains=r"(/|_)bias$"),
+}
+
+
+def defaults(method: str) -> dict[str, float]:
+    """Settings of the optimizer that suit a method, for who has chosen none."""
+    row = METHODS[method]
+    return {"optimizer.peak_lr": row.peak_lr, "optimizer.weight_decay": row.decay}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method for a model. `cfg` is the model that is tuned, `heads` the shapes of leaves by `NAME/leaf`."""
+
+    cfg: ModelConfig
+    tune: TuneConfig
+    heads: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        require(self.tune.method in METHODS, f"--tune.method {self.tune.method} is not there yet")
+        names = list(self.shapes)
+        whole = [name for name in names if re.search(self.method.trains, name)]
+        require(
+            bool(whole or self.method.kind or self.heads),
+            f"--tune.method {self.tune.method} finds nothing to train in this model; choose another, such as norms",
+        )
+        self.check_tied(whole + [site.name for site in self.sites])
+
+    @property
+    def method(self) -> Method:
+        """The row of the table."""
+        return METHODS[self.tune.method]
+
+    @functools.cached_property
+    def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """The tuned model's own leaves by name, in the stacks that the method wants."""
+        return flat(jax.eval_shape(self.prepare, transformer.abstract(self.cfg)))
+
+    @functools.cached_property
+    def sites(self) -> list[Site]:
+        """The matrices with an adapter."""
+        kind = self.method.kind
+        return choose(self.tune.targets or kind.targets, list(self.shapes)) if kind else []
+
+    def check_tied(self, names: list[str]) -> None:
+        """Refuse an adapter of a table that is input and output at once: neither would be what was trained."""
+        adapted = self.method.kind and any(name.endswith("/table") for name in names)
+        require(
+            not (self.cfg.tied and adapted),
+            "the model's input and output table are one, and an adapter would change both; set --tune.untie true, or "
+            "choose other --tune.targets",
+        )
+
+    def prepare(self, base: Tree) -> Tree:
+        """The base model in the shape of the tuned one: an output table of its own, the top layers apart."""
+        if not self.cfg.tied and "unembed" not in base:
+            base = {**base, "unembed": base["embed"]}
+        if self.tune.method == "top":
+            require(
+                self.tune.top <= self.cfg.layers, f"--tune.top {self.tune.top}: the model has {self.cfg.layers} layers"
+            )
+            base = stacks.divided(base, self.tune.top)
+        return base
+
+    def trains(self, name: str) -> bool:
+        """Whether a leaf of the model trains whole."""
+        return bool(re.search(self.method.trains, name))
+
+    def freeze(self, base: Tree) -> Tree:
+        """What stands still of a base model, which a trained tree is joined with."""
+        leaves = flat(self.prepare(base))
+        return nest({name: leaf for name, leaf in leaves.items() if not self.trains(name)})
+
+    def start(self, key: jax.Array, base: Tree) -> Tree:
+        """What trains, before the first step: without an effect on the base model, heads apart."""
+        leaves = flat(self.prepare(base))
+        frozen = flat(self.freeze(base))
+        trained = {name: leaf for name, leaf in leaves.items() if self.trains(name)}
+        for number, site in enumerate(self.sites):
+            kernel = array(frozen[site.name])
+            shapes = self.outline(site, kernel.shape)
+            made = self.method.kind.start(jax.random.fold_in(key, number), kernel, shapes, site)
+            trained |= {f"adapters/{site.name}/{leaf}": value for leaf, value in made.items()}
+        for number, (name, shape) in enumerate(self.heads.items()):
+            std = 0.0 if name.endswith("bias") else self.cfg.init_std
+            own = jax.random.fold_in(jax.random.fold_in(key, number), 1)
+            trained[f"heads/{name}"] = std * jax.random.normal(own, shape, jnp.float32)
+        return nest(trained)
+
+    def outline(self, site: Site, of: tuple) -> dict[str, tuple]:
+        """Shapes of the leaves of an adapter, or their logical axes where `of` holds those of the matrix."""
+        rank = RANK if isinstance(of[-1], str) else self.tune.ranks(self.cfg.d_model)[0]
+        return self.method.kind.outline(self.tune, site, of, rank)
+
+    def join(self, trained: Tree, frozen: Tree) -> Tree:
+        """A whole model's parameters, in which adapted matrices are nodes."""
+        own = {name: trained[name] for name in OWN if name in trained}
+        leaves = flat(frozen) | flat({name: part for name, part in trained.items() if name not in OWN})
+        scale = self.tune.scale(self.cfg.d_model)
+        for site in self.sites:
+            parts = _below(own["adapters"], site.name)
+            leaves[site.name] = self.method.kind.wrap(leaves[site.name], parts, self.tune, scale, site)
+        return nest(leaves) | ({"heads": own["heads"]} if "heads" in own else {})
+
+    needs_base = True
+
+    def abstract_base(self) -> Tree:
+        """Shapes of the model that tuning starts from."""
+        return transformer.abstract(self.cfg)
+
+    def binding(self, frozen: Tree, axes: Tree) -> Binding:
+        """How an objective sees the whole model; `axes` are those of what trains."""
+        return Binding(frozen, self.join, axes)
+
+    def axes(self) -> tuple[Tree, Tree]:
+        """Logical axes of what trains and of what stands still."""
+        model = flat(transformer.logical_axes(self.cfg))
+        axes = {name: model[re.sub(r"^top/", "blocks/", name)] for name in self.shapes}
+        trained = {name: axes[name] for name in axes if self.trains(name)}
+        for site in self.sites:
+            for leaf, own in self.outline(site, axes[site.name]).items():
+                trained[f"adapters/{site.name}/{leaf}"] = own
+        for name, shape in self.heads.items():
+            trained[f"heads/{name}"] = (*[None] * (len(shape) - 1), "embed" if len(shape) > 1 else None)
+        return nest(trained), nest({name: axes[name] for name in axes if not self.trains(name)})
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Pretraining: everything trains, from fresh parameters, and nothing stands still."""
+
+    cfg: ModelConfig
+    needs_base = False
+
+    def abstract_base(self) -> Tree:
+        """Nothing."""
+        return {}
+
+    def binding(self, frozen: Tree, axes: Tree) -> Binding:
+        """None: the objective sees the parameters themselves."""
+        return Binding(axes=axes)
+
+    def start(self, key: jax.Array, base: Tree) -> Tree:
+        """Fresh parameters."""
+        return transformer.init(key, self.cfg)
+
+    def freeze(self, base: Tree) -> Tree:
+        """Nothing."""
+        return {}
+
+    def join(self, trained: Tree, frozen: Tree) -> Tree:
+        """The parameters."""
+        return trained
+
+    def axes(self) -> tuple[Tree, Tree]:
+        """Logical axes of the parameters and of nothing."""
+        return transformer.logical_axes(self.cfg), {}
+
+
+def recipe(cfg: ModelConfig, tune: TuneConfig, heads: dict[str, tuple[int, ...]] | None = None) -> Recipe | Scratch:
+    """What a config trains; `heads` are the shapes of a task's own leaves by `NAME/leaf`."""
+    return Scratch(cfg) if tune.method == "off" else Recipe(cfg, tune, heads or {})
+
+
+def _below(tree: Tree, name: str) -> Tree:
+    for part in name.split("/"):
+        tree = tree[part]
+    return tree
