@@ -126,7 +126,7 @@ def main() -> None:
     compile_s = time.perf_counter() - began
 
     def step() -> float:
-        state[0], metrics = compiled(state[0], batch)
+        state[0], metrics = compiled(state[0], batch, program.frozen)
         jax.block_until_ready(state[0])
         return round(float(metrics["loss"]), 4)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from chinchilla_jax.commands import cli
 from chinchilla_jax.config import AdversarialConfig, Config, from_dict, replace, require
 
-SECTIONS = ("model", "data", "objective", "adversarial", "optimizer", "sparsity", "mesh", "train", "checkpoint")
+SECTIONS = ("model", "data", "objective", "adversarial", "optimizer", "sparsity", "tune", "mesh", "train", "checkpoint")
 
 LEAST_MINUTES = 1.0
 
@@ -78,11 +78,12 @@ def train(config, run_dir: Path, args) -> dict:
 
     import jax
 
+    from chinchilla_jax.training.load import tuned
     from chinchilla_jax.training.loop import pretrain
     from chinchilla_jax.training.metrics import Terminal
     from chinchilla_jax.training.rundir import lock
 
-    config, store = open_store(config)
+    config, store = open_store(tuned(config, run_dir))
     first = jax.process_index() == 0
     terminal = Terminal(active=first)
     with lock(run_dir) if first else contextlib.nullcontext():
@@ -129,19 +130,18 @@ def hooks(program, store) -> list:
     from chinchilla_jax.inference.sampling import Sampling
     from chinchilla_jax.inference.text import Completer
     from chinchilla_jax.training.loop import Hook
-    from chinchilla_jax.training.state import evaluated
 
     train = program.config.train
     likelihood = Likelihood(program, store.valid, train.eval_batches)
     completer = Completer(program.config.model, store.tokenizer, Sampling(0.8, top_p=0.95))
 
     def validate(state, poll):
-        figures = likelihood(evaluated(state), poll)
+        figures = likelihood(program.evaluated(state), poll)
         return {row: figures[name] for name, row in LAST.items() if name in figures}
 
     def sample(state, poll):
         prompt, new = train.sample_prompt, train.sample_tokens
-        weights = completer.prepare(evaluated(state))
+        weights = completer.prepare(program.evaluated(state))
         return {"sample": prompt + completer.complete(weights, [prompt], new, [train.seed], poll)[0]}
 
     return [Hook(train.eval_every, validate), Hook(train.sample_every, sample), *density.hooks(program)]

@@ -11,14 +11,14 @@ LOW_RANK = ("lora", "rslora", "dora", "adalora")
 WHOLE = ("off", "full")  # methods that train every parameter, so that nothing is frozen
 
 # The settings that a method looks at, of those that not all do; `dropout` is that of the adapter's input.
-FEW = ("rank", "alpha", "dropout", "targets", "top", "prompt", "start_rank", "begin", "finish", "every", "orthogonality",
-       "beta", "compat")  # fmt: skip
+ALLOCATION = ("start_rank", "begin", "finish", "every", "orthogonality", "beta", "compat")
+FEW = ("rank", "alpha", "dropout", "targets", "top", "prompt", *ALLOCATION)
 ADAPTED = ("rank", "alpha", "dropout", "targets")
 FOLLOWS = {
     "lora": ADAPTED,
     "rslora": ADAPTED,
     "dora": ADAPTED,
-    "adalora": (*ADAPTED, "start_rank", "begin", "finish", "every", "orthogonality", "beta", "compat"),
+    "adalora": (*ADAPTED, *ALLOCATION),
     "ia3": ("targets",),
     "houlsby": ("targets", "rank"),
     "prompt": ("prompt",),

@@ -5,7 +5,6 @@ from typing import Any
 from chinchilla_jax.optim.sparsity import sparsity_report
 from chinchilla_jax.training.loop import Hook
 from chinchilla_jax.training.program import Program
-from chinchilla_jax.training.state import evaluated
 
 FIGURES = ("density", "zeros", "packed_bytes", "densities")
 
@@ -14,7 +13,7 @@ def hooks(program: Program) -> list[Hook]:
     """A row of density at every validation, if the run makes zeros."""
     every = program.config.train.eval_every
     on = program.config.sparsity.method != "off"
-    return [Hook(every, lambda state, poll: figures(evaluated(state)))] if on else []
+    return [Hook(every, lambda state, poll: figures(program.evaluated(state)))] if on else []
 
 
 def figures(params: Any) -> dict[str, Any]:

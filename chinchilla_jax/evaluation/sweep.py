@@ -25,7 +25,6 @@ from chinchilla_jax.scaling.ladder import Ladder, Run
 from chinchilla_jax.training.checkpoint import PARTIAL
 from chinchilla_jax.training.loop import Hook, pretrain
 from chinchilla_jax.training.metrics import Terminal, append, read, take_back
-from chinchilla_jax.training.state import evaluated
 
 ROWS, PLAN = "runs.jsonl", "ladder.json"
 
@@ -118,7 +117,7 @@ def _validation(program, store: TokenStore) -> list[Hook]:
     """The whole validation set, at the end only."""
 
     def run(state, poll):
-        return {"valid_loss": Likelihood(program, store.valid)(evaluated(state), poll)["loss_nats_per_token"]}
+        return {"valid_loss": Likelihood(program, store.valid)(program.evaluated(state), poll)["loss_nats_per_token"]}
 
     return [Hook(0, run)]
 

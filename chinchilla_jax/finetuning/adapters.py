@@ -1,5 +1,6 @@
 """The kinds of adapters: which node a matrix becomes, and how its own leaves start."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,13 +28,13 @@ class Kind(NamedTuple):
 
 def _uniform(key, shape, inward: tuple[int, ...]):
     """U(-1, 1) / sqrt(inputs): Kaiming's with a = sqrt 5, as in peft."""
-    bound = float(jnp.prod(jnp.asarray(inward))) ** -0.5
+    bound = math.prod(inward) ** -0.5
     return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
 
 def _low_rank_start(key, kernel, shapes, site: Site):
     """Without an effect: b is 0; on a table the rows are, since a piece is an input of its own."""
-    lead, inward, _ = site.parts(kernel.shape)
+    _, inward, _ = site.parts(kernel.shape)
     if site.name.endswith("/table"):
         return {"a": jnp.zeros(shapes["a"]), "b": _uniform(key, shapes["b"], shapes["b"][1:])}
     return {"a": _uniform(key, shapes["a"], inward), "b": jnp.zeros(shapes["b"])}

@@ -1,4 +1,4 @@
-"""Nested dicts by name. Only dicts are entered, so arrays, nodes, shapes and tuples of logical axes are leaves alike."""
+"""Nested dicts by name. Only dicts are entered: arrays, nodes, shapes and tuples of logical axes are leaves alike."""
 
 from typing import Any
 

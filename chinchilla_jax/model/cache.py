@@ -6,7 +6,6 @@ a head's keys lie together, which is what a single query reads.
 """
 
 import dataclasses
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax

@@ -26,7 +26,9 @@ def joined(parts: list[Any]) -> Any:
 def divided(params: dict[str, Any], top: int) -> dict[str, Any]:
     """`params` whose last `top` layers are a stack of their own."""
     blocks, layers = params["blocks"], jax.tree.leaves(params["blocks"])[0].shape[0]
-    lower, upper = (jax.tree.map(lambda w, part=part: w[part], blocks) for part in (slice(layers - top), slice(layers - top, None)))
+    lower, upper = (
+        jax.tree.map(lambda w, part=part: w[part], blocks) for part in (slice(layers - top), slice(layers - top, None))
+    )
     rest = {name: part for name, part in params.items() if name != "blocks"}
     return {**rest, **({"blocks": lower} if top < layers else {}), "top": upper}
 

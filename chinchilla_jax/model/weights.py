@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from chinchilla_jax.model.linear import dense, drop, look_up, packed, product
-from chinchilla_jax.parallel.sharding import constrain
 
 RANK = "rank"  # the logical axis of an adapter's rank
 

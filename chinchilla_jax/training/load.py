@@ -1,19 +1,27 @@
 """A run directory as a model ready for use."""
 
 import dataclasses
+import functools
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from chinchilla_jax.config import AdversarialConfig, Config, MeshConfig, SparsityConfig, require
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import open_tokenizer
+from chinchilla_jax.errors import UserError
+from chinchilla_jax.model.weights import merged
 from chinchilla_jax.parallel import mesh as meshes
 from chinchilla_jax.training.program import Program
-from chinchilla_jax.training.restore import load_params
+from chinchilla_jax.training.restore import load_params, newest_meta
 from chinchilla_jax.training.resume import own_config
+
+# What of a model is not its shape, and may be another in a run that starts from it.
+HOW = ("dropout", "dtype", "kernels", "remat", "scan_unroll")
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,8 @@ class Loaded:
     tokenizer: BaseTokenizer
     step: int
     notes: list[str]
+    fingerprint: str = ""
+    trained: Any = None  # what the run itself holds: an adapter, or the parameters again
 
 
 def run_folder(run_dir: str | None) -> Path:
@@ -35,27 +45,33 @@ def run_folder(run_dir: str | None) -> Path:
     return folder
 
 
-def load(config: Config, run_dir: str | None, *, whole_mesh: bool) -> Loaded:
-    """Load `run_dir`: on all devices for throughput, or on as few as fsdp and tensor ask for.
+def load(
+    config: Config, run_dir: str | None, *, whole_mesh: bool = True, mesh: Mesh | None = None, step: int | None = None
+) -> Loaded:
+    """Load `run_dir`: on all devices for throughput, on as few as fsdp and tensor ask for, or on `mesh`.
 
-    Model and optimizer are the run's own, whatever `config` says of them. The averaged parameters are taken where the
-    run keeps them. Raises `UserError` for a folder that holds no run.
+    Model, optimizer and method of tuning are the run's own, whatever `config` says of them; a run that holds an adapter
+    alone is joined with its base. The averaged parameters are taken where the run keeps them. Raises `UserError` for a
+    folder that holds no run, and where a base is not the one that the adapter was trained on.
     """
     folder = run_folder(run_dir)
     own = own_config(folder)
-    config = dataclasses.replace(config, model=own.model, optimizer=own.optimizer, objective=own.objective)
+    config = dataclasses.replace(
+        config, model=own.model, optimizer=own.optimizer, objective=own.objective, tune=own.tune
+    )
     # What an attack or masks keep is no part of what is loaded.
     config = dataclasses.replace(config, adversarial=AdversarialConfig(), sparsity=SparsityConfig())
     notes, moved = [], config.mesh == own.mesh and not meshes.fits(config.mesh, len(jax.devices()))
     if moved:
         notes = [f"the run's mesh does not fit the {len(jax.devices())} devices here; each takes a replica"]
         config = dataclasses.replace(config, mesh=MeshConfig())
-    program = _program(config, whole_mesh)
+    program = _program(config, whole_mesh, mesh, folder)
     found = load_params(
         folder / "checkpoints",
         program.abstract.params,
         average=bool(config.optimizer.ema_decay),
         level=config.checkpoint.verify,
+        step=step,
     )
     tokenizer = open_tokenizer(folder)
     stored = found.meta.get("tokenizer")
@@ -63,14 +79,91 @@ def load(config: Config, run_dir: str | None, *, whole_mesh: bool) -> Loaded:
         stored in (None, tokenizer.sha256),
         f"{tokenizer.path} is not the tokenizer that the checkpoint was trained with; copy the right one",
     )
-    return Loaded(program, found.state, tokenizer, found.step, notes + found.notes)
+    check_base(found.meta, program.base)
+    digest = hashlib.sha256(f"{found.fingerprint} {found.meta.get('base')}".encode()).hexdigest()
+    return Loaded(program, program.whole(found.state), tokenizer, found.step, notes + found.notes, digest, found.state)
 
 
-def _program(config: Config, whole_mesh: bool) -> Program:
+def _program(config: Config, whole_mesh: bool, mesh: Mesh | None, folder: Path) -> Program:
     """A program whose batch suits its mesh, whatever mesh the run was trained on."""
     few = MeshConfig(1, abs(config.mesh.fsdp), abs(config.mesh.tensor))
-    mesh = meshes.build(config.mesh) if whole_mesh else meshes.build(few, jax.devices()[: few.fsdp * few.tensor])
+    if mesh is None:
+        mesh = meshes.build(config.mesh) if whole_mesh else meshes.build(few, jax.devices()[: few.fsdp * few.tensor])
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     rows = -(-config.train.batch_size // config.train.microbatches // shards) * shards if whole_mesh else shards
     train = dataclasses.replace(config.train, batch_size=rows, microbatches=1, batch_ramp=())
-    return Program(dataclasses.replace(config, train=train), mesh)
+    config = dataclasses.replace(config, train=train)
+    return Program(config, mesh, base=base_of(config, folder, mesh))
+
+
+@dataclass
+class Base:
+    """The trained run that tuning starts from, read when it is first asked for."""
+
+    config: Config
+    folder: Path
+    mesh: Mesh | None
+    step: int | None
+
+    @functools.cached_property
+    def loaded(self) -> Loaded:
+        """The run itself."""
+        return load(self.config, str(self.folder), mesh=self.mesh or meshes.build(self.config.mesh), step=self.step)
+
+    @property
+    def params(self) -> Any:
+        """Its parameters, adapters merged."""
+        return merged(self.loaded.params)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a checkpoint of a tuned run says of its base."""
+        return {"run": str(self.folder), "step": self.loaded.step, "fingerprint": self.loaded.fingerprint}
+
+
+def base_of(config: Config, run_dir: Path, mesh: Mesh | None = None) -> Base | None:
+    """The base that `config.tune` names, at the step that the checkpoints in `run_dir` were trained on, if any are."""
+    if not config.tune.base:
+        return None
+    folder = find_base(config.tune.base, run_dir)
+    step = newest_meta(run_dir / "checkpoints").get("base", {}).get("step")
+    return Base(config, folder, mesh, step)
+
+
+def find_base(named: str, run_dir: Path) -> Path:
+    """The folder of a base: as it was named, or beside the run where both were moved together."""
+    places = [Path(named), run_dir.absolute().parent / Path(named).name]
+    for place in places:
+        if (place / "config.json").exists():
+            return place
+    raise UserError(
+        f"the base {named} of {run_dir} is not there; put that run back, or beside {run_dir} (a merged run needs none)"
+    )
+
+
+def check_base(meta: dict[str, Any], base: Base | None) -> None:
+    """Refuse an adapter on another base than the one that it was trained on."""
+    wanted = meta.get("base")
+    if wanted is None:
+        return
+    require(base is not None, f"the checkpoint holds an adapter of {wanted['run']} alone; name it with --tune.base")
+    require(
+        base.facts["fingerprint"] == wanted["fingerprint"],
+        f"{base.folder} is not the base that the adapter was trained on ({wanted['run']} at step {wanted['step']}): "
+        "their parameters differ; put that run back",
+    )
+
+
+def tuned(config: Config, run_dir: Path) -> Config:
+    """`config` with the model of the base that it names, if it does."""
+    if not config.tune.base:
+        require(
+            config.tune.method == "off",
+            f"--tune.method {config.tune.method} starts from a trained run; name it with --tune.base",
+        )
+        return config
+    require(config.tune.method != "off", "--tune.base names a run to start from; say how with --tune.method, as full")
+    model = own_config(find_base(config.tune.base, run_dir)).model
+    how = {name: getattr(config.model, name) for name in HOW}
+    model = dataclasses.replace(model, **how, tied=model.tied and not config.tune.untie)
+    return dataclasses.replace(config, model=model)

@@ -21,6 +21,7 @@ from chinchilla_jax.scaling import counts
 from chinchilla_jax.training import resume
 from chinchilla_jax.training.agreement import from_first
 from chinchilla_jax.training.checkpoint import Checkpoints
+from chinchilla_jax.training.load import base_of, check_base
 from chinchilla_jax.training.metrics import Terminal, Writer, duration, live_line, read
 from chinchilla_jax.training.program import Program, check_memory, cost
 from chinchilla_jax.training.signals import Interrupts, Watchdog
@@ -99,15 +100,16 @@ def pretrain(
     Returns the last metrics. Raises `Preempted` after a signal, or where `alarm(completed steps)` returns a word, and
     `Diverged` after too many bad steps in a row, the last completed step being saved in all cases.
     """
-    program = Program(config)
+    program = Program(config, base=base_of(config, run_dir))
     resume.check_config(run_dir, config, allow_changes)
     batches = make_batches(store, program.config.train)
-    meta = resume.meta(config, store, program.config.model.dtype)
+    meta = resume.meta(config, store, program.config.model.dtype) | program.base_facts()
     with contextlib.ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
         watchdog = stack.enter_context(Watchdog())
         checkpoints = stack.enter_context(Checkpoints(run_dir / "checkpoints", config.checkpoint, meta=meta))
         restored = checkpoints.restore(program.abstract)
+        check_base(restored.meta if restored else {}, program.base)
         resume.announce(restored, meta, dict(program.mesh.shape), terminal.say)
         if restored and restored.step >= config.train.steps and from_first(resume.ended(run_dir, restored.step)):
             terminal.say(f"the run has all of its {config.train.steps} steps; nothing to do")
@@ -174,7 +176,7 @@ class Run:
             pending = None
             for batch in feed:
                 self.profile(done - begun, state)
-                state, metrics = self.steps[self.batches.batch_rows(done)](state, batch)
+                state, metrics = self.steps[self.batches.batch_rows(done)](state, batch, self.program.frozen)
                 done += 1
                 signal = self.interrupts.stop(done) or self.alarm(done)
                 save = done % self.program.config.checkpoint.every == 0 or done == steps

@@ -87,6 +87,11 @@ class Program:
         )
         return self.base.params if self.recipe.needs_base else {}
 
+    def base_facts(self) -> dict[str, Any]:
+        """What a checkpoint says of the base that it is of no use without, if there is such a one."""
+        needed = bool(jax.tree.leaves(self.abstract_frozen)) and self.base is not None
+        return {"base": self.base.facts} if needed else {}
+
     @functools.cached_property
     def frozen(self) -> Any:
         """What stands still, on the mesh; it is read for the first step and kept."""
@@ -98,6 +103,10 @@ class Program:
     def whole(self, trained: Any) -> Any:
         """A whole model's parameters from those that train; adapted matrices are nodes of `model.weights`."""
         return self.recipe.join(trained, self.frozen)
+
+    def evaluated(self, state: states.TrainState) -> Any:
+        """A whole model's parameters, averaged where the run keeps an average."""
+        return self.whole(states.evaluated(state))
 
     @property
     def abstract_whole(self) -> Any:

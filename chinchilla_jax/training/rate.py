@@ -26,7 +26,7 @@ def tokens_per_second(config: Config, seconds: float = 2.0) -> float:
     batch, times = program.place(make, rows), []
     while len(times) < 4 or sum(times) < seconds:
         began = time.perf_counter()
-        state, metrics = step(state, batch)
+        state, metrics = step(state, batch, program.frozen)
         jax.block_until_ready(metrics)
         times.append(time.perf_counter() - began)
     return rows * length / float(np.median(times[1:]))

@@ -1,5 +1,7 @@
 """Finding the newest checkpoint that verifies, and bringing it onto today's mesh."""
 
+import hashlib
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -31,6 +33,7 @@ class Restored:
     meta: dict[str, Any]
     notes: list[str] = field(default_factory=list)
     mesh: dict[str, int] = field(default_factory=dict)  # that it was saved on
+    fingerprint: str = ""  # of what was read: a digest of its leaves' own
 
 
 def named_leaves(tree: Any) -> dict[str, Any]:
@@ -73,12 +76,29 @@ def newest(folder: Path, abstract: Any, *, level: str, step: int | None = None, 
         if not largest(problem is not None):
             notes += [f"fell back to checkpoint {n}"] if notes else []
             manifest = report["manifest"]
-            return Restored(n, state, manifest["meta"], notes, manifest.get("mesh", {}))
+            digest = fingerprint(manifest["leaves"], abstract, part)
+            return Restored(n, state, manifest["meta"], notes, manifest.get("mesh", {}), digest)
         notes.append(f"checkpoint {n} is damaged: {problem or 'another process could not read it'}")
     mend = (
         "name another step" if step is not None else "move that folder away or choose another --run-dir to start over"
     )
     raise UserError(f"no usable checkpoint in {folder} ({'; '.join(notes)}); {mend}")
+
+
+def fingerprint(stored: dict[str, dict], abstract: Any, part: str) -> str:
+    """A digest of names, shapes, types and fingerprints of the leaves of a tree, or of that part of the state."""
+    names = named_leaves(abstract)
+    prefix = locate(stored, names, part) if part else ""
+    facts = {name: stored[prefix + name] for name in sorted(names)}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def newest_meta(folder: Path) -> dict[str, Any]:
+    """What the newest checkpoint that is there in full size says of its run; nothing where there is none."""
+    for n in reversed(step_folders(folder)):
+        if manifest := examine(folder / str(n), "size").get("manifest"):
+            return manifest["meta"]
+    return {}
 
 
 def load_params(

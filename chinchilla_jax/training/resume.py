@@ -84,7 +84,8 @@ def announce(restored: Restored | None, meta: dict[str, Any], mesh: dict[str, in
     Another mesh adds the same numbers in another order: from there on they differ in their last bits.
     """
     if restored is None:
-        say("starting from fresh parameters")
+        base = meta.get("config", {}).get("tune", {}).get("base")
+        say(f"starting from {base}" if base else "starting from fresh parameters")
         return
     for note in restored.notes:
         say(f"warning: {note}")

@@ -66,7 +66,7 @@ def test_a_finished_run_says_so_and_stays_as_it_is(copy, tiny_store):
 def poison(monkeypatch, is_bad) -> None:
     """Gradients that are not finite at the steps that `is_bad` names."""
 
-    def poisoned(config):
+    def poisoned(config, binding, make):
         objective = dense(config.model, config.objective)
 
         def gradients(params, batch, key, step, carry):
