@@ -294,7 +294,7 @@ def test_off_leaves_the_compiled_program_as_it_is(settings, monkeypatch):
         return lowered[0]
 
     ours = text()
-    monkeypatch.setattr(objectives, "build", lambda c: dense_objective.dense(c.model, c.objective))
+    monkeypatch.setattr(objectives, "build", lambda c, *bound: dense_objective.dense(c.model, c.objective))
     assert ours == text() and "dot" in ours
 
 
