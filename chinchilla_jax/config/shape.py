@@ -87,8 +87,9 @@ class DataConfig:
         ("shakespeare",),
         "text files, folders, tfds:NAME/CONFIG:SPLIT, or a built-in: shakespeare, debian_docs, docstrings",
     )
+    fallback: str = setting("", "source in place of a built-in that cannot be downloaded; empty is an error then")
     store: str = setting("", "folder of the token store, local or gs://; empty is data/ and the first source's name")
-    field: str = setting("text", "key of the text in .jsonl lines and TFDS examples")
+    field: str = setting("text", "key of the text in JSON records (.jsonl, .ndjson, .json) and TFDS examples")
     data_dir: str = setting("", "folder of TFDS data sets and of downloads; empty means ~/tensorflow_datasets")
     tokenizer: str = setting(
         "", "existing tokenizer: a tokenizer.json, a SentencePiece model, or a folder with either; empty trains one"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from chinchilla_jax import config as settings
-from chinchilla_jax.config import DataConfig
+from chinchilla_jax.config import DataConfig, expanded
 from chinchilla_jax.data import encode, remote, store, tokenizer_train
 from chinchilla_jax.data.corpus import Corpus, gather
 from chinchilla_jax.data.progress import progress
@@ -20,7 +20,7 @@ from chinchilla_jax.data.tokenizers import copy_tokenizer, open_tokenizer, token
 from chinchilla_jax.data.workspace import publish, sync, workspace
 from chinchilla_jax.errors import StorageError, UserError
 
-ELSEWHERE = ("store", "workers", "data_dir")  # settings that do not change what is in a store
+ELSEWHERE = ("store", "workers", "data_dir", "fallback")  # settings that do not change what is in a store
 # Training reads no more text than this: its memory peaks at 1.0 GB (BPE) and 0.7 GB (unigram) then.
 SAMPLE_BYTES = {"bpe": 100 << 20, "unigram": 32 << 20}
 SAMPLE_BLOCK = 1 << 14
@@ -42,7 +42,7 @@ def prepare(
             say("WARNING: it holds another source, since the one asked for was not to be had; --force tries again")
         return found
     is_remote = "://" in config.store
-    target = remote.local(config.store, b"") if is_remote else Path(config.store).expanduser()
+    target = remote.local(config.store, b"") if is_remote else Path(expanded(config.store))
     with workspace(target) as folder:
         made = folder / "store"
         made.mkdir()
@@ -60,7 +60,7 @@ def prepare(
 
 def existing(config: DataConfig, force: bool) -> dict | None:
     """The manifest of a usable store, None if one is to be made, `UserError` if another one is in its place."""
-    target = Path(config.store).expanduser()
+    target = Path(expanded(config.store))
     if "://" in config.store:
         if force or not remote.exists(config.store):
             return None
@@ -95,7 +95,10 @@ def identity(config: DataConfig) -> dict:
 def make_tokenizer(config: DataConfig, corpus: Corpus, made: Path, say: Say) -> BaseTokenizer:
     """Train the tokenizer on the training split into the folder `made`, or copy the given one."""
     if config.tokenizer:
-        given = open_tokenizer(config.tokenizer)
+        given, default = open_tokenizer(config.tokenizer), DataConfig()
+        for name in ("vocab_size", "tokenizer_kind", "tokenizer_sentences"):
+            if getattr(config, name) not in (getattr(default, name), given.size):
+                say(f"WARNING: --data.{name.replace('_', '-')} is not followed: --data.tokenizer is there already")
         copy_tokenizer(config.tokenizer, made)
         if not given.lossless:
             say(f"WARNING: {config.tokenizer} does not give every text back unchanged (its normalisation loses some)")

@@ -1,5 +1,6 @@
 """Reading all sources: what is kept, and which of it is held out."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ def gather(config: DataConfig, sources: list[Source], path: Path, say: Say, show
                 empty[number] += not size
                 advance(size)
     spool.close()
+    check_used(config, sources, spool, say)
     extents = spool.extents
     if not len(extents):
         raise UserError(
@@ -59,6 +61,20 @@ def gather(config: DataConfig, sources: list[Source], path: Path, say: Say, show
     return Corpus(path, train, valid, spool.lines, counts)
 
 
+def check_used(config: DataConfig, sources: list[Source], spool: Spool, say: Say) -> None:
+    """Say what the sources have to say, and which setting none of them looked at; --data.field is then an error."""
+    for source in sources:
+        for text, number in source.said.items():
+            say(f"{source.name}: {number:,} {text}")
+    default = DataConfig()
+    if config.field != default.field and not any(source.records for source in sources):
+        raise UserError(
+            f"--data.field {config.field}: no source has records (.jsonl, .ndjson, .json or TFDS); leave it out"
+        )
+    if config.valid_fraction != default.valid_fraction and len(spool.own) and spool.own.all():
+        say("WARNING: --data.valid-fraction is not followed: the sources come with a validation split of their own")
+
+
 def count(source: Source, extents: Extents, kept: np.ndarray, empty: int) -> dict:
     """A source's entry in the manifest: what it is, and what became of its documents."""
     return {
@@ -73,14 +89,21 @@ def count(source: Source, extents: Extents, kept: np.ndarray, empty: int) -> dic
 
 
 def hold_out_tail(path: Path, extents: Extents, fates: Plan) -> tuple[Extents, Extents]:
-    """Both splits when about the last `fates.tail` bytes of one document are held out, cut as `files.cut` does."""
+    """Both splits when about the last `fates.tail` bytes of one document are held out, cut as `files.cut` does; a
+    longer blank end is dropped."""
     number = fates.cut
     offset, size = int(extents.offsets[number]), int(extents.sizes[number])
     (text,) = texts(path, extents[number : number + 1])
-    near = max(0, size - max(3 * fates.tail, 64))  # so that about twice the share is held out at most
-    head = near + cut(text[near : size - fates.tail])
+    body = len(text.rstrip())  # a blank end is no text to hold out
+    near = max(0, body - max(3 * fates.tail, 64))  # so that about twice the share is held out at most
+    head = near + cut(text[near : max(near, body - fates.tail)])
     if not text[:head].strip() or not text[head:].strip():
-        raise UserError(f"{size} bytes of text are too few for a training and a validation split; add text")
+        raise UserError(
+            f"{len(text.strip())} bytes of text (blank ends apart) are too few for a training and a validation split; "
+            "add text"
+        )
+    if size - body > fates.tail:
+        size = body + len(re.match(rb"\r?\n?", text[body:])[0])
     train, valid = fates.fate == TRAIN, np.append(np.flatnonzero(fates.fate == VALID), number)
     offsets, sizes = extents.offsets.copy(), extents.sizes.copy()
     sizes[number] = head

@@ -1,11 +1,10 @@
-"""Documents from text files, .jsonl files and folders of them; each may be compressed with gzip.
+"""Documents from text files, JSON records and folders of them; each may be compressed with gzip.
 
 A text file is one document. A file above `PIECE` bytes is cut into documents of at most that size, at the last blank
 line of each piece, or its last line end, or its last whole character, whichever comes first.
 """
 
 import gzip
-import json
 import os
 import re
 import zlib
@@ -14,13 +13,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from chinchilla_jax.config import expanded
+from chinchilla_jax.data import own_output, records
 from chinchilla_jax.data.sources import Document, Source
+from chinchilla_jax.data.text import BOM, Broken, decode, wide
 from chinchilla_jax.errors import UserError
 
 PIECE = 1 << 20
 SNIFFED = 8192
-SURROGATE = re.compile("[\ud800-\udfff]")
-BOM = b"\xef\xbb\xbf"
 CONTROLS = re.compile(rb"[\x01-\x07\x0e-\x1a\x1c-\x1f]")
 DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
 LICENCE = "your own files; prepare does not know their licence"
@@ -32,15 +32,15 @@ BINARY = re.compile(
 )
 
 
-class Broken(UserError):
-    """A file whose content cannot be read as text."""
+def open_path(name: str, field: str, skip_broken: bool = False, left_out: tuple[Path, ...] = ()) -> Source:
+    """The source of one file, or of all text files below a folder.
 
-
-def open_path(name: str, field: str, skip_broken: bool = False) -> Source:
-    """The source of one file, or of all text files below a folder, hidden ones left out."""
-    top = Path(name).expanduser()
+    Hidden files, folders of `left_out`, and what this program writes (token stores, runs, data sets) are no text.
+    """
+    top = Path(expanded(name))
     skipped: Counter = Counter()
-    paths = [top] if not top.is_dir() else list(text_files(top, skipped))
+    own_output.refuse(name, top)
+    paths = [top] if not top.is_dir() else list(text_files(top, skipped, left_out))
     if not paths:
         seen = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common())
         raise UserError(f"{name}: no text files in this folder{f' (skipped {seen})' if seen else ''}")
@@ -51,12 +51,13 @@ def open_path(name: str, field: str, skip_broken: bool = False) -> Source:
         skipped["broken"] += 1
 
     def documents() -> Iterator[Document]:
-        skipped["broken"] = 0
+        skipped["broken"], source.records, source.said = 0, 0, Counter()
         for path in paths:
-            for key, text in read(path, field, pass_over):
+            for key, text in read(path, field, pass_over, source):
                 yield Document(text, name, key)
 
-    return Source(name, LICENCE, documents, _state(paths), skipped)
+    source = Source(name, LICENCE, documents, _state(paths), skipped)
+    return source
 
 
 def _state(paths: list[Path]) -> str:
@@ -69,14 +70,28 @@ def _state(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def text_files(top: Path, skipped: Counter) -> Iterator[Path]:
-    """The text files below `top` in sorted order; what is passed over is counted in `skipped` by kind."""
+def text_files(top: Path, skipped: Counter, left_out: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """The text files below `top` in sorted order; what is passed over is counted in `skipped` by kind.
+
+    Links to folders are followed, each folder once.
+    """
+    seen, above = set(), set(top.resolve().parents)
+    apart = {folder.resolve() for folder in left_out}
 
     def unreadable(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror}); change that or move the folder away")
 
-    for folder, folders, names in os.walk(top, onerror=unreadable):
-        skipped["hidden"] += sum(n.startswith(".") for n in [*folders, *names])
+    for folder, folders, names in os.walk(top, onerror=unreadable, followlinks=True):
+        real = Path(folder).resolve()
+        kind = "folders of downloads" if real in apart else own_output.kind(real)
+        kind = "links to a folder above" if real in above else "folders seen before" if real in seen else kind
+        seen.add(real)
+        if kind:
+            skipped[kind] += 1
+            folders.clear()
+            continue
+        hidden = [n for n in [*folders, *names] if n.startswith(".")]
+        skipped["hidden"] += sum(not n.endswith(own_output.UNFINISHED) for n in hidden)
         folders[:] = sorted(n for n in folders if not n.startswith("."))
         for name in sorted(n for n in names if not n.startswith(".")):
             path = Path(folder, name)
@@ -89,13 +104,13 @@ def text_files(top: Path, skipped: Counter) -> Iterator[Path]:
 
 
 def _looks_binary(path: Path) -> bool:
-    """NUL, or many other control characters, near the beginning; broken UTF-8 alone is not taken for binary."""
+    """NUL, or many other control characters, near the beginning; text in another encoding is not taken for binary."""
     try:
         with open_file(path) as file:
             head = file.read(SNIFFED)
     except (*DAMAGED, PermissionError):
         return False  # reading it will say what is wrong
-    return b"\0" in head or len(CONTROLS.findall(head)) > len(head) / 100
+    return not wide(head) and (b"\0" in head or len(CONTROLS.findall(head)) > len(head) / 100)
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -103,20 +118,31 @@ def open_file(path: Path) -> BinaryIO:
     return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")
 
 
-def read(path: Path, field: str, broken: Callable[[Broken], None]) -> Iterator[tuple[str, str]]:
+def read(
+    path: Path, field: str, broken: Callable[[Broken], None], source: Source | None = None
+) -> Iterator[tuple[str, str]]:
     """(key, text) of each document of a file. `broken` is called with what cannot be read, and may raise it.
 
-    When it does not, a broken line of .jsonl is left out, or the rest of any other file.
+    When it does not, a broken record is left out, or the rest of any other file. What is worth telling goes into
+    `source`.
     """
+    source = source or Source("", "", lambda: iter(()))
     name = path.name.lower().removesuffix(".gz")
+
+    def with_ways_out(error: Broken) -> None:
+        ways = "; or leave it out, or pass --skip-broken"
+        broken(error if str(error).endswith(ways) else Broken(f"{error}{ways}"))
+
     try:
+        if name.endswith((".jsonl", ".ndjson", ".json")) and (
+            found := records.read(path, open_file, field, with_ways_out, source, sure=not name.endswith(".json"))
+        ):
+            yield from found
+            return
         with open_file(path) as file:
-            if name.endswith((".jsonl", ".ndjson")):
-                yield from _json_lines(file, path, field, broken)
-            else:
-                yield from _pieces(file, path)
+            yield from _pieces(file, path)
     except Broken as error:
-        broken(error)
+        with_ways_out(error)
     except DAMAGED as error:
         broken(Broken(f"{path}: damaged gzip file ({error}); replace it or pass --skip-broken"))
     except PermissionError as error:
@@ -150,46 +176,3 @@ def cut(text: bytes) -> int:
     while end and text[end - 1] & 0xC0 == 0x80:
         end -= 1
     return max(0, end - 1) if end < len(text) or text[-1:] >= b"\xc0" else end
-
-
-def decode(text: bytes, path: Path, offset: int = 0) -> str:
-    """`text` as UTF-8, or a `Broken` that names the file and the byte."""
-    try:
-        return text.decode()
-    except UnicodeDecodeError as error:
-        raise Broken(
-            f"{path}: byte {offset + error.start:,} is not UTF-8; convert the file (such as with "
-            f"`iconv -f latin1 -t utf-8`), leave it out, or pass --skip-broken"
-        ) from error
-
-
-def _json_lines(file: BinaryIO, path: Path, field: str, broken: Callable[[Broken], None]) -> Iterator[tuple[str, str]]:
-    offset = 0
-    for number, line in enumerate(file, 1):
-        start = len(BOM) if number == 1 and line.startswith(BOM) else 0
-        try:
-            text = _json_text(decode(line[start:], path, offset + start), f"{path}:{number}", field)
-        except Broken as error:
-            broken(error)
-        else:
-            if text is not None:
-                yield f"{path}:{number}", text
-        offset += len(line)
-
-
-def _json_text(line: str, where: str, field: str) -> str | None:
-    if not line.strip():
-        return None
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise Broken(f"{where}: not JSON ({error}); mend the line or pass --skip-broken") from error
-    if not isinstance(record, dict) or field not in record:
-        has = ", ".join(record) if isinstance(record, dict) else type(record).__name__
-        raise Broken(f"{where}: no field {field!r} (the line has: {has}); name the text's with --data.field")
-    text = record[field]
-    if not isinstance(text, str):
-        raise Broken(f"{where}: field {field!r} is not a string; name the text's with --data.field")
-    if "\\u" in line and SURROGATE.search(text):
-        raise Broken(f"{where}: a lone surrogate, which UTF-8 cannot hold; mend the line or pass --skip-broken")
-    return text

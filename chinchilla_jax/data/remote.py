@@ -7,11 +7,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from chinchilla_jax.config import expanded
 from chinchilla_jax.data import store
 from chinchilla_jax.data.workspace import storage_errors
 from chinchilla_jax.errors import UserError
 
-CACHE = Path("~/.cache/chinchilla_jax/stores")
+CACHE = "~/.cache/chinchilla_jax/stores"
 BLOCK = 1 << 23
 
 
@@ -53,7 +54,7 @@ def copy(url: str, cache: Path | None = None) -> Path:
 def local(url: str, manifest: bytes, cache: Path | None = None) -> Path:
     """Where the copy of the store at `url` with this manifest lies."""
     digest = hashlib.sha256(url.rstrip("/").encode() + b"\0" + manifest).hexdigest()[:24]
-    return (cache or CACHE).expanduser() / digest
+    return (cache or Path(expanded(CACHE))) / digest
 
 
 def exists(url: str) -> bool:

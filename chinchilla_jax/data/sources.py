@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chinchilla_jax.config import DataConfig, closest
+from chinchilla_jax.config import DataConfig, closest, expanded
 from chinchilla_jax.errors import UserError
 
 BUILT_IN = ("shakespeare", "debian_docs", "docstrings")
@@ -31,7 +31,9 @@ class Source:
     licence: str
     documents: Callable[[], Iterator[Document]]
     state: str = ""
-    skipped: Counter = field(default_factory=Counter)
+    skipped: Counter = field(default_factory=Counter)  # kind of what is left out -> how many
+    said: Counter = field(default_factory=Counter)  # what a reader should know -> how many it concerns
+    records: int = 0  # documents that --data.field was looked up for
 
 
 def open_sources(config: DataConfig, say: Say = print, skip_broken: bool = False) -> list[Source]:
@@ -48,10 +50,8 @@ def open_sources(config: DataConfig, say: Say = print, skip_broken: bool = False
             found.append(tfds_source.open_named(name, config))
         elif name in BUILT_IN:
             found.append(_built_in(name, config, say))
-        elif Path(name).expanduser().exists():
-            from chinchilla_jax.data import files
-
-            found.append(files.open_path(name, config.field, skip_broken))
+        elif Path(expanded(name)).exists():
+            found.append(_local(name, config, skip_broken))
         else:
             raise UserError(
                 f"--data.sources: {name!r} is no file, no folder and no built-in{closest(name, BUILT_IN)}; "
@@ -64,12 +64,12 @@ def with_store(config: DataConfig) -> DataConfig:
     """`config` with its store's folder: where none is set, data/NAME after the first source.
 
     NAME is shakespeare for the built-in, books for books/ and for books.txt.gz, and c4 for tfds:c4/en:train. A source
-    that lies at data/NAME itself gets data/NAME-tokens beside it.
+    that lies at data/NAME itself gets data/NAME-tokens beside it, and one that is the folder data gets data-tokens.
     """
     if config.store:
         return config
     source = config.sources[0]
-    path = Path(source).expanduser()
+    path = Path(expanded(source))
     if source in BUILT_IN:
         name = source
     elif source.startswith("tfds:"):
@@ -80,7 +80,16 @@ def with_store(config: DataConfig) -> DataConfig:
         name = Path(path.name.removesuffix(".gz")).stem
     store = Path("data", name or "text")
     clash = source not in BUILT_IN and store.resolve() == path.resolve()
+    if source not in BUILT_IN and store.parent.resolve() == path.resolve():
+        store, clash = Path(name or "text"), True
     return dataclasses.replace(config, store=f"{store}-tokens" if clash else str(store))
+
+
+def _local(name: str, config: DataConfig, skip_broken: bool = False) -> Source:
+    from chinchilla_jax.data import files, tfds_source
+
+    downloads = (tfds_source.data_dir(config),) if config.data_dir else ()
+    return files.open_path(name, config.field, skip_broken, downloads)
 
 
 def _built_in(name: str, config: DataConfig, say: Say) -> Source:
@@ -90,17 +99,17 @@ def _built_in(name: str, config: DataConfig, say: Say) -> Source:
     try:
         return tfds_source.open_built_in(name, config, say)
     except Unreachable as error:
-        if config.sources != ("shakespeare",):
-            raise UserError(str(error)) from error
+        if not config.fallback or config.sources != (name,):
+            raise UserError(
+                f"{error}; or take another text: --data.sources docstrings needs no download, your own file neither"
+            ) from error
         say(f"WARNING: {error}")
-        say("WARNING: taking `docstrings` (the documentation of the installed packages) in place of Shakespeare")
-        return tfds_source.open_built_in("docstrings", config, say)
+        say(f"WARNING: taking {config.fallback} in place of {name} (--data.fallback)")
+        [source] = open_sources(dataclasses.replace(config, sources=(config.fallback,), fallback=""), say)
+        return source
 
 
 def states(config: DataConfig) -> dict[str, str]:
     """For each source of local files, a hash that changes when a file is added, removed or written to."""
-    from chinchilla_jax.data import files
-
     names = [name for name in config.sources if not name.startswith("tfds:") and name not in BUILT_IN]
-    paths = [name for name in names if Path(name).expanduser().exists()]
-    return {name: files.open_path(name, config.field).state for name in paths}
+    return {name: _local(name, config).state for name in names if Path(expanded(name)).exists()}

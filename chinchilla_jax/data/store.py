@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from chinchilla_jax.config import expanded
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import NAMES, open_tokenizer
 from chinchilla_jax.errors import UserError
@@ -88,7 +89,7 @@ class TokenStore:
 def localise(path: str) -> Path:
     """The local folder of the store at `path`."""
     if "://" not in path:
-        return Path(path).expanduser()
+        return Path(expanded(path))
     from chinchilla_jax.data import remote
 
     return remote.copy(path)

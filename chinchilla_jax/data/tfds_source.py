@@ -4,10 +4,12 @@ import contextlib
 import importlib
 import io
 import json
+import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from chinchilla_jax.config import DataConfig
+from chinchilla_jax.config import DataConfig, expanded, require
 from chinchilla_jax.data.sources import Document, Say, Source
 from chinchilla_jax.errors import UserError
 
@@ -16,8 +18,12 @@ INFO = "dataset_info.json"
 
 
 def data_dir(config: DataConfig) -> Path:
-    """The folder of TFDS data sets."""
-    return Path(config.data_dir or DEFAULT_DIR).expanduser()
+    """The folder of TFDS data sets. Raises `UserError` where it is in a home folder and there is none."""
+    if config.data_dir:
+        return Path(expanded(config.data_dir))
+    found = os.path.expanduser(DEFAULT_DIR)
+    require(not found.startswith("~"), "no home folder is known here to keep data sets in; set --data-dir, or HOME")
+    return Path(found)
 
 
 def open_named(name: str, config: DataConfig) -> Source:
@@ -61,12 +67,23 @@ def open_built_in(name: str, config: DataConfig, say: Say) -> Source:
     builder_class = getattr(module, "".join(word.capitalize() for word in name.split("_")))
     tfds.disable_progress_bar()
     root = data_dir(config)
+    made = writable(root)
+    require(made, f"the data folder {root} cannot be written; set --data-dir to one that you may write to")
     builder = builder_class(data_dir=str(root), file_format="array_record")
     if not (Path(builder.data_dir) / INFO).is_file():
         say(f"building the data set {name} in {builder.data_dir}")
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints sizes that it does not know
             builder.download_and_prepare()
     return open_folder(name, Path(builder.data_dir), "", "text")
+
+
+def writable(folder: Path) -> bool:
+    """Whether files can be put into a folder; it is made if it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def open_folder(name: str, folder: Path, split: str, field: str) -> Source:
@@ -98,8 +115,11 @@ def open_folder(name: str, folder: Path, split: str, field: str) -> Source:
                 yield Document(_text(text, f"{name} {part} {number}", field), name, f"{part}:{number}", wanted[part])
 
     licence = builder.info.redistribution_info.license or "not stated by the data set"
+    left = [s for s in available if s not in wanted] if not split else []
+    said = Counter({f"splits are left out ({', '.join(left)}); name one to read it": len(left)} if left else {})
     sizes = {s: builder.info.splits[s].num_bytes for s in available}
-    return Source(name, licence, documents, f"{builder.info.version} {sizes}")
+    records = sum(len(view) for view in views.values())
+    return Source(name, licence, documents, f"{builder.info.version} {sizes}", said=said, records=records)
 
 
 def _text(value: object, where: str, field: str) -> str:

@@ -10,18 +10,20 @@ from chinchilla_jax.config import require
 
 NEVER = -float("inf")
 COLUMNS = 128
+COLDEST = 1e-6  # below it the likeliest token is drawn with certainty, and dividing by it would overflow
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a token is chosen: temperature 0 is greedy; top_k 0 and top_p 1 keep everything."""
+    """How a token is chosen: temperature 0 (or below 1e-6) is greedy; top_k 0 and top_p 1 keep everything."""
 
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
 
     def __post_init__(self):
-        require(self.temperature >= 0, f"--temperature {self.temperature} must not be negative; 0 is greedy")
+        known = 0 <= self.temperature < float("inf")
+        require(known, f"--temperature {self.temperature} must be finite and not negative; 0 is greedy")
         require(self.top_k >= 0, f"--top-k {self.top_k} must not be negative; 0 keeps every token")
         require(0 < self.top_p <= 1, f"--top-p {self.top_p} must lie in (0, 1]; 1 keeps every token")
 
@@ -48,7 +50,8 @@ def keep_top_p(p: float) -> Callable:
         sorted_BV = -jnp.sort(-logits_BV, axis=-1)
         probability_BV = jax.nn.softmax(sorted_BV, axis=-1)
         before_BV = jnp.cumsum(probability_BV, axis=-1) - probability_BV
-        smallest_B1 = jnp.min(jnp.where(before_BV < p, sorted_BV, jnp.inf), axis=-1, keepdims=True)
+        first_V = jnp.arange(logits_BV.shape[-1]) == 0  # kept even where p is smaller than float32 can hold
+        smallest_B1 = jnp.min(jnp.where((before_BV < p) | first_V, sorted_BV, jnp.inf), axis=-1, keepdims=True)
         return jnp.where(logits_BV >= smallest_B1, logits_BV, NEVER)
 
     return keep
@@ -70,7 +73,8 @@ def argmax(x_BV: jax.Array) -> jax.Array:
 def sampler(how: Sampling, pieces: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
     """draw(logits_BV, keys_B) -> tokens_B, a key a row, so that a row's text does not depend on its neighbours."""
     filters = [keep_known(pieces)]
-    filters += [lambda logits_BV: logits_BV / how.temperature] if how.temperature else []
+    drawn = how.temperature >= COLDEST
+    filters += [lambda logits_BV: logits_BV / how.temperature] if drawn else []
     filters += [keep_top_k(how.top_k)] if how.top_k else []
     filters += [keep_top_p(how.top_p)] if how.top_p < 1 else []
 
@@ -82,7 +86,7 @@ def sampler(how: Sampling, pieces: int) -> Callable[[jax.Array, jax.Array], jax.
         noise_BV = jax.vmap(lambda key: jax.random.gumbel(key, logits_BV.shape[1:]))(keys_B)
         return argmax(logits_BV + noise_BV)
 
-    pick = gumbel if how.temperature else greedy
+    pick = gumbel if drawn else greedy
 
     def draw(logits_BV, keys_B):
         for apply in filters:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from chinchilla_jax.config import Config, require
+from chinchilla_jax.config import Config, expanded, require
 from chinchilla_jax.finetuning import methods
 from chinchilla_jax.objectives import build as objectives
 from chinchilla_jax.optim import optimizer, schedules
@@ -219,7 +219,7 @@ def use_compile_cache(folder: str) -> None:
     """Keep compiled programs in `folder`, readable by the user alone: what is in it is executed."""
     if not folder:
         return
-    path = Path(folder).expanduser()
+    path = Path(expanded(folder))
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     loose = path.stat().st_mode & 0o022
     require(not loose, f"others may write to --train.compile-cache {path}, whose programs are executed: chmod 700 it")

@@ -78,6 +78,13 @@ def test_a_chat_ends_with_its_input(whole_run, monkeypatch):
     assert [found["prompt"] for found in report["completions"]] == ["the sea", "old songs"]
 
 
+def test_a_chat_outlives_a_line_that_is_no_text(whole_run, monkeypatch, capsys):
+    lines = iter(["the sea", "caf\udce9", "old " * 600_000, "old songs"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(lines, None) or (_ for _ in ()).throw(EOFError))
+    code, said = runs.call("generate", "--interactive", **{"run-dir": whole_run, "max-new-tokens": 2})
+    assert code == 0 and said.count("error: ") == 2 and "lone surrogate" in said and "old songs" in said
+
+
 @pytest.mark.parametrize(
     "flags, hint",
     [
@@ -95,6 +102,8 @@ def test_a_chat_ends_with_its_input(whole_run, monkeypatch):
         ({"top-p": 0}, "--top-p"),
         ({"top-p": 1.5}, "--top-p"),
         ({"temperature": "nan"}, "--temperature"),
+        ({"temperature": "inf"}, "--temperature"),
+        ({"train.steps": 5}, "no setting of this command"),
     ],
 )
 def test_mistakes_are_one_line(flags, hint, whole_run):

@@ -1,5 +1,6 @@
 """The words after --data.sources."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -85,7 +86,10 @@ def few_docstrings(monkeypatch, tmp_path):
 
 def test_shakespeare_falls_back_loudly(no_index, few_docstrings, tmp_path):
     said = []
-    config = DataConfig(data_dir=str(tmp_path / "tfds"))
+    plain = DataConfig(data_dir=str(tmp_path / "tfds"))
+    with pytest.raises(UserError, match=r"--data\.sources docstrings"):
+        sources.open_sources(plain, said.append)
+    config = dataclasses.replace(plain, fallback="docstrings")
     (source,) = sources.open_sources(config, said.append)
     assert source.name == "docstrings" and [d.key for d in source.documents()] == ["train:0"]
     loud = [line for line in said if line.startswith("WARNING")]
@@ -95,7 +99,9 @@ def test_shakespeare_falls_back_loudly(no_index, few_docstrings, tmp_path):
 
 def test_the_fallback_is_said_again_when_its_store_is_used_again(no_index, few_docstrings, tmp_path):
     (tmp_path / "lib" / "n.py").write_text(f'"""{"Another module, with other words in it. " * 50}"""\n')
-    config = DataConfig(data_dir=str(tmp_path / "tfds"), store=str(tmp_path / "s"), vocab_size=300)
+    config = DataConfig(
+        data_dir=str(tmp_path / "tfds"), store=str(tmp_path / "s"), vocab_size=300, fallback="docstrings"
+    )
     said = []
     for _ in range(2):
         manifest = build.prepare(config, said.append, show=False)

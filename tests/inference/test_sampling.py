@@ -52,7 +52,11 @@ def draws(how: Sampling, logits_V, pieces: int, count: int = 4000):
     return np.asarray(sampler(how, pieces)(np.tile(logits_V, (count, 1)), keys))
 
 
-@pytest.mark.parametrize("how", [Sampling(0), Sampling(0, top_k=3), Sampling(0, top_p=0.5)])
+GREEDY = [Sampling(0), Sampling(0, top_k=3), Sampling(0, top_p=0.5)]
+TINY = [Sampling(1e-7), Sampling(1e-38), Sampling(1e-320), Sampling(1.0, top_p=1e-60)]  # overflow or underflow float32
+
+
+@pytest.mark.parametrize("how", GREEDY + TINY)
 def test_temperature_0_is_greedy_among_the_known(how):
     keys = jax.random.split(jax.random.key(0), 20)
     np.testing.assert_array_equal(sampler(how, 10)(LOGITS, keys), LOGITS[:, :10].argmax(-1))

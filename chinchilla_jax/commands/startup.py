@@ -1,0 +1,109 @@
+"""What a process needs before a command runs in it: standard streams that cannot end the work, and no hidden settings.
+
+Only the program calls `begin`; a notebook or a test that calls `main` keeps its own streams and environment.
+"""
+
+import contextlib
+import io
+import os
+import re
+import select
+import sys
+import warnings
+from collections.abc import MutableMapping
+
+# Variables of JAX that say where and how a program runs, what is cached and what is logged. Every other one changes
+# numbers or breaks a run (precision, random numbers, promotion, checks), which is what the config decides.
+HARMLESS = re.compile(
+    r"JAX_(PLATFORMS?|PLATFORM_NAME|\w+_VISIBLE_DEVICES|NUM_CPU_DEVICES|CPU_\w+|TPU_\w+|PJRT_\w+|MOCK_\w+|\w*CACHE\w*"
+    r"|LOG_\w+|LOGGING_LEVEL|DEBUG_LOG_MODULES|DUMP_IR_\w+|TRACEBACK_\w+|INCLUDE_\w+|DISTRIBUTED_\w+|COORDINATOR_\w+"
+    r"|NUM_PROCESSES|PROCESS_ID|LOCAL_\w+|MTLS_\w+|CROSS_HOST_\w+|FORCE_DCN_\w+|SHARE_BINARY_\w+|CHECK_PROXY_ENVS"
+    r"|ENABLE_PREEMPTION_SERVICE|ENABLE_RECOVERABILITY|COMPILER_DETAILED_\w+|HLO_SOURCE_\w+|PPRINT_\w+)"
+)
+
+
+def begin() -> None:
+    """Make the standard streams safe, and leave out what the environment would change."""
+    streams()
+    if any("error" in option for option in sys.warnoptions):
+        warnings.resetwarnings()  # a library's deprecation warning is not an error of the user's
+    for name in drop_hidden(os.environ):
+        print(
+            f"note: {name} is ignored; precision, random numbers and checks follow the config (--model.dtype, "
+            "--train.seed)",
+            file=sys.stderr,
+        )
+    os.environ["MPLBACKEND"] = "agg"  # pictures go into files; a notebook's backend need not exist here
+
+
+def drop_hidden(environment: MutableMapping[str, str]) -> list[str]:
+    """Remove the variables of JAX and Flax that would be settings; their names."""
+    names = [n for n in environment if n.startswith(("JAX_", "FLAX_")) and not HARMLESS.fullmatch(n)]
+    for name in names:
+        del environment[name]
+    return sorted(names)
+
+
+class Sink(io.FileIO):
+    """A stream whose reader may go away: what cannot be written is dropped, and `lost` keeps the reason."""
+
+    lost: OSError | None = None
+
+    def write(self, data) -> int:
+        """Write all of `data`; always its length."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while rest:
+                written = super().write(rest)
+                if written is None:  # another process has set the terminal not to block
+                    select.select([], [self], [])
+                    continue
+                rest = rest[written:]
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):  # nobody will read again; C++ must not meet the pipe either
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self.fileno())
+                os.close(null)
+            self.lost = error
+        return size
+
+
+def writer(number: int, *, encoding: str = "utf-8", buffered: bool = True, lines: bool = False, own: bool = False):
+    """A text stream over the file descriptor `number` that never fails; `own` closes it at the end.
+
+    What the encoding lacks is written as an escape.
+    """
+    sink = Sink(number, "w", closefd=own)
+    below = io.BufferedWriter(sink) if buffered else sink
+    return io.TextIOWrapper(
+        below, encoding, "backslashreplace", newline="\n", line_buffering=lines, write_through=not buffered
+    )
+
+
+def streams() -> None:
+    """Put safe streams in the place of the standard ones; one that was closed or missing reads and writes nothing."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        old = getattr(sys, name)
+        how = {}
+        if old is not None:
+            with contextlib.suppress(OSError):
+                old.flush()
+            how = {"encoding": old.encoding, "buffered": not old.write_through, "lines": old.line_buffering}
+        fresh = writer(number, **how)
+        setattr(sys, name, fresh)
+        setattr(sys, f"__{name}__", fresh)
+    if sys.stdin is None:
+        sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives with the process
+    sys.stdin.reconfigure(errors="surrogateescape")  # what is no text is refused where it is used
+
+
+def lost(stream) -> OSError | None:
+    """Why something written to `stream` did not arrive, if so."""
+    below = getattr(stream, "buffer", None)
+    return getattr(getattr(below, "raw", below), "lost", None)

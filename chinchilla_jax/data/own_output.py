@@ -1,0 +1,49 @@
+"""What this program writes, told by its files, so that it is never read as text again.
+
+A token store holds the validation text, and a run its samples: read as a source, they would be trained on.
+"""
+
+from pathlib import Path
+
+from chinchilla_jax.errors import UserError
+
+UNFINISHED = ".preparing"  # ending of the hidden folder beside a store that is being made
+
+# Kind (as counted, and for one of it) -> the sets of files of which one is complete in such a folder.
+KINDS = {
+    "token stores": ("a token store", (("manifest.json", "train.bin"), ("manifest.json", "valid.txt"))),
+    "runs": (
+        "a run or a model",
+        (
+            ("config.json", "tokenizer.model"),
+            ("config.json", "metrics.jsonl"),
+            ("config.json", "checkpoints"),
+            ("config.json", "model.safetensors"),
+            ("config.json", "model.safetensors.index.json"),
+            ("adapter_config.json", "adapter_model.safetensors"),
+        ),
+    ),
+    "sweeps": ("a sweep", (("ladder.json", "runs.jsonl"),)),
+    "fits": ("a fit", (("law.json", "fit.md"),)),
+    "TFDS data sets": ("a TFDS data set (tfds:NAME reads it)", (("dataset_info.json", "features.json"),)),
+}
+
+
+def kind(folder: Path) -> str:
+    """Which kind of output a folder is, or nothing."""
+    for name, (_, sets) in KINDS.items():
+        if any(all((folder / file).exists() for file in files) for files in sets):
+            return name
+    return ""
+
+
+def refuse(name: str, path: Path) -> None:
+    """A `UserError` where a source is such a folder itself, or a file in one."""
+    folder = path if path.is_dir() else path.parent
+    if found := kind(folder.resolve()):
+        what = KINDS[found][0]
+        where = f"is {what}" if path.is_dir() else f"lies in {what}"
+        raise UserError(
+            f"--data.sources {name} {where}, which is no text to train on; name the text that it was made from, or "
+            "copy the file elsewhere if it is meant"
+        )

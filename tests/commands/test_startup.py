@@ -1,0 +1,82 @@
+"""Standard streams that cannot end the work, and variables that are no settings."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from chinchilla_jax.commands import startup
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_variables_that_would_be_settings_are_taken_away():
+    hidden = {"JAX_ENABLE_X64": "1", "JAX_NUMPY_RANK_PROMOTION": "raise", "JAX_DEFAULT_PRNG_IMPL": "rbg",
+              "JAX_DEFAULT_MATMUL_PRECISION": "bfloat16", "JAX_DEBUG_NANS": "1", "JAX_RANDOM_SEED_OFFSET": "1",
+              "JAX_DISABLE_JIT": "1", "JAX_TRANSFER_GUARD": "disallow", "FLAX_LAZY_RNG": "0"}  # fmt: skip
+    kept = {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": "c", "JAX_NUM_CPU_DEVICES": "8", "XLA_FLAGS": "x",
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_CUDA_VISIBLE_DEVICES": "0"}  # fmt: skip
+    environment = {**hidden, **kept}
+    assert startup.drop_hidden(environment) == sorted(hidden) and environment == kept
+
+
+def test_a_sink_takes_everything_and_says_what_was_lost(tmp_path):
+    with startup.writer(os.open(tmp_path / "a", os.O_WRONLY | os.O_CREAT), encoding="latin-1", own=True) as stream:
+        print("é 海 \udce9", file=stream)
+        assert startup.lost(stream) is None
+    assert (tmp_path / "a").read_bytes() == b"\xe9 \\u6d77 \\udce9\n"
+    reader, number = os.pipe()
+    os.close(reader)
+    with startup.writer(number, own=True) as stream:
+        for _ in range(3):
+            print("x" * 100_000, file=stream, flush=True)
+        assert isinstance(startup.lost(stream), BrokenPipeError)
+    with startup.writer(os.open("/dev/full", os.O_WRONLY), own=True) as stream:
+        print("x", file=stream, flush=True)
+        assert startup.lost(stream).strerror == "No space left on device"
+
+
+WORK = """
+import sys, types
+from chinchilla_jax import __main__ as program
+module = types.ModuleType("chinchilla_jax.commands.try")
+module.SECTIONS, module.options = (), lambda parser: None
+def run(config, args):
+    for number in range(1000):
+        print("step", number, "é", flush=True)
+    open(args.run_dir, "w").write("kept")
+    return {"wrote": [args.run_dir]}
+module.run = run
+sys.modules[module.__name__], program.COMMANDS["try"] = module, "a command of the tests"
+sys.argv = ["x", *sys.argv[1:]]
+sys.exit(program.program())
+"""
+
+
+def work(tmp_path, how: str, *words: str) -> subprocess.CompletedProcess:
+    """A command that prints a lot and keeps a file, run by a shell in some way."""
+    kept = tmp_path / "kept"
+    command = f'"{sys.executable}" -c "$WORK" try --run-dir "{kept}" {" ".join(words)} {how}'
+    environment = {**os.environ, "WORK": WORK, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert kept.read_text() == "kept" and "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def test_work_outlives_its_reader(tmp_path):
+    done = work(tmp_path, "| head -1")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "step 0 \\xe9\n")
+
+
+def test_work_outlives_a_closed_output(tmp_path):
+    done = work(tmp_path, "<&- >&-")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert work(tmp_path, ">&- 2>&-").returncode == 0
+
+
+def test_a_full_disk_under_the_output_is_said_and_is_an_error_only_where_the_output_was_all(tmp_path):
+    done = work(tmp_path, "> /dev/full")
+    assert done.returncode == 0 and "could not be written (No space left on device)" in done.stderr
+    assert work(tmp_path, "> /dev/full", "--json").returncode == 74
