@@ -309,7 +309,3 @@ def serve(asked: str) -> None:
     config, args = from_dict(Config, told["config"]), SimpleNamespace(**told["args"])
     for name in told["names"]:
         print(MARK + json.dumps([name, examine(name, config, args)]), flush=True)
-
-
-if __name__ == "__main__":
-    serve(sys.argv[1])

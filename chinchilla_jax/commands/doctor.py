@@ -11,6 +11,9 @@ from chinchilla_jax.commands.checks import Row
 from chinchilla_jax.config import Config, to_dict
 
 SECTIONS = ("train.compile_cache", "checkpoint.verify", "data.data_dir")
+CHILD = (
+    "import sys; sys.path.append(sys.argv[1]); from chinchilla_jax.commands import checks; checks.serve(sys.argv[2])"
+)
 PATIENCE = 120  # seconds that the checks apart may take together: a driver may never answer
 
 
@@ -24,7 +27,7 @@ def rows_of(names: list[str], config: Config, args) -> dict[str, Row]:
     rows: dict[str, Row] = {}
     told = {"config": to_dict(config), "args": {"run_dir": args.run_dir, "deep": args.deep}}
     while left := [name for name in names if name not in rows]:
-        command = [sys.executable, "-m", checks.__name__, json.dumps({**told, "names": left})]
+        command = [sys.executable, "-c", CHILD, str(cli.ROOT), json.dumps({**told, "names": left})]
         try:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE)
             out, how = done.stdout, ended(done)

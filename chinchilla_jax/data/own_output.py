@@ -16,6 +16,7 @@ KINDS = {
         "a run or a model",
         (
             ("config.json", "tokenizer.model"),
+            ("config.json", "tokenizer.json"),
             ("config.json", "metrics.jsonl"),
             ("config.json", "checkpoints"),
             ("config.json", "model.safetensors"),

@@ -159,6 +159,7 @@ def test_an_existing_tokenizer_is_copied(config, made, tmp_path):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_folder_with_a_tokenizer_json_prepares(config, corpus, tmp_path, workers, monkeypatch):
     """Documents between bos and eos, as the model of such a tokenizer reads them; the files come along."""
+    config = replace(config, vocab_size=DataConfig().vocab_size)
     monkeypatch.setattr(build.encode, "SHARE", 1000)
     folder = jsons.write(tmp_path / "hf", jsons.fallback(prefix=True), eos_token="</s>", chat_template="{{ x }}")
     manifest, said = prepare(replace(config, tokenizer=str(folder), workers=workers))
