@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "loss, perplexity and bits per byte over the whole validation set; --attack: under attack too",
     "generate": "continue a prompt, or chat with the model in the terminal",
     "sweep": "a ladder of small runs within a budget -> one row per final loss",
+    "import": "a Hugging Face folder or a GGUF file -> a run directory",
     "prune": "a trained run -> a sparse one at one stroke: magnitude, Wanda, SparseGPT",
     "report": "a run directory -> report.md with its picture",
 }

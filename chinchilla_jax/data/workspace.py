@@ -15,23 +15,24 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
-def workspace(store: Path) -> Iterator[Path]:
+def workspace(store: Path, flag: str = "--data.store") -> Iterator[Path]:
     """An empty folder beside `store`, removed in the end; one that a killed run left is emptied first.
 
-    Raises `UserError` while another process prepares the same store, `StorageError` when the disk is full.
+    `flag` is the one that names `store`. Raises `UserError` while another process prepares the same store,
+    `StorageError` when the disk is full.
     """
     folder = store.parent / f".{store.name}.preparing"
-    lock = _locked(folder, store)
+    lock = _locked(folder, store, flag)
     try:
         clear(folder)
-        with storage_errors(store):
+        with storage_errors(store, flag):
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
 
 
-def _locked(folder: Path, store: Path) -> int:
+def _locked(folder: Path, store: Path, flag: str) -> int:
     """The lock of `folder`, which it makes; again where a holder that has just ended took both away meanwhile."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,16 +44,14 @@ def _locked(folder: Path, store: Path) -> int:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             os.close(lock)
-            raise UserError(
-                f"another process is preparing {store}; wait for it or choose another --data.store"
-            ) from error
+            raise UserError(f"another process is preparing {store}; wait for it or choose another {flag}") from error
         if os.fstat(lock).st_nlink:
             return lock
         os.close(lock)
 
 
 @contextlib.contextmanager
-def storage_errors(target: Path) -> Iterator[None]:
+def storage_errors(target: Path, flag: str = "--data.store") -> Iterator[None]:
     """Turns a full disk into a `StorageError`."""
     try:
         yield
@@ -61,7 +60,7 @@ def storage_errors(target: Path) -> Iterator[None]:
             raise
         raise StorageError(
             f"the disk is full while writing {target} ({error.strerror}); nothing was left behind; free some space or "
-            "choose another --data.store"
+            f"choose another {flag}"
         ) from error
 
 

@@ -8,8 +8,7 @@ import numpy as np
 
 from chinchilla_jax.data.batches import TrainWindows
 from chinchilla_jax.data.store import Split, TokenStore
-from chinchilla_jax.training import resume
-from chinchilla_jax.training.checkpoint import Checkpoints
+from chinchilla_jax.training import params_only, resume
 from chinchilla_jax.training.load import Loaded
 from chinchilla_jax.types import Batch
 
@@ -30,7 +29,5 @@ def write(out: Path, run_dir: Path, loaded: Loaded, params: Any, store: TokenSto
     """
     own = resume.own_config(run_dir)
     config = dataclasses.replace(own, optimizer=dataclasses.replace(own.optimizer, ema_decay=0.0))
-    meta = resume.meta(config, store, loaded.program.config.model.dtype)
-    with Checkpoints(out / "checkpoints", config.checkpoint, meta=meta) as checkpoints:
-        checkpoints.save(loaded.step, {"params": params}, wait=True)
-    resume.write_run(out, config, store)
+    dtype, leaves = loaded.program.config.model.dtype, params_only.deferred(params)
+    params_only.write(out, config, run_dir, leaves, dtype=dtype, step=loaded.step, data=store.fingerprint)

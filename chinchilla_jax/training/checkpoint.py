@@ -26,7 +26,7 @@ from chinchilla_jax import __version__
 from chinchilla_jax.config import CheckpointConfig
 from chinchilla_jax.data.workspace import sync
 from chinchilla_jax.errors import StorageError
-from chinchilla_jax.training import integrity, packing, restore
+from chinchilla_jax.training import integrity, one_by_one, packing, restore
 from chinchilla_jax.training.agreement import from_first, largest
 from chinchilla_jax.training.hush import hush_orbax
 from chinchilla_jax.training.restore import ITEM, PARTIAL, Restored
@@ -102,6 +102,17 @@ class Checkpoints:
         if wait or not self.config.asynchronous:
             self.wait()
 
+    def save_one_by_one(self, step: int, leaves: dict[str, one_by_one.Deferred]) -> None:
+        """Save a flat tree of leaves that are made in their turn, and wait for it; one process or all."""
+        self.wait()
+        need = sum(x.nbytes for x in leaves.values())
+        self._make_room(step, need)
+        try:
+            one_by_one.write(self._partial(step) / ITEM, leaves)
+        except OSError as error:
+            self._give_up(step, need, error)
+        self._commit(step, leaves_facts(leaves), [x.print for x in leaves.values()])
+
     def wait(self) -> None:
         """Return when the newest save is committed; raise `StorageError` if it failed."""
         if self._pending is None:
@@ -160,7 +171,7 @@ class Checkpoints:
             f"checkpoint {step} was not written ({reason}); it needs {need} bytes in {self.folder}"
         ) from error
 
-    def _commit(self, step: int, facts: dict[str, Any], prints: jax.Array) -> None:
+    def _commit(self, step: int, facts: dict[str, Any], prints: Any) -> None:
         """In the background: wait for Orbax, write the manifest, rename, delete what is no longer kept."""
         self._writer.wait_until_finished()
         if not self.first:

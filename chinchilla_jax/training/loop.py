@@ -119,7 +119,7 @@ def pretrain(
         writer = Writer(run_dir, done, wandb=config.train.wandb, active=first)
         stack.callback(writer.close)
         if first:
-            resume.write_run(run_dir, config, store)
+            resume.write_run(run_dir, config, store.path)
         run = Run(program, batches, checkpoints, writer, terminal, interrupts, watchdog, alarm)
         if done < config.train.steps:
             run.compile()  # and refuse what does not fit, before the state takes its room

@@ -38,12 +38,12 @@ HARMLESS = (
 
 def meta(config: Config, store: TokenStore, dtype: str) -> dict[str, Any]:
     """What goes into every checkpoint's manifest; `dtype` is what the config's "auto" came to."""
-    return {
-        "dtype": dtype,
-        "config": settings.to_dict(config),
-        "data": store.fingerprint,
-        "tokenizer": store.tokenizer_sha256,
-    }
+    return facts(config, dtype, store.fingerprint, store.tokenizer_sha256)
+
+
+def facts(config: Config, dtype: str, data: str | None, tokenizer: str) -> dict[str, Any]:
+    """The same, from the hashes of the data and of the tokenizer's file."""
+    return {"dtype": dtype, "config": settings.to_dict(config), "data": data, "tokenizer": tokenizer}
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:
@@ -119,9 +119,9 @@ def last_metrics(run_dir: Path) -> dict[str, Any]:
     return {name: value for row in rows if row["step"] == last for name, value in row.items()}
 
 
-def write_run(run_dir: Path, config: Config, store: TokenStore) -> None:
+def write_run(run_dir: Path, config: Config, tokenizer: Path) -> None:
     """Put the settings and the tokenizer into the run directory, so that it needs nothing else to be used."""
     fresh = run_dir / "config.json.new"
     fresh.write_text(json.dumps(settings.to_dict(config), indent=1) + "\n")
     os.replace(fresh, run_dir / "config.json")
-    copy_tokenizer(store.path, run_dir)
+    copy_tokenizer(tokenizer, run_dir)

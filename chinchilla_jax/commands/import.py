@@ -1,0 +1,41 @@
+"""Make a run directory from weights in another format: a Hugging Face folder, or a GGUF file."""
+
+from pathlib import Path
+
+from chinchilla_jax.commands import cli
+from chinchilla_jax.config import require
+
+SECTIONS = ("mesh",)
+
+
+def options(parser) -> None:
+    """Flags of this command."""
+    parser.add_argument("path", metavar="PATH", help="a Hugging Face model folder (safetensors), or a .gguf file")
+    parser.add_argument("--ignore", nargs="+", default=[], metavar="NAME", help="settings of its config.json that "
+        "change nothing of what the model computes")  # fmt: skip
+
+
+def run(config, args) -> dict:
+    """Check everything, then write `--run-dir`, a new folder."""
+    require(bool(args.run_dir), "name the folder of the new run with --run-dir")
+    run_dir, path = Path(args.run_dir), Path(args.path)
+    require(not run_dir.exists(), f"--run-dir {run_dir} is there already, and nothing is overwritten; name another")
+
+    from chinchilla_jax.interop import imported
+    from chinchilla_jax.scaling import counts
+    from chinchilla_jax.training.metrics import Terminal
+
+    terminal = Terminal()
+    source = imported.open_source(path, tuple(args.ignore))
+    origin = imported.write(source, path, run_dir, config, terminal.say)
+    model = source.model
+    report = {
+        "architecture": origin["architecture"],
+        "license": origin.get("license", ""),
+        "parameters": counts.parameters(model),
+        "context": model.context,
+    }
+    for name, value in report.items():
+        terminal.say(f"{name:<14} {value:,}" if isinstance(value, int) else f"{name:<14} {value or 'not told'}")
+    following = cli.line("generate", "--run-dir", args.run_dir, "--prompt", "The capital of France is")
+    return {**report, "origin": origin, "wrote": [str(run_dir)], "next": following}

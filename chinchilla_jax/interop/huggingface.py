@@ -1,0 +1,104 @@
+"""A Hugging Face folder as a `Source`: config.json, safetensors, tokenizer."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from chinchilla_jax.config import require
+from chinchilla_jax.data.marks import TEMPLATE
+from chinchilla_jax.data.tokenizers import copy_tokenizer, tokenizer_file
+from chinchilla_jax.interop import architectures
+from chinchilla_jax.interop.files import plain, read_json
+from chinchilla_jax.interop.names import LAYER, their_shapes
+from chinchilla_jax.interop.source import check_tensors
+from chinchilla_jax.interop.tensors import FLOATS, Tensors, locate
+
+CONFIG = "config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
+# Vectors that an architecture has where a bias is on and that we lack.
+ZEROS = {"attention_bias": LAYER + "self_attn.o_proj.bias", "mlp_bias": LAYER + "mlp.down_proj.bias"}
+# Tables that old files hold and that follow from the settings.
+DERIVED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
+
+
+class Folder:
+    """A `Source` over a folder. Whatever is not understood is a `UserError` here, before anything is written."""
+
+    def __init__(self, folder: Path, ignored: tuple[str, ...] = ()):
+        require(
+            (folder / CONFIG).exists(), f"{folder} has no {CONFIG}; name a Hugging Face model folder or a .gguf file"
+        )
+        told = read_json(folder / CONFIG)
+        architecture, self.model, biases = architectures.to_settings(told, ignored)
+        self._folder = folder
+        where, files = locate(folder)
+        where = {name: path for name, path in where.items() if not DERIVED.fullmatch(name)}
+        self._tensors = Tensors(where)
+        self.files = [plain(path) for path in (folder / CONFIG, *files, *self._tokenizer_files())]
+        self.facts = {"format": "hf", "architecture": architecture}
+        self.facts |= {"license": name} if (name := license_name(folder, told)) else {}
+        self.shapes = dict(self._tensors.shapes)
+        self._take_out_zeros(biases)
+        self._take_out_tied()
+        check_tensors(str(folder), self.shapes, their_shapes(self.model))
+        for name in self.shapes:
+            kind = self._tensors.dtypes[name]
+            require(kind in FLOATS, f"{folder}: {name} is {kind}; those that are read: {', '.join(FLOATS)}")
+
+    def _tokenizer_files(self) -> list[Path]:
+        file = tokenizer_file(self._folder)
+        return [path for path in (file, self._folder / TOKENIZER_CONFIG) if path.exists()]
+
+    def _take_out_zeros(self, biases: set[str]) -> None:
+        """Check that the biases that we lack are 0, and forget them."""
+        for key in sorted(biases):
+            for n in range(self.model.layers):
+                name = ZEROS[key].format(n=n)
+                require(self.shapes.pop(name, None) == (self.model.d_model,), f"{self._folder}: {name} is missing")
+                zero = not np.any(self._tensors.read(name, ()))
+                require(zero, f"{self._folder}: {name} is not 0, and a bias there is not supported")
+
+    def _take_out_tied(self) -> None:
+        """An output table that is there although it is tied must be the embedding table."""
+        inner, outer = "model.embed_tokens.weight", "lm_head.weight"
+        if not self.model.tied or outer not in self.shapes:
+            return
+        same = self.shapes[inner] == self.shapes.pop(outer) and all(
+            np.array_equal(a, b) for a, b in zip(self._tensors.rows(inner), self._tensors.rows(outer))
+        )
+        require(same, f"{self._folder}: {outer} differs from {inner} although {CONFIG} has tie_word_embeddings true")
+
+    def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
+        """A part of a tensor in the type it is stored in."""
+        return self._tensors.read(name, index)
+
+    def write_tokenizer(self, folder: Path) -> Path:
+        """Copy the tokenizer and what speaks of it; the chat template becomes a file of its own."""
+        copied = copy_tokenizer(self._folder, folder)
+        template = chat_template(self._folder)
+        if template:
+            (folder / TEMPLATE).write_text(template, encoding="utf-8")
+        return copied
+
+
+def chat_template(folder: Path) -> str:
+    """The chat template of a model folder, whichever of its files holds it; empty where there is none."""
+    if (folder / TEMPLATE).is_file():
+        return (folder / TEMPLATE).read_text(encoding="utf-8")
+    told = read_json(folder / TOKENIZER_CONFIG).get("chat_template") if (folder / TOKENIZER_CONFIG).exists() else None
+    if isinstance(told, list):
+        told = next((entry.get("template") for entry in told if entry.get("name") == "default"), None)
+    return told if isinstance(told, str) else ""
+
+
+def license_name(folder: Path, told: dict) -> str:
+    """The licence that config.json or the header of the model card names; empty where neither does."""
+    if isinstance(told.get("license"), str):
+        return told["license"]
+    card = folder / "README.md"
+    if not card.is_file():
+        return ""
+    header = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
+    found = re.search(r"^license:\s*(\S+)", header.group(1), re.MULTILINE) if header else None
+    return found.group(1).strip("\"'") if found else ""

@@ -1,0 +1,73 @@
+"""A `Source` becomes a run directory: checkpoint 0 of its parameters, its tokenizer, and where it came from."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from chinchilla_jax import __version__
+from chinchilla_jax.config import Config, MeshConfig, require
+from chinchilla_jax.data.marks import TEMPLATE
+from chinchilla_jax.data.tokenizers import open_tokenizer
+from chinchilla_jax.data.workspace import publish, workspace
+from chinchilla_jax.interop import files
+from chinchilla_jax.interop.huggingface import Folder
+from chinchilla_jax.interop.source import Source, leaves
+from chinchilla_jax.optim.paths import named
+from chinchilla_jax.parallel import mesh as meshes
+from chinchilla_jax.training import params_only
+from chinchilla_jax.training.program import Program
+
+ORIGIN = "origin.json"
+WINDOW = 1024  # tokens of the windows that evaluation and training start with, where the model can read as many
+
+
+def open_source(path: Path, ignored: tuple[str, ...] = ()) -> Source:
+    """What is at `path`, by what it is: a folder of Hugging Face's, or a GGUF file."""
+    require(path.exists() or path.is_symlink(), f"{path}: no such file or folder")
+    require(path.is_dir(), f"{path} is no model folder")
+    return Folder(path, ignored)
+
+
+def settings(source: Source, config: Config) -> Config:
+    """The settings of the run: the model's own, and windows that this machine can be asked to read."""
+    train = dataclasses.replace(config.train, seq_len=min(source.model.context or WINDOW, WINDOW))
+    return dataclasses.replace(config, model=source.model, train=train)
+
+
+def write(source: Source, path: Path, run_dir: Path, config: Config, say: Callable[[str], None]) -> dict:
+    """Write the run directory, whole or not at all; what is in origin.json.
+
+    As few devices as --mesh.fsdp and --mesh.tensor ask for hold the parameters, one leaf at a time.
+    """
+    config = settings(source, config)
+    few = MeshConfig(1, abs(config.mesh.fsdp), abs(config.mesh.tensor))
+    program = Program(
+        dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=few.fsdp)),
+        meshes.build(few, jax.devices()[: few.fsdp * few.tensor]),
+    )
+    found = leaves(source, named(program.abstract.params))
+    say(f"reading {sum(leaf.size for leaf in found.values()):,} parameters from {path}")
+    folder = path if path.is_dir() else path.parent
+    origin = {"source": str(path), **source.facts, "files": files.hashes(folder, source.files), "version": __version__}
+    with workspace(run_dir, "--run-dir") as place:
+        made, beside = place / "run", place / "tokenizer"
+        made.mkdir()
+        beside.mkdir()
+        tokenizer = source.write_tokenizer(beside)
+        fits(open_tokenizer(tokenizer).size, source.model.vocab_size, path)
+        with jax.set_mesh(program.mesh):
+            params_only.write(made, config, tokenizer, found, dtype=program.config.model.dtype)
+        if (beside / TEMPLATE).exists():
+            shutil.copyfile(beside / TEMPLATE, made / TEMPLATE)
+        (made / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n")
+        publish(made, run_dir)
+    return origin
+
+
+def fits(pieces: int, rows: int, path: Path) -> None:
+    """Refuse a tokenizer with ids beyond the embedding table; a table may have rows to spare."""
+    require(pieces <= rows, f"{path}: the tokenizer has {pieces} ids and the embedding table {rows} rows")
