@@ -8,20 +8,23 @@ the clock and per second of processor time, medians over the turns, and the rati
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing import active_children
 from pathlib import Path
 
 import sentencepiece
 
 from chinchilla_jax.config import DataConfig
-from chinchilla_jax.data import encode, tokenizer_train
-from chinchilla_jax.data.sources import Document
-from chinchilla_jax.data.spool import Spool
+from chinchilla_jax.data import engines, fs, tokenizer_train
+from chinchilla_jax.data.pipeline import Pipeline
+from chinchilla_jax.data.sources import open_sources
+from chinchilla_jax.data.tokenizers import copy_tokenizer, open_tokenizer
 
 PIECES = 8192
 
@@ -35,9 +38,11 @@ def texts(files: list[str], size: int) -> list[str]:
 
 
 def cpu_seconds() -> float:
-    """Processor time of this process and its ended children."""
+    """Processor time of this process and its children, living and ended (Linux)."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(u.ru_utime + u.ru_stime for u in used)
+    alive = [Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split() for child in active_children()]
+    ticks = sum(int(fields[11]) + int(fields[12]) for fields in alive)
+    return sum(u.ru_utime + u.ru_stime for u in used) + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def timed(work: Callable[[], int], size: int) -> dict[str, float]:
@@ -59,24 +64,34 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--tokenizer")
     args = parser.parse_args()
-    documents, cores = texts(args.files, int(args.mb * 1e6)), encode.cores()
-    with tempfile.TemporaryDirectory() as folder:
-        model = Path(args.tokenizer or Path(folder, "model"))
+    documents, cores = texts(args.files, int(args.mb * 1e6)), engines.cores()
+    size = sum(len(text.encode()) for text in documents)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = Path(args.tokenizer or folder / "model")
         if not args.tokenizer:
             tokenizer_train.train(lambda: documents[:100], DataConfig(vocab_size=PIECES), model)
-        spool = Spool(Path(folder, "spool"))
-        size = sum(spool.add(Document(text, "", ""), 0) for text in documents)
-        spool.close()
+        (folder / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in documents))
+        (folder / "store").mkdir()
+        copy_tokenizer(model, folder / "store")
         theirs = sentencepiece.SentencePieceProcessor(model_file=str(model))
+        config = DataConfig(sources=(str(folder / "text.jsonl"),), store="-", deduplicate=False)
+        with engines.engine(cores, size) as engine:
+            pipeline = Pipeline(name, "1", config, open_sources(config), engine, show=False)
+            pipeline.start()
+            corpus = pipeline.gather(lambda line: None)
+            pipeline.run("merge", "", pipeline.partitions(sources=1))  # the workers have started
 
-        def run_ours() -> int:
-            with encode.encoder(spool.path, model, cores, size) as run:
-                return sum(len(tokens) for tokens, _ in run(spool.extents)) - len(documents)
+            def run_ours() -> int:
+                for stage in ("encode", "shard"):
+                    fs.remove(str(folder / stage))
+                counts, _ = pipeline.encode(corpus, open_tokenizer(model), folder / "store")
+                return sum(split["tokens"] - 1 for split in counts.values()) - len(documents)
 
-        def run_theirs() -> int:
-            return sum(map(len, theirs.encode(documents, num_threads=cores)))
+            def run_theirs() -> int:
+                return sum(map(len, theirs.encode(documents, num_threads=cores)))
 
-        turns = [(timed(run_ours, size), timed(run_theirs, size)) for _ in range(args.turns)]
+            turns = [(timed(run_ours, size), timed(run_theirs, size)) for _ in range(args.turns)]
     report = {"name": "encode", "cores": cores, "mb": round(size / 1e6, 1)}
     for who, number in (("ours", 0), ("sentencepiece", 1)):
         report[who] = {key: round(statistics.median(turn[number][key] for turn in turns), 2) for key in turns[0][0]}

@@ -101,13 +101,15 @@ class DataConfig:
     )
     valid_fraction: float = setting(0.01, "share of the documents held out for validation")
     deduplicate: bool = setting(True, "drop documents that are byte for byte equal to an earlier one")
-    workers: int = setting(0, "processes that encode; 0 means one a core")
+    shard_mb: int = setting(2048, "most MiB of a file of tokens; a larger stream is cut into several")
+    workers: int = setting(0, "processes that prepare; 0 means one a core")
     seed: int = setting(0, "decides which documents are held out")
 
     def __post_init__(self):
         require(bool(self.sources), "--data.sources is empty; name a file, a folder or a built-in such as shakespeare")
         require(self.vocab_size >= 264, "--data.vocab-size must be at least 264 (256 bytes and the control pieces)")
         require(0 < self.valid_fraction < 1, f"--data.valid-fraction {self.valid_fraction} must lie inside (0, 1)")
+        require(self.shard_mb > 0, "--data.shard-mb must be at least 1")
         require(self.workers >= 0, "--data.workers must not be negative")
         require(self.tokenizer_sentences > 0, "--data.tokenizer-sentences must be positive")
         require(0 <= self.seed < 2**32, f"--data.seed {self.seed} must lie in [0, 2**32)")

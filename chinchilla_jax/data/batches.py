@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from chinchilla_jax.config import TrainConfig
+from chinchilla_jax.data import streams
 from chinchilla_jax.data.hashing import mix, seeded
 from chinchilla_jax.data.store import Split, TokenStore
 from chinchilla_jax.errors import UserError
@@ -40,14 +41,14 @@ def permute(index: np.ndarray, size: int, key: np.ndarray | int) -> np.ndarray:
 
 def gather(split: Split, starts_B: np.ndarray, seq_len: int) -> Batch:
     """The rows of `seq_len` tokens from each place of the stream, (B, L); what lies behind its end is padding."""
-    tokens, rows = np.asarray(split.tokens), len(starts_B)
+    total, rows = len(split.tokens), len(starts_B)
     stretch = np.zeros((rows, seq_len + 1), np.int32)
-    targets_B = np.clip(len(tokens) - 1 - starts_B, 0, seq_len)
-    for row, (start, count) in enumerate(zip(starts_B.tolist(), targets_B.tolist())):
-        if count:
-            stretch[row, : count + 1] = tokens[start : start + count + 1]
+    targets_B = np.clip(total - 1 - starts_B, 0, seq_len)
+    ends_B = np.where(targets_B > 0, starts_B + targets_B + 1, starts_B)
+    for row, found in enumerate(streams.ranges(split.tokens, starts_B, ends_B)):
+        stretch[row, : len(found)] = found
     real_BL = np.arange(seq_len) < targets_B[:, None]
-    segments_BL, positions_BL = walls(split.starts, starts_B, seq_len)
+    segments_BL, positions_BL = documents(split.starts, starts_B, seq_len)
     return Batch(
         tokens=np.where(real_BL, stretch[:, :-1], 0),
         targets=np.where(real_BL, stretch[:, 1:], 0),
@@ -57,16 +58,11 @@ def gather(split: Split, starts_B: np.ndarray, seq_len: int) -> Batch:
     )
 
 
-def walls(starts: np.ndarray, rows_B: np.ndarray, seq_len: int) -> tuple[np.ndarray, np.ndarray]:
+def documents(starts, rows_B: np.ndarray, seq_len: int) -> tuple[np.ndarray, np.ndarray]:
     """Segments from 1 and positions from 0 of rows that begin at `rows_B`, by the places where documents start."""
-    starts = starts.view(np.int64)  # searching uint64 with int64 would turn the whole index into floats
     # The documents that start inside a row, but for its first token, begin a new segment there.
-    first_B = np.searchsorted(starts, rows_B, side="right")
-    count_B = np.searchsorted(starts, rows_B + seq_len, side="left") - first_B
-    row = np.repeat(np.arange(len(rows_B)), count_B)
-    number = np.arange(len(row)) - np.repeat(np.cumsum(count_B) - count_B, count_B) + first_B[row]
+    row, column = streams.boundaries(starts, rows_B, seq_len)
     new_BL = np.zeros((len(rows_B), seq_len), np.int32)
-    column = starts[number] - rows_B[row]
     new_BL[row, column] = 1
     segments_BL = 1 + np.cumsum(new_BL, axis=1, dtype=np.int32)
     column_L = np.arange(seq_len, dtype=np.int32)

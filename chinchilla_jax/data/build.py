@@ -1,29 +1,21 @@
-"""`prepare`: sources -> spool -> duplicates and split -> tokenizer -> encoded streams -> token store."""
+"""`prepare`: sources -> documents -> duplicates and split -> tokenizer -> encoded streams -> token store."""
 
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-
-import numpy as np
 
 from chinchilla_jax import config as settings
 from chinchilla_jax.config import DataConfig, expanded
-from chinchilla_jax.data import encode, remote, store, tokenizer_train
-from chinchilla_jax.data.corpus import Corpus, gather
-from chinchilla_jax.data.progress import progress
+from chinchilla_jax.data import remote, store
+from chinchilla_jax.data.engines import engine
+from chinchilla_jax.data.pipeline import Corpus, Pipeline, fingerprint
 from chinchilla_jax.data.sources import Say, open_sources, states, with_store
-from chinchilla_jax.data.spool import blocks, sample, texts
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
-from chinchilla_jax.data.tokenizers import copy_tokenizer, open_tokenizer, tokenizer_file
+from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.data.workspace import publish, sync, workspace
-from chinchilla_jax.errors import StorageError, UserError
+from chinchilla_jax.errors import UserError
 
 ELSEWHERE = ("store", "workers", "data_dir", "fallback")  # settings that do not change what is in a store
-# Training reads no more text than this: its memory peaks at 1.0 GB (BPE) and 0.7 GB (unigram) then.
-SAMPLE_BYTES = {"bpe": 100 << 20, "unigram": 32 << 20}
-SAMPLE_BLOCK = 1 << 14
 
 
 def prepare(
@@ -31,8 +23,8 @@ def prepare(
 ) -> dict:
     """Make the token store of `config`, or find it made already; gives its manifest.
 
-    Raises `UserError` for text that cannot be read, and for a store with other settings unless `force`;
-    `StorageError` for a full disk. Nothing half-written is left behind in any case.
+    A run that was killed or interrupted goes on where it was. Raises `UserError` for text that cannot be read, and for
+    a store with other settings unless `force`; `StorageError` for a full disk. Nothing half-written is left then.
     """
     config = with_store(config)
     found = existing(config, force)
@@ -43,19 +35,30 @@ def prepare(
         return found
     is_remote = "://" in config.store
     target = remote.local(config.store, b"") if is_remote else Path(expanded(config.store))
-    with workspace(target) as folder:
+    sources, state = open_sources(config, say, skip_broken), states(config)
+    units = [source.units for source in sources]
+    size = sum(unit["bytes"] for of in units for unit in of)
+    key = fingerprint({"settings": identity(config), "states": [s.state for s in sources], "units": units,
+                       "version": store.VERSION, "tokenizer": given_tokenizer(config)})  # fmt: skip
+    with workspace(target, key=key, say=say) as folder, engine(config.workers, size) as run:
         made = folder / "store"
-        made.mkdir()
-        state = states(config)
-        corpus = gather(config, open_sources(config, say, skip_broken), folder / "spool", say, show)
-        tokenizer = make_tokenizer(config, corpus, made, say)
-        counts = encode_all(config, corpus, made, show)
-        manifest = describe(config, corpus, tokenizer, counts, made, state)
+        made.mkdir(exist_ok=True)
+        pipeline = Pipeline(str(folder), key, config, sources, run, show)
+        pipeline.start()
+        corpus = pipeline.gather(say)
+        tokenizer = pipeline.tokenizer(corpus, made, say)
+        counts, files = pipeline.encode(corpus, tokenizer, made)
+        manifest = describe(config, corpus, tokenizer, counts, made, state, files)
         if is_remote:
             remote.upload(made, config.store)
         else:
             publish(made, target)
     return manifest
+
+
+def given_tokenizer(config: DataConfig) -> str:
+    """The hash of the tokenizer that the settings name, or nothing."""
+    return open_tokenizer(config.tokenizer).sha256 if config.tokenizer else ""
 
 
 def existing(config: DataConfig, force: bool) -> dict | None:
@@ -71,8 +74,9 @@ def existing(config: DataConfig, force: bool) -> dict | None:
     elif force:
         return None
     manifest = TokenStore.open(config.store).manifest
-    changed = settings.differences(manifest["settings"], identity(config))
-    if config.tokenizer and manifest["tokenizer"]["sha256"] != open_tokenizer(config.tokenizer).sha256:
+    # A setting that the store was made before stood at its default.
+    changed = settings.differences({**identity(DataConfig()), **manifest["settings"]}, identity(config))
+    if config.tokenizer and manifest["tokenizer"]["sha256"] != given_tokenizer(config):
         changed["tokenizer"] = ("another file", "this one")
     if changed:
         listed = ", ".join(f"data.{name} {old!r}, now {new!r}" for name, (old, new) in changed.items())
@@ -92,75 +96,10 @@ def identity(config: DataConfig) -> dict:
     return {name: value for name, value in settings.to_dict(config).items() if name not in ELSEWHERE}
 
 
-def make_tokenizer(config: DataConfig, corpus: Corpus, made: Path, say: Say) -> BaseTokenizer:
-    """Train the tokenizer on the training split into the folder `made`, or copy the given one."""
-    if config.tokenizer:
-        given, default = open_tokenizer(config.tokenizer), DataConfig()
-        for name in ("vocab_size", "tokenizer_kind", "tokenizer_sentences"):
-            if getattr(config, name) not in (getattr(default, name), given.size):
-                say(f"WARNING: --data.{name.replace('_', '-')} is not followed: --data.tokenizer is there already")
-        copy_tokenizer(config.tokenizer, made)
-        if not given.lossless:
-            say(f"WARNING: {config.tokenizer} does not give every text back unchanged (its normalisation loses some)")
-        return open_tokenizer(made)
-    limit = SAMPLE_BYTES[config.tokenizer_kind]
-    keep = min(1.0, config.tokenizer_sentences / corpus.lines, limit / max(1, corpus.train.bytes))
-    say(
-        f"training a {config.tokenizer_kind} tokenizer of {config.vocab_size:,} pieces on "
-        f"{keep * corpus.train.bytes / 1e6:,.1f} MB of text"
-    )
-    read = corpus.train if keep == 1 else sample(blocks(corpus.train, SAMPLE_BLOCK), keep)
-
-    def decoded() -> Iterator[str]:  # a block may begin or end inside a character
-        return (text.decode(errors="ignore") for text in texts(corpus.spool, read))
-
-    pieces = tokenizer_train.train(decoded, config, made / "tokenizer.model")
-    if pieces < config.vocab_size:
-        say(f"the text supports {pieces:,} pieces, fewer than --data.vocab-size {config.vocab_size:,}")
-    return open_tokenizer(made)
-
-
-def encode_all(config: DataConfig, corpus: Corpus, made: Path, show: bool) -> dict:
-    """Write streams, indices and the validation text; gives tokens, documents and bytes of both splits."""
-    size = corpus.train.bytes + corpus.valid.bytes
-    free = shutil.disk_usage(made).free
-    if free < size:
-        raise StorageError(
-            f"{free / 1e6:,.0f} MB are free for about {size / 1e6:,.0f} MB of tokens in {config.store}; free some "
-            "space or choose another --data.store"
-        )
-    with open(made / store.VALID_TEXT, "wb") as file:
-        file.writelines(texts(corpus.spool, corpus.valid))
-    counts = {}
-    with (
-        encode.encoder(corpus.spool, tokenizer_file(made), config.workers, size) as run,
-        progress("encoding", size, show) as advance,
-    ):
-        separator = open_tokenizer(made).separator
-        for name, extents in (("train", corpus.train), ("valid", corpus.valid)):
-            lengths = []
-            with open(made / f"{name}.bin", "wb") as file:
-                for task, (tokens, task_lengths) in zip(encode.tasks(extents), run(extents)):
-                    file.write(tokens.data)
-                    lengths.append(task_lengths)
-                    advance(task.bytes)
-                file.write(np.array([separator], tokens.dtype).data)
-            lengths = np.concatenate(lengths)
-            np.save(made / f"{name}.idx.npy", np.cumsum(lengths, dtype=np.uint64) - lengths)
-            tokens = int(lengths.sum()) + 1
-            counts[name] = {
-                "tokens": tokens,
-                "documents": len(lengths),
-                "bytes": extents.bytes,
-                "bytes_per_token": round(extents.bytes / tokens, 4),
-            }
-    return counts
-
-
 def describe(
-    config: DataConfig, corpus: Corpus, tokenizer: BaseTokenizer, counts: dict, made: Path, state: dict
+    config: DataConfig, corpus: Corpus, tokenizer: BaseTokenizer, counts: dict, made: Path, state: dict, files: dict
 ) -> dict:
-    """Write and give the manifest of the finished folder `made`."""
+    """Write and give the manifest of the finished folder `made`; `files` are those whose checksums are known."""
     manifest = {
         "version": store.VERSION,
         "splits": counts,
@@ -175,9 +114,8 @@ def describe(
         "empty": sum(source["empty"] for source in corpus.sources),
         "settings": identity(config),
         "states": state,
-        "config": settings.to_dict(config),
         "files": {
-            path.name: {"bytes": path.stat().st_size, "xxh3_128": store.checksum(path)}
+            path.name: files.get(path.name) or {"bytes": path.stat().st_size, "xxh3_128": store.checksum(path)}
             for path in sorted(made.iterdir())
         },
     }

@@ -15,11 +15,12 @@ from typing import BinaryIO
 
 from chinchilla_jax.config import expanded
 from chinchilla_jax.data import own_output, records
-from chinchilla_jax.data.sources import Document, Source
+from chinchilla_jax.data.sources import Document, Notes, Source
 from chinchilla_jax.data.text import BOM, Broken, decode, wide
 from chinchilla_jax.errors import UserError
 
 PIECE = 1 << 20
+GROUP = 8 << 20  # bytes of small files that are read as one unit
 SNIFFED = 8192
 CONTROLS = re.compile(rb"[\x01-\x07\x0e-\x1a\x1c-\x1f]")
 DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
@@ -45,19 +46,34 @@ def open_path(name: str, field: str, skip_broken: bool = False, left_out: tuple[
         seen = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common())
         raise UserError(f"{name}: no text files in this folder{f' (skipped {seen})' if seen else ''}")
 
+    parts = units(name, paths, field, skip_broken)
+    return Source(name=name, licence=LICENCE, units=parts, state=_state(paths), skipped=skipped)
+
+
+def units(name: str, paths: list[Path], field: str, skip_broken: bool) -> list[dict]:
+    """Files in groups of about `GROUP` bytes, a file that is larger by itself."""
+    found: list[dict] = []
+    for path in paths:
+        size = path.stat().st_size
+        if not found or found[-1]["bytes"] + size > GROUP:
+            found.append({"kind": "files", "name": name, "field": field, "skip_broken": skip_broken, "bytes": 0})
+            found[-1]["paths"] = []
+        found[-1]["paths"].append(str(path))
+        found[-1]["bytes"] += size
+    return found
+
+
+def read_unit(unit: dict, notes: Notes) -> Iterator[Document]:
+    """The documents of the files of a unit."""
+
     def pass_over(broken: Broken) -> None:
-        if not skip_broken:
+        if not unit["skip_broken"]:
             raise broken
-        skipped["broken"] += 1
+        notes.skipped["broken"] += 1
 
-    def documents() -> Iterator[Document]:
-        skipped["broken"], source.records, source.said = 0, 0, Counter()
-        for path in paths:
-            for key, text in read(path, field, pass_over, source):
-                yield Document(text, name, key)
-
-    source = Source(name, LICENCE, documents, _state(paths), skipped)
-    return source
+    for path in unit["paths"]:
+        for key, text in read(Path(path), unit["field"], pass_over, notes):
+            yield Document(text, unit["name"], key)
 
 
 def _state(paths: list[Path]) -> str:
@@ -119,14 +135,14 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def read(
-    path: Path, field: str, broken: Callable[[Broken], None], source: Source | None = None
+    path: Path, field: str, broken: Callable[[Broken], None], notes: Notes | None = None
 ) -> Iterator[tuple[str, str]]:
     """(key, text) of each document of a file. `broken` is called with what cannot be read, and may raise it.
 
     When it does not, a broken record is left out, or the rest of any other file. What is worth telling goes into
-    `source`.
+    `notes`.
     """
-    source = source or Source("", "", lambda: iter(()))
+    notes = notes or Notes()
     name = path.name.lower().removesuffix(".gz")
 
     def with_ways_out(error: Broken) -> None:
@@ -135,7 +151,7 @@ def read(
 
     try:
         if name.endswith((".jsonl", ".ndjson", ".json")) and (
-            found := records.read(path, open_file, field, with_ways_out, source, sure=not name.endswith(".json"))
+            found := records.read(path, open_file, field, with_ways_out, notes, sure=not name.endswith(".json"))
         ):
             yield from found
             return

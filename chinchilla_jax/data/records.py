@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from chinchilla_jax.data.sources import Source
+from chinchilla_jax.data.sources import Notes
 from chinchilla_jax.data.text import BOM, Broken, decode
 
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -16,14 +16,14 @@ Failure = Callable[[Broken], None]
 
 
 def read(
-    path: Path, open_file: Opener, field: str, broken: Failure, source: Source, sure: bool
+    path: Path, open_file: Opener, field: str, broken: Failure, notes: Notes, sure: bool
 ) -> Iterator[tuple[str, str]] | None:
     """(key, text) of each record of a file; None for a .json file that holds something else (unless `sure`).
 
-    Counts in `source.records` how many there were.
+    Counts in `notes.records` how many there were.
     """
     if sure or _is_lines(path, open_file):
-        return _counted(_lines(path, open_file, field, broken), source)
+        return _counted(_lines(path, open_file, field, broken), notes)
     with open_file(path) as file:
         data = file.read()
     try:
@@ -31,16 +31,16 @@ def read(
     except (ValueError, RecursionError):
         value = None
     if isinstance(value, list) and value and all(isinstance(record, dict) for record in value):
-        return _counted(_listed(path, value, field, broken), source)
+        return _counted(_listed(path, value, field, broken), notes)
     if isinstance(value, dict) and isinstance(value.get(field), str):
-        return _counted(iter([(str(path), _text(value, str(path), field))]), source)
-    source.said[PLAIN] += 1
+        return _counted(iter([(str(path), _text(value, str(path), field))]), notes)
+    notes.said[PLAIN] += 1
     return None
 
 
-def _counted(found: Iterator[tuple[str, str]], source: Source) -> Iterator[tuple[str, str]]:
+def _counted(found: Iterator[tuple[str, str]], notes: Notes) -> Iterator[tuple[str, str]]:
     for pair in found:
-        source.records += 1
+        notes.records += 1
         yield pair
 
 

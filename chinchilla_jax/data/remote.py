@@ -1,30 +1,77 @@
-"""Token stores on remote paths (gs://...): copied to local disk once, verified by their checksums."""
+"""Token stores on remote paths (gs://...): fetched to local disk as far as they are read, verified by checksums."""
 
 import contextlib
+import functools
 import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from chinchilla_jax.config import expanded
-from chinchilla_jax.data import store
+from chinchilla_jax.data import fs, store
+from chinchilla_jax.data.streams import Remote, Separators, Shard
 from chinchilla_jax.data.workspace import storage_errors
 from chinchilla_jax.errors import UserError
 
 CACHE = "~/.cache/chinchilla_jax/stores"
 BLOCK = 1 << 23
+CACHE_BYTES = 32 << 30  # most bytes of training text that are kept of a store
+DAMAGED = "damaged, its checksum is not the manifest's"
 
 
-def copy(url: str, cache: Path | None = None) -> Path:
-    """The local copy of the store at `url`, made if there is none of its present version.
+def open_store(url: str, cache: Path | None = None, limit: int = CACHE_BYTES) -> store.TokenStore:
+    """The store at `url`: all of it but the training text is copied, once; that is fetched by block when it is read.
 
-    Raises `UserError` for a store that is missing, cannot be reached, or arrives damaged.
+    A store without checksums of blocks (version 1) is copied whole. Raises `UserError` for a store that is missing,
+    cannot be reached, or arrives damaged.
     """
     with reaching(url):
         text = _path(url, store.MANIFEST).read_bytes()
     manifest = store.parse_manifest(text, url)
-    folder = local(url, text, cache)
+    shards = store.shards_of(manifest, "train")
+    later = {shard[kind] for shard in shards for kind in ("file", "index", "blocks")} if shards[0]["blocks"] else set()
+    folder = copy(url, text, {name: e for name, e in manifest["files"].items() if name not in later}, cache)
+    valid = store.split_in(folder, "valid", manifest)
+    train = fetched_split(url, manifest, folder, limit) if later else store.split_in(folder, "train", manifest)
+    return store.TokenStore(folder, manifest, store.fingerprint(manifest), train, valid)
+
+
+def fetched_split(url: str, manifest: dict, folder: Path, limit: int) -> store.Split:
+    """The training split of a remote store, whose blocks are kept in `folder`."""
+    counts, found, start = manifest["splits"]["train"], [], 0
+    for shard in store.shards_of(manifest, "train"):
+        sums = functools.lru_cache(lambda name=shard["blocks"]: block_sums(url, name, manifest, folder))
+        found.append(Shard(fs.join(url, shard["file"]), sums, shard["block"], start, shard["tokens"]))
+        start += shard["tokens"]
+    blocks = folder / "blocks"
+    blocks.mkdir(exist_ok=True)
+    dtype = store.token_dtype(manifest["tokenizer"]["pieces"])
+    tokens = Remote(found, dtype, blocks, limit, lambda where, what: UserError(f"{where}: {what}; {store.AGAIN}"))
+    starts = Separators(tokens, manifest["tokenizer"]["separator"], counts["documents"])
+    return store.Split(tokens, starts, counts["bytes"], store.sources_of(counts))
+
+
+def block_sums(url: str, name: str, manifest: dict, folder: Path) -> np.ndarray:
+    """The checksums of a shard's blocks, fetched once."""
+    path = folder / name
+    if not path.is_file():
+        with reaching(url):
+            fs.write(str(path), _path(url, name).read_bytes())
+    if store.checksum(path) != manifest["files"][name]["xxh3_128"]:
+        path.unlink()
+        raise UserError(f"{url}/{name}: {DAMAGED}; {store.AGAIN}")
+    return np.load(path)
+
+
+def copy(url: str, text: bytes, files: dict, cache: Path | None = None) -> Path:
+    """The local copy of the store at `url` with the manifest `text`, or of those `files` of it, made if there is none.
+
+    Raises `UserError` for files that are missing, cannot be reached, or arrive damaged.
+    """
+    folder, manifest = local(url, text, cache), {"files": files}
     if (folder / store.MANIFEST).is_file():
         try:
             store.check_files(folder, manifest, checksums=False)
@@ -35,7 +82,7 @@ def copy(url: str, cache: Path | None = None) -> Path:
     with storage_errors(folder):
         try:
             part.mkdir(parents=True)
-            for name in manifest["files"]:
+            for name in files:
                 with reaching(url), _path(url, name).open("rb") as source, open(part / name, "wb") as target:
                     shutil.copyfileobj(source, target, BLOCK)
             store.check_files(part, manifest, checksums=True)

@@ -24,16 +24,42 @@ class Document:
 
 
 @dataclass
-class Source:
-    """One entry of --data.sources: its documents, its licence, and a state that changes when its content does."""
+class Notes:
+    """What a reader found beside documents."""
 
-    name: str
-    licence: str
-    documents: Callable[[], Iterator[Document]]
-    state: str = ""
     skipped: Counter = field(default_factory=Counter)  # kind of what is left out -> how many
     said: Counter = field(default_factory=Counter)  # what a reader should know -> how many it concerns
     records: int = 0  # documents that --data.field was looked up for
+
+
+@dataclass
+class Source(Notes):
+    """One entry of --data.sources: parts to read, its licence, and a state that changes when its content does.
+
+    A unit is a part that one process reads: a plain dict with the `kind` of its reader, about how many `bytes` of text
+    it holds, and whatever that reader needs.
+    """
+
+    name: str = ""
+    licence: str = ""
+    units: list[dict] = field(default_factory=list)
+    state: str = ""
+
+    def documents(self) -> Iterator[Document]:
+        """All documents, in order."""
+        for unit in self.units:
+            yield from read_unit(unit, self)
+
+
+def read_unit(unit: dict, notes: Notes) -> Iterator[Document]:
+    """The documents of a unit; `notes` counts what cannot be read and may be passed over."""
+    from chinchilla_jax.data import files
+
+    if unit["kind"] == "tfds":
+        from chinchilla_jax.data import tfds_source
+
+        return tfds_source.read_unit(unit)
+    return files.read_unit(unit, notes)
 
 
 def open_sources(config: DataConfig, say: Say = print, skip_broken: bool = False) -> list[Source]:

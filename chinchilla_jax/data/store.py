@@ -1,9 +1,14 @@
 """The token store: a flat memory-mapped stream of tokens with a document index and a manifest.
 
     tokenizer.json or tokenizer.model
-    train.bin valid.bin          little-endian uint16, or uint32 above 65,536 pieces
-    valid.txt         train.idx.npy valid.idx.npy  uint64, where each document's separator stands
+    train.bin valid.bin                   little-endian uint16, or uint32 above 65,536 pieces
+    train.idx.npy valid.idx.npy           uint64, where each document's separator stands
+    train.blocks.npy valid.blocks.npy     uint64, xxh3_64 of every block (from version 2 on)
+    valid.txt
     manifest.json     written last, so a folder without it is no store
+
+A long stream is cut into shards, train-00000-of-00008.bin and so on; the manifest has the tokens of each. Documents
+stand by source, in the order of `--data.sources`, and within a source in the order of a hash.
 
 A document is the separator followed by its tokens; one more separator ends the stream, so that the separator is the
 target of every document's last token. `valid.txt` is the validation text, byte for byte.
@@ -18,27 +23,41 @@ from pathlib import Path
 import numpy as np
 
 from chinchilla_jax.config import expanded
+from chinchilla_jax.data.streams import Index, Remote, Separators, Shards
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import NAMES, open_tokenizer
 from chinchilla_jax.errors import UserError
 
-VERSION = 1
+VERSION, VERSIONS = 2, (1, 2)  # what is written, and what is read
 SPLITS = ("train", "valid")
 MANIFEST = "manifest.json"
 VALID_TEXT = "valid.txt"
-FILES = {VALID_TEXT, *(f"{name}{end}" for name in SPLITS for end in (".bin", ".idx.npy"))}
 AGAIN = "write the store again with `python -m chinchilla_jax prepare --force`"
 # Checking the checksums of a larger store on every start would take seconds; its sizes are checked always.
 VERIFY_BYTES = 2 << 30
 
 
 @dataclass(frozen=True)
-class Split:
-    """A stream of tokens (T,), where its documents start (n,), and how many bytes of text it stands for."""
+class Part:
+    """Tokens [start, stop) of a stream, all of one source, and how many bytes of text they stand for."""
 
-    tokens: np.ndarray
-    starts: np.ndarray
+    name: str
+    start: int
+    stop: int
     bytes: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """A stream of tokens (T,), where its documents start (n,), and how many bytes of text it stands for.
+
+    `sources` are its parts in order, one a source. Tokens and starts are arrays or read like arrays (`streams`).
+    """
+
+    tokens: np.ndarray | Shards | Remote
+    starts: np.ndarray | Index | Separators
+    bytes: int
+    sources: tuple[Part, ...] = ()
 
     @property
     def bytes_per_token(self) -> float:
@@ -58,16 +77,20 @@ class TokenStore:
 
     @classmethod
     def open(cls, path: str | Path, verify: bool | None = None) -> "TokenStore":
-        """Open the store at `path`; a remote one (gs://...) is first copied to local disk.
+        """Open the store at `path`; of a remote one (gs://...) blocks of the training text are fetched when needed.
 
         `verify` compares checksums; None does so up to 2 GiB and compares sizes beyond. Raises `UserError` for a
         store that is missing, damaged or of another version.
         """
-        folder = localise(str(path))
+        if "://" in str(path):
+            from chinchilla_jax.data import remote
+
+            return remote.open_store(str(path))
+        folder = Path(expanded(str(path)))
         manifest = read_manifest(folder)
         total = sum(entry["bytes"] for entry in manifest["files"].values())
         check_files(folder, manifest, total <= VERIFY_BYTES if verify is None else verify)
-        splits = {name: _split(folder, name, manifest) for name in SPLITS}
+        splits = {name: split_in(folder, name, manifest) for name in SPLITS}
         return cls(folder, manifest, fingerprint(manifest), **splits)
 
     @property
@@ -84,15 +107,6 @@ class TokenStore:
     def valid_text(self) -> Path:
         """The file with the validation text."""
         return self.path / VALID_TEXT
-
-
-def localise(path: str) -> Path:
-    """The local folder of the store at `path`."""
-    if "://" not in path:
-        return Path(expanded(path))
-    from chinchilla_jax.data import remote
-
-    return remote.copy(path)
 
 
 def read_manifest(folder: Path) -> dict:
@@ -115,17 +129,23 @@ def parse_manifest(text: bytes, where: str) -> dict:
         complete = (
             counted
             and named
-            and set(manifest["files"]) >= FILES
+            and set(manifest["files"]) >= {VALID_TEXT, *stream_files(manifest)}
             and bool({*NAMES} & {*manifest["files"]})
             and manifest["tokenizer"]["pieces"] > 0
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{where}: {MANIFEST} is damaged; {AGAIN}") from error
-    if version != VERSION:
+    if version not in VERSIONS:
         raise UserError(f"{where}: token store of version {version}, this program reads {VERSION}; {AGAIN}")
     if not (complete and sealed):
         raise UserError(f"{where}: {MANIFEST} is damaged; {AGAIN}")
     return manifest
+
+
+def stream_files(manifest: dict) -> list[str]:
+    """The files that hold the tokens of both splits and where documents start in them."""
+    of = [shard for name in SPLITS for shard in shards_of(manifest, name)]
+    return [shard[kind] for shard in of for kind in ("file", "index", "blocks") if shard[kind]]
 
 
 def seal(manifest: dict) -> str:
@@ -168,6 +188,11 @@ def fingerprint(manifest: dict) -> str:
     return hashlib.sha256("\n".join([*parts, manifest["tokenizer"]["sha256"]]).encode()).hexdigest()
 
 
+def block_bytes(size: int) -> int:
+    """Bytes of a stream of `size` bytes that have a checksum of their own and are fetched together: a power of two."""
+    return 1 << min(22, max(12, (size >> 10).bit_length()))
+
+
 def token_dtype(pieces: int) -> np.dtype:
     """The smallest type that holds the ids of a tokenizer with `pieces` pieces."""
     return np.dtype("<u2") if pieces <= 1 << 16 else np.dtype("<u4")
@@ -180,10 +205,30 @@ def _index(path: Path) -> np.ndarray:
         raise UserError(f"{path}: damaged; {AGAIN}") from error
 
 
-def _split(folder: Path, name: str, manifest: dict) -> Split:
+def shards_of(manifest: dict, name: str) -> list[dict]:
+    """The shards of a split; a store of version 1 has one without blocks."""
     counts = manifest["splits"][name]
-    tokens = np.memmap(folder / f"{name}.bin", token_dtype(manifest["tokenizer"]["pieces"]), mode="r")
-    starts = _index(folder / f"{name}.idx.npy")
-    if len(tokens) != counts["tokens"] or len(starts) != counts["documents"]:
+    one = {"file": f"{name}.bin", "index": f"{name}.idx.npy", "tokens": counts["tokens"], "blocks": ""}
+    return counts.get("shards") or [one]
+
+
+def split_in(folder: Path, name: str, manifest: dict) -> Split:
+    """A split whose files are all in `folder`."""
+    counts, shards = manifest["splits"][name], shards_of(manifest, name)
+    dtype = token_dtype(manifest["tokenizer"]["pieces"])
+    tokens = [np.memmap(folder / shard["file"], dtype, mode="r") for shard in shards]
+    starts = [_index(folder / shard["index"]) for shard in shards]
+    if sum(map(len, tokens)) != counts["tokens"] or sum(map(len, starts)) != counts["documents"]:
         raise UserError(f"{folder}: {name}.bin and its index disagree with {MANIFEST}; {AGAIN}")
-    return Split(tokens, starts, counts["bytes"])
+    if len(shards) == 1:
+        return Split(tokens[0], starts[0], counts["bytes"], sources_of(counts))
+    return Split(Shards(tokens), Index(starts), counts["bytes"], sources_of(counts))
+
+
+def sources_of(counts: dict) -> tuple[Part, ...]:
+    """Where the text of each source stands in a split; nothing is known of it in a store of version 1."""
+    found, start = [], 0
+    for source in counts.get("sources", ()):
+        found.append(Part(source["name"], start, start + source["tokens"], source["bytes"]))
+        start += source["tokens"]
+    return tuple(found)

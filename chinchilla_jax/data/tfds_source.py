@@ -1,8 +1,10 @@
 """Documents from TFDS data sets in ArrayRecord files, read without TensorFlow."""
 
 import contextlib
+import functools
 import importlib
 import io
+import itertools
 import json
 import os
 from collections import Counter
@@ -15,6 +17,7 @@ from chinchilla_jax.errors import UserError
 
 DEFAULT_DIR = "~/tensorflow_datasets"
 INFO = "dataset_info.json"
+UNIT = 8 << 20  # bytes of examples that are read as one unit
 
 
 def data_dir(config: DataConfig) -> Path:
@@ -107,19 +110,42 @@ def open_folder(name: str, folder: Path, split: str, field: str) -> Source:
         views = {s: builder.as_data_source(split=s) for s in wanted}
     except ValueError as error:
         raise UserError(f"{name}: no split {split!r}; it has {', '.join(available)}") from error
-
-    def documents() -> Iterator[Document]:
-        for part, view in views.items():
-            for number in range(len(view)):
-                text = view[number][field]
-                yield Document(_text(text, f"{name} {part} {number}", field), name, f"{part}:{number}", wanted[part])
-
+    units = [
+        {"kind": "tfds", "name": name, "folder": str(folder), "field": field, "split": part, "own": wanted[part], **cut}
+        for part, view in views.items()
+        for cut in cuts(len(view), builder.info.splits[part].num_bytes or 0)
+    ]
     licence = builder.info.redistribution_info.license or "not stated by the data set"
     left = [s for s in available if s not in wanted] if not split else []
     said = Counter({f"splits are left out ({', '.join(left)}); name one to read it": len(left)} if left else {})
     sizes = {s: builder.info.splits[s].num_bytes for s in available}
     records = sum(len(view) for view in views.values())
-    return Source(name, licence, documents, f"{builder.info.version} {sizes}", said=said, records=records)
+    return Source(
+        name=name, licence=licence, units=units, state=f"{builder.info.version} {sizes}", said=said, records=records
+    )
+
+
+def cuts(examples: int, size: int) -> list[dict]:
+    """Ranges of `examples` that hold about `UNIT` of `size` bytes each."""
+    count = max(1, min(examples, -(-size // UNIT)))
+    edges = [examples * n // count for n in range(count + 1)]
+    return [{"start": a, "stop": b, "bytes": size // count} for a, b in itertools.pairwise(edges)]
+
+
+def read_unit(unit: dict) -> Iterator[Document]:
+    """The documents of a range of examples."""
+    view = _view(unit["folder"], unit["split"])
+    name, part, field = unit["name"], unit["split"], unit["field"]
+    for number in range(unit["start"], unit["stop"]):
+        text = view[number][field]
+        yield Document(_text(text, f"{name} {part} {number}", field), name, f"{part}:{number}", unit["own"])
+
+
+@functools.lru_cache(4)
+def _view(folder: str, split: str):
+    import tensorflow_datasets as tfds
+
+    return tfds.builder_from_directory(folder).as_data_source(split=split)
 
 
 def _text(value: object, where: str, field: str) -> str:

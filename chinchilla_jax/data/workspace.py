@@ -1,34 +1,46 @@
-"""A temporary folder beside the store: whatever happens, no half-written store is left behind."""
+"""A temporary folder beside the store: no half-written store is left behind, and a killed run can be gone on with."""
 
 import contextlib
 import errno
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from chinchilla_jax.errors import StorageError, UserError
 
-LOCK = "lock"
+LOCK, KEY = "lock", "key"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
-def workspace(store: Path, flag: str = "--data.store") -> Iterator[Path]:
-    """An empty folder beside `store`, removed in the end; one that a killed run left is emptied first.
+def workspace(
+    store: Path, flag: str = "--data.store", key: str = "", say: Callable[[str], None] = lambda line: None
+) -> Iterator[Path]:
+    """A folder beside `store`, empty at first and removed in the end.
 
-    `flag` is the one that names `store`. Raises `UserError` while another process prepares the same store,
-    `StorageError` when the disk is full.
+    With a `key` an interrupt or a kill leaves it, and the next one with the same key goes on with what is there. `flag`
+    is the one that names `store`. Raises `UserError` while another process prepares the same store, `StorageError` when
+    the disk is full.
     """
     folder = store.parent / f".{store.name}.preparing"
-    lock = _locked(folder, store, flag)
+    lock, keep = _locked(folder, store, flag), False
     try:
-        clear(folder)
+        if key and (folder / KEY).is_file() and (folder / KEY).read_text() == key:
+            say(f"going on with what an earlier run left in {folder}")
+        else:
+            clear(folder)
         with storage_errors(store, flag):
+            if key:
+                (folder / KEY).write_text(key)
             yield folder
+    except BaseException as error:
+        keep = bool(key) and not isinstance(error, Exception)
+        raise
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
 
 

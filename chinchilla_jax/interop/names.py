@@ -89,9 +89,7 @@ BY_PATH = {name.ours: name for name in TABLE}
 
 def find(path: str) -> Name:
     """The row of a leaf; `UserError` for one that other formats have no name for."""
-    require(
-        path in BY_PATH, f"{path} has no counterpart in the models of Hugging Face and GGUF"
-    )
+    require(path in BY_PATH, f"{path} has no counterpart in the models of Hugging Face and GGUF")
     return BY_PATH[path]
 
 

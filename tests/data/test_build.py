@@ -16,6 +16,7 @@ import pytest
 
 from chinchilla_jax.config import DataConfig
 from chinchilla_jax.data import build
+from chinchilla_jax.data.stages import table
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.data.tokenizer import Tokenizer
 from chinchilla_jax.data.tokenizers import open_tokenizer
@@ -47,7 +48,6 @@ def test_the_store_holds_every_document_once(store, corpus):
     texts = {split: texts_of(getattr(store, split), store.tokenizer) for split in ("train", "valid")}
     original = [path.read_bytes().decode() for path in sorted(corpus.iterdir())]
     assert sorted(texts["train"] + texts["valid"]) == sorted(original)
-    assert [t for t in original if t in texts["train"]] == texts["train"]
     assert store.valid_text.read_text() == "".join(texts["valid"])
     for name in ("train", "valid"):
         split, counts = getattr(store, name), store.manifest["splits"][name]
@@ -72,8 +72,9 @@ def test_manifest_says_what_is_there(store, corpus, made):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_any_number_of_workers_writes_the_same_store(config, store, monkeypatch, workers):
-    monkeypatch.setattr("chinchilla_jax.data.encode.SHARE", 1000)
-    monkeypatch.setattr("chinchilla_jax.data.encode.TASK", 2000)
+    monkeypatch.setattr("chinchilla_jax.data.engines.SHARE", 1000)
+    monkeypatch.setattr("chinchilla_jax.data.stages.job.PARTITION", 5000)
+    monkeypatch.setattr("chinchilla_jax.data.files.GROUP", 4000)
     manifest, _ = prepare(replace(config, workers=workers))
     assert manifest["files"] == store.manifest["files"]
     assert TokenStore.open(config.store).fingerprint == store.fingerprint
@@ -141,7 +142,7 @@ def test_mixed_sources_duplicates_and_empty_documents(tmp_path):
 
 
 def test_the_tokenizer_can_be_trained_on_a_sample(config, monkeypatch):
-    monkeypatch.setattr(build, "SAMPLE_BLOCK", 50)
+    monkeypatch.setattr("chinchilla_jax.data.stages.sampling.BLOCK", 50)
     manifest, said = prepare(replace(config, tokenizer_sentences=300, vocab_size=300))
     assert manifest["tokenizer"]["lossless"] and "0.0 MB" in said[0]
     assert texts_of(TokenStore.open(config.store).train, Tokenizer(f"{config.store}/tokenizer.model"))
@@ -160,7 +161,7 @@ def test_an_existing_tokenizer_is_copied(config, made, tmp_path):
 def test_a_folder_with_a_tokenizer_json_prepares(config, corpus, tmp_path, workers, monkeypatch):
     """Documents between bos and eos, as the model of such a tokenizer reads them; the files come along."""
     config = replace(config, vocab_size=DataConfig().vocab_size)
-    monkeypatch.setattr(build.encode, "SHARE", 1000)
+    monkeypatch.setattr("chinchilla_jax.data.engines.SHARE", 1000)
     folder = jsons.write(tmp_path / "hf", jsons.fallback(prefix=True), eos_token="</s>", chat_template="{{ x }}")
     manifest, said = prepare(replace(config, tokenizer=str(folder), workers=workers))
     store = TokenStore.open(config.store)
@@ -202,14 +203,25 @@ def test_a_full_disk_leaves_nothing(config, monkeypatch):
 
 
 RUN = "from chinchilla_jax.__main__ import main; import sys; sys.exit(main(sys.argv[1:]))"
-SLOW = "import time, chinchilla_jax.data.encode as e; e.Encoder.__call__ = lambda *a: time.sleep(60);" + RUN
+# The second half of the partitions is never encoded, and a run that goes on is not to read a second time.
+SLOW = """
+import time, chinchilla_jax.data.stages.encoding as e
+table, run = __import__("chinchilla_jax.data.stages.table", fromlist=["x"]), e.run
+table.STAGES["encode"] = lambda job, task: time.sleep(60) if task["partition"] > 1 else run(job, task)
+"""
+SMALL = """
+import chinchilla_jax.data.files as f, chinchilla_jax.data.stages.job as j
+f.GROUP, j.PARTITION = 4000, 5000
+"""
 
 
 def start(code: str, config: DataConfig) -> subprocess.Popen:
     """`prepare` as a process of its own."""
     flags = ["--data.sources", *config.sources, "--data.store", config.store, "--data.vocab-size", "400"]
     return subprocess.Popen(
-        [sys.executable, "-c", code, "prepare", *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", code, "prepare", *flags, "--data.valid-fraction", "0.1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
 
 
@@ -221,26 +233,31 @@ def wait_for(path: Path) -> None:
         time.sleep(0.02)
 
 
-def test_a_killed_run_is_cleaned_up_by_the_next_and_two_do_not_meet(config):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_is_gone_on_with_and_two_do_not_meet(config, store, monkeypatch, number):
     parent = Path(config.store).parent
-    process = start(SLOW, config)
-    wait_for(parent / ".tiny.preparing" / "store" / "train.bin")
+    folder = parent / ".tiny.preparing"
+    process = start(SMALL + SLOW + RUN, config)
+    wait_for(folder / "encode" / "0001.json")
     with pytest.raises(UserError, match="another process is preparing"):
         prepare(config)
-    process.kill()
-    process.communicate()
-    assert os.listdir(parent) == [".tiny.preparing"]
-    prepare(config)
+    process.send_signal(number)
+    process.communicate(timeout=120)
+    assert process.returncode != 0 and os.listdir(parent) == [".tiny.preparing"]
+    monkeypatch.setattr("chinchilla_jax.data.files.GROUP", 4000)
+    monkeypatch.setattr("chinchilla_jax.data.stages.job.PARTITION", 5000)
+    monkeypatch.setitem(table.STAGES, "read", lambda job, task: pytest.fail("read again"))
+    manifest, said = prepare(config)
+    assert manifest["files"] == store.manifest["files"] and "going on with" in said[0]
     assert os.listdir(parent) == ["tiny"]
 
 
-def test_ctrl_c_leaves_nothing(config):
-    parent = Path(config.store).parent
-    process = start(SLOW, config)
-    wait_for(parent / ".tiny.preparing" / "store" / "train.bin")
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=120)
-    assert process.returncode != 0 and os.listdir(parent) == []
+def test_what_another_run_left_is_not_gone_on_with(config, store):
+    folder = Path(config.store).parent / ".tiny.preparing"
+    (folder / "read").mkdir(parents=True)
+    (folder / "key").write_text("another")
+    (folder / "read" / "000000.json").write_text("{}")
+    assert prepare(config)[0]["files"] == store.manifest["files"]
 
 
 def test_memory_does_not_follow_the_corpus(tmp_path, made):
@@ -255,7 +272,8 @@ def test_memory_does_not_follow_the_corpus(tmp_path, made):
                 file.write(json.dumps({"text": f"{number} " + "the sea wind carries old songs " * 1650}) + "\n")
         flags = ["--data.sources", str(tmp_path / "rows.jsonl"), "--data.store", str(tmp_path / f"s{megabytes}")]
         flags += ["--data.tokenizer", f"{made.store}/tokenizer.model", "--data.workers", "1"]
-        code = RUN.replace("sys.exit(", "code = ").rstrip(")") + ")"
+        code = "import chinchilla_jax.data.stages.job as j; j.PARTITION = 1 << 19; "
+        code += RUN.replace("sys.exit(", "code = ").rstrip(")") + ")"
         code += "; print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]); sys.exit(code)"
         done = subprocess.run(
             [sys.executable, "-c", code, "prepare", *flags], capture_output=True, text=True, check=True

@@ -3,6 +3,7 @@
 import shutil
 
 import fsspec
+import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
@@ -31,7 +32,7 @@ def cloud(tmp_path, monkeypatch):
         fsspec.register_implementation(protocol, FakeCloud, clobber=True)
     FakeCloud.store.clear()
     FakeCloud.pseudo_dirs[:] = [""]
-    monkeypatch.setattr(remote, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(remote, "CACHE", str(tmp_path / "cache"))
     yield FakeCloud()
     _registry.clear()
     _registry.update(before)
@@ -44,7 +45,7 @@ def uploaded(made):
 
 def test_copied_once_and_equal(uploaded, store, monkeypatch):
     opened = TokenStore.open(URL)
-    assert opened.fingerprint == store.fingerprint and (opened.train.tokens == store.train.tokens).all()
+    assert opened.fingerprint == store.fingerprint and np.array_equal(opened.train.tokens, store.train.tokens)
     monkeypatch.setattr(shutil, "copyfileobj", lambda *a: pytest.fail("copied again"))
     assert TokenStore.open(URL + "/").path == opened.path
 
@@ -54,14 +55,22 @@ def test_damage_on_the_way_is_noticed_and_not_kept(uploaded, cloud, tmp_path):
     content = bytearray(cloud.cat(path))
     content[100] ^= 1
     cloud.pipe(path, bytes(content))
+    tokens = TokenStore.open(URL).train.tokens
     with pytest.raises(UserError, match=r"train\.bin: damaged"):
+        tokens[:10]
+    assert not list((tmp_path / "cache").glob("*/blocks/*"))
+    path = next(p for p in cloud.store if p.endswith("valid.bin"))
+    cloud.pipe(path, bytes(cloud.cat(path)[::-1]))
+    for left in (tmp_path / "cache").iterdir():
+        shutil.rmtree(left)
+    with pytest.raises(UserError, match=r"valid\.bin: damaged"):
         TokenStore.open(URL)
     assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_a_cut_off_copy_is_made_again(uploaded, store):
     path = TokenStore.open(URL).path
-    (path / "train.bin").write_bytes(b"")
+    (path / "valid.bin").write_bytes(b"")
     assert TokenStore.open(URL).fingerprint == store.fingerprint
 
 

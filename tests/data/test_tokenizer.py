@@ -80,7 +80,7 @@ def spaceless(request, tmp_path_factory):
     """A tokenizer that has no piece for a space."""
     kind, name = request.param
     path = tmp_path_factory.mktemp("spaceless") / "m"
-    train([SPACELESS[name]], DataConfig(vocab_size=330, tokenizer_kind=kind), path)
+    train(lambda: [SPACELESS[name]], DataConfig(vocab_size=330, tokenizer_kind=kind), path)
     assert SPACE.encode() not in path.read_bytes()
     return Tokenizer(path)
 

@@ -17,22 +17,29 @@ def test_it_is_emptied_before_and_removed_after(tmp_path):
     (stale / "old").mkdir(parents=True)
     (stale / "junk").write_text("x")
     with workspace(store) as folder:
-        assert folder == stale and os.listdir(folder) == ["lock"]
+        assert folder == stale and sorted(os.listdir(folder)) == ["lock"]
         (folder / "new").mkdir()
     assert os.listdir(store.parent) == []
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
-def test_it_goes_on_any_failure(tmp_path, error):
-    with pytest.raises(error), workspace(tmp_path / "s"):
-        raise error
+def test_an_error_removes_it_and_an_interrupt_leaves_it(tmp_path):
+    with pytest.raises(ValueError), workspace(tmp_path / "s", key="k"):
+        raise ValueError
     assert os.listdir(tmp_path) == []
+    with pytest.raises(KeyboardInterrupt), workspace(tmp_path / "s", key="k") as folder:
+        (folder / "half").write_text("done")
+        raise KeyboardInterrupt
+    said = []
+    with workspace(tmp_path / "s", key="k", say=said.append) as folder:
+        assert (folder / "half").read_text() == "done" and "going on" in said[0]
+        raise_later = KeyboardInterrupt()
+    assert os.listdir(tmp_path) == [] and raise_later
 
 
 def test_only_a_full_disk_is_a_full_disk(tmp_path):
-    with pytest.raises(StorageError, match="disk is full"), workspace(tmp_path / "s"):
+    with pytest.raises(StorageError, match="disk is full"), workspace(tmp_path / "s", key="k"):
         raise OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(PermissionError), workspace(tmp_path / "s"):
+    with pytest.raises(PermissionError), workspace(tmp_path / "s", key="k"):
         raise PermissionError(errno.EACCES, "no")
 
 
@@ -47,9 +54,9 @@ def test_a_lock_that_went_with_its_holder_is_no_lock(tmp_path, monkeypatch):
         flock(lock, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    with workspace(tmp_path / "s") as folder:
-        assert os.listdir(folder) == ["lock"] and len(held) == 2
-        with pytest.raises(UserError, match="another process"), workspace(tmp_path / "s"):
+    with workspace(tmp_path / "s", key="k") as folder:
+        assert sorted(os.listdir(folder)) == ["key", "lock"] and len(held) == 2
+        with pytest.raises(UserError, match="another process"), workspace(tmp_path / "s", key="k"):
             raise AssertionError
     assert os.listdir(tmp_path) == []
 

@@ -1,0 +1,106 @@
+"""Engines that run a stage over its tasks: in this process, on the cores of this machine, or on Apache Beam."""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+
+from chinchilla_jax.data import fs
+from chinchilla_jax.data.stages import table
+from chinchilla_jax.errors import UserError
+
+SHARE = 8 << 20  # bytes of text that are worth the start of a worker
+RETRIES = 2  # times that tasks are tried again after a worker died
+AHEAD = 2  # tasks a worker that wait in its queue
+
+Done = Callable[[dict], None]
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_task(root: str, version: str, stage: str, task: dict) -> dict:
+    """Run a task, unless its result is there already; gives the result."""
+    path = fs.join(root, stage, f"{task['name']}.json")
+    if fs.exists(path):
+        return json.loads(fs.read(path))
+    found = table.run(root, version, stage, task)
+    fs.write(path, json.dumps(found).encode())
+    return found
+
+
+class Local:
+    """Processes of this machine; a corpus of `size` bytes that is small is worked on without any."""
+
+    def __init__(self, workers: int, size: int):
+        self._workers = min(workers or cores(), size // SHARE)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def map(self, root: str, version: str, stage: str, tasks: list[dict], done: Done) -> list[dict]:
+        """The results of all tasks, in their order; `done(task)` is called as each ends."""
+        found: dict[int, dict] = {}
+        for attempt in range(RETRIES + 1):
+            try:
+                for number, result in self._pass(root, version, stage, tasks, set(found)):
+                    found[number] = result
+                    done(tasks[number])
+                break
+            except BrokenProcessPool as error:
+                self.close()
+                if attempt == RETRIES:
+                    raise UserError(
+                        f"a worker that prepares text ({stage}) died {RETRIES + 1} times, most likely killed for want "
+                        "of memory; lower --data.workers"
+                    ) from error
+        return [found[number] for number in range(len(tasks))]
+
+    def _pass(
+        self, root: str, version: str, stage: str, tasks: list[dict], had: set[int]
+    ) -> Iterator[tuple[int, dict]]:
+        left = [number for number in range(len(tasks)) if number not in had]
+        if self._workers <= 1 or len(left) <= 1:
+            yield from ((number, run_task(root, version, stage, tasks[number])) for number in left)
+            return
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(self._workers, multiprocessing.get_context("spawn"), _start)
+        waiting, queue = {}, iter(left)
+        while True:
+            for number in queue:
+                waiting[self._pool.submit(run_task, root, version, stage, tasks[number])] = number
+                if len(waiting) >= self._workers * AHEAD:
+                    break
+            if not waiting:
+                return
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                yield waiting.pop(future), future.result()
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+
+def _start() -> None:
+    """In a worker: Ctrl-C is the parent's to handle, and a killed parent must not leave its workers behind."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+@contextlib.contextmanager
+def engine(workers: int, size: int) -> Iterator[Local]:
+    """The engine for a corpus of `size` bytes."""
+    made = Local(workers, size)
+    try:
+        yield made
+    finally:
+        made.close()

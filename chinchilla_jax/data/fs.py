@@ -1,0 +1,100 @@
+"""Whole files and ranges of them on local disks and on what fsspec reaches (gs://, s3://, hdfs://, ...)."""
+
+import contextlib
+import io
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+
+def is_remote(path: str) -> bool:
+    """Whether `path` is a URL."""
+    return "://" in path
+
+
+def join(folder: str, *names: str) -> str:
+    """A path below `folder`."""
+    return "/".join([folder.rstrip("/"), *names])
+
+
+def read(path: str, start: int = 0, size: int | None = None) -> bytes:
+    """The bytes of a file, or `size` of them from `start`; fewer at its end."""
+    if is_remote(path):
+        found, name = _remote(path)
+        return found.cat_file(name, start, None if size is None else start + size)
+    with open(path, "rb", buffering=0) as file:
+        return os.pread(file.fileno(), os.fstat(file.fileno()).st_size - start if size is None else size, start)
+
+
+def write(path: str, content: bytes | memoryview, sync: bool = False) -> None:
+    """Write a file that is there whole or not at all, and its folder."""
+    if is_remote(path):
+        found, name = _remote(path)
+        found.pipe_file(name, bytes(content))
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    part = f"{path}.{os.getpid()}.part"
+    try:
+        with open(part, "wb") as file:
+            file.write(content)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+def exists(path: str) -> bool:
+    """Whether there is such a file or folder."""
+    if is_remote(path):
+        found, name = _remote(path)
+        return found.exists(name)
+    return os.path.exists(path)
+
+
+def remove(path: str) -> None:
+    """Remove a file or a folder with all that is in it, if it is there."""
+    if is_remote(path):
+        found, name = _remote(path)
+        if found.exists(name):
+            found.rm(name, recursive=True)
+    elif os.path.isdir(path):
+        shutil.rmtree(path)
+    else:
+        Path(path).unlink(missing_ok=True)
+
+
+def _remote(path: str):
+    import fsspec
+
+    return fsspec.core.url_to_fs(path)
+
+
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[BinaryIO]:
+    """A file to be written piece by piece, there whole or not at all."""
+    if is_remote(path):
+        found, name = _remote(path)
+        with found.open(name, "wb") as file:
+            yield file
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    part = f"{path}.{os.getpid()}.part"
+    try:
+        with open(part, "wb") as file:
+            yield file
+        os.replace(part, path)
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+def save_array(path: str, array: np.ndarray) -> None:
+    """Write an array as .npy."""
+    held = io.BytesIO()
+    np.save(held, array)
+    write(path, held.getbuffer())

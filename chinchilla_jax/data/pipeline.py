@@ -1,0 +1,251 @@
+"""The stages of `prepare` in order, each mapped over its tasks by an engine."""
+
+import json
+import shutil
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from chinchilla_jax.config import DataConfig, to_dict
+from chinchilla_jax.data import fs, store, tokenizer_train
+from chinchilla_jax.data.engines import Local
+from chinchilla_jax.data.progress import progress
+from chinchilla_jax.data.sources import Say, Source
+from chinchilla_jax.data.stages import job as jobs
+from chinchilla_jax.data.stages import rows, sampling, sharding, splitting
+from chinchilla_jax.data.stages.splitting import Plan, Totals
+from chinchilla_jax.data.tokenizer_base import BaseTokenizer
+from chinchilla_jax.data.tokenizers import copy_tokenizer, open_tokenizer, tokenizer_file
+from chinchilla_jax.errors import StorageError, UserError
+
+# Training reads no more text than this: its memory peaks at 1.0 GB (BPE) and 0.7 GB (unigram) then.
+SAMPLE_BYTES = {"bpe": 100 << 20, "unigram": 32 << 20}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What the sources held: counts of each for the manifest, documents in all, the split, and totals."""
+
+    sources: list[dict]
+    totals: Totals
+    plan: Plan
+
+
+class Pipeline:
+    """One `prepare` in the folder `root`, which may hold results of an earlier attempt at the same."""
+
+    def __init__(self, root: str, version: str, config: DataConfig, sources: list[Source], engine: Local, show: bool):
+        self.root, self.version, self.config = root, version, config
+        self.sources, self.engine, self.show = sources, engine, show
+        self.units = numbered(sources)
+
+    def start(self) -> None:
+        """Write the settings of the job."""
+        size = sum(unit["bytes"] for unit in self.units)
+        jobs.save(self.root, {"config": to_dict(self.config), **jobs.shape(size)})
+        self.job = jobs.load(self.root, self.version)
+
+    def run(self, stage: str, label: str, tasks: list[dict]) -> list[dict]:
+        """The results of a stage over all tasks."""
+        with progress(label, sum(task.get("bytes", 0) for task in tasks), self.show) as advance:
+            return self.engine.map(self.root, self.version, stage, tasks, lambda task: advance(task.get("bytes", 0)))
+
+    def gather(self, say: Say) -> Corpus:
+        """Read all sources, drop duplicates, and split."""
+        read = self.run("read", "reading", self.units)
+        names = [name for found in read for name in found["segments"]]
+        if not names:
+            raise UserError(
+                f"--data.sources {' '.join(s.name for s in self.sources)}: no text in "
+                f"{sum(found.get('documents', 0) for found in read)} documents"
+            )
+        self.check_used(read, say)
+        rows.collect_cuts(self.job, names)
+        merged = self.run("merge", "merging", self.partitions(sources=len(self.sources)))
+        totals = Totals.of(self.job, len(self.sources))
+        plan = self.split(totals)
+        plan.save(self.job)
+        changed = self.config.valid_fraction != DataConfig().valid_fraction
+        if changed and not any(totals.free_documents):
+            say("WARNING: --data.valid-fraction is not followed: the sources come with a validation split of their own")
+        counts = [self.count(number, read, merged, totals) for number in range(len(self.sources))]
+        for entry in counts:
+            for kind, number in entry["skipped"].items():
+                say(f"{entry['name']}: skipped {number:,} {kind}")
+        return Corpus(counts, totals, plan)
+
+    def check_used(self, read: list[dict], say: Say) -> None:
+        """Say what the sources have to say; a --data.field that none of them looked at is an error."""
+        for number, source in enumerate(self.sources):
+            for unit, found in zip(self.units, read):
+                if unit["source"] == number:
+                    source.said.update(found["said"])
+                    source.records += found["records"]
+            for text, count in source.said.items():
+                say(f"{source.name}: {count:,} {text}")
+        if self.config.field != DataConfig().field and not any(source.records for source in self.sources):
+            raise UserError(
+                f"--data.field {self.config.field}: no source has records (.jsonl, .ndjson, .json or TFDS); leave it "
+                "out"
+            )
+
+    def split(self, totals: Totals) -> Plan:
+        """The split, by documents where that is possible."""
+        plan = splitting.plan(self.job, totals)
+        if totals.held_out or any(key >= 0 for key in plan.keys):
+            return plan
+        cut = sampling.tail(self.job, plan.limit, plan.limit / splitting.TOO_LARGE)
+        if cut is None:
+            raise UserError(
+                "after leaving out empty documents and duplicates one split has no text; add text to "
+                f"--data.sources {' '.join(s.name for s in self.sources)}"
+            )
+        return replace(cut, keys=plan.keys)
+
+    def count(self, number: int, read: list[dict], merged: list[dict], totals: Totals) -> dict:
+        """A source's entry in the manifest: what it is, and what became of its documents."""
+        source = self.sources[number]
+        mine = [found for unit, found in zip(self.units, read) if unit["source"] == number]
+        skipped = source.skipped + sum((Counter(found["skipped"]) for found in mine), Counter())
+        return {
+            "name": source.name,
+            "licence": source.licence,
+            "documents": totals.documents[number],
+            "bytes": totals.bytes[number],
+            "duplicates": sum(found["duplicates"][number] for found in merged),
+            "empty": sum(found.get("empty", 0) for found in mine),
+            "skipped": {kind: count for kind, count in skipped.items() if count},
+        }
+
+    def partitions(self, **more) -> list[dict]:
+        """A task for every range of hashes."""
+        return [{"name": f"{n:04}", "partition": n, **more} for n in range(self.job.partitions)]
+
+    def tokenizer(self, corpus: Corpus, made: Path, say: Say) -> BaseTokenizer:
+        """Train the tokenizer on a sample of the training split into the folder `made`, or copy the given one."""
+        config = self.config
+        if config.tokenizer:
+            given, default = open_tokenizer(config.tokenizer), DataConfig()
+            for name in ("vocab_size", "tokenizer_kind", "tokenizer_sentences"):
+                if getattr(config, name) not in (getattr(default, name), given.size):
+                    say(f"WARNING: --data.{name.replace('_', '-')} is not followed: --data.tokenizer is there already")
+            copy_tokenizer(config.tokenizer, made)
+            if not given.lossless:
+                say(
+                    f"WARNING: {config.tokenizer} does not give every text back unchanged (its normalisation loses "
+                    "some)"
+                )
+            return open_tokenizer(made)
+        if (made / "tokenizer.model").is_file():
+            return open_tokenizer(made)
+        shares = self.shares(corpus.totals)
+        size = sum(share * size for share, size in zip(shares, corpus.totals.bytes))
+        say(f"training a {config.tokenizer_kind} tokenizer of {config.vocab_size:,} pieces on {size / 1e6:,.1f} MB")
+        held = list(sampling.sample(self.job, corpus.plan, shares))
+        # A block may begin or end inside a character.
+        texts = lambda: (text.decode(errors="ignore") for text in held)  # noqa: E731
+        part = made / "tokenizer.part"
+        pieces = tokenizer_train.train(texts, config, part)
+        part.rename(made / "tokenizer.model")
+        if pieces < config.vocab_size:
+            say(f"the text supports {pieces:,} pieces, fewer than --data.vocab-size {config.vocab_size:,}")
+        return open_tokenizer(made)
+
+    def shares(self, totals: Totals) -> list[float]:
+        """The share of each source's text that trains the tokenizer."""
+        limit = min(SAMPLE_BYTES[self.config.tokenizer_kind] / max(1, sum(totals.bytes)), 1.0)
+        limit = min(limit, self.config.tokenizer_sentences / max(1, sum(totals.lines)))
+        return [limit] * len(self.sources)
+
+    def encode(self, corpus: Corpus, tokenizer: BaseTokenizer, made: Path) -> tuple[dict, dict]:
+        """Write streams, indices and the validation text; gives the counts of both splits, and the files' checksums."""
+        size = sum(corpus.totals.bytes)
+        free = shutil.disk_usage(made).free
+        if free < size:
+            raise StorageError(
+                f"{free / 1e6:,.0f} MB are free for about {size / 1e6:,.0f} MB of tokens in {self.config.store}; free "
+                "some space or choose another --data.store"
+            )
+        more = {"sources": len(self.sources), "tokenizer": str(tokenizer_file(made)), "sha256": tokenizer.sha256}
+        tasks = self.partitions(bytes=size // self.job.partitions, **more)
+        groups = self.run("encode", "encoding", tasks)
+        self.write_valid_text(str(made / store.VALID_TEXT), groups)
+        counts, shards = {}, []
+        for split in store.SPLITS:
+            table = sharding.pieces(groups, split, store.SPLITS)
+            fs.write(self.job.path(f"{split}.pieces"), table.tobytes())
+            counts[split] = self.summary(groups, split)
+            shards += self.shards(split, counts[split]["tokens"], tokenizer)
+        written = self.run("shard", "writing", shards)
+        files = {}
+        for task, found in zip(shards, written):
+            counts[task["split"]]["shards"].append(
+                {"tokens": task["last"] - task["first"] + task["end"]}
+                | {name: task[name] for name in ("file", "index", "blocks", "block")}
+                | {"documents": found["documents"]}
+            )
+            files[task["file"]] = {"bytes": found["bytes"], "xxh3_128": found["xxh3_128"]}
+        return counts, files
+
+    def write_valid_text(self, path: str, groups: list[dict]) -> None:
+        """Write the validation text in the order of its stream: source by source."""
+        before = [0] * len(groups)
+        with fs.writing(path) as file:
+            for source in range(len(self.sources)):
+                for number, group in enumerate(groups):
+                    size = group["valid"][source][2]
+                    if size:
+                        file.write(fs.read(self.job.path("encode", f"{number:04}.txt"), before[number], size))
+                    before[number] += size
+
+    def summary(self, groups: list[dict], split: str) -> dict:
+        """Tokens, documents and bytes of a split, in all and by source."""
+        of = [[sum(group[split][n][k] for group in groups) for k in range(3)] for n in range(len(self.sources))]
+        documents, tokens, size = (sum(column) for column in zip(*of))
+        if not documents:
+            raise UserError(
+                "after leaving out empty documents and duplicates one split has no text; add text to "
+                f"--data.sources {' '.join(s.name for s in self.sources)}"
+            )
+        return {
+            "tokens": tokens + 1,
+            "documents": documents,
+            "bytes": size,
+            "bytes_per_token": round(size / (tokens + 1), 4),
+            "sources": [
+                {"name": source.name, "documents": d, "tokens": t, "bytes": b}
+                for source, (d, t, b) in zip(self.sources, of)
+            ],
+            "shards": [],
+        }
+
+    def shards(self, split: str, tokens: int, tokenizer: BaseTokenizer) -> list[dict]:
+        """The tasks that write the stream of a split, whose last token is one more separator."""
+        dtype = store.token_dtype(tokenizer.size)
+        most = self.config.shard_mb * (1 << 20) // dtype.itemsize
+        count = -(-tokens // most)
+        tasks = []
+        for number in range(count):
+            stem = split if count == 1 else f"{split}-{number:05}-of-{count:05}"
+            first, last = number * most, min(tokens, (number + 1) * most)
+            end = last == tokens
+            tasks.append({
+                "name": stem, "split": split, "file": f"{stem}.bin", "index": f"{stem}.idx.npy",
+                "blocks": f"{stem}.blocks.npy", "block": store.block_bytes(tokens * dtype.itemsize),
+                "first": first, "last": last - end, "end": end, "dtype": dtype.str, "separator": tokenizer.separator,
+                "bytes": (last - first) * dtype.itemsize,
+            })  # fmt: skip
+        return tasks
+
+
+def numbered(sources: list[Source]) -> list[dict]:
+    """The units of all sources, with names in order and the number of their source."""
+    found = [{**unit, "source": number} for number, source in enumerate(sources) for unit in source.units]
+    return [{**unit, "name": f"{number:06}"} for number, unit in enumerate(found)]
+
+
+def fingerprint(values: dict) -> str:
+    """A hash of plain values."""
+    import xxhash
+
+    return xxhash.xxh3_128_hexdigest(json.dumps(values, sort_keys=True).encode())

@@ -1,0 +1,55 @@
+"""What all stages of one `prepare` share: the folder they work in, and settings that are fixed for all of them."""
+
+import functools
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from chinchilla_jax.config import DataConfig, from_dict
+from chinchilla_jax.data import fs
+
+JOB = "job.json"
+PARTITION = 8 << 20  # bytes of text that a task takes
+PARTITIONS = 4096  # most tasks of a stage; beyond that they grow
+
+
+@dataclass(frozen=True)
+class Job:
+    """The folder `root` (a path or a URL) and what `job.json` in it says."""
+
+    root: str
+    config: DataConfig
+    bits: int
+    segment: int
+
+    @property
+    def partitions(self) -> int:
+        """Ranges that the hashes are cut into."""
+        return 1 << self.bits
+
+    def path(self, *names: str) -> str:
+        """A path below the root."""
+        return fs.join(self.root, *names)
+
+    def result(self, stage: str, task: dict) -> dict:
+        """What a finished task gave."""
+        return json.loads(fs.read(self.path(stage, f"{task['name']}.json")))
+
+
+def shape(size: int) -> dict[str, int]:
+    """How `size` bytes of input are cut: bits of the hash that name a partition, bytes of a segment."""
+    bits = max(0, min(PARTITIONS, -(-size // PARTITION)) - 1).bit_length()
+    return {"bits": bits, "segment": max(PARTITION, size // PARTITIONS)}
+
+
+def save(root: str, values: dict[str, Any]) -> None:
+    """Write the job's settings."""
+    fs.write(fs.join(root, JOB), json.dumps(values, indent=1).encode())
+
+
+@functools.lru_cache(4)
+def load(root: str, version: str) -> Job:
+    """The job in `root`; `version` is anything that changes when the job does."""
+    found = json.loads(fs.read(fs.join(root, JOB)))
+    config = from_dict(DataConfig, found["config"])
+    return Job(root, config, found["bits"], found["segment"])

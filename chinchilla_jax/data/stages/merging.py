@@ -1,0 +1,21 @@
+"""Stage `merge`: the documents of a range of hashes in their final order, without exact duplicates."""
+
+import numpy as np
+
+from chinchilla_jax.data import fs
+from chinchilla_jax.data.stages.job import Job
+from chinchilla_jax.data.stages.rows import VALID, read_partition
+
+
+def run(job: Job, task: dict) -> dict:
+    """Write the rows of a partition; gives the number of duplicates by source."""
+    rows = read_partition(job, task["partition"])
+    # Of equal documents one that its source holds out comes first, then the one of the first source.
+    order = np.lexsort((rows["source"], rows["own"] != VALID, rows["low"], rows["key"]))
+    rows = rows[order]
+    again = np.zeros(len(rows), bool)
+    if job.config.deduplicate and len(rows):
+        again[1:] = (rows["key"][1:] == rows["key"][:-1]) & (rows["low"][1:] == rows["low"][:-1])
+    kept = rows[~again]
+    fs.write(job.path("merge", f"{task['name']}.rows"), kept.tobytes())
+    return {"duplicates": np.bincount(rows["source"][again].astype(np.int64), minlength=task["sources"]).tolist()}

@@ -1,0 +1,97 @@
+"""Stage `read`: a part of a source to sorted segments of the documents that the filters leave."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+
+from chinchilla_jax.data import sources
+from chinchilla_jax.data.hashing import seeded
+from chinchilla_jax.data.sources import Document
+from chinchilla_jax.data.stages.job import Job
+from chinchilla_jax.data.stages.rows import FREE, ROW, TRAIN, VALID, write_segment
+from chinchilla_jax.errors import UserError
+
+OWN = {"": FREE, "train": TRAIN, "valid": VALID}
+BATCH = 1 << 19  # characters that are filtered at a time
+
+
+def run(job: Job, unit: dict) -> dict:
+    """Read one unit; gives the names of its segments and counts of what was read and left out."""
+    segments: list[str] = []
+    held, counts = Segment(job, unit["source"]), Counter()
+    notes = sources.Notes()
+
+    def flush() -> None:
+        segments.append(f"{unit['name']}-{len(segments):04}")
+        held.write(segments[-1])
+
+    for batch in batches(sources.read_unit(unit, notes)):
+        for document in batch:
+            counts["documents"] += 1
+            held.add(document, counts)
+        if held.size >= job.segment:
+            flush()
+    if held.texts:
+        flush()
+    return {"segments": segments, "skipped": notes.skipped, "said": notes.said, "records": notes.records, **counts}
+
+
+def batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
+    """Documents in lists of about `BATCH` characters."""
+    held, size = [], 0
+    for document in documents:
+        held.append(document)
+        size += len(document.text)
+        if size >= BATCH:
+            yield held
+            held, size = [], 0
+    if held:
+        yield held
+
+
+class Segment:
+    """Documents in memory, to be written as a sorted segment."""
+
+    def __init__(self, job: Job, source: int):
+        import xxhash
+
+        self._hash, self._job, self._source = xxhash.xxh3_128_digest, job, source
+        self._clear()
+
+    def _clear(self) -> None:
+        self.texts: list[bytes] = []
+        self.size = 0
+        self._digests, self._own, self._lines = bytearray(), bytearray(), []
+
+    def add(self, document: Document, counts: Counter) -> None:
+        """Take in a document; an empty one is counted and left out."""
+        try:
+            text = document.text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{document.key}: character {error.start:,} is a lone surrogate, which UTF-8 cannot hold; remove it"
+            ) from error
+        if not text.strip():
+            counts["empty"] += 1
+            return
+        self.texts.append(text)
+        self.size += len(text)
+        counts["bytes"] += len(text)
+        self._digests += self._hash(text)
+        self._own.append(OWN[document.split])
+        self._lines.append(text.count(b"\n") + 1)
+
+    def write(self, name: str) -> None:
+        """Write what is held, and hold nothing any more."""
+        digests = np.frombuffer(bytes(self._digests), "<u8").reshape(-1, 2)
+        rows = np.zeros(len(self.texts), ROW)
+        rows["key"], rows["low"] = seeded(digests[:, 0], self._job.config.seed), digests[:, 1]
+        rows["size"] = np.fromiter(map(len, self.texts), np.uint64, len(self.texts))
+        rows["source"], rows["own"], rows["lines"] = (
+            self._source,
+            np.frombuffer(bytes(self._own), np.uint8),
+            self._lines,
+        )
+        write_segment(self._job, name, rows, self.texts, {})
+        self._clear()
