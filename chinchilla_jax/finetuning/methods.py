@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from chinchilla_jax.config import ModelConfig, TuneConfig, require
-from chinchilla_jax.finetuning.adapters import KINDS, Kind
-from chinchilla_jax.finetuning.targets import Site, choose
+from chinchilla_jax.finetuning.adapters import KINDS, STORED, Kind
+from chinchilla_jax.finetuning.targets import Site, choose, is_matrix, site
 from chinchilla_jax.finetuning.trees import flat, nest
 from chinchilla_jax.model import stacks, transformer
+from chinchilla_jax.model.adapted import Rows
 from chinchilla_jax.model.weights import RANK, array
 from chinchilla_jax.objectives.bound import Binding
 
@@ -40,9 +41,15 @@ METHODS = {
     "top": Method(trains=r"^(top/|norm/)", peak_lr=5e-5, decay=0.01),
     "lora": Method(kind=KINDS["lora"], peak_lr=3e-4),
     "rslora": Method(kind=KINDS["rslora"], peak_lr=1e-4),
+    "dora": Method(kind=KINDS["dora"], peak_lr=3e-4),
+    "adalora": Method(kind=KINDS["adalora"]),
+    "ia3": Method(kind=KINDS["ia3"], peak_lr=5e-3),
+    "houlsby": Method(kind=KINDS["houlsby"]),
+    "prompt": Method(kind=KINDS["prompt"], peak_lr=2e-2),
     "norms": Method(trains=r"/scale$"),
     "biases": Method(trains=r"(/|_)bias$"),
 }
+TABLES = ("embed", "unembed")
 
 
 def defaults(method: str) -> dict[str, float]:
@@ -60,14 +67,13 @@ class Recipe:
     heads: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self):
-        require(self.tune.method in METHODS, f"--tune.method {self.tune.method} is not there yet")
         names = list(self.shapes)
         whole = [name for name in names if re.search(self.method.trains, name)]
         require(
             bool(whole or self.method.kind or self.heads),
             f"--tune.method {self.tune.method} finds nothing to train in this model; choose another, such as norms",
         )
-        self.check_tied(whole + [site.name for site in self.sites])
+        self.check_tables()
 
     @property
     def method(self) -> Method:
@@ -85,14 +91,21 @@ class Recipe:
         kind = self.method.kind
         return choose(self.tune.targets or kind.targets, list(self.shapes)) if kind else []
 
-    def check_tied(self, names: list[str]) -> None:
-        """Refuse an adapter of a table that is input and output at once: neither would be what was trained."""
-        adapted = self.method.kind and any(name.endswith("/table") for name in names)
-        require(
-            not (self.cfg.tied and adapted),
-            "the model's input and output table are one, and an adapter would change both; set --tune.untie true, or "
-            "choose other --tune.targets",
-        )
+    def check_tables(self) -> None:
+        """Refuse an adapter where it cannot stand; on a table that is input and output at once it would change both."""
+        kind = self.method.kind
+        for here in (here for here in self.sites if here.table):
+            require(
+                kind.tables != "none",
+                f"--tune.targets {self.tune.targets}: {self.tune.method} knows no tables; leave {here.name} out",
+            )
+            require(
+                kind.tables == "any" or not self.cfg.tied,
+                "the model's input and output table are one, and an adapter would change both; set --tune.untie true, "
+                "or choose other --tune.targets",
+            )
+        largest = max(self.tune.rows, default=-1)
+        require(largest < self.cfg.vocab_size, f"--tune.rows: {largest} is beyond the {self.cfg.vocab_size} pieces")
 
     def prepare(self, base: Tree) -> Tree:
         """The base model in the shape of the tuned one: an output table of its own, the top layers apart."""
@@ -109,26 +122,40 @@ class Recipe:
         """Whether a leaf of the model trains whole."""
         return bool(re.search(self.method.trains, name))
 
+    @property
+    def rows(self) -> list[str]:
+        """The tables some of whose rows train beside the method; one that trains whole has no need of it."""
+        names = [f"{name}/table" for name in TABLES if f"{name}/table" in self.shapes]
+        return [name for name in names if self.tune.rows and not self.trains(name)]
+
     def freeze(self, base: Tree) -> Tree:
         """What stands still of a base model, which a trained tree is joined with."""
-        leaves = flat(self.prepare(base))
-        return nest({name: leaf for name, leaf in leaves.items() if not self.trains(name)})
+        store, _ = STORED[self.tune.weights]
+        leaves = {name: leaf for name, leaf in flat(self.prepare(base)).items() if not self.trains(name)}
+        return nest({name: store(leaf, site(name)) if is_matrix(name) else leaf for name, leaf in leaves.items()})
 
     def start(self, key: jax.Array, base: Tree) -> Tree:
         """What trains, before the first step: without an effect on the base model, heads apart."""
-        leaves = flat(self.prepare(base))
+        trained = {name: leaf for name, leaf in flat(self.prepare(base)).items() if self.trains(name)}
         frozen = flat(self.freeze(base))
-        trained = {name: leaf for name, leaf in leaves.items() if self.trains(name)}
-        for number, site in enumerate(self.sites):
-            kernel = array(frozen[site.name])
-            shapes = self.outline(site, kernel.shape)
-            made = self.method.kind.start(jax.random.fold_in(key, number), kernel, shapes, site)
-            trained |= {f"adapters/{site.name}/{leaf}": value for leaf, value in made.items()}
+        for number, here in enumerate(self.sites):
+            kernel = array(frozen[here.name])
+            shapes = self.outline(here, kernel.shape)
+            made = self.method.kind.start(jax.random.fold_in(key, number), kernel, shapes, here)
+            trained |= {f"adapters/{here.name}/{leaf}": value for leaf, value in made.items()}
+        for name in self.rows:
+            trained[f"rows/{name}"] = self.first_rows(array(frozen[name]))
         for number, (name, shape) in enumerate(self.heads.items()):
             std = 0.0 if name.endswith("bias") else self.cfg.init_std
             own = jax.random.fold_in(jax.random.fold_in(key, number), 1)
             trained[f"heads/{name}"] = std * jax.random.normal(own, shape, jnp.float32)
         return nest(trained)
+
+    def first_rows(self, table_VD: jax.Array) -> jax.Array:
+        """What is added to the rows of new pieces at the start: it takes them to the mean of the table."""
+        rows_nD = table_VD[jnp.asarray(self.tune.rows)].astype(jnp.float32)
+        mean_D = table_VD.astype(jnp.float32).mean(0)
+        return mean_D - rows_nD if self.tune.rows_start == "mean" else jnp.zeros_like(rows_nD)
 
     def outline(self, site: Site, of: tuple) -> dict[str, tuple]:
         """Shapes of the leaves of an adapter, or their logical axes where `of` holds those of the matrix."""
@@ -139,10 +166,12 @@ class Recipe:
         """A whole model's parameters, in which adapted matrices are nodes."""
         own = {name: trained[name] for name in OWN if name in trained}
         leaves = flat(frozen) | flat({name: part for name, part in trained.items() if name not in OWN})
+        for name in self.rows:
+            leaves[name] = Rows(leaves[name], below(own["rows"], name), self.tune.rows)
         scale = self.tune.scale(self.cfg.d_model)
-        for site in self.sites:
-            parts = _below(own["adapters"], site.name)
-            leaves[site.name] = self.method.kind.wrap(leaves[site.name], parts, self.tune, scale, site)
+        for here in self.sites:
+            parts = below(own["adapters"], here.name)
+            leaves[here.name] = self.method.kind.wrap(leaves[here.name], parts, self.tune, scale, here)
         return nest(leaves) | ({"heads": own["heads"]} if "heads" in own else {})
 
     needs_base = True
@@ -160,12 +189,19 @@ class Recipe:
         model = flat(transformer.logical_axes(self.cfg))
         axes = {name: model[re.sub(r"^top/", "blocks/", name)] for name in self.shapes}
         trained = {name: axes[name] for name in axes if self.trains(name)}
-        for site in self.sites:
-            for leaf, own in self.outline(site, axes[site.name]).items():
-                trained[f"adapters/{site.name}/{leaf}"] = own
+        for here in self.sites:
+            for leaf, own in self.outline(here, axes[here.name]).items():
+                trained[f"adapters/{here.name}/{leaf}"] = own
+        trained |= {f"rows/{name}": (RANK, "embed") for name in self.rows}
         for name, shape in self.heads.items():
             trained[f"heads/{name}"] = (*[None] * (len(shape) - 1), "embed" if len(shape) > 1 else None)
-        return nest(trained), nest({name: axes[name] for name in axes if not self.trains(name)})
+        _, stored = STORED[self.tune.weights]
+        frozen = {
+            name: stored(axes[name], shape.shape, site(name)) if is_matrix(name) else axes[name]
+            for name, shape in self.shapes.items()
+            if not self.trains(name)
+        }
+        return nest(trained), nest(frozen)
 
 
 @dataclass(frozen=True)
@@ -205,7 +241,8 @@ def recipe(cfg: ModelConfig, tune: TuneConfig, heads: dict[str, tuple[int, ...]]
     return Scratch(cfg) if tune.method == "off" else Recipe(cfg, tune, heads or {})
 
 
-def _below(tree: Tree, name: str) -> Tree:
+def below(tree: Tree, name: str) -> Any:
+    """The part of a tree at a path."""
     for part in name.split("/"):
         tree = tree[part]
     return tree

@@ -21,9 +21,24 @@ class Site(NamedTuple):
     lead: int
     contract: int
 
+    @property
+    def table(self) -> bool:
+        """Whether it is a table (V, D), whose columns are the inputs of a prediction."""
+        return self.name.endswith("/table")
+
+    @property
+    def inputs(self) -> range:
+        """The dimensions of the inputs; a table's are its columns."""
+        return range(1, 2) if self.table else range(self.lead, self.lead + self.contract)
+
     def parts(self, of: tuple) -> tuple[tuple, tuple, tuple]:
         """What lies over the layers, the inputs and the outputs, of a shape or of logical axes."""
         return of[: self.lead], of[self.lead : self.lead + self.contract], of[self.lead + self.contract :]
+
+
+def is_matrix(name: str) -> bool:
+    """Whether a parameter is a matrix, of the blocks or a table."""
+    return name.endswith(("/kernel", "/table"))
 
 
 def site(name: str) -> Site:
@@ -37,7 +52,7 @@ def choose(rule: str, names: list[str]) -> list[Site]:
     `all-linear` is every projection of the blocks; a list of names such as `q,v` or `q_proj,v_proj` these; anything
     else is a regular expression that is searched for in the paths of projections and tables.
     """
-    matrices = [name for name in names if name.endswith(("/kernel", "/table"))]
+    matrices = [name for name in names if is_matrix(name)]
     words = [word.strip() for word in rule.split(",")]
     if rule == "all-linear":
         found = [name for name in matrices if any(f"/{path}/" in name for path in LINEAR)]

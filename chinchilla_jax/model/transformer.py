@@ -20,7 +20,7 @@ from chinchilla_jax.model.attention import attention
 from chinchilla_jax.model.linear import dense, drop, look_up
 from chinchilla_jax.model.positions import ENCODERS, TABLES
 from chinchilla_jax.model.stacks import joined, stacks_of
-from chinchilla_jax.model.weights import array, weight
+from chinchilla_jax.model.weights import array, is_node, weight
 from chinchilla_jax.parallel.sharding import constrain
 from chinchilla_jax.types import Batch
 
@@ -251,9 +251,9 @@ def compute_copy(params: Params, cfg: ModelConfig) -> Params:
     """Weights in the compute type, norms left in float32; made once a step, outside the scan over layers."""
 
     def one(path, w):
-        return w if path[-1].key == "scale" or not jnp.issubdtype(w.dtype, jnp.floating) else w.astype(cfg.dtype)
+        return w if path[-1].key == "scale" else w.astype(cfg.dtype)
 
-    return jax.tree_util.tree_map_with_path(one, params)
+    return jax.tree_util.tree_map_with_path(one, params, is_leaf=is_node)
 
 
 def embed(params: Params, tokens_BL: jax.Array, cfg: ModelConfig) -> jax.Array:

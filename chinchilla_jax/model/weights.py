@@ -90,6 +90,10 @@ class Weight:
         """The array that multiplies as the node does (without dropout), computed in float32."""
         raise NotImplementedError
 
+    def array(self) -> jax.Array:
+        """What an output table is multiplied as: the merged array, unless there is none."""
+        return self.merge()
+
     def rows(self, tokens: jax.Array) -> jax.Array:
         """Rows of a table by number."""
         return self.merge()[tokens]
@@ -118,11 +122,11 @@ def _(w: Weight, kernels, contract):
 
 def array(w: Any) -> jax.Array:
     """The array that a weight amounts to; of an array that itself."""
-    return w.merge() if is_node(w) else w
+    return w.array() if is_node(w) else w
 
 
 def merged(params: Any) -> Any:
-    """`params` with every node merged into a plain array of its kernel's type."""
+    """`params` with every node merged into a plain array of its kernel's type; what has no merged form is an error."""
     return jax.tree.map(lambda w: w.merge().astype(w.dtype) if is_node(w) else w, params, is_leaf=is_node)
 
 
@@ -184,3 +188,60 @@ class LowRank(Weight):
 
     def rows(self, tokens):
         return look_up(self.kernel, tokens) + self.scale * (look_up(self.a, tokens) @ self.b)
+
+
+@node
+class Decomposed(LowRank):
+    """y = m / |W + scale a b| * (x W + scale * (drop(x) a) b), the norm over the inputs and held fast (DoRA).
+
+    m (N, *O), a magnitude an output, starts at the norms of W (Liu et al. 2024).
+    """
+
+    m: jax.Array
+
+    @staticmethod
+    def outline(lead, inward, outward, rank):
+        """Shapes, or axes, of the leaves that train."""
+        return {**LowRank.outline(lead, inward, outward, rank), "m": (*lead, *outward)}
+
+    def astype(self, dtype):
+        other = LowRank.astype(self, dtype)
+        return dataclasses.replace(other, m=self.m)  # rounded, it would scale every output a little
+
+    def factor(self):
+        """m over the norm of W + scale a b, in float32 and in the kernel's number of dimensions."""
+        direction, lead = LowRank.merge(self), int(self.stacked)
+        norm = lengths(direction, lead, self.ndim - self.m.ndim)
+        return self.m.astype(jnp.float32).reshape(norm.shape) / jax.lax.stop_gradient(norm), direction
+
+    def product(self, x, contract, plain):
+        factor = self.factor()[0].reshape(self.m.shape)
+        return (factor * LowRank.product(self, x, contract, plain)).astype(x.dtype)
+
+    def merge(self):
+        factor, direction = self.factor()
+        return factor * direction
+
+
+def lengths(w: jax.Array, lead: int, contract: int) -> jax.Array:
+    """L2 norms over the inputs of a matrix, whose dimensions are kept."""
+    return jnp.sqrt(jnp.sum(jnp.square(w.astype(jnp.float32)), range(lead, lead + contract), keepdims=True))
+
+
+@node
+class Triplets(LowRank):
+    """y = x W + scale * (drop(x) a * e) b, with singular values e (N, R): AdaLoRA (Zhang et al. 2023)."""
+
+    e: jax.Array
+
+    @staticmethod
+    def outline(lead, inward, outward, rank):
+        """Shapes, or axes, of the leaves that train."""
+        return {**LowRank.outline(lead, inward, outward, rank), "e": (*lead, rank)}
+
+    def narrow(self, x, contract, plain):
+        return LowRank.narrow(self, x, contract, plain) * self.e
+
+    def merge(self):
+        e = self.e.reshape(*self.e.shape[:-1], *[1] * (self.a.ndim - self.e.ndim), -1)
+        return array(self.kernel).astype(jnp.float32) + self.change(self.a.astype(jnp.float32) * e)

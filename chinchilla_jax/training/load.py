@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from chinchilla_jax.config import AdversarialConfig, Config, MeshConfig, SparsityConfig, require
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.errors import UserError
+from chinchilla_jax.finetuning.methods import TABLES
+from chinchilla_jax.model.stacks import whole
 from chinchilla_jax.model.weights import merged
 from chinchilla_jax.parallel import mesh as meshes
 from chinchilla_jax.training.program import Program
@@ -112,13 +115,26 @@ class Base:
 
     @property
     def params(self) -> Any:
-        """Its parameters, adapters merged."""
-        return merged(self.loaded.params)
+        """Its parameters, adapters merged, and with as many pieces as the tuned model has: new ones are the mean."""
+        found = {name: part for name, part in merged(self.loaded.params).items() if name != "heads"}
+        return grown(whole(found), self.config.model.vocab_size)
 
     @property
     def facts(self) -> dict[str, Any]:
         """What a checkpoint of a tuned run says of its base."""
         return {"run": str(self.folder), "step": self.loaded.step, "fingerprint": self.loaded.fingerprint}
+
+
+def grown(params: Any, pieces: int) -> Any:
+    """`params` whose tables have so many rows, the new ones being the mean of the others."""
+
+    def one(table_VD):
+        more = pieces - table_VD.shape[0]
+        require(more >= 0, f"--model.vocab-size {pieces} is less than the {table_VD.shape[0]} rows of the base's table")
+        return jnp.concatenate([table_VD, jnp.broadcast_to(table_VD.mean(0), (more, table_VD.shape[1]))])
+
+    tables = {name: {"table": one(params[name]["table"])} for name in TABLES if name in params}
+    return params if pieces == params["embed"]["table"].shape[0] else params | tables
 
 
 def base_of(config: Config, run_dir: Path, mesh: Mesh | None = None) -> Base | None:
