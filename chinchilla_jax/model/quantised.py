@@ -62,6 +62,7 @@ class Int8(Quantised):
     scale: jax.Array
 
     @classmethod
+    @partial(jax.jit, static_argnums=(0, 2))
     def of(cls, w: jax.Array, inputs: range) -> "Int8":
         """The nearest in 8 bits; `inputs` are the dimensions that share a scale."""
         scale = (jnp.max(jnp.abs(w), inputs, keepdims=True) / 127).astype(SCALES)
@@ -98,6 +99,7 @@ class Int4(Quantised):
     along: int = static()  # -2 in a kernel, -1 in a table
 
     @classmethod
+    @partial(jax.jit, static_argnums=(0, 2))
     def of(cls, w: jax.Array, inputs: range) -> "Int4":
         """The nearest in 4 bits; `inputs` are the dimensions of the inputs."""
         kernel = inputs.stop < w.ndim

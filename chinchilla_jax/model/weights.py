@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from chinchilla_jax.model.linear import dense, drop, look_up, packed, product
 
+ROUNDING = 2e-6  # relative differences of float32 sums of a few thousand squares
 RANK = "rank"  # the logical axis of an adapter's rank
 
 
@@ -212,7 +213,10 @@ class Decomposed(LowRank):
         """m over the norm of W + scale a b, in float32 and in the kernel's number of dimensions."""
         direction, lead = LowRank.merge(self), int(self.stacked)
         norm = lengths(direction, lead, self.ndim - self.m.ndim)
-        return self.m.astype(jnp.float32).reshape(norm.shape) / jax.lax.stop_gradient(norm), direction
+        factor = self.m.astype(jnp.float32).reshape(norm.shape) / jax.lax.stop_gradient(norm)
+        # A fresh m is the norm as another program summed it, in another order: exactly 1 then, with the same gradient.
+        rounding = jnp.where(jnp.abs(factor - 1) < ROUNDING, 1 - factor, 0)
+        return factor + jax.lax.stop_gradient(rounding), direction
 
     def product(self, x, contract, plain):
         factor = self.factor()[0].reshape(self.m.shape)

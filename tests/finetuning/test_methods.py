@@ -13,6 +13,7 @@ from chinchilla_jax.finetuning.methods import recipe
 from chinchilla_jax.finetuning.targets import choose
 from chinchilla_jax.finetuning.trees import flat
 from chinchilla_jax.model import transformer
+from chinchilla_jax.model.weights import merged
 from tests import tiny
 
 # The tiny Llama of the reference's section 7: V 256, D 64, F 128, N 3, H 4, G 2, K 16, tied.
@@ -33,6 +34,12 @@ def count(**tune) -> int:
     (5_376, {"method": "lora", "rank": 8, "targets": "q,v"}),
     (24_576, {"method": "lora", "rank": 8}),
     (49_152, {"method": "rslora", "rank": 16, "targets": "all-linear"}),
+    (26_112, {"method": "dora", "rank": 8}),
+    (37_116, {"method": "adalora", "rank": 8, "start_rank": 12}),
+    (576, {"method": "ia3"}),
+    (1_280, {"method": "prompt"}),
+    (5_376 + 2 * 64, {"method": "lora", "rank": 8, "targets": "q,v", "rows": (250, 251)}),
+    (3 * 2 * (2 * 64 * 4 + 4 + 64), {"method": "houlsby"}),
     (448, {"method": "norms"}),
     (5_568, {"method": "lora", "rank": 8, "targets": "q,v", "heads": {"labels/table": (3, 64)}}),
     (5_961, {"method": "lora", "rank": 8, "targets": "q,v", "heads": {"tags/table": (9, 64), "tags/bias": (9,)}}),
@@ -50,9 +57,10 @@ def test_a_fresh_adapter_changes_nothing():
     base = tiny.spiced(cfg)
     run = tiny.jit(lambda params: transformer.apply(params, batch, cfg))
     expected = run(base)
-    for method in ("lora", "top"):
+    adapters = ("lora", "rslora", "dora", "adalora", "ia3", "houlsby", "prompt")
+    for method in (*adapters, "top", "norms", "biases", "full"):
         made = recipe(cfg, TuneConfig(method=method))
-        start = made.start(jax.random.key(1), base)
+        start = tiny.jit(made.start)(jax.random.key(1), base)
         whole = made.join(start, made.freeze(base))
         np.testing.assert_array_equal(run(whole), expected, err_msg=method)
     start = recipe(cfg, TuneConfig(method="lora")).start(jax.random.key(1), base)
@@ -60,9 +68,17 @@ def test_a_fresh_adapter_changes_nothing():
     assert 0.9 * 20**-0.5 < jnp.abs(a).max() <= 20**-0.5
 
 
+def same_length(leaf, axes):
+    assert len(leaf.shape) == len(axes), axes
+
+
 def test_axes_have_the_shape_of_what_they_describe():
-    for method in ("lora", "top", "full", "norms", "head"):
-        made = recipe(LLAMA, TuneConfig(method=method), {"labels/table": (3, 64)})
+    rows = {"rows": (3, 5)}
+    for method, more in [
+        ("lora", {"weights": "int8"}), ("dora", {"weights": "int4", **rows}), ("adalora", {}), ("ia3", rows),
+        ("houlsby", {}), ("prompt", {"weights": "int4"}), ("top", {}), ("full", rows), ("norms", {}), ("head", {}),
+    ]:  # fmt: skip
+        made = recipe(LLAMA, TuneConfig(method=method, **more), {"labels/table": (3, 64)})
         base = transformer.abstract(LLAMA)
         trained_axes, frozen_axes = made.axes()
         for tree, axes in (
@@ -71,7 +87,7 @@ def test_axes_have_the_shape_of_what_they_describe():
         ):
             leaves, names = flat(tree), flat(axes)
             assert leaves.keys() == names.keys()
-            assert all(len(leaves[name].shape) == len(names[name]) for name in leaves), method
+            jax.tree.map(same_length, tree, axes)
 
 
 def test_targets_by_the_names_of_the_field():
@@ -98,3 +114,42 @@ def test_a_tied_table_is_not_adapted():
         recipe(LLAMA, TuneConfig(method="lora", targets="embed/table"))
     untied = dataclasses.replace(LLAMA, tied=False)
     assert recipe(untied, TuneConfig(method="lora", targets="unembed/table")).sites[0].name == "unembed/table"
+
+
+def test_a_quantised_base_is_small_and_multiplies_as_its_dequantised_self():
+    """Bytes of a weight over the whole base: 1 + 2 / inputs, and 0.5 + 2 / 32; QLoRA is LoRA on what they amount to."""
+    base, batch = tiny.spiced(LLAMA), tiny.packed([[9, 7], [16]], 16, LLAMA.vocab_size)
+    count = sum(leaf.size for leaf in jax.tree.leaves(base))
+    trained = tiny.jit(recipe(LLAMA, TuneConfig(method="lora")).start)(jax.random.key(1), base)
+    trained = jax.tree.map(lambda x: x + 0.05 * jax.random.normal(jax.random.key(x.size), x.shape), trained)
+    plain = recipe(LLAMA, TuneConfig(method="lora"))
+
+    def loss(trained, frozen):
+        params = plain.join(trained, frozen)
+        hidden_BLD = transformer.apply(params, batch, LLAMA)
+        return tiny.naive_loss(hidden_BLD, transformer.unembedding(params), batch.targets, batch.weights)
+
+    for weights, most, error in (("int8", 1.07, 0.02), ("int4", 0.65, 0.3)):
+        frozen = tiny.jit(recipe(LLAMA, TuneConfig(method="lora", weights=weights)).freeze)(base)
+        assert sum(leaf.nbytes for leaf in jax.tree.leaves(frozen)) <= most * count
+        dequantised = tiny.jit(merged)(frozen)
+        assert tiny.worst(dequantised, base) < error
+        found, expected = (tiny.jit(jax.value_and_grad(loss))(trained, base) for base in (frozen, dequantised))
+        assert float(found[0]) == pytest.approx(float(expected[0]), rel=1e-6)
+        assert tiny.worst(found[1], expected[1]) < 1e-5
+
+
+def test_int4_wants_groups_of_32():
+    with pytest.raises(UserError, match="multiples of 32"):
+        recipe(tiny.MODERN, TuneConfig(method="lora", weights="int4")).freeze(tiny.spiced(tiny.MODERN))
+
+
+def test_new_rows_start_at_the_mean_of_the_table():
+    made = recipe(LLAMA, TuneConfig(method="lora", rows=(7, 9)))
+    base = tiny.spiced(LLAMA)
+    whole = made.join(made.start(jax.random.key(0), base), made.freeze(base))
+    table, old = transformer.unembedding(whole), base["embed"]["table"]
+    np.testing.assert_allclose(table[jnp.array([7, 9])], np.broadcast_to(old.mean(0), (2, 64)), atol=1e-6)
+    np.testing.assert_array_equal(np.delete(table, (7, 9), 0), np.delete(old, (7, 9), 0))
+    tokens = jnp.array([[7, 3], [9, 9]])
+    np.testing.assert_allclose(transformer.embed(whole, tokens, LLAMA), table[tokens], atol=1e-6)
