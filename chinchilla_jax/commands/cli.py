@@ -169,6 +169,25 @@ def interpreter() -> str:
     return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
 
 
+def keep(path: Path, report: dict) -> list[str]:
+    """Write figures that are printed anyway; what was written, nothing (and a warning) where it cannot be."""
+    fresh = path.with_name(path.name + ".new")
+    try:
+        fresh.write_text(json.dumps(finite(report), indent=1) + "\n", encoding="utf-8")
+        os.replace(fresh, path)
+    except OSError as error:
+        print(f"warning: {path} could not be written ({error.strerror}); the figures are printed only", file=sys.stderr)
+        return []
+    return [str(path)]
+
+
+def writable(folder: Path, option: str) -> None:
+    """A `StorageError` before the work, where its result could not be put into `folder`; nothing is made."""
+    place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise StorageError(f"{option} {folder}: {place} cannot be written; choose another folder")
+
+
 def in_clone() -> bool:
     """Whether the package runs from a clone, where `make` knows what to do, and not from where pip put it."""
     return (ROOT / "Makefile").is_file() and (ROOT / "requirements.txt").is_file()
@@ -242,7 +261,7 @@ def resolve(args: argparse.Namespace) -> Config:
     if args.config or planned:
         config = load(Path(args.config or planned))
     elif stored and stored.exists():
-        config = load(stored)
+        config = _with_store_of(args.run_dir, load(stored))
     else:
         config = Config()
     if given.get("model.preset"):
@@ -251,6 +270,16 @@ def resolve(args: argparse.Namespace) -> Config:
     config = settings.replace(config, {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
     config = settings.replace(config, {name: expanded(settings.get(config, name)) for name in SETTINGS_WITH_PATHS})
     return dataclasses.replace(config, data=with_store(config.data))
+
+
+def _with_store_of(run_dir: str, config: Config) -> Config:
+    """A run's config keeps its store as it was typed: found again from another folder, where it lies above the run."""
+    store = Path(config.data.store)
+    if not config.data.store or "://" in config.data.store or store.exists():
+        return config
+    places = (above / store for above in Path(run_dir).resolve().parents)
+    found = next((place for place in places if (place / "manifest.json").is_file()), store)
+    return settings.replace(config, {"data.store": str(found)})
 
 
 def load(path: Path) -> Config:

@@ -1,12 +1,13 @@
 """Evaluate a run on the whole validation set of its token store; with --attack, on faulty and hostile input too."""
 
-import json
 from pathlib import Path
 
 from chinchilla_jax.commands import cli
 from chinchilla_jax.config import require
 
-SECTIONS = ("data", "mesh", "train", "checkpoint")
+SECTIONS = (
+    "data.store", "mesh", "train.batch_size", "train.microbatches", "train.seq_len", "checkpoint.verify",
+)  # fmt: skip
 ATTACK = ("attack_tokens", "radii", "typo_rates", "restarts", "attack_seed")
 
 
@@ -36,7 +37,6 @@ def run(config, args) -> dict:
     from chinchilla_jax.evaluation.likelihood import Likelihood
     from chinchilla_jax.parallel import host
     from chinchilla_jax.training.load import load, run_folder
-    from chinchilla_jax.training.metrics import finite
 
     attack = Attack(**{FIELDS[name]: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
     host.keep_freed_memory()
@@ -61,11 +61,10 @@ def run(config, args) -> dict:
     for name, value in report.items():
         print(f"{name:<22} {value:,.4f}" if isinstance(value, float) else f"{name:<22} {value:,}")
     report |= zeros(loaded.params)
-    path = Path(args.run_dir, "evaluation.json")
-    path.write_text(json.dumps(finite(report), indent=1) + "\n")
+    wrote = cli.keep(Path(args.run_dir, "evaluation.json"), report)
     following = cli.line("generate", "--run-dir", args.run_dir, "--prompt", "Once upon a time")
-    attacked, wrote = under_attack(loaded, store, attack, Path(args.run_dir)) if args.attack else ({}, [])
-    return {**report, **attacked, "wrote": [str(path), *wrote], "next": following}
+    attacked, more = under_attack(loaded, store, attack, Path(args.run_dir)) if args.attack else ({}, [])
+    return {**report, **attacked, "wrote": [*wrote, *more], "next": following}
 
 
 def zeros(params) -> dict:
@@ -85,14 +84,15 @@ FIELDS = dict(zip(ATTACK, ("tokens", "radii", "rates", "restarts", "seed")))
 def under_attack(loaded, store, attack, run_dir: Path) -> tuple[dict, list[str]]:
     """The figures of the protocol as {"attack": ...}, printed and written down; and what was written."""
     from chinchilla_jax.evaluation.attack import draw, measure, table
-    from chinchilla_jax.training.metrics import Terminal, finite
+    from chinchilla_jax.training.metrics import Terminal
 
     terminal = Terminal()
     found = {"step": loaded.step, **measure(loaded, store.valid, attack, terminal.say, terminal.show)}
     terminal.say(table(found))
     for note in found["notes"]:
         print(f"warning: {note}")
-    paths = [run_dir / "attack.json", run_dir / "attack.png"]
-    paths[0].write_text(json.dumps(finite(found), indent=1) + "\n")
-    draw(found, paths[1])
-    return {"attack": found}, [str(path) for path in paths]
+    wrote, picture = cli.keep(run_dir / "attack.json", found), run_dir / "attack.png"
+    if wrote:
+        draw(found, picture)
+        wrote.append(str(picture))
+    return {"attack": found}, wrote

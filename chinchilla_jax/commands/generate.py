@@ -8,7 +8,7 @@ from chinchilla_jax.commands.device_faults import explained
 from chinchilla_jax.config import require
 from chinchilla_jax.errors import UserError
 
-SECTIONS = ("mesh", "checkpoint")
+SECTIONS = ("mesh", "checkpoint.verify")
 LONGEST = 1_000_000  # tokens of a text with its prompt
 
 

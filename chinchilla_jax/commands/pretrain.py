@@ -2,13 +2,17 @@
 
 import json
 import shutil
+import sys
 import time
 from pathlib import Path
 
 from chinchilla_jax.commands import cli
-from chinchilla_jax.config import AdversarialConfig, Config, from_dict, replace, require
+from chinchilla_jax.config import AdversarialConfig, Config, from_dict, replace, require, to_dict
 
-SECTIONS = ("model", "data", "objective", "adversarial", "optimizer", "sparsity", "tune", "mesh", "train", "checkpoint")
+SECTIONS = (
+    "model", "data.store", "data.sources", "objective", "adversarial", "optimizer", "sparsity", "tune", "mesh", "train",
+    "checkpoint",
+)  # fmt: skip
 
 LEAST_MINUTES = 1.0
 
@@ -66,10 +70,23 @@ def open_store(config):
         f"the tokenizer of {config.data.store} has {pieces} pieces, more than --model.vocab-size {vocabulary}; "
         f"set --model.vocab-size {pieces}, or prepare with --data.vocab-size {vocabulary}",
     )
+    warn_of_other_text(config.data, store.manifest["settings"])
     found = {"model.vocab_size": vocabulary}
     if config.adversarial.special == AdversarialConfig.special:
         found["adversarial.special"] = store.tokenizer.special
     return replace(config, found), store
+
+
+def warn_of_other_text(data, made: dict) -> None:
+    """Say which settings of the text were given that the store was not made with: it is used as it is."""
+    default, now = to_dict(type(data)()), to_dict(data)
+    given = {name for name in made.keys() & now.keys() if now[name] != default[name]}
+    for name in sorted(name for name in given if now[name] != made[name]):
+        print(
+            f"warning: {data.store} was prepared with data.{name} {made[name]!r}, not {now[name]!r}; it is used as it "
+            "is, `prepare` makes another",
+            file=sys.stderr,
+        )
 
 
 def train(config, run_dir: Path, args) -> dict:

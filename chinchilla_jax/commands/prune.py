@@ -8,7 +8,10 @@ from pathlib import Path
 from chinchilla_jax.commands import cli
 from chinchilla_jax.config import require
 
-SECTIONS = ("data", "mesh", "train", "checkpoint")
+SECTIONS = (
+    "data.store", "mesh", "train.batch_size", "train.microbatches", "train.seq_len", "train.eval_batches",
+    "checkpoint.verify",
+)  # fmt: skip
 METHODS = ("magnitude", "wanda", "sparsegpt")
 
 
@@ -30,6 +33,7 @@ def run(config, args) -> dict:
     require(bool(args.out), "name the folder of the pruned run with --out")
     out = Path(args.out)
     require(not out.exists(), f"--out {out} is there already, and nothing is overwritten; name another folder")
+    cli.writable(out, "--out")
 
     import jax
 

@@ -9,7 +9,8 @@ SECTIONS = ()
 
 
 def options(parser) -> None:
-    """No flags of its own."""
+    """Flags of this command."""
+    parser.add_argument("--out", metavar="DIR", help="folder of the page, where the run may only be read [--run-dir]")
 
 
 def run(config, args) -> dict:
@@ -17,8 +18,9 @@ def run(config, args) -> dict:
     from chinchilla_jax.evaluation import report
 
     require(bool(args.run_dir), "name the run with --run-dir")
-    run_dir = Path(args.run_dir)
-    figures = report.write(run_dir)
+    run_dir, out = Path(args.run_dir), Path(args.out or args.run_dir)
+    cli.writable(out, "--out")
+    figures = report.write(run_dir, out)
     print(report.headline(figures))
     following = cli.line("generate", "--run-dir", args.run_dir, "--interactive")
-    return {**figures, "wrote": [str(run_dir / "report.md"), str(run_dir / report.PICTURE)], "next": following}
+    return {**figures, "wrote": [str(out / "report.md"), str(out / report.PICTURE)], "next": following}

@@ -5,7 +5,7 @@ from pathlib import Path
 from chinchilla_jax.commands import cli
 from chinchilla_jax.config import require
 
-SECTIONS = ("model", "data", "objective", "optimizer", "mesh", "train", "checkpoint")
+SECTIONS = ("model", "data.store", "data.sources", "objective", "optimizer", "mesh", "train", "checkpoint")
 PARTS = (32, 16, 8, 4, 2, 1)  # of the config's own size: the sizes that are taken where none are named
 
 
@@ -36,6 +36,8 @@ def run(config, args) -> dict:
 
     require((args.budget is None) != (args.minutes is None), "give the whole sweep's --budget FLOPS or its --minutes M")
     require(args.dry_run or bool(args.run_dir), "sweep needs --run-dir, the folder that its runs are to live in")
+    if not args.dry_run:
+        cli.writable(Path(args.run_dir), "--run-dir")
     host.keep_freed_memory()
     config, store = open_store(config)
     use_compile_cache(config.train.compile_cache)

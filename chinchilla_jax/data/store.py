@@ -17,12 +17,13 @@ target of every document's last token. `valid.txt` is the validation text, byte 
 import functools
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from chinchilla_jax.config import expanded
+from chinchilla_jax.config import DataConfig, expanded, to_dict
 from chinchilla_jax.data.streams import Index, Remote, Separators, Shards
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import NAMES, open_tokenizer
@@ -32,7 +33,7 @@ VERSION, VERSIONS = 2, (1, 2)  # what is written, and what is read
 SPLITS = ("train", "valid")
 MANIFEST = "manifest.json"
 VALID_TEXT = "valid.txt"
-AGAIN = "write the store again with `python -m chinchilla_jax prepare --force`"
+AGAIN = "make it again from its text: `python -m chinchilla_jax prepare --data.sources TEXT --data.store STORE --force`"
 # Checking the checksums of a larger store on every start would take seconds; its sizes are checked always.
 VERIFY_BYTES = 2 << 30
 
@@ -109,13 +110,28 @@ class TokenStore:
         return self.path / VALID_TEXT
 
 
+def again(folder: Path, manifest: dict) -> str:
+    """The advice for a damaged store: the command that makes the same one, where its manifest tells the settings."""
+    if "settings" not in manifest:
+        return AGAIN
+    told, default = {"store": str(folder), **manifest["settings"]}, to_dict(DataConfig())
+    flags = ["--data.sources", *told.pop("sources")]
+    for name, value in told.items():
+        if name in default and value != default[name]:
+            flags += [f"--data.{name.replace('_', '-')}", str(value)]
+    return f"make it again: `python -m chinchilla_jax prepare {shlex.join(flags)} --force`"
+
+
 def read_manifest(folder: Path) -> dict:
     """The manifest of the store in `folder`, or a one-line `UserError`."""
-    mend = "make one with `python -m chinchilla_jax prepare`"
     try:
         return parse_manifest((folder / MANIFEST).read_bytes(), str(folder))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"{folder}: no token store here; {mend} or set --data.store") from error
+        seen = "" if folder.is_absolute() else f" (relative to {Path.cwd()})"
+        raise UserError(
+            f"{folder}{seen}: no token store here; name its folder with --data.store, or make one with "
+            "`python -m chinchilla_jax prepare`"
+        ) from error
 
 
 def parse_manifest(text: bytes, where: str) -> dict:
@@ -159,13 +175,15 @@ def seal(manifest: dict) -> str:
 def check_files(folder: Path, manifest: dict, checksums: bool) -> None:
     """Compare the files with the manifest's sizes, and with its checksums if asked; `UserError` names the file."""
     for name, entry in manifest["files"].items():
-        path = folder / name
+        path, flaw = folder / name, ""
         if not path.is_file():
-            raise UserError(f"{path}: missing from the token store; {AGAIN}")
-        if path.stat().st_size != entry["bytes"]:
-            raise UserError(f"{path}: {path.stat().st_size:,} bytes, expected {entry['bytes']:,}; {AGAIN}")
-        if checksums and checksum(path) != entry["xxh3_128"]:
-            raise UserError(f"{path}: damaged, its checksum is not the manifest's; {AGAIN}")
+            flaw = "missing from the token store"
+        elif path.stat().st_size != entry["bytes"]:
+            flaw = f"{path.stat().st_size:,} bytes, expected {entry['bytes']:,}"
+        elif checksums and checksum(path) != entry["xxh3_128"]:
+            flaw = "damaged, its checksum is not the manifest's"
+        if flaw:
+            raise UserError(f"{path}: {flaw}; {again(folder, manifest)}")
 
 
 CHUNK = 1 << 20  # bytes that are hashed at a time
@@ -219,7 +237,7 @@ def split_in(folder: Path, name: str, manifest: dict) -> Split:
     tokens = [np.memmap(folder / shard["file"], dtype, mode="r") for shard in shards]
     starts = [_index(folder / shard["index"]) for shard in shards]
     if sum(map(len, tokens)) != counts["tokens"] or sum(map(len, starts)) != counts["documents"]:
-        raise UserError(f"{folder}: {name}.bin and its index disagree with {MANIFEST}; {AGAIN}")
+        raise UserError(f"{folder}: {name}.bin and its index disagree with {MANIFEST}; {again(folder, manifest)}")
     if len(shards) == 1:
         return Split(tokens[0], starts[0], counts["bytes"], sources_of(counts))
     return Split(Shards(tokens), Index(starts), counts["bytes"], sources_of(counts))

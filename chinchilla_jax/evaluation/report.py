@@ -12,16 +12,18 @@ from chinchilla_jax.training.metrics import read, si
 PICTURE = "report.png"
 
 
-def write(run_dir: Path) -> dict[str, Any]:
-    """Write report.md and its picture from what the run's other commands left; returns the figures.
+def write(run_dir: Path, out: Path | None = None) -> dict[str, Any]:
+    """Write report.md and its picture into `out` (the run directory) from what other commands left; the figures.
 
     Raises `UserError` where nothing was trained yet.
     """
+    out = out or run_dir
     rows = [row for row in read(run_dir / "metrics.jsonl") if "step" in row]
     require(bool(rows), f"{run_dir} has no metrics yet; run pretrain --run-dir {run_dir} first")
     figures = summary(run_dir, rows)
-    draw(rows, figures, run_dir / PICTURE)
-    (run_dir / "report.md").write_text(page(run_dir, rows, figures), encoding="utf-8")
+    out.mkdir(parents=True, exist_ok=True)
+    draw(rows, figures, out / PICTURE)
+    (out / "report.md").write_text(page(run_dir, rows, figures), encoding="utf-8")
     return figures
 
 
@@ -34,7 +36,7 @@ def summary(run_dir: Path, rows: list[dict]) -> dict[str, Any]:
     evaluation = run_dir / "evaluation.json"
     if evaluation.exists():
         try:
-            found = json.loads(evaluation.read_text())
+            found = json.loads(evaluation.read_text(encoding="utf-8"))
             figures |= found if found["step"] >= figures["steps"] else {}
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{evaluation} is damaged ({error}); write it again with evaluate") from error

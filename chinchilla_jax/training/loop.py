@@ -260,12 +260,25 @@ class Run:
             self.writer.event("saved", step=done)
         if self.diverged:
             self.writer.event("diverged", step=done)
-            raise Diverged(
-                f"{self.bad} steps in a row gave numbers that are not finite, up to step {done}; the last good "
-                "parameters are saved; lower --optimizer.peak-lr or --optimizer.clip-norm"
-            )
+            raise Diverged(self.damage(done, done - int(state.bad)))
         if signal:
             self.stop(done, signal)
+
+    def damage(self, done: int, applied: int) -> str:
+        """What the user should know of the parameters of step `applied`, which gave bad steps only since then."""
+        older = [step for step in self.checkpoints.steps() if step < applied]
+        lower = "a lower --optimizer.peak-lr or --optimizer.clip-norm"
+        back = (
+            f", or remove the folders after {max(older)} in {self.writer.run_dir / 'checkpoints'} and go on from that "
+            f"step with {lower} and --allow-changes"
+            if older
+            else ""
+        )
+        return (
+            f"{self.bad} steps in a row gave numbers that are not finite, up to step {done}; the parameters of step "
+            f"{applied}, saved as step {done}, failed on every batch since and may be ruined; start again in another "
+            f"--run-dir with {lower}{back}"
+        )
 
     def stop(self, done: int, signal: str) -> None:
         """Leave after step `done`, which is saved."""

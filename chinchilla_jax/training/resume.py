@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chinchilla_jax import config as settings
-from chinchilla_jax.config import Config, require
+from chinchilla_jax.config import Config, TrainConfig, require
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.data.tokenizers import copy_tokenizer
 from chinchilla_jax.errors import UserError
@@ -98,6 +98,33 @@ def announce(restored: Restored | None, meta: dict[str, Any], mesh: dict[str, in
         say(f"warning: trained in {restored.meta.get('dtype')} so far, going on in {meta['dtype']} (--model.dtype)")
     moved = f"; saved on {sizes(restored.mesh)}, going on with {sizes(mesh)}" if restored.mesh not in ({}, mesh) else ""
     say(f"resumed from step {restored.step}, verified{moved}")
+    if place := moved_in_text(restored.meta.get("config", {}), meta["config"], restored.step):
+        say(f"warning: {place}")
+
+
+def moved_in_text(old: dict, new: dict, step: int) -> str:
+    """What a change of settings does to the place in the text after `step` steps; nothing where the place stays."""
+    before, after = (settings.from_dict(TrainConfig, config.get("train", {})) for config in (old, new))
+    for name in ("seed", "seq_len"):
+        if (was := getattr(before, name)) != (now := getattr(after, name)):
+            return f"train.{name} was {was} and is {now}: the windows come in another order, so some are read again"
+    read, skipped = before.rows_before(step), after.rows_before(step) - before.rows_before(step)
+    if not skipped:
+        return ""
+    kept = tuple((start, rows) for start, rows in before.batch_ramp if start < step)
+    now = next(rows for start, rows in reversed(after.phases) if start <= step)
+    ramp = str((*kept, (step, now))).replace(" ", "")
+    micro = math.gcd(now, *(rows for _, rows in before.phases))
+    parts = (
+        ""
+        if now % (before.batch_size // before.microbatches) == 0
+        else (f" --train.microbatches {before.batch_size // micro}")
+    )
+    return (
+        f"{abs(skipped):,} windows of text are {'skipped' if skipped > 0 else 'read again'}: {step} steps had used "
+        f"{read:,} and the new batch size counts {after.rows_before(step):,}; to change it from here on without that, "
+        f"give --train.batch-size {before.batch_size} --train.batch-ramp '{ramp}'{parts}"
+    )
 
 
 def sizes(mesh: dict[str, int]) -> str:

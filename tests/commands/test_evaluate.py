@@ -138,3 +138,34 @@ def test_any_folder_name_will_do(whole_run, tmp_path):
     os.symlink(whole_run, tmp_path / "a run, 海 é")
     code, said = runs.call("generate", **{"run-dir": tmp_path / "a run, 海 é", "max-new-tokens": 2})
     assert code == 0 and f"--run-dir '{tmp_path / 'a run, 海 é'}'" in said
+
+
+def test_a_run_is_evaluated_from_any_folder_if_its_store_lies_above_it(copy, tiny_store, tmp_path, monkeypatch):
+    """config.json keeps the store as it was typed."""
+    config = json.loads((copy / "config.json").read_text())
+    config["data"]["store"] = "stores/st"
+    (copy / "config.json").write_text(json.dumps(config))
+    (tmp_path / "far").mkdir()
+    monkeypatch.chdir(tmp_path / "far")
+    code, said = runs.call("evaluate", **{"run-dir": copy})
+    assert code == 78 and f"stores/st (relative to {tmp_path / 'far'})" in said and "--data.store" in said
+    (tmp_path / "stores").mkdir()
+    (tmp_path / "stores/st").symlink_to(tiny_store)
+    assert runs.ask("evaluate", **{"run-dir": copy})["step"] == 20
+
+
+def test_figures_that_cannot_be_kept_are_printed(copy, monkeypatch):
+    def refuse(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("os.replace", refuse)
+    report = runs.ask("evaluate", **{"run-dir": copy})
+    assert report["bits_per_byte"] > 0 and report["wrote"] == []
+    code, said = runs.call("evaluate", **{"run-dir": copy})
+    assert code == 0 and "evaluation.json could not be written (Read-only file system)" in said
+
+
+@pytest.mark.parametrize("flag", ["--train.steps", "--train.eval-batches", "--data.sources", "--train.compile-cache"])
+def test_settings_that_evaluate_would_not_follow_are_refused(whole_run, flag):
+    code, said = runs.call("evaluate", flag, "5", **{"run-dir": whole_run})
+    assert code == 78 and f"{flag} is no setting of this command" in said

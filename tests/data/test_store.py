@@ -1,12 +1,14 @@
 """Opening a token store."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from chinchilla_jax.commands import cli, prepare
 from chinchilla_jax.data import store as stores
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.errors import UserError
@@ -31,7 +33,7 @@ def test_the_type_grows_with_the_vocabulary():
 @pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir(), lambda p: p.write_text("file")])
 def test_no_store_names_the_command(tmp_path, make):
     make(tmp_path / "s")
-    with pytest.raises(UserError, match=r"no token store here; make one with `python -m chinchilla_jax prepare`"):
+    with pytest.raises(UserError, match=r"no token store here; .*--data.store, or make one with"):
         TokenStore.open(tmp_path / "s")
 
 
@@ -40,7 +42,7 @@ def test_damage_names_the_file(folder, name):
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 4
     (folder / name).write_bytes(content)
-    with pytest.raises(UserError, match=rf"{name}: damaged.*prepare --force"):
+    with pytest.raises(UserError, match=rf"{name}: damaged.*prepare --data.sources .* --force"):
         TokenStore.open(folder)
     (folder / name).write_bytes(content[:-1])
     with pytest.raises(UserError, match=rf"{name}: [\d,]+ bytes, expected"):
@@ -75,7 +77,7 @@ def test_every_flipped_bit_of_the_manifest_is_noticed_or_harmless(folder):
 @pytest.mark.parametrize("change", [{"version": 99}, {"version": None}, {"files": {}}, {"splits": []}])
 def test_a_strange_manifest_is_refused(folder, change):
     rewrite(folder, lambda manifest: manifest.update(change))
-    with pytest.raises(UserError, match="prepare --force"):
+    with pytest.raises(UserError, match=r"prepare --data\.sources TEXT .*--force"):
         TokenStore.open(folder)
 
 
@@ -93,3 +95,15 @@ def test_an_index_of_objects_is_refused(folder):
     rewrite(folder, lambda manifest: manifest["files"].update({"train.idx.npy": entry}))
     with pytest.raises(UserError, match="damaged"):
         TokenStore.open(folder)
+
+
+def test_the_advice_for_a_damaged_store_makes_the_same_one(folder, made):
+    """Without its sources the advised command would put another text in its place."""
+    (folder / "train.bin").unlink()
+    with pytest.raises(UserError) as refusal:
+        TokenStore.open(folder)
+    command = shlex.split(str(refusal.value).split("`")[1])
+    parser = cli._parser("prepare", "", prepare)
+    config = cli.resolve(parser.parse(command[4:]))
+    told = {name: getattr(config.data, name) for name in ("sources", "store", "vocab_size", "valid_fraction")}
+    assert told == {name: getattr(made, name) for name in told} | {"store": str(folder)}

@@ -99,6 +99,7 @@ def test_too_many_bad_steps_end_the_run_with_good_parameters(tiny_store, tmp_pat
     poison(monkeypatch, lambda step: step >= 4)
     code, said = runs.pretrain(tmp_path, tiny_store, **{"checkpoint.every": 4, "train.eval-every": 0})
     assert code == 77 and "5 steps in a row" in said and said.count("error:") == 1
+    assert "the parameters of step 4, saved as step 10, failed on every batch" in said and "another --run-dir" in said
     assert runs.saved(tmp_path) == [4, 8, 10]
     assert weights(tmp_path, 4) == weights(tmp_path, 8) == weights(tmp_path, 10)
     assert [row["event"] for row in runs.rows(tmp_path, "events")][-2:] == ["saved", "diverged"]
