@@ -33,6 +33,7 @@ from chinchilla_jax.errors import StorageError, UserError
 from chinchilla_jax.model import presets
 from chinchilla_jax.training.metrics import finite
 
+LISTS = (tuple[str, ...], tuple[float, ...])  # written as several words
 ALIASES = {"data.data_dir": "--data-dir"}  # setting -> a shorter flag
 ROOT = Path(__file__).resolve().parents[2]  # the clone, where the package runs from one
 SETTINGS_WITH_PATHS = ("data.store", "data.data_dir", "data.tokenizer", "train.compile_cache")
@@ -235,7 +236,7 @@ def _flag(group, path: str, kind: Any, item: dataclasses.Field) -> None:
         default=argparse.SUPPRESS,
         metavar=settings.describe_type(kind),
         help=f"{item.metadata['help']} [{shown}]",
-        **({"nargs": "+"} if kind == tuple[str, ...] else {"type": lambda text: _value(kind, text)}),
+        **({"nargs": "+", "type": kind.__args__[0]} if kind in LISTS else {"type": lambda text: _value(kind, text)}),
     )
 
 

@@ -48,7 +48,8 @@ def run(config, args) -> dict:
         f"{config.data.store} was made with another tokenizer than the run's; prepare it again with "
         f"--data.tokenizer {args.run_dir}",
     )
-    figures = Likelihood(loaded.program, store.valid)(loaded.params)
+    likelihood = Likelihood(loaded.program, store.valid)
+    figures = likelihood(loaded.params)
     report = {
         "step": loaded.step,
         **figures,
@@ -60,6 +61,9 @@ def run(config, args) -> dict:
         print(f"warning: {note}")
     for name, value in report.items():
         print(f"{name:<22} {value:,.4f}" if isinstance(value, float) else f"{name:<22} {value:,}")
+    for name, loss in likelihood.by_source.items():
+        print(f"{'loss of ' + name:<22} {loss:,.4f}")
+    report |= {"loss_by_source": likelihood.by_source} if likelihood.by_source else {}
     report |= zeros(loaded.params)
     wrote = cli.keep(Path(args.run_dir, "evaluation.json"), report)
     following = cli.line("generate", "--run-dir", args.run_dir, "--prompt", "Once upon a time")

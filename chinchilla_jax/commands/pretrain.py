@@ -62,7 +62,7 @@ def open_store(config):
     """The token store, and the config with the vocabulary and the pieces without text that its tokenizer gives."""
     from chinchilla_jax.data.store import TokenStore
 
-    store = TokenStore.open(config.data.store)
+    store = TokenStore.open(config.data.store).mixed(config.data.weights)
     pieces = store.manifest["tokenizer"]["pieces"]
     vocabulary = config.model.vocab_size or pieces
     require(
@@ -103,6 +103,8 @@ def train(config, run_dir: Path, args) -> dict:
     config, store = open_store(tuned(config, run_dir))
     first = jax.process_index() == 0
     terminal = Terminal(active=first)
+    for line in mixture(store, config.train):
+        terminal.say(line)
     with lock(run_dir) if first else contextlib.nullcontext():
         if args.minutes is not None:
             last = train_for(config, run_dir, store, args, terminal)
@@ -111,6 +113,17 @@ def train(config, run_dir: Path, args) -> dict:
             last = pretrain(config, run_dir, store, hooks, terminal, allow_changes=args.allow_changes)
     following = cli.line("evaluate", "--run-dir", str(run_dir))
     return {"run_dir": str(run_dir), **last, "wrote": [str(run_dir)], "next": following}
+
+
+def mixture(store, train) -> list[str]:
+    """What the run reads of each source of a weighted mixture."""
+    from chinchilla_jax.data.batches import of_text
+
+    if not store.weights:
+        return []
+    mixed = of_text(store, train).windows.mixture
+    epochs = mixed.epochs(train.rows_before(train.steps))
+    return [f"{name}: {share:.1%} of the rows, {epochs[name]:.2f} epochs" for (name, share) in mixed.shares.items()]
 
 
 def keep_plan(path: str, run_dir: Path, first: bool) -> None:
@@ -154,7 +167,8 @@ def hooks(program, store) -> list:
 
     def validate(state, poll):
         figures = likelihood(program.evaluated(state), poll)
-        return {row: figures[name] for name, row in LAST.items() if name in figures}
+        by_source = {f"{LAST['loss_nats_per_token']}/{name}": loss for name, loss in likelihood.by_source.items()}
+        return {row: figures[name] for name, row in LAST.items() if name in figures} | by_source
 
     def sample(state, poll):
         prompt, new = train.sample_prompt, train.sample_tokens

@@ -88,6 +88,9 @@ class DataConfig:
         "text files, folders, tfds:NAME/CONFIG:SPLIT, or a built-in: shakespeare, debian_docs, docstrings",
     )
     fallback: str = setting("", "source in place of a built-in that cannot be downloaded; empty is an error then")
+    weights: tuple[float, ...] = setting(
+        (), "share of each source in training (and in what trains the tokenizer), in their order; empty is by size"
+    )
     store: str = setting("", "folder of the token store, local or gs://; empty is data/ and the first source's name")
     field: str = setting("text", "key of the text in JSON records (.jsonl, .ndjson, .json) and TFDS examples")
     data_dir: str = setting("", "folder of TFDS data sets and of downloads; empty means ~/tensorflow_datasets")
@@ -107,6 +110,10 @@ class DataConfig:
 
     def __post_init__(self):
         require(bool(self.sources), "--data.sources is empty; name a file, a folder or a built-in such as shakespeare")
+        require(
+            not self.weights or (min(self.weights) >= 0 and sum(self.weights) > 0),
+            f"--data.weights {self.weights} must not be negative, and one above 0",
+        )
         require(self.vocab_size >= 264, "--data.vocab-size must be at least 264 (256 bytes and the control pieces)")
         require(0 < self.valid_fraction < 1, f"--data.valid-fraction {self.valid_fraction} must lie inside (0, 1)")
         require(self.shard_mb > 0, "--data.shard-mb must be at least 1")

@@ -11,32 +11,11 @@ import numpy as np
 
 from chinchilla_jax.config import TrainConfig
 from chinchilla_jax.data import streams
-from chinchilla_jax.data.hashing import mix, seeded
+from chinchilla_jax.data.mixture import Mixture, Sequence, lanes_of
+from chinchilla_jax.data.mixture import permute as permute
 from chinchilla_jax.data.store import Split, TokenStore
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.types import Batch
-
-ROUNDS = 6
-
-
-def permute(index: np.ndarray, size: int, key: np.ndarray | int) -> np.ndarray:
-    """A bijection of [0, size) chosen by `key` (one, or one for each index), applied to `index`; int64.
-
-    A Feistel network over the next even number of bits, walked until it falls inside the range (Black and Rogaway,
-    "Ciphers with arbitrary finite domains", 2002): no table, any place in O(1).
-    """
-    half = np.uint64(max(1, (max(size - 1, 1).bit_length() + 1) // 2))
-    mask = (np.uint64(1) << half) - np.uint64(1)
-    place = np.array(index, np.uint64)
-    keys = np.broadcast_to(np.asarray(key, np.uint64), place.shape)
-    outside = np.ones(place.shape, bool)
-    while outside.any():
-        high, low, k = place[outside] >> half, place[outside] & mask, keys[outside]
-        for turn in range(1, ROUNDS + 1):
-            high, low = low, high ^ (mix(low + mix(k + np.uint64(turn))) & mask)
-        place[outside] = (high << half) | low
-        outside = place >= size
-    return place.astype(np.int64)
 
 
 def gather(split: Split, starts_B: np.ndarray, seq_len: int) -> Batch:
@@ -70,13 +49,13 @@ def documents(starts, rows_B: np.ndarray, seq_len: int) -> tuple[np.ndarray, np.
 
 
 class TrainWindows:
-    """The windows of a stream in the random order of `seed`, epoch after epoch.
+    """The windows of a stream in the random order of `seed`, epoch after epoch, in `lanes` equal parts.
 
     Window w is tokens [w*L, w*L + L) with targets one later. Raises `UserError` when the stream fills no window.
     """
 
-    def __init__(self, split: Split, seq_len: int, seed: int):
-        self.split, self.seq_len, self.seed = split, seq_len, seed
+    def __init__(self, split: Split, seq_len: int, seed: int, lanes: int = 1):
+        self.split, self.seq_len, self.seed, self.lanes = split, seq_len, seed, lanes
         self.bytes_per_token = split.bytes_per_token
         self.windows = (len(split.tokens) - 1) // seq_len
         if self.windows < 1:
@@ -84,15 +63,29 @@ class TrainWindows:
                 f"the training text has {len(split.tokens):,} tokens, not enough for one window of "
                 f"--train.seq-len {seq_len}; prepare more text or choose a smaller --train.seq-len"
             )
+        self._sequence = Sequence(self.windows, lanes, seed)
 
     def order(self, rows_B: np.ndarray) -> np.ndarray:
         """The window of each row of the endless training sequence."""
         rows_B = np.asarray(rows_B, np.int64)
-        return permute(rows_B % self.windows, self.windows, seeded(rows_B // self.windows, self.seed))
+        return self._sequence.at(rows_B % self.lanes, rows_B // self.lanes)
 
     def rows(self, rows_B: np.ndarray) -> Batch:
         """The rows with these global numbers, (B, L)."""
         return gather(self.split, self.order(rows_B) * self.seq_len, self.seq_len)
+
+
+class MixedWindows:
+    """The windows of a stream of several sources, drawn by weight."""
+
+    def __init__(self, split: Split, mixture: Mixture):
+        self.split, self.mixture = split, mixture
+        sizes = [part.bytes / max(1, part.stop - part.start) for part in mixture.parts]
+        self.bytes_per_token = float(np.dot(sizes, mixture.weights))
+
+    def rows(self, rows_B: np.ndarray) -> Batch:
+        """The rows with these global numbers, (B, L)."""
+        return gather(self.split, self.mixture.starts(rows_B), self.mixture.seq_len)
 
 
 class Rows(Protocol):
@@ -131,8 +124,12 @@ class Batches:
 
 
 def of_text(store: TokenStore, train: TrainConfig) -> Batches:
-    """The batches of a pretraining run over a token store."""
-    return Batches(TrainWindows(store.train, train.seq_len, train.seed), train)
+    """The batches of a pretraining run over a token store, its sources mixed by the store's weights if it has any."""
+    lanes = lanes_of(train, store.train)
+    if not store.weights:
+        return Batches(TrainWindows(store.train, train.seq_len, train.seed, lanes), train)
+    mixture = Mixture(store.train.sources, store.weights, train.seq_len, lanes, train.seed)
+    return Batches(MixedWindows(store.train, mixture), train)
 
 
 def valid_batches(split: Split, seq_len: int, batch_size: int, limit: int = 0) -> Iterator[Batch]:

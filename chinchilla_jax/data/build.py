@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from chinchilla_jax import config as settings
-from chinchilla_jax.config import DataConfig, expanded
+from chinchilla_jax.config import DataConfig, expanded, require
 from chinchilla_jax.data import remote, store
 from chinchilla_jax.data.engines import engine
 from chinchilla_jax.data.pipeline import Corpus, Pipeline, fingerprint
@@ -27,6 +27,8 @@ def prepare(
     a store with other settings unless `force`; `StorageError` for a full disk. Nothing half-written is left then.
     """
     config = with_store(config)
+    given, named = len(config.weights), len(config.sources)
+    require(given in (0, named), f"--data.weights has {given} weights for {named} sources; give one for each")
     found = existing(config, force)
     if found:
         say(f"{config.store} is complete and has these settings; nothing to do")

@@ -152,10 +152,20 @@ class Pipeline:
         return open_tokenizer(made)
 
     def shares(self, totals: Totals) -> list[float]:
-        """The share of each source's text that trains the tokenizer."""
-        limit = min(SAMPLE_BYTES[self.config.tokenizer_kind] / max(1, sum(totals.bytes)), 1.0)
-        limit = min(limit, self.config.tokenizer_sentences / max(1, sum(totals.lines)))
-        return [limit] * len(self.sources)
+        """The share of each source's text that trains the tokenizer: of all alike, or by weight as far as it goes."""
+        size = sum(totals.bytes)
+        share = min(1.0, SAMPLE_BYTES[self.config.tokenizer_kind] / size)
+        share = min(share, self.config.tokenizer_sentences / sum(totals.lines))
+        if not self.config.weights:
+            return [share] * len(self.sources)
+        for source, weight, left in zip(self.sources, self.config.weights, totals.bytes):
+            if weight and not left:
+                raise UserError(f"--data.weights gives {weight:g} to {source.name}, which has no text left")
+        whole = sum(self.config.weights)
+        return [
+            min(1.0, share * size * weight / whole / max(1, left))
+            for weight, left in zip(self.config.weights, totals.bytes)
+        ]
 
     def encode(self, corpus: Corpus, tokenizer: BaseTokenizer, made: Path) -> tuple[dict, dict]:
         """Write streams, indices and the validation text; gives the counts of both splits, and the files' checksums."""

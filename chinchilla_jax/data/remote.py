@@ -36,7 +36,8 @@ def open_store(url: str, cache: Path | None = None, limit: int = CACHE_BYTES) ->
     folder = copy(url, text, {name: e for name, e in manifest["files"].items() if name not in later}, cache)
     valid = store.split_in(folder, "valid", manifest)
     train = fetched_split(url, manifest, folder, limit) if later else store.split_in(folder, "train", manifest)
-    return store.TokenStore(folder, manifest, store.fingerprint(manifest), train, valid)
+    opened = store.TokenStore(folder, manifest, store.fingerprint(manifest), train, valid)
+    return opened.mixed(store.own_weights(manifest))
 
 
 def fetched_split(url: str, manifest: dict, folder: Path, limit: int) -> store.Split:
@@ -51,7 +52,7 @@ def fetched_split(url: str, manifest: dict, folder: Path, limit: int) -> store.S
     dtype = store.token_dtype(manifest["tokenizer"]["pieces"])
     tokens = Remote(found, dtype, blocks, limit, lambda where, what: UserError(f"{where}: {what}; {store.AGAIN}"))
     starts = Separators(tokens, manifest["tokenizer"]["separator"], counts["documents"])
-    return store.Split(tokens, starts, counts["bytes"], store.sources_of(counts))
+    return store.Split(tokens, starts, counts["bytes"], store.sources_of(counts), sharded=len(found) > 1)
 
 
 def block_sums(url: str, name: str, manifest: dict, folder: Path) -> np.ndarray:

@@ -14,6 +14,7 @@ A document is the separator followed by its tokens; one more separator ends the 
 target of every document's last token. `valid.txt` is the validation text, byte for byte.
 """
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -59,6 +60,13 @@ class Split:
     starts: np.ndarray | Index | Separators
     bytes: int
     sources: tuple[Part, ...] = ()
+    sharded: bool = False
+
+    def of(self, part: Part) -> "Split":
+        """The part of one source as a stream of its own."""
+        tokens, starts = self.tokens[part.start : part.stop + 1], np.asarray(self.starts)
+        first, last = np.searchsorted(starts.view(np.int64), [part.start, part.stop])
+        return Split(tokens, starts[first:last] - np.uint64(part.start), part.bytes)
 
     @property
     def bytes_per_token(self) -> float:
@@ -75,6 +83,21 @@ class TokenStore:
     fingerprint: str
     train: Split
     valid: Split
+    weights: tuple[float, ...] = ()
+
+    def mixed(self, weights: tuple[float, ...]) -> "TokenStore":
+        """This store with other weights of its sources, or with its own for none; other weights are other data."""
+        if not weights or tuple(weights) == self.weights:
+            return self
+        parts = self.train.sources
+        if len(weights) != len(parts):
+            names = ", ".join(part.name for part in parts) or "of which it keeps no account; prepare it again"
+            raise UserError(f"--data.weights has {len(weights)} weights for {len(parts)} sources in the store: {names}")
+        for part, weight in zip(parts, weights):
+            if weight and part.start == part.stop:
+                raise UserError(f"--data.weights gives {weight:g} to {part.name}, which has no training text left")
+        mark = hashlib.sha256(f"{self.fingerprint} {list(weights)}".encode()).hexdigest()
+        return dataclasses.replace(self, weights=tuple(weights), fingerprint=mark)
 
     @classmethod
     def open(cls, path: str | Path, verify: bool | None = None) -> "TokenStore":
@@ -92,7 +115,7 @@ class TokenStore:
         total = sum(entry["bytes"] for entry in manifest["files"].values())
         check_files(folder, manifest, total <= VERIFY_BYTES if verify is None else verify)
         splits = {name: split_in(folder, name, manifest) for name in SPLITS}
-        return cls(folder, manifest, fingerprint(manifest), **splits)
+        return cls(folder, manifest, fingerprint(manifest), **splits).mixed(own_weights(manifest))
 
     @property
     def tokenizer_sha256(self) -> str:
@@ -240,7 +263,12 @@ def split_in(folder: Path, name: str, manifest: dict) -> Split:
         raise UserError(f"{folder}: {name}.bin and its index disagree with {MANIFEST}; {again(folder, manifest)}")
     if len(shards) == 1:
         return Split(tokens[0], starts[0], counts["bytes"], sources_of(counts))
-    return Split(Shards(tokens), Index(starts), counts["bytes"], sources_of(counts))
+    return Split(Shards(tokens), Index(starts), counts["bytes"], sources_of(counts), sharded=True)
+
+
+def own_weights(manifest: dict) -> tuple[float, ...]:
+    """The weights of the sources that the store was prepared with."""
+    return tuple(manifest["settings"].get("weights", ()))
 
 
 def sources_of(counts: dict) -> tuple[Part, ...]:

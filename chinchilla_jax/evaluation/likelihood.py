@@ -1,7 +1,7 @@
 """Loss, perplexity and bits per byte over a whole validation set, every byte counted once."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -24,11 +24,19 @@ class Likelihood:
         self.program, self.split, self.limit = program, split, limit
         self.rows = program.microbatch
         self.compiled = program.evaluate(self.rows)
+        # A stream of one source is read as it is.
+        self.parts = [part for part in split.sources if part.stop > part.start] if len(split.sources) > 1 else []
+        self.by_source: dict[str, float] = {}
 
     def __call__(self, params: Any, poll: Callable[[], None] = lambda: None) -> dict[str, float]:
-        """The figures of `params`; bits per byte needs the bytes of what was read, so a limit scales them by tokens."""
-        batches = valid_batches(self.split, self.program.config.train.seq_len, self.rows, self.limit)
-        found = self.sums(params, batches, poll)
+        """The figures of `params`; bits per byte needs the bytes of what was read, so a limit scales them by tokens.
+
+        `by_source` has the loss of each source afterwards, where the split has several.
+        """
+        parts = [self.sums(params, batches, poll) for batches in self.batches()]
+        found = jax.tree.map(lambda *sums: sum(sums), *parts)
+        named = zip(labels([part.name for part in self.parts]), parts) if self.parts else ()
+        self.by_source = {name: sums.loss / sums.weight for name, sums in named}
         nats = found.loss / found.weight
         return {
             "loss_nats_per_token": nats,
@@ -37,6 +45,15 @@ class Likelihood:
             "tokens": int(found.weight),
             **{name: other.loss / other.weight for name, other in found.others.items()},
         }
+
+    def batches(self) -> Iterator[Iterator[Batch]]:
+        """The batches of the split, or those of each of its sources in turn, of which a limit takes its share."""
+        length = self.program.config.train.seq_len
+        for part in self.parts or (None,):
+            split = self.split.of(part) if part else self.split
+            share = (len(split.tokens) - 1) / (len(self.split.tokens) - 1)
+            limit = max(1, round(self.limit * share)) if self.limit else 0
+            yield valid_batches(split, length, self.rows, limit)
 
     def sums(self, params: Any, batches: Iterable[Batch], poll: Callable[[], None] = lambda: None) -> Sums:
         """The sums, as Python's floats, of batches of `rows` windows, numpy and whole on every process."""
@@ -51,6 +68,12 @@ class Likelihood:
     def placed(self, batch: Batch) -> Batch:
         """A batch of numpy arrays on the mesh."""
         return self.program.place(lambda rows: part(batch, rows), self.rows)
+
+
+def labels(names: list[str]) -> list[str]:
+    """Short names for sources: the last part of a path where that tells them apart."""
+    short = [name.rstrip("/").rpartition("/")[2] for name in names]
+    return short if len(set(short)) == len(short) else names
 
 
 def part(batch: Batch, rows: slice) -> Batch:

@@ -1,5 +1,7 @@
 """Stores on remote paths, with a file system in memory in the place of gs://."""
 
+import dataclasses
+import json
 import shutil
 
 import fsspec
@@ -8,10 +10,12 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
-from chinchilla_jax.config import DataConfig
+from chinchilla_jax.config import DataConfig, TrainConfig
 from chinchilla_jax.data import build, remote
+from chinchilla_jax.data.batches import gather, of_text
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.errors import UserError
+from tests.data.conftest import story
 
 URL = "gs://bucket/stores/tiny"
 
@@ -95,3 +99,71 @@ def test_prepare_writes_to_a_remote_store_and_finds_it_again(corpus, store):
     assert TokenStore.open(URL).fingerprint == store.fingerprint
     build.prepare(config, say=said.append, show=False)
     assert "complete" in said[-1]
+
+
+@pytest.fixture(scope="module")
+def sharded(corpus, tmp_path_factory):
+    """A store of many small shards of two sources, and its settings."""
+    folder = tmp_path_factory.mktemp("sharded")
+    for name in "ab":
+        lines = [f'{{"text": {json.dumps(story(n, 60))}}}' for n in range(400 if name == "a" else 100)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    config = DataConfig(
+        sources=(str(folder / "a.jsonl"), str(folder / "b.jsonl")), store=str(folder / "s"), vocab_size=300,
+        deduplicate=False, shard_mb=1,
+    )  # fmt: skip
+    build.prepare(config, say=lambda line: None, show=False)
+    return config
+
+
+def test_a_sharded_store_reads_like_one_file(sharded, tmp_path):
+    one = dataclasses.replace(sharded, shard_mb=100, store=str(tmp_path / "one"))
+    build.prepare(one, say=lambda line: None, show=False)
+    many, whole = TokenStore.open(sharded.store), TokenStore.open(one.store)
+    assert len(many.manifest["splits"]["train"]["shards"]) > 1 and many.train.sources == whole.train.sources
+    assert np.array_equal(many.train.tokens, whole.train.tokens)
+    assert np.array_equal(many.train.starts, whole.train.starts) and many.train.tokens[-1] == whole.train.tokens[-1]
+    rows = np.arange(0, len(whole.train.tokens), 777)
+    for name, value in vars(gather(many.train, rows, 64)).items():
+        assert value is None or (value == getattr(gather(whole.train, rows, 64), name)).all(), name
+
+
+@pytest.mark.parametrize("weights", [(), (0.7, 0.3)])
+def test_a_host_fetches_what_its_rows_touch_and_trains_on_the_same(sharded, weights):
+    remote.upload(remote.Path(sharded.store), URL)
+    train = TrainConfig(batch_size=16, seq_len=64, steps=1)
+    here, there = (of_text(TokenStore.open(path).mixed(weights), train) for path in (sharded.store, URL))
+    split = there.windows.split
+    steps = len(split.tokens) // (16 * 64) + 1
+    for step in range(steps):
+        mine = there.at(step, slice(2, 4))  # of 8 hosts the second
+        expected = here.at(step, slice(2, 4))
+        for name, value in vars(expected).items():
+            assert value is None or (getattr(mine, name) == value).all(), (step, name)
+    size = split.tokens.dtype.itemsize * len(split.tokens)
+    assert 0.9 / 8 < split.tokens.fetched / size < 1.3 / 8
+    before = split.tokens.fetched
+    again = of_text(TokenStore.open(URL), train).windows.split.tokens
+    np.asarray(again[:])
+    assert again.fetched < size - before + 10 * 4096  # what lies in the cache is not fetched again
+
+
+def test_the_cache_is_bounded_and_a_shard_that_disappears_is_one_line(sharded, cloud, tmp_path, monkeypatch):
+    remote.upload(remote.Path(sharded.store), URL)
+    tokens = remote.open_store(URL, limit=20_000).train.tokens
+    monkeypatch.setattr("chinchilla_jax.data.streams.MEMORY", 0)
+    for start in range(0, len(tokens), 5000):
+        tokens[start : start + 10]
+    assert sum(path.stat().st_size for path in (tmp_path / "cache").glob("*/blocks/*")) <= 20_000
+    cloud.rm(next(p for p in cloud.store if "train-00001" in p and p.endswith(".bin")))
+    with pytest.raises(UserError, match=r"train-00001-of-.*cannot be read"):
+        np.asarray(tokens)
+
+
+def test_a_host_of_another_count_sees_its_part_of_the_same_batch(sharded):
+    batches = of_text(TokenStore.open(sharded.store).mixed((0.7, 0.3)), TrainConfig(batch_size=16, seq_len=64))
+    whole = batches.at(5).tokens
+    for hosts in (1, 2, 4):
+        size = 16 // hosts
+        parts = [batches.at(5, slice(h * size, (h + 1) * size)).tokens for h in range(hosts)]
+        assert (np.concatenate(parts) == whole).all()

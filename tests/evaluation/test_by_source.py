@@ -1,0 +1,50 @@
+"""Loss by source: every source's tokens counted once, and the whole as their sum."""
+
+import numpy as np
+import pytest
+
+from chinchilla_jax.data.store import Part, Split
+from chinchilla_jax.evaluation.likelihood import Likelihood, labels
+from chinchilla_jax.types import Sums
+
+
+class Program:
+    """In the place of a compiled one: the loss of a token is its target."""
+
+    microbatch = 2
+    config = type("config", (), {"train": type("train", (), {"seq_len": 8})})
+
+    def evaluate(self, rows):
+        """The sums of a batch."""
+        return lambda params, batch: Sums(np.sum(batch.targets * batch.weights), np.sum(batch.weights), {})
+
+    def place(self, make, rows):
+        """All rows."""
+        return make(slice(None))
+
+
+@pytest.fixture
+def split():
+    """Documents of four tokens 5, 5, 5 behind the separator 0, and in the second source 9, 9, 9; 30 and 20 of them."""
+    tokens = np.array([0, 5, 5, 5] * 30 + [0, 9, 9, 9] * 20 + [0], np.uint16)
+    sources = (Part("x/a", 0, 120, 90), Part("x/b", 120, 200, 60))
+    return Split(tokens, np.arange(0, 200, 4).astype(np.uint64), 150, sources)
+
+
+@pytest.mark.parametrize("limit", [0, 5])
+def test_loss_by_source(split, limit):
+    likelihood = Likelihood(Program(), split, limit)
+    figures = likelihood(None)
+    assert likelihood.by_source == pytest.approx({"a": 15 / 4, "b": 27 / 4})
+    if not limit:
+        assert figures["tokens"] == 200
+    assert figures["loss_nats_per_token"] == pytest.approx((0.6 * 15 + 0.4 * 27) / 4)
+
+
+def test_one_source_is_not_told_apart(split):
+    likelihood = Likelihood(Program(), Split(split.tokens, split.starts, split.bytes, split.sources[:1]))
+    assert likelihood(None)["tokens"] == 200 and likelihood.by_source == {}
+
+
+def test_labels_tell_sources_apart():
+    assert labels(["p/a.txt", "q/b/"]) == ["a.txt", "b"] and labels(["p/a", "q/a"]) == ["p/a", "q/a"]
