@@ -67,8 +67,12 @@ class BaseTokenizer:
 
     @property
     def lossless(self) -> bool:
-        """Whether a text that normalisation would change comes back unchanged."""
-        return self.decode(self.encode(PROBE)) == PROBE
+        """Whether every text comes back unchanged."""
+        return self.keeps([])
+
+    def keeps(self, texts: Iterable[str]) -> bool:
+        """Whether these texts, and one that normalisation would change, come back unchanged."""
+        return all(self.decode(self.encode(text)) == text for text in (PROBE, *texts))
 
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, without any separator. Raises `UserError` for a lone surrogate."""

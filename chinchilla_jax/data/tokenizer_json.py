@@ -22,6 +22,7 @@ from chinchilla_jax.errors import UserError
 
 SPACE = "\u2581"
 BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
+UTF8_BYTES = [*range(0x80), *range(0x80, 0xC0), *range(0xC2, 0xF5)]  # all that UTF-8 ever has
 KINDS = "byte-level BPE, BPE with byte fallback and unigram are understood"
 
 
@@ -89,6 +90,13 @@ class JsonTokenizer(BaseTokenizer):
         held = set(self._vocabulary.values())
         gone = {i for i in range(self.size) if i not in held}
         return tuple(sorted({*self.controls.values(), self._unknown, *gone} - {-1}))
+
+    @property
+    def lossless(self) -> bool:
+        """Whether every text comes back unchanged: some vocabularies lack the bytes of rare characters."""
+        spelled = byte_table() if self._byte_level else [f"<0x{byte:02X}>" for byte in range(256)]
+        held = {self._piece_bytes(piece) for piece in spelled if piece in self._vocabulary}
+        return {bytes([byte]) for byte in UTF8_BYTES} <= held and self.keeps([])
 
     @functools.cached_property
     def pieces(self) -> list[bytes]:

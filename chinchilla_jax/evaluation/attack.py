@@ -80,10 +80,8 @@ def faulty(loaded: Loaded, likelihood: Likelihood, attack: Attack) -> dict[str, 
     """The figures on mistyped, wrong and differently cut text; empty where the tokenizer changes a text itself, or the
     tokens make no character.
     """
-    if not loaded.tokenizer.lossless:
-        return {}
     texts = noise.excerpts(likelihood.split, loaded.tokenizer, attack.tokens, loaded.program.config.train.seq_len)
-    if not texts:
+    if not texts or not loaded.tokenizer.keeps(texts):
         return {}
     given = loaded.params, likelihood, texts, loaded.tokenizer
     typos, wrong = noise.typo_report(*given, attack.rates, attack.seed), [rate for rate in attack.rates if rate]

@@ -14,6 +14,7 @@ from chinchilla_jax.data.marks import TEMPLATE
 from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.data.workspace import publish, workspace
 from chinchilla_jax.interop import files
+from chinchilla_jax.interop.gguf_read import File
 from chinchilla_jax.interop.huggingface import Folder
 from chinchilla_jax.interop.source import Source, leaves
 from chinchilla_jax.optim.paths import named
@@ -28,8 +29,7 @@ WINDOW = 1024  # tokens of the windows that evaluation and training start with, 
 def open_source(path: Path, ignored: tuple[str, ...] = ()) -> Source:
     """What is at `path`, by what it is: a folder of Hugging Face's, or a GGUF file."""
     require(path.exists() or path.is_symlink(), f"{path}: no such file or folder")
-    require(path.is_dir(), f"{path} is no model folder")
-    return Folder(path, ignored)
+    return Folder(path, ignored) if path.is_dir() else File(files.plain(path), ignored)
 
 
 def settings(source: Source, config: Config) -> Config:

@@ -51,16 +51,11 @@ def read_model(path: Path) -> Lists:
             f"{path}: its normalisation ({normal.name or 'of its own'}) changes texts and has no counterpart in a "
             "tokenizer.json; train a tokenizer with prepare"
         )
-    types = [entry.type for entry in model.pieces]
-    if normal.add_dummy_prefix and USER in types:
-        raise UserError(
-            f"{path}: symbols of the user and a space before every text do not go together in tokenizer.json"
-        )
     return Lists(
         kind == model.trainer_spec.UNIGRAM,
         [entry.piece for entry in model.pieces],
         [entry.score for entry in model.pieces],
-        types,
+        [entry.type for entry in model.pieces],
         normal.add_dummy_prefix,
     )
 
@@ -69,6 +64,8 @@ def library_tokenizer(lists: Lists) -> Any:
     """The `tokenizers.Tokenizer` that gives the same ids."""
     from tokenizers import AddedToken, Tokenizer, decoders, normalizers
 
+    if lists.prefix and USER in lists.types:
+        raise UserError("symbols of the user and a space before every text do not go together in a tokenizer.json")
     made = Tokenizer(unigram(lists) if lists.unigram else bpe(lists))
     spaces = normalizers.Replace(" ", SPACE)
     made.normalizer = normalizers.Sequence([normalizers.Prepend(SPACE), spaces]) if lists.prefix else spaces

@@ -61,8 +61,9 @@ def roles(tokenizer: BaseTokenizer, told: dict, chat: bool) -> dict[str, str]:
     turn = next((piece for piece in TURN_ENDS if chat and piece in tokenizer.controls), None)
     own = {"bos": separator, "eos": turn or pieces[tokenizer.closing], "pad": "<pad>", "unk": "<unk>"}
     known = {*tokenizer.controls, *(["<unk>"] if len(tokenizer.special) > len(pieces) else [])}
-    found = {name: content(told.get(f"{name}_token")) or piece for name, piece in own.items()}
-    return {name: piece for name, piece in found.items() if piece in known}
+    choices = {name: (content(told.get(f"{name}_token")), piece) for name, piece in own.items()}
+    found = {name: next((piece for piece in pair if piece in known), "") for name, pair in choices.items()}
+    return {name: piece for name, piece in found.items() if piece}
 
 
 def token_ids(tokenizer: BaseTokenizer, names: dict[str, str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers
 
 from chinchilla_jax.data.tokenizer_base import Streamer
-from chinchilla_jax.data.tokenizer_json import JsonTokenizer
+from chinchilla_jax.data.tokenizer_json import JsonTokenizer, byte_table
 from chinchilla_jax.data.tokenizers import copy_tokenizer, open_tokenizer, tokenizer_file
 from chinchilla_jax.errors import UserError
 from tests.data import jsons
@@ -100,6 +100,17 @@ def test_what_normalisation_loses_is_said(tmp_path):
     made.normalizer = normalizers.NFC()
     assert not open_tokenizer(jsons.write(tmp_path / "nfc", made)).lossless
     assert not open_tokenizer(jsons.write(tmp_path / "prefix", jsons.byte_level(add_prefix_space=True))).lossless
+
+
+def test_missing_bytes_are_said(tmp_path):
+    """SmolLM2's vocabulary lacks the bytes of some planes: the library drops such characters."""
+    facts = json.loads(jsons.byte_level().to_str())
+    ids = facts["model"]["vocab"]
+    lacking = next(piece for piece, byte in byte_table().items() if byte == 0xF2)
+    facts["model"]["vocab"] = {piece: i for piece, i in ids.items() if piece != lacking}
+    ours = open_tokenizer(jsons.write(tmp_path, tokenizers.Tokenizer.from_str(json.dumps(facts))))
+    assert not ours.lossless and ours.keeps(["plain text"]) and not ours.keeps(["\U00090000"])
+    assert open_tokenizer(jsons.write(tmp_path / "whole", jsons.byte_level())).lossless
 
 
 def test_padding_and_truncation_of_a_file_are_left_out(tmp_path):
