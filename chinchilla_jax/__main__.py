@@ -15,6 +15,7 @@ COMMANDS = {
     "generate": "continue a prompt, or chat with the model in the terminal",
     "sweep": "a ladder of small runs within a budget -> one row per final loss",
     "import": "a Hugging Face folder or a GGUF file -> a run directory",
+    "export": "a run -> a Hugging Face folder, a GGUF file or a PEFT adapter",
     "prune": "a trained run -> a sparse one at one stroke: magnitude, Wanda, SparseGPT",
     "report": "a run directory -> report.md with its picture",
 }

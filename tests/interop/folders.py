@@ -75,11 +75,16 @@ def tensors(told: dict, dtype=np.float32, seed: int = 0) -> dict[str, np.ndarray
     return found
 
 
+def tokenizer_of(folder: Path) -> None:
+    """Put a tokenizer into a folder."""
+    jsons.write(folder, tokenizer(), bos_token="<|im_start|>", eos_token="<|im_end|>", chat_template="{{ messages }}")
+
+
 def write(folder: Path, told: dict, weights: dict[str, np.ndarray], shards: int = 1) -> Path:
     """A folder with a tokenizer, in one file or in so many."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(told))
-    jsons.write(folder, tokenizer(), bos_token="<|im_start|>", eos_token="<|im_end|>", chat_template="{{ messages }}")
+    tokenizer_of(folder)
     if shards == 1:
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         return folder

@@ -1,0 +1,38 @@
+"""Write a run as a Hugging Face folder, a GGUF file, or a PEFT adapter."""
+
+from pathlib import Path
+
+from chinchilla_jax.commands import cli
+from chinchilla_jax.config import require
+
+SECTIONS = ("data", "mesh", "checkpoint")
+FORMATS = ("hf", "gguf", "peft")
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def options(parser) -> None:
+    """Flags of this command."""
+    add = parser.add_argument
+    add("--format", default="hf", choices=FORMATS, help="what to write [hf]")
+    add("--out", metavar="PATH", help="folder to write (gguf: file); must not exist")
+    add("--dtype", default="float32", choices=DTYPES, help="type of the weights; the loss says what rounding costs "
+        "[float32]")  # fmt: skip
+    add("--shard-size", type=float, default=5.0, metavar="GB", help="most gigabytes of a file of weights [5]")
+    add("--merge", action="store_true", help="write an adapter run as a whole model, its adapters merged")
+
+
+def run(config, args) -> dict:
+    """Load the newest checkpoint and write it, whole or not at all."""
+    require(bool(args.out), "name what to write with --out")
+    out = Path(args.out)
+    require(not out.exists(), f"--out {out} is there already, and nothing is overwritten; name another")
+    require(args.shard_size > 0, f"--shard-size {args.shard_size} must be above 0")
+
+    from chinchilla_jax.interop import exported
+    from chinchilla_jax.training.load import run_folder
+    from chinchilla_jax.training.metrics import Terminal
+
+    terminal, run_dir = Terminal(), run_folder(args.run_dir)
+    how = exported.How(args.format, args.dtype, int(args.shard_size * 1e9), args.merge)
+    report = exported.export(config, run_dir, out, how, terminal.say)
+    return {**report, "wrote": [str(out)], "next": report.get("next") or cli.line("import", str(out))}

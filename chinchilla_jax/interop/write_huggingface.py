@@ -1,0 +1,80 @@
+"""A run as a Hugging Face folder that transformers, vLLM and llama.cpp's converter read."""
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_dtypes
+import numpy as np
+
+from chinchilla_jax.config import ModelConfig, require
+from chinchilla_jax.interop import config_json, files
+from chinchilla_jax.interop.architectures import ARCHITECTURES
+from chinchilla_jax.interop.huggingface import ZEROS
+from chinchilla_jax.interop.names import Name, find
+from chinchilla_jax.interop.origin import read_origin
+from chinchilla_jax.interop.tokenizers import export_tokenizer
+from chinchilla_jax.interop.write_tensors import Tensor, write_folder
+from chinchilla_jax.optim.paths import named
+
+TYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+
+
+def write(folder: Path, run_dir: Path, params: Any, cfg: ModelConfig, context: int, dtype: str, limit: int) -> dict:
+    """Fill `folder` from whole parameters; {"architecture": ..., "notes": [...]}. `limit`: bytes of a shard."""
+    origin = read_origin(run_dir)
+    name = config_json.choose(cfg, origin.get("architecture", ""))
+    tensors = list(all_tensors(params, cfg, name, TYPES[dtype]))
+    exported = export_tokenizer(run_dir, folder, context)
+    settings = config_json.config_json(cfg, name, dtype, context, exported.ids)
+    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    write_folder(folder, tensors, limit)
+    (folder / "README.md").write_text(card(run_dir, origin, name, dtype), encoding="utf-8")
+    files.write_sums(folder)
+    return {"architecture": name, "notes": exported.notes}
+
+
+def all_tensors(params: Any, cfg: ModelConfig, architecture: str, dtype: np.dtype) -> Iterator[Tensor]:
+    """Every tensor of the class, layer by layer; biases that it has and we lack are 0."""
+    rows = [(find(path), leaf) for path, leaf in named(params).items()]
+    order = {"embed/table": 0, "norm/scale": 2, "unembed/table": 3}
+    rows.sort(key=lambda row: order.get(row[0].ours, 1))
+    stacked = [(name, leaf) for name, leaf in rows if name.stacked]
+    zeros = config_json.biases(ARCHITECTURES[architecture], cfg) & ZEROS.keys()
+    for name, leaf in rows:
+        if not name.stacked:
+            yield _tensor(name, name.theirs, leaf.shape, partial(np.asarray, leaf), dtype)
+        elif name is stacked[0][0]:
+            for n in range(cfg.layers):
+                for inner, whole in stacked:
+                    yield _tensor(inner, inner.theirs.format(n=n), whole.shape[1:], partial(_layer, whole, n), dtype)
+                for key in sorted(zeros):
+                    zero = partial(np.zeros, (cfg.d_model,), dtype)
+                    yield Tensor(ZEROS[key].format(n=n), (cfg.d_model,), dtype, zero)
+
+
+def _layer(leaf: jax.Array, n: int) -> np.ndarray:
+    return np.asarray(leaf[n])
+
+
+def _tensor(name: Name, theirs: str, shape: tuple[int, ...], make, dtype: np.dtype) -> Tensor:
+    def made() -> np.ndarray:
+        with np.errstate(over="ignore"):
+            found = name.to_theirs(make()).astype(dtype)
+        require(bool(np.isfinite(found).all()), f"{theirs} does not fit into {dtype}; choose --dtype bfloat16")
+        return found
+
+    return Tensor(theirs, name.flattened(shape), dtype, made)
+
+
+def card(run_dir: Path, origin: dict[str, Any], architecture: str, dtype: str) -> str:
+    """A short model card, with the licence where one is known."""
+    header = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+    header |= {"license": origin["license"]} if origin.get("license") else {}
+    source = f" Its weights started as `{Path(origin['source']).name}`." if origin else ""
+    lines = ["---", *(f"{key}: {value}" for key, value in header.items()), "---", ""]
+    lines += [f"# {run_dir.absolute().name}", "", f"{architecture}, {dtype}, written by chinchilla_jax.{source}", ""]
+    return "\n".join(lines)

@@ -1,0 +1,117 @@
+"""Runs become Hugging Face folders: the same bits after a round trip, logits as transformers would have them."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests import runs, tiny
+from tests.interop import folders
+from tests.interop.test_import import IDS_BL, imported, our_logits
+
+
+def exported(run_dir, out, **flags) -> str:
+    """What an export that must succeed said."""
+    code, said = runs.call("export", **{"run-dir": run_dir, "out": out, **flags})
+    assert code == 0, said
+    return said
+
+
+def weights(folder) -> dict[str, np.ndarray]:
+    """All tensors of a folder."""
+    return {name: x for path in sorted(folder.glob("*.safetensors")) for name, x in load_file(path).items()}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """An imported Qwen2 of random weights: its folder and its run."""
+    place = tmp_path_factory.mktemp("exports")
+    folders.folder(place / "theirs", "Qwen2ForCausalLM")
+    imported(place / "theirs", place / "run")
+    return place
+
+
+@pytest.mark.parametrize("kind", folders.KINDS)
+def test_round_trip(kind, tmp_path):
+    """Their tensors come back bit for bit, in shards, and say the same as before."""
+    biased = {"attention_bias": True, "mlp_bias": True} if kind == "LlamaForCausalLM" else {}
+    source = folders.folder(tmp_path / "theirs", kind, shards=2, **biased)
+    imported(source, tmp_path / "run")
+    exported(tmp_path / "run", tmp_path / "out", **{"shard-size": 2e-5})
+    before, after = weights(source), weights(tmp_path / "out")
+    assert before.keys() == after.keys() and all(np.array_equal(before[name], after[name]) for name in before)
+    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    assert index["weight_map"].keys() == before.keys() and len(set(index["weight_map"].values())) > 2
+    assert index["metadata"]["total_size"] == sum(x.nbytes for x in before.values())
+    told, found = folders.settings(kind, **biased), json.loads((tmp_path / "out" / "config.json").read_text())
+    assert found["architectures"] == [kind] and found["dtype"] == "float32"
+    expected = folders.logits(told, before, IDS_BL[:1])
+    assert np.abs(folders.logits(found, after, IDS_BL[:1]) - expected).max() < 1e-9
+    code, said = runs.call("import", str(tmp_path / "out"), **{"run-dir": tmp_path / "again"})
+    assert code == 0, said
+    first, second = (runs.config(tmp_path / name).model for name in ("run", "again"))
+    assert first == second
+    assert runs.leaves(tmp_path / "run", 0) == runs.leaves(tmp_path / "again", 0), "fingerprints of every leaf"
+
+
+def test_a_trained_run(whole_run, tmp_path):
+    """A run of our own, with its SentencePiece model: what transformers would compute is what we do."""
+    exported(whole_run, tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert found["architectures"] == ["LlamaForCausalLM"] and found["max_position_embeddings"] == 16
+    params = runs.state(whole_run).params
+    expected = folders.logits(found, weights(tmp_path / "out"), IDS_BL[:, :16])
+    cfg = dataclasses.replace(runs.config(whole_run).model, vocab_size=len(params["embed"]["table"]), **tiny.PLAIN)
+    ours = our_logits(cfg, params, IDS_BL[:, :16])
+    assert np.abs(ours - expected).max() < 1e-5 * np.abs(expected).max() + 1e-5
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "generation_config.json",
+        "SHA256SUMS",
+    } <= names
+
+
+def test_bfloat16_says_its_loss(run, tmp_path):
+    said = exported(run / "run", tmp_path / "out", dtype="bfloat16")
+    assert "nats a token, in bfloat16" in said and "docstrings" in said
+    before, after = weights(run / "theirs"), weights(tmp_path / "out")
+    assert all(np.array_equal(before[name].astype(folders.BFLOAT16), after[name]) for name in before)
+    again = imported(tmp_path / "out", tmp_path / "again")
+    assert again.params["embed"]["table"].dtype == np.float32
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_a_flipped_byte_is_refused(name, run, tmp_path):
+    exported(run / "run", tmp_path / "out")
+    path = tmp_path / "out" / name
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+    code, said = runs.call("import", str(tmp_path / "out"), **{"run-dir": tmp_path / "again"})
+    assert code == 78 and said.count("error:") == 1 and name in said, said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("model", "word"),
+    [
+        (tiny.CHINCHILLA, "relative positions"),
+        (tiny.SQUARED, "relu2"),
+    ],
+)
+def test_what_has_no_class_is_refused(model, word):
+    from chinchilla_jax.errors import UserError
+    from chinchilla_jax.interop import config_json
+
+    with pytest.raises(UserError, match=word):
+        config_json.choose(model)
+
+
+def test_nothing_is_overwritten(run, tmp_path):
+    code, said = runs.call("export", **{"run-dir": run / "run", "out": tmp_path})
+    assert code == 78 and "nothing is overwritten" in said
