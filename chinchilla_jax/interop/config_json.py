@@ -34,7 +34,7 @@ def choose(cfg: ModelConfig, preferred: str = "") -> str:
     """The class for a model: `preferred` where that can be, else the one that needs the fewest biases of 0."""
     require(
         cfg.positions == "rope",
-        f"relative positions, as the chinchilla presets have, are in no class of transformers and no GGUF model: {OWN}; "
+        f"relative positions, as the chinchilla presets have, are in no class of transformers and no GGUF: {OWN}; "
         "a modern preset can be exported",
     )
     require(
