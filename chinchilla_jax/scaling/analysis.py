@@ -1,23 +1,27 @@
 """Everything that `fit` reports about a table of runs, in one record: the law, its doubts and its checks."""
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from chinchilla_jax.config import require
 from chinchilla_jax.errors import UserError
-from chinchilla_jax.scaling import approaches, validate
+from chinchilla_jax.scaling import approaches, doubt
+from chinchilla_jax.scaling.answer import Question, answer
 from chinchilla_jax.scaling.approaches import Budget, Line
-from chinchilla_jax.scaling.fit import Fit, fit, spread
-from chinchilla_jax.scaling.lawfile import QUANTITIES, Law, thin
-from chinchilla_jax.scaling.parametric import FORMS, NAMES
+from chinchilla_jax.scaling.doubt import Member, Replicates, bootstrap, calibrated
+from chinchilla_jax.scaling.fit import Fit, spread
+from chinchilla_jax.scaling.lawfile import Form, LawFile, thin
+from chinchilla_jax.scaling.minimise import FORMS, NAMES
 from chinchilla_jax.scaling.runs import Runs, without_outliers
-from chinchilla_jax.scaling.uncertainty import Replicates, bootstrap, calibrated, profile
 
-KEPT = 1000  # replicates that a law file holds
+KEPT = 1000  # replicates that a law file holds, of all forms
 QUANTILES = 101  # of the residuals
+HELD_OUT = 0.2  # share of the runs, those of most compute, whose losses test the interval
+DRIFT = 1.5  # largest over smallest D/N over the outlier cuts, beyond which a fit warns
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Settings:
 
     objective: str = "huber-log"
     delta: float = 1e-3
-    form: str = "chinchilla"
+    form: str = "mixture"
     drop_outliers: int = 0
     replicates: int = 4000
     seed: int = 42
@@ -34,24 +38,35 @@ class Settings:
     workers: int = 1
     level: float = 0.9
     flops: tuple[float, ...] = ()
+    budget_tolerance: float = approaches.SAME_BUDGET
     name: str = ""
     label: str = ""
+    recipe: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """A fit and what was found about it; an approach that refused is its one line."""
+    """A fit and what was found about it; `fit` and `replicates` are the leading form's.
+
+    An approach that refused is its one line; `held_out` is (losses inside the interval, losses) or None.
+    """
 
     settings: Settings
-    fit: Fit
+    members: list[Member]
     replicates: Replicates
-    law: Law
+    law: LawFile
     answers: list[dict[str, Any]]
-    sensitivity: list[validate.Choice]
-    rollout: list[validate.Foretold]
+    sensitivity: list[doubt.Choice]
+    rollout: list[doubt.Predicted]
     profiles: dict[str, tuple[float, float]]
     envelope: Line | str
     isoflop: tuple[Line, list[Budget]] | str
+    held_out: tuple[int, int] | None
+
+    @property
+    def fit(self) -> Fit:
+        """The leading form's."""
+        return self.members[0].fit
 
     @property
     def warnings(self) -> list[str]:
@@ -59,11 +74,17 @@ class Analysis:
         found = self.fit.warnings()
         if self.replicates.converged is not None and self.replicates.converged < 0.99:
             found.append(f"{1 - self.replicates.converged:.1%} of the replicates did not converge")
-        if self.fit.runs.clusters < 10:
+        if (clusters := self.fit.runs.clusters) < 10:
+            found.append(f"{clusters} independent runs are few for a bootstrap; take its intervals loosely")
+        cuts = [row for row in self.sensitivity if row.tokens_per_param and row.what.startswith(("as ", "outlier"))]
+        ratios = [row.tokens_per_param for row in cuts]
+        if max(ratios) > DRIFT * min(ratios):
             found.append(
-                f"{self.fit.runs.clusters} independent runs are few for a bootstrap; take its intervals loosely"
+                f"tokens per parameter drift from {min(ratios):.3g} to {max(ratios):.3g} over the outlier cuts: a few "
+                "rows decide; look at them and choose --drop-outliers"
             )
-        return found
+        found += [line for row in self.answers for line in row["warnings"]]
+        return list(dict.fromkeys(found))
 
 
 def analyse(whole: Runs, settings: Settings) -> Analysis:
@@ -72,79 +93,110 @@ def analyse(whole: Runs, settings: Settings) -> Analysis:
     for C in settings.flops:
         require(C > 0 and np.isfinite(C), f"--flops {C:g}: a positive number of FLOPs")
     runs = without_outliers(whole, settings.drop_outliers)
-    found = fit(runs, settings.objective, settings.delta, settings.form)
+    members = doubt.members(runs, settings.form, settings.objective, settings.delta)
     most = float(runs.C.max())
     flops = settings.flops or (most, 10 * most, 100 * most)
     settings = dataclasses.replace(settings, flops=tuple(flops))
-    again = bootstrap(found, settings.replicates, settings.seed, settings.protocol, workers=settings.workers)
-    law = made(found, again, settings)
-    sensitivity = validate.sensitivity(whole, found, settings.drop_outliers, flops[0])
+    replicates = _bootstraps(members, settings)
+    law = made(members, replicates, settings)
+    lead = members[0].fit
+    sensitivity = doubt.sensitivity(whole, lead, settings.drop_outliers, flops[0])
     law = dataclasses.replace(law, sensitivity=tuple(dataclasses.asdict(row) for row in sensitivity))
-    full = dataclasses.replace(law, draws=calibrated(found, again))
-    exponents = ("alpha",) if found.form in ("tied", "kaplan") else ("alpha", "beta")
+    exponents = ("alpha",) if lead.form in ("tied", "kaplan") else ("alpha", "beta")
     return Analysis(
         settings,
-        found,
-        again,
+        members,
+        replicates[0],
         law,
-        [answer(full, C, settings.level) for C in flops],
+        [answered(law, C, settings.level) for C in flops],
         sensitivity,
-        validate.rollout(found),
-        {name: profile(found, name, settings.level) for name in exponents},
+        doubt.rollout(lead),
+        {name: doubt.profile(lead, name, settings.level) for name in exponents},
         _or_line(lambda: approaches.envelope(runs)),
-        _or_line(lambda: approaches.isoflop(runs)),
+        _or_line(lambda: approaches.isoflop(runs, settings.budget_tolerance)),
+        covered(runs, settings),
     )
 
 
-def _or_line(make) -> Any:
+def _or_line(make: Callable[[], Any]) -> Any:
     try:
         return make()
     except UserError as error:
         return f"refused: {error}"
 
 
-def answer(law: Law, C: float, level: float) -> dict[str, Any]:
-    """Every quantity at the optimum of C, with its interval, and the loss of a new run there."""
-    N, D = (float(v) for v in law.surface.optimum(C, law.flops))
-    figures = {
-        name: {"value": float(law.quantity(name, C)), "interval": list(law.interval(name, C, level))}
-        for name in QUANTITIES
-    }
-    _, low, high = law.predict_loss(N, D, level)
-    figures["loss"]["prediction"] = [low, high]
-    return {"flops": C, "inside": law.inside(N, D), **figures}
+def _bootstraps(members: list[Member], settings: Settings) -> list[Replicates | None]:
+    """Replicates of every form that comes to one at least in the law file."""
+    s = settings
+    return [
+        bootstrap(one.fit, s.replicates, s.seed, s.protocol, workers=s.workers) if _kept(one, s) else None
+        for one in members
+    ]
 
 
-def made(found: Fit, again: Replicates, settings: Settings) -> Law:
-    """The law of a fit, as its file keeps it."""
-    runs, n = found.runs, len(found.runs.N)
-    p = FORMS[found.form].shape[1]
-    wider = np.sqrt(n / (n - p))  # residuals of a fit are smaller than those of new runs
-    quantiles = -wider * np.quantile(found.residuals, np.linspace(0, 1, QUANTILES))[::-1]
-    ranges = {name: (float(v.min()), float(v.max())) for name, v in _columns(runs).items()}
-    return Law(
+def _kept(one: Member, settings: Settings) -> int:
+    """How many replicates of a form a law file holds."""
+    return round(one.weight * min(KEPT, settings.replicates))
+
+
+def answered(law: LawFile, C: float, level: float) -> dict[str, Any]:
+    """The answer at a budget of C FLOPs, as `plan` gives it, and what is wrong with it."""
+    found = answer(law, Question(flops=C), level=level)
+    at = found["params"]["value"], found["tokens"]["value"]
+    return {"C": C, "inside": law.inside(*at), "warnings": law.warnings(*at), **found}
+
+
+def covered(runs: Runs, settings: Settings, share: float = HELD_OUT) -> tuple[int, int] | None:
+    """How many losses of the runs of most compute lie in the interval that the others give, and how many they are."""
+    out = doubt.largest(runs, share)
+    s = dataclasses.replace(settings, replicates=min(settings.replicates, 400), workers=1)
+    s = dataclasses.replace(s, protocol="auto" if s.protocol == "epoch" else s.protocol)
+    try:
+        members = doubt.members(runs.take(~out), s.form, s.objective, s.delta)
+    except UserError:
+        return None
+    law = made(members, _bootstraps(members, s), s)
+    rows = [law.predict_loss(N, D, s.level)[1:] for N, D in zip(runs.N[out], runs.D[out])]
+    return sum(low <= loss <= high for (low, high), loss in zip(rows, runs.loss[out])), int(out.sum())
+
+
+def made(members: list[Member], replicates: list[Replicates | None], settings: Settings) -> LawFile:
+    """The law of the fits of a table, as its file keeps it."""
+    found, runs = members[0].fit, members[0].fit.runs
+    columns = {"N": runs.N, "D": runs.D, "C": runs.C, "loss": runs.loss}
+    ranges = {name: (float(v.min()), float(v.max())) for name, v in columns.items()}
+    forms = [_form(one, again, ranges["C"][1] * 10, settings) for one, again in zip(members, replicates)]
+    return LawFile(
         name=settings.name or "fit",
         label=settings.label,
-        form=found.form,
-        theta=tuple(float(v) for v in found.theta),
+        forms=tuple(forms),
         ranges=ranges,
-        draws=thin(calibrated(found, again), KEPT, ranges["C"][1] * 10),
-        residuals=tuple(float(f"{v:.6g}") for v in quantiles),
         unit=runs.unit,
         count=runs.count,
         accounting=runs.accounting,
-        flops=runs.per_nd,
+        per_nd=runs.per_nd,
         dataset=runs.dataset,
         tokenizer=runs.tokenizer,
-        estimator=estimator(found, again, settings),
-        runs=n,
+        estimator=estimator(found, replicates[0], settings),
+        runs=len(runs.N),
         clusters=runs.clusters,
-        converged=found.converged,
+        recipe=settings.recipe,
     )
 
 
-def _columns(runs: Runs) -> dict[str, np.ndarray]:
-    return {"N": runs.N, "D": runs.D, "C": runs.C, "loss": runs.loss}
+def _form(one: Member, again: Replicates | None, C: float, settings: Settings) -> Form:
+    """A member as a law file has it; the residuals of a fit are smaller than those of new runs, and are widened."""
+    fit, n, p = one.fit, len(one.fit.runs.N), FORMS[one.fit.form].shape[1]
+    quantiles = -np.sqrt(n / (n - p)) * np.quantile(fit.residuals, np.linspace(0, 1, QUANTILES))[::-1]
+    return Form(
+        form=fit.form,
+        theta=tuple(float(v) for v in fit.theta),
+        weight=one.weight,
+        rollout=one.rollout,
+        converged=fit.converged,
+        residuals=tuple(float(f"{v:.6g}") for v in quantiles),
+        draws=None if again is None else thin(calibrated(fit, again), _kept(one, settings), C, fit.runs.per_nd),
+    )
 
 
 def estimator(found: Fit, again: Replicates, settings: Settings) -> dict[str, Any]:
@@ -152,6 +204,7 @@ def estimator(found: Fit, again: Replicates, settings: Settings) -> dict[str, An
     left, ratio = spread(found.runs)
     return {
         "approach": 3,
+        "forms": settings.form,
         "objective": found.goal.label,
         "value": found.value,
         "relative_gradient": found.gradient,

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from chinchilla_jax.config import require
-from chinchilla_jax.scaling.laws import Surface
+from chinchilla_jax.errors import UserError
+from chinchilla_jax.scaling.law import Surface
 from chinchilla_jax.scaling.runs import Runs
 
-SAME_BUDGET = 0.05  # budgets within so much of ln C are one
+SAME_BUDGET = 0.09  # runs whose ln C are a chain of gaps of at most so much have one budget
 LEAST = 3  # runs of different sizes that a parabola takes
+MARGIN = 0.1  # share of the sizes' range at either end where a vertex is not inside
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,10 @@ class Line:
     N: np.ndarray
     warnings: tuple[str, ...]
 
-    def optimum(self, C: float, flops: float = 6.0) -> tuple[float, float]:
-        """(N, D) at C = flops N D."""
+    def optimum(self, C: float, per_nd: float = 6.0) -> tuple[float, float]:
+        """(N, D) at C = per_nd N D."""
         N = float(np.exp(self.intercept + self.exponent * np.log(C)))
-        return N, C / flops / N
+        return N, C / per_nd / N
 
 
 def line(C: np.ndarray, N: np.ndarray, *warnings: str) -> Line:
@@ -74,31 +76,40 @@ def envelope(runs: Runs, bins: int = 12) -> Line:
     )
 
 
-def budgets(runs: Runs) -> list[np.ndarray]:
-    """Rows of every budget (ln C within 5 %), the least first."""
+def budgets(runs: Runs, tolerance: float = SAME_BUDGET) -> list[np.ndarray]:
+    """Rows of every budget, the least first."""
+    require(tolerance > 0, f"--budget-tolerance {tolerance:g}: a positive difference of ln C, such as {SAME_BUDGET}")
     order = np.argsort(runs.C, kind="stable")
-    cuts = np.flatnonzero(np.diff(np.log(runs.C[order])) > SAME_BUDGET) + 1
+    cuts = np.flatnonzero(np.diff(np.log(runs.C[order])) > tolerance) + 1
     return np.split(order, cuts)
 
 
-def isoflop(runs: Runs) -> tuple[Line, list[Budget]]:
+def isoflop(runs: Runs, tolerance: float = SAME_BUDGET) -> tuple[Line, list[Budget]]:
     """Approach 2: a parabola in ln N for every budget with three sizes or more, and the line through their vertices.
 
-    `UserError` where a budget has one size, opens downward or has its least loss at an end: no optimum is inside.
+    A budget without an optimum inside its sizes is left out and named; `UserError` where fewer than two are left.
     """
-    groups = budgets(runs)
+    groups = budgets(runs, tolerance)
     many = [rows for rows in groups if len(np.unique(runs.N[rows])) >= LEAST]
-    for rows in groups if not many else []:
-        sizes = len(np.unique(runs.N[rows]))
-        require(
-            sizes >= LEAST,
+    if not many:
+        rows = groups[0]
+        raise UserError(
             f"{runs.source} row {runs.row[rows[0]]}, column {runs.count}: the budget of {runs.C[rows].mean():.3g} FLOPs"
-            f" has {sizes} size{'s' * (sizes > 1)}; approach 2 needs {LEAST}",
+            f" has {(sizes := len(np.unique(runs.N[rows])))} size{'s' * (sizes > 1)}; approach 2 needs {LEAST}"
         )
-    require(len(many) >= 2, f"{runs.source}: approach 2 needs two budgets, and has one of {LEAST} sizes or more")
-    found = [_vertex(runs, rows) for rows in many]
+    found, notes = [], []
+    for rows in many:
+        try:
+            found.append(_vertex(runs, rows))
+        except UserError as error:
+            notes.append(f"approach 2 left out a budget: {error}")
+    require(
+        len(found) >= 2,
+        f"{runs.source}: approach 2 needs two budgets, and has {len(found)} with {LEAST} sizes or more and an optimum"
+        + "".join(f"; {note.partition(': ')[2]}" for note in notes[:1]),
+    )
     left = [int(runs.row[i]) for rows in groups if len(np.unique(runs.N[rows])) < LEAST for i in rows]
-    notes = [f"approach 2 left out rows {left}: their budgets have fewer than {LEAST} sizes"] if left else []
+    notes += [f"approach 2 left out rows {left}: their budgets have fewer than {LEAST} sizes"] if left else []
     return line([b.C for b in found], [b.N for b in found], *notes), found
 
 
@@ -110,11 +121,11 @@ def _vertex(runs: Runs, rows: np.ndarray) -> Budget:
     place = f"{runs.source} row {runs.row[rows[np.argmin(y)]]}, column loss: the budget of {C:.3g} FLOPs"
     a, b, c = (float(v) for v in np.polyfit(x - centre, y, 2))
     require(a > 0, f"{place} opens downward, so it has no optimum; add sizes on both sides, or drop this budget")
-    vertex = centre - b / (2 * a)
+    vertex, edge = centre - b / (2 * a), MARGIN * np.ptp(x)
     require(
-        x[0] < vertex < x[-1] and y.argmin() not in (0, len(y) - 1),
-        f"{place} has its least loss at an end of its sizes ({runs.N[rows].min():.3g} to {runs.N[rows].max():.3g});"
-        f" add {'smaller' if y.argmin() == 0 or vertex <= x[0] else 'larger'} ones",
+        x[0] + edge < vertex < x[-1] - edge,
+        f"{place} has its optimum at an end of its sizes ({runs.N[rows].min():.3g} to {runs.N[rows].max():.3g}); "
+        f"add {'smaller' if vertex <= centre else 'larger'} ones",
     )
     loss = c - b * b / (4 * a)
     return Budget(
@@ -134,9 +145,9 @@ def _akima(x: np.ndarray, y: np.ndarray) -> float | None:
     return float(np.exp(fine[np.argmin(Akima1DInterpolator(sizes, mean)(fine))]))
 
 
-def vertex_shift(law: Surface, C: float, N: np.ndarray, flops: float = 6.0) -> float:
+def vertex_shift(law: Surface, C: float, N: np.ndarray, per_nd: float = 6.0) -> float:
     """ln of the parabola's vertex over the true N*, were the runs at C with these sizes noise-free on the law."""
     x = np.log(N)
     centre = x.mean()
-    a, b, _ = np.polyfit(x - centre, law.loss(N, C / flops / N), 2)
-    return float(centre - b / (2 * a) - np.log(law.optimum(C, flops)[0]))
+    a, b, _ = np.polyfit(x - centre, law.loss(N, C / per_nd / N), 2)
+    return float(centre - b / (2 * a) - np.log(law.optimum(C, per_nd)[0]))

@@ -1,9 +1,12 @@
-"""A CSV or JSONL file as rows of named cells; every refusal names row and column."""
+"""A CSV or JSONL file as rows of named cells, its own or another code base's; every refusal names row and column."""
 
 import csv
 import json
 import math
+import operator
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,76 @@ import numpy as np
 from chinchilla_jax.config import closest, require
 from chinchilla_jax.errors import UserError
 
+# Longest first, so that "<=" is not read as "<".
+OPERATORS = {
+    "!=": operator.ne, "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt, "=": operator.eq,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Another code base's columns: by the schema's name the file's, the first that is there; factors; what it means.
+
+    `run` columns name a run, of which the last row with a loss counts; `state` a column and its value when finished.
+    """
+
+    columns: dict[str, tuple[str, ...]]
+    factors: dict[str, float] = field(default_factory=dict)
+    common: dict[str, str] = field(default_factory=dict)
+    run: tuple[str, ...] = ("run_id", "Name", "name", "run")
+    state: tuple[str, str] = ("State", "finished")
+
+
+EVAL_LOSS = ("eval/loss", "eval_loss", "val_loss", "valid_loss", "validation/loss")
+PRESETS = {
+    "nanochat": Preset(
+        {
+            "n_total": ("params_total", "num_params"), "n_matmul": ("num_scaling_params",),
+            "tokens": ("tokens_trained",), "flops": ("flops_budget",), "loss": ("val_bpb",),
+        },
+        common={"unit": "bpb"},
+    ),
+    "levanter": Preset(
+        {
+            "n_total": ("parameter_count", "model/parameter_count"), "tokens": ("throughput/total_tokens",),
+            "flops": ("throughput/total_gflops",), "loss": (*EVAL_LOSS, "eval/paloma/macro_loss"),
+        },
+        factors={"flops": 1e9},
+        common={"unit": "nats_token"},
+    ),
+    "maxtext": Preset(
+        {
+            "n_total": ("num_params", "num_model_parameters", "parameters"),
+            "tokens": ("total_tokens", "tokens", "learning/total_tokens"),
+            "flops": ("total_tflops",), "loss": ("eval/avg_loss", "evaluation/avg_loss", "learning/loss"),
+        },
+        factors={"flops": 1e12},
+        common={"unit": "nats_token"},
+    ),
+    "torchtitan": Preset(
+        {
+            "n_total": ("num_params", "model_param_count", "parameters"),
+            "tokens": ("n_tokens_seen", "ntokens_seen", "tokens"), "flops": ("total_flops",),
+            "loss": ("validation_metrics/loss", "loss_metrics/global_avg_loss"),
+        },
+        common={"unit": "nats_token"},
+    ),
+    "wandb": Preset(
+        {
+            "n_total": ("n_total", "parameter_count", "num_params", "params", "n_params", "model/num_params"),
+            "tokens": ("tokens", "total_tokens", "tokens_seen", "train/tokens", "throughput/total_tokens"),
+            "flops": ("flops", "total_flops", "train/total_flos"),
+            "loss": (*EVAL_LOSS, "val/loss", "loss", "train/loss", "train_loss"),
+        },
+    ),
+}  # fmt: skip
+
 
 class Cells:
     """Cells of the kept rows by the schema's names."""
 
-    def __init__(self, path: Path, rows: list[tuple[int, dict]], header: list[str], columns: Mapping[str, str]):
-        self.path, self.rows, self.header, self.columns = path, rows, header, columns
+    def __init__(self, path: Path, rows: list, header: list[str], columns: Mapping[str, str], preset: Preset):
+        self.path, self.rows, self.header, self.columns, self.preset = path, rows, header, columns, preset
 
     def named(self, name: str) -> str:
         """The file's own name of a column."""
@@ -33,13 +100,11 @@ class Cells:
         if own not in self.header:
             mend = f"name the file's own with --columns {name}=NAME"
             raise UserError(f"{self.path}: row 1 has no column {own!r}{closest(own, self.header)}; {mend}")
-        return np.array([self._number(at, row.get(own), own) for at, row in self.rows])
+        factor = self.preset.factors.get(name, 1.0)
+        return factor * np.array([self._number(at, row.get(own), own) for at, row in self.rows])
 
     def _number(self, at: int, cell: Any, own: str) -> float:
-        try:
-            value = math.nan if isinstance(cell, bool) else float(cell)
-        except (TypeError, ValueError):
-            value = math.nan
+        value = number(cell)
         if not (math.isfinite(value) and value > 0):
             told = "nothing" if cell in (None, "") else repr(cell)
             raise UserError(f"{self.path} row {at}, column {own}: {told} is no positive finite number")
@@ -51,7 +116,7 @@ class Cells:
 
     def only(self, name: str) -> str:
         """The one value of a column; '' where there is none."""
-        values = self.texts(name)
+        values = self.texts(name) if self.has(name) else [self.preset.common.get(name, "")] * len(self.rows)
         for (at, _), value in zip(self.rows, values):
             require(
                 value == values[0],
@@ -59,6 +124,31 @@ class Cells:
                 f"{self.rows[0][0]}; fit one at a time with --where {name}={values[0]}",
             )
         return values[0]
+
+
+def number(cell: Any) -> float:
+    """A cell as a number, nan where it is none."""
+    try:
+        return math.nan if isinstance(cell, bool) else float(cell)
+    except (TypeError, ValueError):
+        return math.nan
+
+
+def condition(text: str) -> tuple[str, str, str]:
+    """(column, operator, value) of NAME=VALUE, NAME!=VALUE, NAME<VALUE and so on."""
+    found = re.match(r"([^=!<>]+)(!=|<=|>=|<|>|=)(.*)$", text)
+    require(found is not None, f"--where {text}: write NAME=VALUE, or !=, <, >, <=, >= between them")
+    return found[1].strip(), found[2], found[3].strip()
+
+
+def holds(path: Path, at: int, own: str, cell: Any, sign: str, value: str) -> bool:
+    """Whether a cell satisfies a condition: as numbers where both are numbers, which < and > need, else as texts."""
+    pair = number(cell), number(value)
+    if not any(math.isnan(one) for one in pair):
+        return OPERATORS[sign](*pair)
+    shown = "" if cell is None else str(cell)
+    require(sign in ("=", "!="), f"{path} row {at}, column {own}: {shown!r} {sign} {value} compares what is no number")
+    return OPERATORS[sign](shown, value)
 
 
 def rows_of(path: Path) -> tuple[list[tuple[int, dict]], list[str]]:

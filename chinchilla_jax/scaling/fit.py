@@ -1,7 +1,7 @@
 """Approach 3 of Hoffmann et al. 2022: a law fitted to runs, with the proof that the fit is one.
 
 Starts come from variable projection (for given exponents the law is linear in E, A and B: the best of a grid, and the
-best of eight other parts of it), each polished on the chosen robust objective by `parametric.minimise`. A fit counts as
+best of eight other parts of it), each polished on the chosen robust objective by `numerics.minimise`. A fit counts as
 converged where the relative gradient norm is below 1e-6; how many starts agree is reported beside it.
 """
 
@@ -11,10 +11,9 @@ from functools import cached_property
 import numpy as np
 
 from chinchilla_jax.config import closest, require
-from chinchilla_jax.scaling import parametric
-from chinchilla_jax.scaling.laws import Surface
-from chinchilla_jax.scaling.objectives import Objective, objective
-from chinchilla_jax.scaling.parametric import FORMS, TOLERANCE, Points
+from chinchilla_jax.scaling import minimise as numerics
+from chinchilla_jax.scaling.law import Surface
+from chinchilla_jax.scaling.minimise import FORMS, TOLERANCE, Objective, Points, objective
 from chinchilla_jax.scaling.runs import Runs
 
 GRID = np.geomspace(0.05, 1.6, 15)  # exponents that variable projection tries: 15 x 15, in 3 x 3 parts
@@ -54,17 +53,17 @@ class Fit:
     @cached_property
     def at(self) -> Points:
         """The rows as the numerics have them."""
-        return parametric.points(self.runs.N, self.runs.D, self.runs.loss)
+        return numerics.points(self.runs.N, self.runs.D, self.runs.loss)
 
     @cached_property
     def residuals(self) -> np.ndarray:
         """ln L predicted minus observed (n,): 0.01 is a prediction 1 % too high."""
-        return parametric.log_loss(parametric.centred(self.theta, self.at)[None], self.at)[0] - self.at.y
+        return numerics.log_loss(numerics.centred(self.theta, self.at)[None], self.at)[0] - self.at.y
 
     @cached_property
     def condition(self) -> float:
         """Condition number of the Jacobian of ln L by the free parameters, at centred logs and columns of norm 1."""
-        J = parametric.differentiated(parametric.centred(self.theta, self.at)[None], self.at)[1][0] @ FORMS[self.form]
+        J = numerics.differentiated(numerics.centred(self.theta, self.at)[None], self.at)[1][0] @ FORMS[self.form]
         return float(np.linalg.cond(J / np.maximum(np.linalg.norm(J, axis=0), 1e-300)))
 
     def warnings(self) -> list[str]:
@@ -142,24 +141,24 @@ def fit(runs: Runs, name: str = "huber-log", delta: float = 1e-3, form: str = "c
     """
     check(runs, form)
     goal = objective(name, delta)
-    at = parametric.points(runs.N, runs.D, runs.loss)
+    at = numerics.points(runs.N, runs.D, runs.loss)
     start = {"tied": tied, "kaplan": kaplan}.get(form, np.copy)(projected(at))
-    found = parametric.minimise(start, at, goal, FORMS[form], most=most)
+    found = numerics.minimise(start, at, goal, FORMS[form], most=most)
     order = np.argsort(found.value)
     best = order[0]
     same = np.abs(found.value - found.value[best]) <= AGREE * found.value[best] + 1e-15
-    theta = parametric.centred(found.theta[best], at, -1)
+    theta = numerics.centred(found.theta[best], at, -1)
     starts = tuple(float(v) for v in found.value[order])
     return Fit(runs, form, goal, theta, starts[0], float(found.gradient[best]), float(same.mean()), starts)
 
 
 def convergence(theta: np.ndarray, runs: Runs, name: str = "huber-log", delta: float = 1e-3) -> Fit:
     """Log-parameters (a, b, e, alpha, beta) found elsewhere, as a `Fit` that says whether they are an optimum."""
-    at = parametric.points(runs.N, runs.D, runs.loss)
+    at = numerics.points(runs.N, runs.D, runs.loss)
     theta = np.append(np.asarray(theta, np.float64)[:5], 0.0)
-    goal, own = objective(name, delta), parametric.centred(theta, at)[None]
-    gradient = float(parametric.gradient_norm(own, at, goal, FORMS["chinchilla"])[0])
-    value = float(goal(parametric.residuals(own, at, goal)).value.sum())
+    goal, own = objective(name, delta), numerics.centred(theta, at)[None]
+    gradient = float(numerics.gradient_norm(own, at, goal, FORMS["chinchilla"])[0])
+    value = float(goal(numerics.residuals(own, at, goal)).value.sum())
     return Fit(runs, "chinchilla", goal, theta, value, gradient, float("nan"), (value,))
 
 

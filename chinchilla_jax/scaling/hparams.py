@@ -1,6 +1,6 @@
 """Published rules for the learning rate and the batch, each with its units and the range that it was measured in.
 
-They disagree by factors of two and more; `suggest` and `table` show by how much. Rates are peaks, of AdamW unless a
+They disagree by factors of two and more: `band` has least, median and most. Rates are peaks, of AdamW unless a
 rule says otherwise, and batches are tokens, whatever the source counts in.
 """
 
@@ -8,9 +8,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from chinchilla_jax.config import ModelConfig, closest, require
 from chinchilla_jax.scaling import counts
-from chinchilla_jax.scaling.published import published
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,18 @@ class Rule:
     count: str
     source: str
 
+    def outside(self, at: Scale) -> float:
+        """ln of the compute between a run and the range that it was measured in; 0 inside."""
+        values = vars(at) | {"ratio": at.tokens / getattr(at, self.count)}
+        far = 0.0
+        for name, (low, high) in self.ranges.items():
+            off = max(0.0, math.log(low / values[name]) if low else 0.0, math.log(values[name] / high))
+            far = max(far, off * (1 if name == "work" else 2))  # compute goes with the square of size and of length
+        return far
+
     def inside(self, at: Scale) -> bool:
         """Whether it was measured at such a scale."""
-        values = vars(at) | {"ratio": at.tokens / getattr(at, self.count)}
-        return all(low <= values[name] <= high for name, (low, high) in self.ranges.items())
+        return self.outside(at) == 0
 
     @property
     def range(self) -> str:
@@ -96,10 +105,10 @@ LAWS = {
     ),
     "kaplan": Rule(
         rate=lambda s: 0.003239 - 0.0001395 * math.log(s.n_nonembed),
-        batch=lambda s: 2e8 * float(published("kaplan").surface.loss(s.n_nonembed, s.tokens)) ** (-1 / 0.21),
+        batch=None,  # theirs is the critical batch, which buys time with compute
         ranges={"n_nonembed": (1e4, 1.5e9), "tokens": (2e7, 2.3e10)},
         count="n_nonembed",
-        source="Kaplan et al. 2020, arXiv:2001.08361; Adam, the critical batch at the law's loss",
+        source="Kaplan et al. 2020, arXiv:2001.08361; Adam",
     ),
     "marin": Rule(
         rate=lambda s: min(0.01, 0.33 * (_marin_batch(s) / 4096) ** 0.5 / s.width),
@@ -132,55 +141,46 @@ def advice(name: str, at: Scale, *, force: bool = False) -> tuple[float | None, 
     return rule.rate and rule.rate(at), rule.batch and rule.batch(at)
 
 
-def advised(model: ModelConfig, tokens: float) -> tuple[float, float]:
-    """(peak rate, batch tokens) by the first rule whose range holds the run; beyond all of them by deepseek's.
-
-    Between the small rule and the others the nearest holds: rates and batches change slowly.
-    """
-    at = scale(model, tokens)
-    for name, rule in LAWS.items():
-        if rule.rate and rule.batch and rule.inside(at):
-            return advice(name, at)
-    return advice("small-cpu" if at.work < 1e17 else "deepseek", at, force=True)
+MIDDLE = np.linspace(0.2, 0.8, 25)  # quantiles of the rules, in logs, whose mean is the pick
 
 
 @dataclass(frozen=True)
-class Suggestion:
-    """One rule at a run: peak rate and batch tokens, None where it has none, and whether it was measured there."""
+class Band:
+    """Least and most that the rules in their range say, and the pick: their median, joined between ranges.
 
-    rule: str
-    peak_lr: float | None
-    batch_tokens: float | None
-    inside: bool
-    source: str
+    Where no rule was measured the nearest are carried on, and `rules` is empty.
+    """
 
-
-def suggest(at: Scale) -> list[Suggestion]:
-    """Every rule at a run, those that were measured there first."""
-    rows = [
-        Suggestion(name, *advice(name, at, force=True), rule.inside(at), rule.source) for name, rule in LAWS.items()
-    ]
-    return sorted(rows, key=lambda row: not row.inside)
+    low: float
+    pick: float
+    high: float
+    rules: tuple[str, ...]
 
 
-def comparison(model: ModelConfig, tokens: float) -> list[dict[str, object]]:
-    """`suggest` for a model, as plain dicts."""
-    return [vars(row) for row in suggest(scale(model, tokens))]
+def band(at: Scale, what: str) -> Band:
+    """The "rate" or the "batch" (tokens) of a run. Rules count less the farther off they are, a third a decade."""
+    found = []
+    for name, rule in LAWS.items():
+        value = getattr(rule, what) and getattr(rule, what)(at)
+        if value and value > 0:
+            found.append((math.log(value), math.exp(-rule.outside(at) / 2), name, rule.inside(at)))
+    found.sort()
+    values, weights = np.array([f[0] for f in found]), np.array([f[1] for f in found])
+    middles = (np.cumsum(weights) - weights / 2) / weights.sum()
+    pick = float(np.interp(MIDDLE, middles, values).mean())  # a median that does not jump where a rule comes or goes
+    known = [f for f in found if f[3]]
+    ends = [f[0] for f in known] or [pick]
+    low, high = min(*ends, pick), max(*ends, pick)
+    return Band(math.exp(low), math.exp(pick), math.exp(high), tuple(f[2] for f in known))
 
 
-def disagreement(rows: list[Suggestion], what: str = "peak_lr") -> float:
-    """Largest over smallest of `peak_lr` or `batch_tokens`, among the rules inside their range (of all if none is)."""
-    values = [getattr(row, what) for row in rows if row.inside and getattr(row, what)]
-    values = values or [getattr(row, what) for row in rows if getattr(row, what)]
-    return max(values) / min(values)
+# A batch or a rate off its optimum: Schaipp et al. 2026 (arXiv:2607.01487) lose up to 5 % of compute in [B / 2, 2 B].
+BAND_COST = "leaving the band: half or twice the best batch costs up to 5 % of the compute (arXiv:2607.01487)"
 
 
-def table(rows: list[Suggestion]) -> str:
-    """The suggestions in lines, and by what factors they disagree."""
-    lines = [f"{'rule':<10} {'peak rate':>9} {'batch tokens':>12}"]
-    for row in rows:
-        rate = "-" if row.peak_lr is None else f"{row.peak_lr:.2e}"
-        batch = "-" if row.batch_tokens is None else f"{row.batch_tokens:,.0f}"
-        lines.append(f"{row.rule:<10} {rate:>9} {batch:>12}{'' if row.inside else '  outside its range'}")
-    factors = " and ".join(f"{disagreement(rows, what):.1f}" for what in ("peak_lr", "batch_tokens"))
-    return "\n".join([*lines, f"they disagree by factors of {factors}"])
+def comparison(at: Scale) -> list[dict[str, object]]:
+    """Every rule that was measured at such a scale, as plain dicts."""
+    known = {name: rule for name, rule in LAWS.items() if rule.inside(at)}
+    pairs = {name: advice(name, at) for name in known}
+    return [{"rule": name, "peak_lr": pairs[name][0], "batch_tokens": pairs[name][1], "source": known[name].source}
+            for name in known]  # fmt: skip

@@ -5,7 +5,7 @@ unique_tokens, batch_tokens, steps, flops_<accounting>, loss, loss_kind, unit, b
 optimizer, dataset, tokenizer. Needed: a count of parameters, tokens or FLOPs, loss. Every refusal names row and column.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 
 from chinchilla_jax.config import closest, require
-from chinchilla_jax.scaling.cells import Cells, rows_of
+from chinchilla_jax.scaling.cells import PRESETS, Cells, Preset, condition, holds, number, rows_of
 
 COUNTS = ("n_total", "n_nonembed", "n_matmul", "n_active")
 ONE_OF_A_KIND = ("unit", "dataset", "tokenizer", "loss_kind", "decayed")  # a law speaks of one value of each
 PER_ND = 6.0  # training FLOPs per parameter and token where the table says nothing else
+POSSIBLE = 1.0, 60.0  # C / (N D) of any accounting
+OFF_MEDIAN = 5.0  # C / (N D) of a row over the table's median, at most
+NAMED = 0.05  # how far C may be off what the accounting's own name says
+RATIOS = 1e-3, 1e7  # tokens per parameter of any run
 
 
 @dataclass(frozen=True)
@@ -82,13 +86,50 @@ def table(N: Any, D: Any, loss: Any, cluster: Any = None, C: Any = None, row: An
             not bad.any(),
             f"{runs.source} row {runs.row[at]}, column {name}: {getattr(runs, name)[at]} is no positive finite number",
         )
-    return enough(runs)
+    _sane(runs)
+    return enough(replace(runs, cluster=_merged(runs)))
 
 
 def _numbered(names: Any) -> np.ndarray:
     """Names as numbers in the order of their first appearance, which seeded resamples follow."""
     numbers: dict[Any, int] = {}
     return np.array([numbers.setdefault(name, len(numbers)) for name in np.asarray(names).ravel().tolist()], int)
+
+
+def _sane(runs: Runs) -> None:
+    """`UserError` for a row whose compute cannot be: a unit or a digit is wrong somewhere in it."""
+    ratio = runs.C / runs.N / runs.D
+    usual = float(np.median(ratio))
+    for bad, why in (
+        ((ratio < POSSIBLE[0]) | (ratio > POSSIBLE[1]), f"outside {POSSIBLE[0]:g} to {POSSIBLE[1]:g}; is it in FLOPs?"),
+        (np.abs(np.log(ratio / usual)) > np.log(OFF_MEDIAN), f"where the table's median is {usual:.3g}"),
+    ):
+        i = int(np.argmax(bad))
+        require(
+            not bad.any(),
+            f"{runs.source} row {runs.row[i]}, column {runs.accounting}: C = {runs.C[i]:.3g} is {ratio[i]:.3g} N D, "
+            f"{why}",
+        )
+    bad = (RATIOS[0] * runs.N > runs.D) | (RATIOS[1] * runs.N < runs.D)
+    i = int(np.argmax(bad))
+    tokens = f"{runs.D[i]:.3g} tokens for {runs.N[i]:.3g} parameters"
+    require(not bad.any(), f"{runs.source} row {runs.row[i]}, column tokens: {tokens} cannot be; are FLOPs in FLOPs?")
+
+
+def _merged(runs: Runs) -> np.ndarray:
+    """Clusters in which rows of equal N, D and loss are one: a run that is listed twice is one run."""
+    first: dict[tuple, int] = {}
+    parent: dict[int, int] = {}
+    for key, cluster in zip(zip(runs.N, runs.D, runs.loss), runs.cluster.tolist()):
+        own, other = (_root(parent, c) for c in (cluster, first.setdefault(key, cluster)))
+        parent[max(own, other)] = min(own, other)
+    return _numbered([_root(parent, c) for c in runs.cluster.tolist()])
+
+
+def _root(parent: dict[int, int], cluster: int) -> int:
+    while parent.get(cluster, cluster) != cluster:
+        cluster = parent[cluster]
+    return cluster
 
 
 def enough(runs: Runs) -> Runs:
@@ -109,39 +150,69 @@ def enough(runs: Runs) -> Runs:
     return runs
 
 
-def read(path: Path, columns: Mapping[str, str] = {}, where: Mapping[str, str] = {}, count: str = "") -> Runs:
+def read(
+    path: Path,
+    columns: Mapping[str, str] = {},
+    where: Sequence[str] = (),
+    count: str = "",
+    source: str = "",
+    drop_failed: bool = False,
+) -> Runs:
     """The table in a CSV or JSONL file.
 
     `columns` maps the schema's names to the file's (`flops` may stand for a FLOP column of any accounting), `where`
-    keeps the rows with these values and lists the others, `count` names the parameter count (default: the first there
-    is). `UserError` names row and column of whatever is missing, not positive, or mixed.
-    """
+    keeps the rows with NAME=VALUE (or !=, <, >) and lists the others, `count` names the parameter count (default: the
+    first there is), `source` the code base whose columns these are, `drop_failed` leaves out rows whose loss is no
+    number. `UserError` names row and column of whatever is missing, not positive, mixed or impossible.
+    """  # fmt: skip
     rows, header = rows_of(path)
+    require(source in ("", *PRESETS), f"--from {source}: one of {', '.join(PRESETS)}{closest(source, PRESETS)}")
+    preset = PRESETS[source] if source else Preset({})
+    there = {name: [own for own in names if own in header] for name, names in preset.columns.items()}
+    columns = {name: own[0] for name, own in there.items() if own} | dict(columns)
     for name, own in columns.items():
         require(own in header, f"{path}: row 1 has no column {own!r} for {name}{closest(own, header)}")
-    for name in where:
-        require(columns.get(name, name) in header, f"{path}: row 1 has no column {name!r}{closest(name, header)}")
-    kept, dropped = _filter(path, rows, columns, where)
-    shown = ", ".join(f"{name}={value}" for name, value in where.items())
-    require(bool(kept), f"{path}: no rows" + (f" with {shown}" if where else "; a law needs runs"))
-    cells = Cells(path, kept, header, columns)
+    kept, dropped = _filter(path, rows, header, columns, where)
+    if source:
+        kept, dropped = _finished(kept, dropped, header, preset, columns.get("loss", "loss"))
+    if drop_failed:
+        kept, dropped = _with_loss(kept, dropped, columns.get("loss", "loss"))
+    require(bool(kept), f"{path}: no rows" + (f" with {' '.join(where)}" if where else "; a law needs runs"))
+    return _table(Cells(path, kept, header, columns, preset), count, dropped)
 
+
+def _table(cells: Cells, count: str, dropped: tuple[str, ...]) -> Runs:
     count = count or next((name for name in COUNTS if cells.has(name)), "n_total")
     N, loss = cells.numbers(count), cells.numbers("loss")
     flops = _flops_column(cells, count)
     C = cells.numbers(flops) if flops else None
     require(
         cells.has("tokens") or flops is not None,
-        f"{path}: row 1 has neither a column tokens nor one of FLOPs; name one with --columns tokens=NAME",
+        f"{cells.path}: row 1 has neither a column tokens nor one of FLOPs; name one with --columns tokens=NAME",
     )
     D = cells.numbers("tokens") if cells.has("tokens") else C / PER_ND / N
     common = {name: cells.only(name) for name in ONE_OF_A_KIND}
     accounting = f"6ND_{count.removeprefix('n_')}" if flops is None else cells.named(flops).removeprefix("flops_")
+    if flops and accounting.lower().startswith("6nd"):
+        _named_six(cells, accounting, cells.named(flops), count, C, D)
     common = {name: common[name] or "unnamed" for name in ("dataset", "tokenizer")} | {
         "unit": common["unit"] or "nats_token, assumed",
     }
-    common |= {"count": count, "accounting": accounting, "source": str(path), "dropped": dropped}
-    return table(N, D, loss, _clusters(cells), C, [at for at, _ in kept], **common)
+    common |= {"count": count, "accounting": accounting, "source": str(cells.path), "dropped": dropped}
+    return table(N, D, loss, _clusters(cells), C, [at for at, _ in cells.rows], **common)
+
+
+def _named_six(cells: Cells, accounting: str, column: str, count: str, C: np.ndarray, D: np.ndarray) -> None:
+    """`UserError` where a column named after 6 N D holds something else."""
+    own = f"n_{accounting.lower().removeprefix('6nd').strip('_')}"
+    own = count if own == "n_" else own
+    if not cells.has(own):
+        return
+    N = cells.numbers(own)
+    bad = np.abs(np.log(C / (PER_ND * N * D))) > np.log1p(NAMED)
+    i = int(np.argmax(bad))
+    said = f"{C[i]:.4g} is not 6 {own} tokens = {PER_ND * N[i] * D[i]:.4g} to {NAMED:.0%}"
+    require(not bad.any(), f"{cells.path} row {cells.rows[i][0]}, column {column}: {said}")
 
 
 def without_outliers(runs: Runs, k: int) -> Runs:
@@ -157,15 +228,43 @@ def without_outliers(runs: Runs, k: int) -> Runs:
     return enough(runs.take(keep, *lines))
 
 
-def _filter(path: Path, rows: list, columns: Mapping[str, str], where: Mapping[str, str]) -> tuple[list, tuple]:
+def _filter(path: Path, rows: list, header: list[str], columns: Mapping[str, str], where: Sequence[str]):
+    conditions = []
+    for name, sign, value in map(condition, where):
+        own = columns.get(name, name)
+        require(own in header, f"{path}: row 1 has no column {own!r}{closest(own, header)}")
+        conditions.append((name, own, sign, value))
     kept, dropped = [], []
     for at, row in rows:
-        off = [name for name, value in where.items() if str(row.get(columns.get(name, name), "")) != value]
+        off = [name for name, own, sign, value in conditions if not holds(path, at, own, row.get(own), sign, value)]
         if off:
             dropped.append(f"row {at}: {off[0]} is {row.get(columns.get(off[0], off[0]), '')!r}")
         else:
             kept.append((at, row))
     return kept, tuple(dropped)
+
+
+def _finished(kept: list, dropped: tuple, header: list[str], preset: Preset, loss: str):
+    """Of every run its last row that has a loss, and runs that finished alone; the others are listed."""
+    state, done = preset.state
+    run = next((name for name in preset.run if name in header), None)
+    lines = [f"row {at}: {state} is {row.get(state)!r}" for at, row in kept if state in row and row[state] != done]
+    good = [(at, row) for at, row in kept if state not in row or row[state] == done]
+    if run is None:
+        return good, (*dropped, *lines)
+    last = {}
+    for at, row in good:
+        if row[run] not in last or number(row.get(loss)) > 0:
+            last[row[run]] = at
+    lines += [f"row {at}: not the last of run {row[run]!r}" for at, row in good if last[row[run]] != at]
+    return [(at, row) for at, row in good if last[row[run]] == at], (*dropped, *lines)
+
+
+def _with_loss(kept: list, dropped: tuple, loss: str):
+    """The rows whose loss is a positive number; the others are listed."""
+    failed = {at: row.get(loss) for at, row in kept if not 0 < number(row.get(loss)) < np.inf}
+    lines = [f"row {at}: the run failed, its loss is {cell or 'nothing'}" for at, cell in failed.items()]
+    return [(at, row) for at, row in kept if at not in failed], (*dropped, *lines)
 
 
 def _flops_column(cells: Cells, count: str) -> str | None:

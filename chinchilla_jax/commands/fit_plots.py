@@ -31,7 +31,8 @@ def draw(found: Analysis, folder: Path) -> list[str]:
 def isoflop(axes, found: Analysis) -> None:
     """Loss against N of every budget, with the law's curve and both estimators of the vertex."""
     runs, law = found.fit.runs, found.fit.surface
-    groups = sorted((rows for rows in budgets(runs) if len(rows) > 2), key=len, reverse=True)[:9]
+    tolerance = found.settings.budget_tolerance
+    groups = sorted((rows for rows in budgets(runs, tolerance) if len(rows) > 2), key=len, reverse=True)[:9]
     for i, rows in enumerate(sorted(groups, key=lambda rows: runs.C[rows].mean())):
         C = float(np.exp(np.log(runs.C[rows]).mean()))
         N = np.geomspace(runs.N[rows].min() / 1.5, runs.N[rows].max() * 1.5, 100)
@@ -49,7 +50,7 @@ def _band(found: Analysis, C: np.ndarray):
     law, level = found.law, found.settings.level
     edges = [50 * (1 - level), 50 * (1 + level)]
     laws = law.replicates
-    pairs = [laws.optimum(c, law.flops) for c in C]
+    pairs = [laws.optimum(c, law.per_nd) for c in C]
     sizes = np.array([np.percentile(N, edges) for N, _ in pairs])
     return sizes, np.array([np.percentile(D / N, edges) for N, D in pairs])
 
@@ -62,21 +63,22 @@ def _budgets(found: Analysis) -> np.ndarray:
 def contour(axes, found: Analysis) -> None:
     """Lines of equal loss over compute and size, the runs, and the frontier with its band."""
     runs, law, C = found.fit.runs, found.law, _budgets(found)
-    N = np.geomspace(runs.N.min() / 2, max(runs.N.max() * 2, law.surface.optimum(C[-1], law.flops)[0] * 2), 80)
-    L = law.surface.loss(N[:, None], C[None, :] / law.flops / N[:, None])
+    N = np.geomspace(runs.N.min() / 2, max(runs.N.max() * 2, law.surface.optimum(C[-1], law.per_nd)[0] * 2), 80)
+    L = law.surface.loss(N[:, None], C[None, :] / law.per_nd / N[:, None])
     low = max(law.floor * 1.002, float(L.min()))
-    axes.contour(C, N, L, levels=np.geomspace(low, runs.loss.max(), 16), linewidths=0.6, cmap="viridis")
+    if low < runs.loss.max():
+        axes.contour(C, N, L, levels=np.geomspace(low, runs.loss.max(), 16), linewidths=0.6, cmap="viridis")
     axes.plot(runs.C, runs.N, ".", color="tab:gray", markersize=3, label="runs")
     sizes, _ = _band(found, C)
     axes.fill_between(C, *sizes.T, color="tab:red", alpha=0.2, label=f"{found.settings.level:.0%}")
-    axes.plot(C, law.surface.optimum(C, law.flops)[0], color="tab:red", label="frontier")
+    axes.plot(C, law.surface.optimum(C, law.per_nd)[0], color="tab:red", label="frontier")
     axes.set(xscale="log", yscale="log", xlabel="C (FLOPs)", ylabel=f"N ({law.count})", title="equal loss")
 
 
 def ratio(axes, found: Analysis) -> None:
     """D/N of the optimum against compute, with its band; the dotted line is where the runs end."""
     law, C = found.law, _budgets(found)
-    N, D = law.surface.optimum(C, law.flops)
+    N, D = law.surface.optimum(C, law.per_nd)
     axes.fill_between(C, *_band(found, C)[1].T, alpha=0.2, label=f"{found.settings.level:.0%}")
     axes.plot(C, D / N, label="optimum")
     axes.axvline(found.fit.runs.C.max(), color="gray", linestyle=":", label="largest run")
@@ -93,19 +95,25 @@ def residuals(axes, found: Analysis) -> None:
 
 
 def rollout(axes, found: Analysis) -> None:
-    """Error of the largest runs' losses by how much smaller the runs that foretold them were."""
+    """Error of the largest runs' losses by how much smaller the runs that predicted them were."""
     rows = [row for row in found.rollout if row.mean_error is not None]
-    reach = [row.C_foretold / row.C_fitted for row in rows]
+    axes.set(xlabel="compute predicted over compute fitted", ylabel="error, %", title="roll-out")
+    if not rows:
+        axes.text(0.5, 0.5, "too few runs to leave any out", ha="center", transform=axes.transAxes)
+        return
+    reach = [row.C_predicted / row.C_fitted for row in rows]
     axes.plot(reach, [100 * row.mean_error for row in rows], "o-", label="mean")
     axes.plot(reach, [100 * row.worst_error for row in rows], "x--", label="worst")
     axes.axhline(0, color="gray", linewidth=1)
-    axes.set(xscale="log", xlabel="compute foretold over compute fitted", ylabel="error, %", title="roll-out")
+    axes.set(xscale="log")
 
 
 def sensitivity(axes, found: Analysis) -> None:
     """D/N under other choices, beside the interval of the chosen one."""
     rows = [row for row in found.sensitivity if row.tokens_per_param is not None][::-1]
-    axes.axvspan(*found.answers[0]["tokens_per_param"]["interval"], alpha=0.15, label=f"{found.settings.level:.0%}")
+    ends = found.answers[0]["tokens_per_param"]["interval"]
+    axes.axvspan(ends[0] or rows[0].tokens_per_param, ends[1] or rows[0].tokens_per_param, alpha=0.15,
+                 label=f"{found.settings.level:.0%}")  # fmt: skip
     axes.plot([row.tokens_per_param for row in rows], [row.what for row in rows], "o")
     axes.set(xscale="log", xlabel="tokens per parameter", title=f"choices, at {found.settings.flops[0]:.3g} FLOPs")
 

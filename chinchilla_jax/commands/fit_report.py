@@ -2,22 +2,26 @@
 
 import dataclasses
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.evaluation import scaling_plots
-from chinchilla_jax.scaling import lawfile, validate
+from chinchilla_jax.commands.plan import amount
+from chinchilla_jax.scaling import doubt, lawfile
 from chinchilla_jax.scaling.analysis import Analysis, standard_errors
 from chinchilla_jax.scaling.approaches import vertex_shift
-from chinchilla_jax.scaling.parametric import NAMES
-from chinchilla_jax.training.metrics import si
+from chinchilla_jax.scaling.minimise import NAMES
 
 
 def write(found: Analysis, folder: Path) -> list[str]:
-    """law.json, fit.md and the pictures, the law first."""
+    """law.json, fit.md and, where matplotlib is installed, the pictures; the law first."""
     folder.mkdir(parents=True, exist_ok=True)
     lawfile.save(found.law, folder / "law.json")
-    pictures = scaling_plots.draw(found, folder)
+    pictures = []
+    if find_spec("matplotlib") is not None:
+        from chinchilla_jax.commands import fit_plots
+
+        pictures = fit_plots.draw(found, folder)
     shown = "".join(f"\n![{Path(p).stem}]({Path(p).name})\n" for p in pictures)
     (folder / "fit.md").write_text(page(found) + "\n" + shown, encoding="utf-8")
     return [str(folder / "law.json"), str(folder / "fit.md"), *pictures]
@@ -27,9 +31,11 @@ def figures(found: Analysis) -> dict[str, Any]:
     """Everything, ready for JSON; the replicates and rows stay in the law file and the table."""
     runs, law = found.fit.runs, found.law
     return {
-        "law": {"form": law.form, **dict(zip(NAMES, law.theta)), "unit": law.unit, "count": law.count,
-                "accounting": law.accounting, "flops_per_nd": law.flops, "dataset": law.dataset,
+        "law": {"form": law.forms[0].form, **dict(zip(NAMES, law.forms[0].theta)), "unit": law.unit,
+                "count": law.count, "accounting": law.accounting, "per_nd": law.per_nd, "dataset": law.dataset,
                 "tokenizer": law.tokenizer, "ranges": law.ranges},
+        "forms": [_member(found, i) for i in range(len(law.forms))],
+        "held_out": None if found.held_out is None else dict(zip(("inside", "losses"), map(int, found.held_out))),
         "source": runs.source,
         "rows": len(runs.N),
         "clusters": runs.clusters,
@@ -42,12 +48,20 @@ def figures(found: Analysis) -> dict[str, Any]:
         "answers": found.answers,
         "sensitivity": [dataclasses.asdict(row) for row in found.sensitivity],
         "rollout": [dataclasses.asdict(row) for row in found.rollout],
-        "residuals": validate.residual_table(found.fit),
-        "trends": validate.trends(found.fit),
+        "residuals": doubt.residual_table(found.fit),
+        "trends": doubt.trends(found.fit),
         "approach_1": _line(found.envelope),
         "approach_2": _isoflop(found),
         "warnings": found.warnings,
     }  # fmt: skip
+
+
+def _member(found: Analysis, i: int) -> dict[str, Any]:
+    """A form of the mixture and what it alone says at the first budget."""
+    one, C = found.law.forms[i], found.settings.flops[0]
+    N, D = found.members[i].fit.surface.optimum(C, found.law.per_nd)
+    return {"form": one.form, "weight": one.weight, "rollout": one.rollout, "converged": one.converged,
+            **dict(zip(NAMES, one.theta)), "params": float(N), "tokens_per_param": float(D / N)}  # fmt: skip
 
 
 def _line(found) -> dict[str, Any]:
@@ -80,7 +94,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def page(found: Analysis) -> str:
     """fit.md."""
-    parts = [_head(found), _proof(found), _answers(found), _sensitivity(found), _rollout(found), _residuals(found)]
+    parts = [_head(found), _proof(found), _forms(found), _answers(found), _sensitivity(found), _rollout(found), _residuals(found)]
     parts += [_approaches(found)]
     if found.warnings:
         parts.append("## Warnings\n\n" + "\n".join(f"- {line}" for line in found.warnings))
@@ -90,17 +104,17 @@ def page(found: Analysis) -> str:
 def _head(found: Analysis) -> str:
     law, runs, theta = found.law, found.fit.runs, found.fit.theta
     errors = standard_errors(found.replicates)
-    k = f")^{law.surface.k:.4f}" if law.form in ("skaling", "kaplan") else ""
+    k = f")^{law.surface.k:.4f}" if law.forms[0].form in ("skaling", "kaplan") else ""
     a, b, e = (float(v) for v in (law.surface.a, law.surface.b, law.surface.e))
     lines = [
         f"# {law.name}",
         "",
         f"L = exp({e:.8f}) + {'(' if k else ''}exp({a:.8f}) / N^{theta[3]:.8f} + exp({b:.8f}) / D^{theta[4]:.8f}{k}",
         "",
-        f"L in {law.unit}, N = {law.count}, C = {law.accounting} ({law.flops:.4g} N D); data {law.dataset}, tokenizer "
+        f"L in {law.unit}, N = {law.count}, C = {law.accounting} ({law.per_nd:.4g} N D); data {law.dataset}, tokenizer "
         f"{law.tokenizer}",
-        f"{len(runs.N)} rows of {runs.clusters} independent runs from {runs.source}: N {si(runs.N.min())} to "
-        f"{si(runs.N.max())}, D {si(runs.D.min())} to {si(runs.D.max())}, C {runs.C.min():.3g} to {runs.C.max():.3g}",
+        f"{len(runs.N)} rows of {runs.clusters} independent runs from {runs.source}: N {amount(runs.N.min())} to "
+        f"{amount(runs.N.max())}, D {amount(runs.D.min())} to {amount(runs.D.max())}, C {runs.C.min():.3g} to {runs.C.max():.3g}",
         *(f"left out: {line}" for line in runs.dropped),
         "",
         "standard errors: " + ", ".join(f"{name} {value:.6g}" for name, value in errors.items()),
@@ -122,9 +136,26 @@ def _proof(found: Analysis) -> str:
     )
 
 
+def _forms(found: Analysis) -> str:
+    rows = [
+        [one["form"], f"{one['weight']:.1%}", "" if one["rollout"] is None else f"{100 * one['rollout']:.2f} %",
+         amount(one["params"]), f"{one['tokens_per_param']:.3g}", "" if one["converged"] else "unconverged"]
+        for one in (_member(found, i) for i in range(len(found.members)))
+    ]  # fmt: skip
+    head = ("form", "weight", "error of its roll-out", "N*", "D/N", "")
+    said = "The first gives the values, all of them the intervals, each with its weight (1 / error^2)."
+    if found.held_out:
+        inside, count = found.held_out
+        said += (
+            f" By the same procedure {inside} of the {count} losses of most compute lie inside the "
+            f"{found.settings.level:.0%} interval that the other runs give."
+        )
+    return f"## Forms, at {found.settings.flops[0]:.3g} FLOPs\n\n{table(head, rows)}\n\n{said}"
+
+
 def _between(figure: dict[str, Any], form) -> str:
-    low, high = figure["interval"]
-    return f"{form(figure['value'])} ({form(low)}, {form(high)})"
+    low, high = ("never" if end is None else form(end) for end in figure["interval"])
+    return f"{form(figure['value'])} ({low}, {high})"
 
 
 def _answers(found: Analysis) -> str:
@@ -132,7 +163,7 @@ def _answers(found: Analysis) -> str:
     for row in found.answers:
         low, high = row["loss"]["prediction"]
         rows.append([
-            f"{row['flops']:.3g}" + ("" if row["inside"] else " beyond the runs"), _between(row["params"], si),
+            f"{row['C']:.3g}" + ("" if row["inside"] else " beyond the runs"), _between(row["params"], si),
             _between(row["tokens"], si), _between(row["tokens_per_param"], "{:.3g}".format),
             _between(row["loss"], "{:.4f}".format), f"({low:.4f}, {high:.4f})",
         ])  # fmt: skip
@@ -146,7 +177,7 @@ def _number(value: float | None, form: str) -> str:
 
 def _sensitivity(found: Analysis) -> str:
     rows = [
-        [r.what, "" if r.params is None else si(r.params), _number(r.tokens_per_param, ".3g"), _number(r.loss, ".4f"),
+        [r.what, "" if r.params is None else amount(r.params), _number(r.tokens_per_param, ".3g"), _number(r.loss, ".4f"),
          _number(r.exponent, ".4f"), r.note]
         for r in found.sensitivity
     ]  # fmt: skip
@@ -156,21 +187,21 @@ def _sensitivity(found: Analysis) -> str:
 
 def _rollout(found: Analysis) -> str:
     rows = [
-        [str(r.fitted_on), f"{r.C_fitted:.3g}", str(r.foretold), f"{r.C_foretold:.3g}",
+        [str(r.fitted_on), f"{r.C_fitted:.3g}", str(r.predicted), f"{r.C_predicted:.3g}",
          "" if r.mean_error is None else f"{100 * r.mean_error:+.2f} %",
          "" if r.worst_error is None else f"{100 * r.worst_error:+.2f} %", r.note]
         for r in found.rollout
     ]  # fmt: skip
-    head = ("fitted on", "up to FLOPs", "foretold", "up to FLOPs", "mean error", "worst error", "")
-    return "## The largest runs foretold from the others\n\n" + table(head, rows)
+    head = ("fitted on", "up to FLOPs", "predicted", "up to FLOPs", "mean error", "worst error", "")
+    return "## The largest runs predicted from the others\n\n" + table(head, rows)
 
 
 def _residuals(found: Analysis) -> str:
     rows = [
-        [str(r["row"]), si(r["params"]), si(r["tokens"]), f"{r['loss']:.4f}", f"{r['residual_percent']:+.2f} %"]
-        for r in validate.residual_table(found.fit)
+        [str(r["row"]), amount(r["params"]), amount(r["tokens"]), f"{r['loss']:.4f}", f"{r['residual_percent']:+.2f} %"]
+        for r in doubt.residual_table(found.fit)
     ]
-    trends = [[r["by"], *(f"{r[k]:+.3f} %" for k in ("low", "middle", "high"))] for r in validate.trends(found.fit)]
+    trends = [[r["by"], *(f"{r[k]:+.3f} %" for k in ("low", "middle", "high"))] for r in doubt.trends(found.fit)]
     worst = table(("row", "N", "D", "loss", "predicted minus observed"), rows)
     return f"## Residuals\n\n{worst}\n\n" + table(("mean, by thirds of", "low", "middle", "high"), trends)
 
@@ -185,7 +216,7 @@ def _approaches(found: Analysis) -> str:
         lines.append(f"Approach {name}: N* ~ C^{line.exponent:.4f}. {'; '.join(line.warnings)}")
     if not isinstance(found.isoflop, str):
         rows = [
-            [f"{b['flops']:.3g}", si(b["params"]), "" if b["params_akima"] is None else si(b["params_akima"]),
+            [f"{b['flops']:.3g}", amount(b["params"]), "" if b["params_akima"] is None else amount(b["params_akima"]),
              f"{100 * b['ln_bias']:+.2f} %"]
             for b in _isoflop(found)["budgets"]
         ]  # fmt: skip

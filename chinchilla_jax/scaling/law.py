@@ -1,4 +1,4 @@
-"""The surface that laws of the loss share, and what follows from any law: its optimum, its inverses.
+"""Laws of the loss L(N, D): loss, gradient, and what follows from them, the optimum of a budget and the inverses.
 
 A `Law` has a loss and a gradient; what it has no closed form for is found by bisection in logarithms, where losses fall
 and marginal gains shrink. A single law refuses what cannot be with a `UserError`; many laws at once, such as the
@@ -15,12 +15,6 @@ from chinchilla_jax.config import require
 
 HALVINGS = 56  # of an interval in logarithms: to float64's rounding
 MOST = 1e60  # FLOPs, parameters or tokens that an inverse is looked for below
-
-
-def inside(ranges: dict[str, tuple[float, float]], N: float, D: float, flops: float) -> bool:
-    """Whether N, D and their compute lie in the ranges of the runs that a law was fitted to, each by itself."""
-    at = {"N": N, "D": D, "C": flops * N * D}
-    return all(low <= at[name] <= high for name, (low, high) in ranges.items() if name in at)
 
 
 def positive(single: bool = True, **values: Any) -> list[Any]:
@@ -57,9 +51,9 @@ class Law:
         """Whether this is one law and not many."""
         return True
 
-    def optimum(self, C: Any, flops: float = 6.0) -> tuple[Any, Any]:
-        """(N, D) of least loss at C = flops N D: where a per cent of either buys the same."""
-        (budget,) = positive(self.single, C=np.asarray(C, np.float64) / flops)
+    def optimum(self, C: Any, per_nd: float = 6.0) -> tuple[Any, Any]:
+        """(N, D) of least loss at C = per_nd N D: where a per cent of either buys the same."""
+        (budget,) = positive(self.single, C=np.asarray(C, np.float64) / per_nd)
 
         def more(x: Any) -> Any:
             N = np.exp(x)
@@ -69,16 +63,10 @@ class Law:
         N = np.exp(bisect(more, np.minimum(np.log(budget), 0.0), np.maximum(np.log(budget), 0.0)))
         return N, budget / N
 
-    def over_trained(self, C: Any, ratio: Any, flops: float = 6.0) -> Any:
-        """Loss of C = flops N D at `ratio` = D / N, the coordinates of Gadre et al. 2024 (arXiv:2403.08540)."""
-        C, ratio = positive(self.single, C=C, tokens_per_parameter=ratio)
-        N = np.sqrt(C / flops / ratio)
-        return self.loss(N, ratio * N)
-
-    def compute(self, loss: Any, flops: float = 6.0) -> Any:
-        """The least C = flops N D that reaches a loss; `UserError` at or below what no compute reaches."""
+    def compute(self, loss: Any, per_nd: float = 6.0) -> Any:
+        """The least C = per_nd N D that reaches a loss; `UserError` at or below what no compute reaches."""
         loss = self._reachable(loss, np.inf, np.inf)
-        return self._falls(lambda C: self.loss(*self.optimum(C, flops)), loss)
+        return self._falls(lambda C: self.loss(*self.optimum(C, per_nd)), loss)
 
     def tokens(self, N: Any, loss: Any) -> Any:
         """Tokens after which N parameters reach a loss."""
@@ -141,26 +129,26 @@ class Surface(Law):
         outer = self.k * (p + t) ** (np.asarray(self.k) - 1)
         return -outer * self.alpha * p / N, -outer * self.beta * t / D
 
-    def optimum(self, C: Any, flops: float = 6.0) -> tuple[Any, Any]:
-        """(N, D) of least loss at C = flops N D: N = G (C / flops)^a, G = (alpha A / (beta B))^(1 / (alpha + beta))."""
-        C, flops = positive(self.single, C=C, flops=flops)
+    def optimum(self, C: Any, per_nd: float = 6.0) -> tuple[Any, Any]:
+        """(N, D) of least loss at C = per_nd N D: N = G (C / per_nd)^a, G = (alpha A / beta B)^(1 / (alpha + beta))."""
+        C, per_nd = positive(self.single, C=C, per_nd=per_nd)
         if self.single:
             positive(alpha=self.alpha, beta=self.beta)
         total = self.alpha + self.beta
         G = np.exp((np.log(self.alpha) + self.a - np.log(self.beta) - self.b) / total)
-        N = G * (C / flops) ** (self.beta / total)
-        return N, C / flops / N
+        N = G * (C / per_nd) ** (self.beta / total)
+        return N, C / per_nd / N
 
     def params_for(self, D: Any) -> Any:
         """N of the optimum that has D tokens: alpha A / N^alpha = beta B / D^beta."""
         (D,) = positive(self.single, D=D)
         return np.exp((np.log(self.alpha) + self.a - np.log(self.beta) - self.b + self.beta * np.log(D)) / self.alpha)
 
-    def compute(self, loss: Any, flops: float = 6.0) -> Any:
-        """The least C = flops N D that reaches a loss: at the optimum the two terms are as beta to alpha."""
+    def compute(self, loss: Any, per_nd: float = 6.0) -> Any:
+        """The least C = per_nd N D that reaches a loss: at the optimum the two terms are as beta to alpha."""
         total, rest = self.alpha + self.beta, self._rest(self._reachable(loss, np.inf, np.inf))
         N = self._inverse(self.a, self.alpha, rest * self.beta / total)
-        return flops * N * self._inverse(self.b, self.beta, rest * self.alpha / total)
+        return per_nd * N * self._inverse(self.b, self.beta, rest * self.alpha / total)
 
     def tokens(self, N: Any, loss: Any) -> Any:
         """Tokens after which N parameters reach a loss."""
