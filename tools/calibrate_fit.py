@@ -1,6 +1,6 @@
-"""How often the nominal 90 % interval of D/N holds the truth: runs drawn from a known law over several designs.
+"""How often the nominal interval of D/N holds the truth: runs drawn from a known law over several designs.
 
-    python tools/calibrate_fit.py                                  # every design, 200 seeds, Laplace noise: 10 minutes
+    python tools/calibrate_fit.py                               # every design, 200 seeds, Laplace noise: half an hour
     python tools/calibrate_fit.py --designs isoflop-5x8 --noise normal --beyond 1 --seeds 100
 
 The interval is the one that `fit` and `plan` print; the question is the optimum at `--beyond` times the largest run.
@@ -10,8 +10,10 @@ import argparse
 
 import numpy as np
 
-from chinchilla_jax.scaling import fit, lawfile, uncertainty
-from chinchilla_jax.scaling.laws import Surface
+from chinchilla_jax.scaling import analysis
+from chinchilla_jax.scaling.answer import Question, answer
+from chinchilla_jax.scaling.law import Surface
+from chinchilla_jax.scaling.minimise import FORMS
 from chinchilla_jax.scaling.runs import table
 
 TRUTH = Surface(6.16924638, 7.67015673, 0.59730681, 0.34731, 0.367172)
@@ -59,7 +61,7 @@ DESIGNS = {  # N, D and the cluster of every row: None where each is a run of it
 }
 
 
-def coverage(design: str, seeds: int, noise: str, beyond: float, replicates: int, level: float = 0.9) -> float:
+def coverage(design: str, seeds: int, noise: str, beyond: float, replicates: int, form: str, level: float) -> float:
     """The share of `seeds` whose interval of D/N holds the truth."""
     N, D, cluster = DESIGNS[design]
     C = beyond * 6 * float((N * D).max())
@@ -71,10 +73,9 @@ def coverage(design: str, seeds: int, noise: str, beyond: float, replicates: int
         off = draw(0, NOISE, len(N))
         if cluster is not None:  # most of the noise belongs to the run, and its checkpoints share it
             off = 0.4 * off + draw(0, NOISE, cluster.max() + 1)[cluster]
-        found = fit.fit(table(N, D, TRUTH.loss(N, D) * np.exp(off), cluster))
-        laws = fit.surface(uncertainty.calibrated(found, uncertainty.bootstrap(found, replicates, seed)))
-        sizes, lengths = laws.optimum(C)
-        low, high = lawfile.percentiles(lengths / sizes, level)
+        settings = analysis.Settings(form=form, replicates=replicates, seed=seed)
+        law = analysis.law_of(table(N, D, TRUTH.loss(N, D) * np.exp(off), cluster), settings)
+        low, high = answer(law, Question(flops=C), level=level)["tokens_per_param"]["interval"]
         hits += low <= truth_D / truth_N <= high
     return hits / seeds
 
@@ -87,9 +88,11 @@ def main() -> None:
     parser.add_argument("--noise", default="laplace", choices=("laplace", "normal"))
     parser.add_argument("--beyond", type=float, default=10.0)
     parser.add_argument("--replicates", type=int, default=300)
+    parser.add_argument("--form", default="mixture", choices=("mixture", *FORMS))
+    parser.add_argument("--level", type=float, default=0.9)
     args = parser.parse_args()
     for design in args.designs:
-        share = coverage(design, args.seeds, args.noise, args.beyond, args.replicates)
+        share = coverage(design, args.seeds, args.noise, args.beyond, args.replicates, args.form, args.level)
         print(f"{design:<14} {args.noise} at {args.beyond:g} x: {share:.1%} of {args.seeds}", flush=True)
 
 

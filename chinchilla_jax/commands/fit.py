@@ -31,7 +31,9 @@ def options(parser) -> None:
     reading.add_argument(
         "--drop-outliers", type=int, default=0, metavar="K", help="keep losses below the K-th highest [0]"
     )
-    reading.add_argument("--drop-failed", action="store_true", help="leave out rows whose loss is no number, and list them")
+    reading.add_argument(
+        "--drop-failed", action="store_true", help="leave out rows whose loss is no number, and list them"
+    )
     for name, what in (
         ("unit", "of the loss: nats_token or bpb"), ("dataset", "name of the text"), ("tokenizer", "its name"),
         ("accounting", "name of the FLOP column's accounting"),
@@ -39,8 +41,12 @@ def options(parser) -> None:
         reading.add_argument(f"--{name}", default="", help=f"{what}, where the table does not tell")
     fitting = parser.add_argument_group("fit", "how, and how sure")
     fitting.add_argument("--form", default="mixture", help="mixture, chinchilla, tied, skaling (k free) or kaplan")
-    fitting.add_argument("--objective", default="huber-log", help="huber-log, lad-log, mse-log, mse-level or asymmetric")
-    fitting.add_argument("--delta", type=float, default=1e-3, help="where Huber's penalty turns linear, in ln loss [0.001]")
+    fitting.add_argument(
+        "--objective", default="huber-log", help="huber-log, lad-log, mse-log, mse-level or asymmetric"
+    )
+    fitting.add_argument(
+        "--delta", type=float, default=1e-3, help="where Huber's penalty turns linear, in ln loss [0.001]"
+    )
     fitting.add_argument("--replicates", type=int, default=4000, help="of the bootstrap over independent runs [4000]")
     fitting.add_argument("--seed", type=int, default=42, help="of the bootstrap [42]")
     fitting.add_argument("--protocol", default="auto", help="resample, weights or epoch; auto: weights below 100 runs")
@@ -53,7 +59,10 @@ def options(parser) -> None:
     fitting.add_argument("--name", default="", help="name of the law [the table's]")
     fitting.add_argument("--label", default="", help="what a reader of the law should know, in words")
     fitting.add_argument(
-        "--recipe", default="", metavar="FILE", help="config of the runs, which plan --law then keeps [config.json beside RUNS]"
+        "--recipe",
+        default="",
+        metavar="FILE",
+        help="config of the runs, which plan --law then keeps [recipe.json beside RUNS]",
     )
 
 
@@ -78,7 +87,7 @@ def run(config, args) -> dict:
 
 
 def recipe_of(table: Path, named: str) -> dict:
-    """What the runs of a table kept: the config that is named, or that `sweep` left beside the table; {} for neither."""
+    """What the runs of a table kept: the config that is named, or what `sweep` left beside the table; else {}."""
     path = Path(named) if named else table.with_name("recipe.json")
     if not named and not path.exists():
         return {}

@@ -94,7 +94,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def page(found: Analysis) -> str:
     """fit.md."""
-    parts = [_head(found), _proof(found), _forms(found), _answers(found), _sensitivity(found), _rollout(found), _residuals(found)]
+    parts = [
+        _head(found),
+        _proof(found),
+        _forms(found),
+        _answers(found),
+        _sensitivity(found),
+        _rollout(found),
+        _residuals(found),
+    ]
     parts += [_approaches(found)]
     if found.warnings:
         parts.append("## Warnings\n\n" + "\n".join(f"- {line}" for line in found.warnings))
@@ -114,7 +122,8 @@ def _head(found: Analysis) -> str:
         f"L in {law.unit}, N = {law.count}, C = {law.accounting} ({law.per_nd:.4g} N D); data {law.dataset}, tokenizer "
         f"{law.tokenizer}",
         f"{len(runs.N)} rows of {runs.clusters} independent runs from {runs.source}: N {amount(runs.N.min())} to "
-        f"{amount(runs.N.max())}, D {amount(runs.D.min())} to {amount(runs.D.max())}, C {runs.C.min():.3g} to {runs.C.max():.3g}",
+        f"{amount(runs.N.max())}, D {amount(runs.D.min())} to {amount(runs.D.max())}, C {runs.C.min():.3g} to "
+        f"{runs.C.max():.3g}",
         *(f"left out: {line}" for line in runs.dropped),
         "",
         "standard errors: " + ", ".join(f"{name} {value:.6g}" for name, value in errors.items()),
@@ -163,8 +172,8 @@ def _answers(found: Analysis) -> str:
     for row in found.answers:
         low, high = row["loss"]["prediction"]
         rows.append([
-            f"{row['C']:.3g}" + ("" if row["inside"] else " beyond the runs"), _between(row["params"], si),
-            _between(row["tokens"], si), _between(row["tokens_per_param"], "{:.3g}".format),
+            f"{row['C']:.3g}" + ("" if row["inside"] else " beyond the runs"), _between(row["params"], amount),
+            _between(row["tokens"], amount), _between(row["tokens_per_param"], "{:.3g}".format),
             _between(row["loss"], "{:.4f}".format), f"({low:.4f}, {high:.4f})",
         ])  # fmt: skip
     head = ("FLOPs", "N*", "D*", "D/N", "loss", "loss of a new run")
@@ -177,8 +186,8 @@ def _number(value: float | None, form: str) -> str:
 
 def _sensitivity(found: Analysis) -> str:
     rows = [
-        [r.what, "" if r.params is None else amount(r.params), _number(r.tokens_per_param, ".3g"), _number(r.loss, ".4f"),
-         _number(r.exponent, ".4f"), r.note]
+        [r.what, "" if r.params is None else amount(r.params), _number(r.tokens_per_param, ".3g"),
+         _number(r.loss, ".4f"), _number(r.exponent, ".4f"), r.note]
         for r in found.sensitivity
     ]  # fmt: skip
     head = ("choice", "N*", "D/N", "loss", "a of N* ~ C^a", "")

@@ -1,13 +1,13 @@
 """From a budget to a run: parameters, tokens and loss with their intervals, and a config that trains as it is."""
 
+import dataclasses
 import json
-import math
 import time
 from importlib.util import find_spec
 from pathlib import Path
 
 from chinchilla_jax.commands import cli
-from chinchilla_jax.config import PENALTIES, require
+from chinchilla_jax.config import PENALTIES, Config, from_dict, require
 
 SECTIONS = ("model", "data", "mesh", "train", "adversarial", "sparsity")
 
@@ -16,64 +16,74 @@ def options(parser) -> None:
     """Flags of this command."""
     budget = parser.add_argument_group("budget", "one of these, or two of flops, params, tokens and ratio")
     for name, what in (
-        ("flops", "training FLOPs, 6 N D"),
+        ("flops", "training FLOPs, as the law counts them"),
         ("params", "parameters, as the law counts them"),
         ("tokens", "tokens of training"),
         ("loss", "loss to reach at the least compute, in the law's unit"),
         ("ratio", "tokens a parameter, beside another budget"),
         ("minutes", "time on this machine, which is measured for a few seconds"),
         ("hours", "time on --chips"),
+        ("usd", "money for --chips at --price"),
     ):
         budget.add_argument(f"--{name}", type=float, metavar="X", help=what)
     budget.add_argument("--chips", default="", metavar="NAME", help="machine, such as v5p-256, v5e:4x4 or h100-8")
+    budget.add_argument(
+        "--price", default="", metavar="USD", help="an hour of a chip, or a JSON file of them such as {'h100': 2.5}"
+    )
     bends = parser.add_argument_group("conditions", "what bends the law")
     bends.add_argument(
-        "--unique-tokens", type=float, default=math.inf, metavar="U", help="tokens of text there are; more are repeats"
+        "--unique-tokens", type=float, metavar="U", help="tokens of text there are [the store's]; more are repeats"
     )
     bends.add_argument("--inference-tokens", type=float, default=0.0, metavar="T", help="tokens to be generated later")
     bends.add_argument(
+        "--experts", type=float, default=0.0, metavar="E", help="of a mixture: N counts active parameters"
+    )
+    bends.add_argument(
         "--sparsity", type=float, default=0.0, metavar="S", help="share of zeros; 0 is as the config says"
     )
-    parser.add_argument("--law", default="auto", metavar="NAME", help="a published law or a law.json of `fit`")
-    parser.add_argument("--level", type=float, default=0.8, metavar="P", help="of the intervals")
-    parser.add_argument("--mfu", type=float, metavar="SHARE", help="of --chips' peak, in place of the roofline's")
+    parser.add_argument("--law", default="auto", metavar="NAME", help="a law by name or a law.json of `fit`")
+    parser.add_argument("--level", type=float, default=0.9, metavar="P", help="of the intervals [0.9]")
+    parser.add_argument("--mfu", type=float, metavar="SHARE", help="of --chips' peak, in place of the formula's")
     parser.add_argument("--out", default="", metavar="FILE", help="the plan; empty is plan.json in --run-dir")
     parser.add_argument("--compile", action="store_true", help="compile the step ahead of time for --chips (libtpu)")
 
 
 def run(config, args) -> dict:
     """Answer, realise, price and write."""
-    from chinchilla_jax.scaling import planner
+    from chinchilla_jax.scaling import plan as planning
 
     began = time.monotonic()
-    require(0 < args.level < 1, f"--level {args.level:g} must lie inside (0, 1)")
-    config = with_vocabulary(config)
-    said = planner.asked(args, 1 if args.chips else devices_here())
-    planned = planner.plan(config, said, measured if args.minutes is not None else None, step_multiple)
+    config, text = with_text(config)
+    said = planning.asked(args, 1 if args.chips else devices_here(), **text)
+    if args.minutes is not None:
+        from chinchilla_jax.training.timed import TRAINING_SHARE
+
+        said = dataclasses.replace(said, seconds=said.seconds * TRAINING_SHARE)  # as `pretrain --minutes` counts on it
+    planned = planning.plan(config, said, measured if args.minutes is not None else None, step_multiple)
     if args.compile:
         planned |= {"compiled": compiled(planned, args.chips)}
     path = Path(args.out or Path(args.run_dir or ".", "plan.json"))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(planned, indent=1) + "\n")
     print(table(planned))
-    folder = args.run_dir or "runs/planned"
-    store = Path(planned["config"]["data"]["store"], "manifest.json")
-    following = cli.line("pretrain", "--plan", str(path), "--run-dir", folder)
-    if not store.exists():
-        following = cli.line("prepare", "--config", str(path)) + " && " + following
+    following = cli.line("pretrain", "--plan", str(path), "--run-dir", args.run_dir or "runs/planned")
+    if planned["text"]["unique_tokens"] is None and not said.tokenizer:
+        name = "" if said.own or "data.sources" in said.given else " --data.sources YOUR_TEXT"
+        following = cli.line("prepare", "--config", str(path)) + name + " && " + following
     return {**planned, "seconds": time.monotonic() - began, "wrote": [str(path)], "next": following}
 
 
-def with_vocabulary(config):
-    """`config` with the vocabulary of its token store where there is one and nothing else was said."""
-    import dataclasses
-
-    from chinchilla_jax.data.store import read_manifest
-
-    if config.model.vocab_size or not Path(config.data.store, "manifest.json").exists():
-        return config
-    pieces = read_manifest(Path(config.data.store))["tokenizer"]["pieces"]
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=pieces))
+def with_text(config) -> tuple:
+    """`config` with the vocabulary of its token store, and what the manifest says; as it is where there is none."""
+    path = Path(config.data.store, "manifest.json")
+    if "://" in config.data.store or not path.exists():
+        return config, {}
+    manifest = json.loads(path.read_text())
+    pieces = manifest["tokenizer"]["pieces"]
+    text = {"unique_tokens": manifest["splits"]["train"]["tokens"], "tokenizer": manifest["tokenizer"]["sha256"][:12]}
+    if config.model.vocab_size:
+        return config, text
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=pieces)), text
 
 
 def devices_here() -> int:
@@ -105,14 +115,21 @@ def measured(config) -> float:
 
 def compiled(planned: dict, chips: str) -> dict:
     """The planned step as a TPU's compiler sees it."""
+    require(":" in chips, f"--compile needs a topology as --chips, such as v5e:4x4 or v5p:8x8x4, not {chips or 'none'}")
     from chinchilla_jax.aot import advice
     from chinchilla_jax.aot import compile as ahead
-    from chinchilla_jax.config import Config, from_dict
 
-    require(":" in chips, f"--compile needs a topology as --chips, such as v5e:4x4 or v5p:8x8x4, not {chips or 'none'}")
     report = ahead.report(from_dict(Config, planned["config"]), chips)
     print(advice.table(report))
     return report
+
+
+def amount(value: float) -> str:
+    """1234567 -> 1.23M; thousands, millions, billions and trillions."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}" if value < 1e15 else f"{value:.3g}"
+    return f"{value:.3g}"
 
 
 def bent(real: dict, method: str) -> list[str]:
@@ -130,42 +147,86 @@ def bent(real: dict, method: str) -> list[str]:
 
 def table(planned: dict) -> str:
     """The plan in words."""
-    from chinchilla_jax.training.metrics import duration, si
-
-    law, level = planned["law"], planned["level"]
-    lines = [f"law: {law['name']} ({law['dataset']}, {law['unit']}, N = {law['count']}). {law['label']}"]
-    lines += [f"warning: {law['note']}"] if law["note"] else []
-    lines += ["", f"{'':<22}{'best':>10}   {100 * level:.0f} % interval"]
-    for name, figure in planned["optimum"].items():
-        show = {"loss": "{:.4f}".format, "flops": "{:.3g}".format}.get(name, si)
-        between = f"{show(figure['interval'][0])} to {show(figure['interval'][1])}" if figure["interval"] else "unknown"
-        lines.append(f"{name:<22}{show(figure['value']):>10}   {between}")
-    lines += ["", "another size at the same compute:"]
-    for row in planned["off_optimum"]:
-        off = f"{row['params_factor']:g} x the parameters"
-        lines.append(f"  {off:<24}{si(row['params']):>8} on {si(row['tokens']):>8}: {row['loss_percent']:+.2f} % loss")
-    real, model, train = planned["realised"], planned["config"]["model"], planned["config"]["train"]
-    rate = planned["config"]["optimizer"]["peak_lr"]
-    lines += [
-        "",
-        f"a model that can be built: {model['layers']} layers of {model['d_model']}, {model['heads']} heads of "
-        f"{model['head_dim']}, {model['d_ff']} hidden, {model['vocab_size']} pieces: {si(real['parameters'])}",
-        f"{real['steps']:,} steps of {train['batch_size']} x {train['seq_len']} tokens = {si(real['tokens'])} tokens "
-        f"({real['tokens_per_param']:.1f} a parameter), peak rate {rate:g}, {real['flops_6nd']:.3g} FLOPs",
-        *bent(real, planned["config"]["sparsity"]["method"]),
-        f"predicted loss {real['loss']:.4f}, {real['loss_percent_over_optimum']:+.2f} % over the optimum's",
-        "",
-        "what the published rules say of rate and batch:",
+    law = planned["law"]
+    forms = ", ".join(f"{one['form']} {one['weight']:.0%}" for one in law["forms"])
+    lines = [
+        f"law: {law['name']} ({law['dataset']}, {law['unit']}, N = {law['count']}; {forms}). {law['label']}".rstrip()
     ]
-    for rule in planned["hyperparameters"]:
-        where = "" if rule["inside"] else "  (outside its range)"
-        rate = "-" if rule["peak_lr"] is None else f"{rule['peak_lr']:.2e}"
-        lines.append(f"  {rule['rule']:<12} {rate:>8}  {si(rule['batch_tokens']):>7} tokens{where}")
+    lines += [f"warning: {line}" for line in planned["warnings"]]
+    lines += ["", f"{'':<22}{'best':>10}   {100 * planned['level']:.0f} % interval", *_optimum(planned["optimum"])]
+    lines += ["", "another size for the same loss:", *_sizes(planned["other_sizes"])]
+    lines += ["", *_realised(planned), "", *_rules(planned["hyperparameters"])]
+    others = "; ".join(
+        f"{row['law']} {amount(row['params'])}, {row['tokens_per_param']:.3g} tokens a parameter"
+        for row in planned["other_laws"]
+    )
+    lines += ["", f"other laws at this compute: {others}"]
     if price := planned["price"]:
+        machine, mesh = planned["asked"]["machine"], planned["config"]["mesh"]
+        money = f", {price['usd']:,.0f} USD" if price["usd"] else ""
         lines += [
             "",
-            f"{planned['asked']['machine']['chips']} chips: {price['memory_bytes'] / 1e9:.1f} of "
-            f"{price['memory_capacity_bytes'] / 1e9:.0f} GB each, {price['step_seconds']:.3g} s a plain step, "
-            f"{100 * price['mfu']:.0f} % MFU, {duration(price['seconds'])} in all (by formula)",
+            f"{machine['chips']} {machine['kind']}, data {mesh['data']} fsdp {mesh['fsdp']} tensor {mesh['tensor']},"
+            f" {planned['config']['train']['microbatches']} microbatches, remat {price['remat']}: "
+            f"{price['memory_bytes'] / 1e9:.1f} of {price['memory_capacity_bytes'] / 1e9:.0f} GB each, "
+            f"{price['step_seconds']:.3g} s a plain step, {100 * price['mfu']:.0f} % MFU, "
+            f"{price['seconds'] / 3600:.3g} hours in all{money} (by formula)",
         ]
     return "\n".join(lines)
+
+
+SHOWN = {"loss": "{:.4f}".format, "flops": "{:.3g}".format, "exponent_n": "{:.3f}".format}
+
+
+def _optimum(optimum: dict) -> list[str]:
+    lines = []
+    for name, figure in optimum.items():
+        show = SHOWN.get(name, amount)
+        ends = figure.get("prediction") or figure["interval"]
+        between = "unknown" if ends is None else " to ".join("never" if end is None else show(end) for end in ends)
+        if figure.get("never"):
+            between += f" ({figure['never']:.0%} of the replicates never get there)"
+        lines.append(f"{name:<22}{show(figure['value']):>10}   {between}")
+    return lines
+
+
+def _sizes(other: dict) -> list[str]:
+    lines = []
+    for row in other["rows"]:
+        off, more = f"{row['params_factor']:g} x the parameters", row["compute_percent"]
+        cost = "never reach it" if more is None else f"{more:+.1f} % compute, on {amount(row['tokens'])} tokens"
+        lines.append(f"  {off:<24}{amount(row['params']):>8}: {cost} ({row['loss_percent']:+.2f} % loss at the same)")
+    low, high = other["within_1_percent"]
+    return [*lines, f"  {amount(low)} to {amount(high)} parameters cost less than 1 % more compute"]
+
+
+def _realised(planned: dict) -> list[str]:
+    real, model, train = planned["realised"], planned["config"]["model"], planned["config"]["train"]
+    heads = f"{model['heads']} heads" + (f" ({model['kv_heads']} of keys)" if model["kv_heads"] else "")
+    lines = [
+        f"a model that can be built: {model['layers']} layers of {model['d_model']}, {heads} of "
+        f"{model['head_dim']}, {model['d_ff']} hidden, {model['vocab_size']} pieces: {amount(real['parameters'])}",
+        f"{real['steps']:,} steps of {train['batch_size']} x {train['seq_len']} = {amount(real['tokens'])} tokens "
+        f"({real['tokens_per_param']:.1f} a parameter), peak rate {planned['config']['optimizer']['peak_lr']:g}, "
+        f"{real['flops']:.3g} FLOPs",
+        *bent(real, planned["config"]["sparsity"]["method"]),
+        f"predicted loss {real['loss']:.4f}, {real['loss_percent_over_optimum']:+.2f} % over the optimum's",
+    ]
+    text = planned["text"]
+    if text["unique_tokens"] is None:
+        return [*lines, "name your text (--data.sources, or --data.store of one prepared) to know how often it is read"]
+    again = text["repetition_percent"]
+    between = "" if again["interval"] is None else " ({:.2f} to {:.2f})".format(*again["interval"])
+    read = f"text: {amount(text['unique_tokens'])} tokens, read {text['epochs']:.3g} times"
+    return [*lines, f"{read}; repetition costs {again['value']:.2f} %{between} of the loss"]
+
+
+def _rules(found: dict) -> list[str]:
+    lines = []
+    for what, show in (("rate", "{:.2e}".format), ("batch", lambda v: amount(v) + " tokens")):
+        band = found[what]
+        said = f"{show(band['low'])} to {show(band['high'])} by {', '.join(band['rules'])}" if band["rules"] else ""
+        lines.append(
+            f"{what:<6} {show(band['pick'])}: " + (said or "no rule was measured here, the nearest carried on")
+        )
+    return [*lines, f"({found['note']})"]

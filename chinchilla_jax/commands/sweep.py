@@ -1,11 +1,13 @@
 """A ladder of small runs within a budget: what a scaling law of one's own is fitted to."""
 
+import json
 from pathlib import Path
 
 from chinchilla_jax.commands import cli
-from chinchilla_jax.config import require
+from chinchilla_jax.config import require, to_dict
 
 SECTIONS = ("model", "data.store", "data.sources", "objective", "optimizer", "mesh", "train", "checkpoint")
+RECIPE = "recipe.json"  # what `fit` puts into the law beside the table, and `plan --law` keeps
 PARTS = (32, 16, 8, 4, 2, 1)  # of the config's own size: the sizes that are taken where none are named
 
 
@@ -57,7 +59,9 @@ def run(config, args) -> dict:
     if args.dry_run:
         return {**report, "next": "the same command without --dry-run"}
     folder = Path(args.run_dir)
+    kept = {"config": to_dict(config), "lr_exponent": args.lr_exponent}
     with lock(folder):
+        (folder / RECIPE).write_text(json.dumps(kept, indent=1) + "\n")
         rows = sweep(plan, store, folder, Terminal())
     wrote = str(folder / ROWS)
     return {**report, "rows": len(rows), "wrote": [wrote], "next": cli.line("fit", wrote, "--out", str(folder / "fit"))}

@@ -6,7 +6,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from chinchilla_jax.parallel.catalogue import BETWEEN_MACHINES, CARDS, DEVICES, Device
+from chinchilla_jax.parallel.catalogue import BETWEEN_MACHINES, CARDS, Device, figures
 
 # Shares of those rates, and of a measured matrix product on a CPU, that a training step of some size reaches.
 PEAK_SHARE, MEASURED_SHARE = 0.4, 0.6
@@ -14,19 +14,19 @@ PEAK_SHARE, MEASURED_SHARE = 0.4, 0.6
 
 def known(device: jax.Device) -> Device | None:
     """The figures of a device, or None."""
-    return next((figures for name, figures in DEVICES.items() if name in device.device_kind), None)
+    return figures(device.device_kind)
 
 
-def network(figures: Device, group: list[jax.Device], everyone: list[jax.Device]) -> float:
+def network(own: Device, group: list[jax.Device], everyone: list[jax.Device]) -> float:
     """Bytes/s that a device sends while a group of them all talk: over every axis of the torus that the group spans."""
-    if not figures.wrap:
-        return figures.link if len(group) <= CARDS else min(figures.link, BETWEEN_MACHINES)
+    if not own.wrap:
+        return own.link if len(group) <= CARDS else min(own.link, BETWEEN_MACHINES)
     rate = 0.0
     for axis in range(len(everyone[0].coords)):
         spanned, there = ({device.coords[axis] for device in devices} for devices in (group, everyone))
-        ring = len(spanned) == len(there) and len(there) % figures.wrap == 0
-        rate += figures.link * (0 if len(spanned) == 1 else 1 if ring else 0.5)
-    return rate or figures.link
+        ring = len(spanned) == len(there) and len(there) % own.wrap == 0
+        rate += own.link * (0 if len(spanned) == 1 else 1 if ring else 0.5)
+    return rate or own.link
 
 
 def expected_rate(devices: list[jax.Device]) -> float | None:
@@ -34,9 +34,9 @@ def expected_rate(devices: list[jax.Device]) -> float | None:
 
     CPU devices share one processor, which is measured for a tenth of a second.
     """
-    figures = known(devices[0])
-    if figures:
-        return PEAK_SHARE * figures.flops * len(devices)
+    own = known(devices[0])
+    if own:
+        return PEAK_SHARE * own.flops * len(devices)
     return MEASURED_SHARE * _measured() if devices[0].platform == "cpu" else None
 
 
@@ -56,5 +56,5 @@ def memory_bytes(device: jax.Device) -> float | None:
     """Memory that one device may use, its share of the host's on a CPU; None where nobody can tell."""
     if device.platform == "cpu":
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / len(jax.local_devices(backend="cpu"))
-    figures = known(device)
-    return figures.memory if figures else None
+    own = known(device)
+    return own.memory if own else None

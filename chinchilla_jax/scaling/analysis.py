@@ -146,16 +146,21 @@ def answered(law: LawFile, C: float, level: float) -> dict[str, Any]:
     return {"C": C, "inside": law.inside(*at), "warnings": law.warnings(*at), **found}
 
 
+def law_of(runs: Runs, settings: Settings) -> LawFile:
+    """The law of a table and nothing else; `UserError` where none can be read off it."""
+    members = doubt.members(runs, settings.form, settings.objective, settings.delta)
+    return made(members, _bootstraps(members, settings), settings)
+
+
 def covered(runs: Runs, settings: Settings, share: float = HELD_OUT) -> tuple[int, int] | None:
     """How many losses of the runs of most compute lie in the interval that the others give, and how many they are."""
     out = doubt.largest(runs, share)
     s = dataclasses.replace(settings, replicates=min(settings.replicates, 400), workers=1)
     s = dataclasses.replace(s, protocol="auto" if s.protocol == "epoch" else s.protocol)
     try:
-        members = doubt.members(runs.take(~out), s.form, s.objective, s.delta)
+        law = law_of(runs.take(~out), s)
     except UserError:
         return None
-    law = made(members, _bootstraps(members, s), s)
     rows = [law.predict_loss(N, D, s.level)[1:] for N, D in zip(runs.N[out], runs.D[out])]
     return sum(low <= loss <= high for (low, high), loss in zip(rows, runs.loss[out])), int(out.sum())
 

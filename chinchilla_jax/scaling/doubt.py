@@ -273,7 +273,7 @@ def _row(what: str, found: Fit, C: float) -> Choice:
 
 
 def rollout(chosen: Fit) -> list[Predicted]:
-    """Leave the runs of most compute out, a tenth to a half of them, and foretell their losses."""
+    """Leave the runs of most compute out, a tenth to a half of them, and predict their losses."""
     return [_predict(chosen, chosen.runs, largest(chosen.runs, share)) for share in LEFT_OUT]
 
 

@@ -158,20 +158,23 @@ class Band:
 
 
 def band(at: Scale, what: str) -> Band:
-    """The "rate" or the "batch" (tokens) of a run. Rules count less the farther off they are, a third a decade."""
+    """The "rate" or the "batch" (tokens) of a run. Rules count less the farther off they are, a third a decade,
+    and less beside several that were measured there."""
     found = []
     for name, rule in LAWS.items():
         value = getattr(rule, what) and getattr(rule, what)(at)
         if value and value > 0:
-            found.append((math.log(value), math.exp(-rule.outside(at) / 2), name, rule.inside(at)))
+            found.append((math.log(value), rule.outside(at), name))
     found.sort()
-    values, weights = np.array([f[0] for f in found]), np.array([f[1] for f in found])
+    inside = [value for value, far, _ in found if far == 0]
+    weights = np.array([math.exp(-far / 2) / (max(1, len(inside)) ** 2 if far else 1) for _, far, _ in found])
     middles = (np.cumsum(weights) - weights / 2) / weights.sum()
-    pick = float(np.interp(MIDDLE, middles, values).mean())  # a median that does not jump where a rule comes or goes
-    known = [f for f in found if f[3]]
-    ends = [f[0] for f in known] or [pick]
-    low, high = min(*ends, pick), max(*ends, pick)
-    return Band(math.exp(low), math.exp(pick), math.exp(high), tuple(f[2] for f in known))
+    # A median that does not jump where a rule comes or goes.
+    pick = float(np.interp(MIDDLE, middles, [value for value, _, _ in found]).mean())
+    if len(inside) > 1:
+        pick = min(max(pick, inside[0]), inside[-1])
+    low, high = min([pick, *inside]), max([pick, *inside])
+    return Band(math.exp(low), math.exp(pick), math.exp(high), tuple(name for _, far, name in found if far == 0))
 
 
 # A batch or a rate off its optimum: Schaipp et al. 2026 (arXiv:2607.01487) lose up to 5 % of compute in [B / 2, 2 B].

@@ -87,16 +87,17 @@ def model_like(base: ModelConfig, d_model: int) -> ModelConfig:
     )
 
 
-def rung(base: ModelConfig, params: float) -> ModelConfig:
-    """The width, a multiple of 8 (of 32 from 256 on), whose model comes closest to `params` parameters in all."""
+def rung(base: ModelConfig, params: float, count: Callable[[ModelConfig], float] = counts.parameters) -> ModelConfig:
+    """The width, a multiple of 8 (of 32 from 256 on), whose model comes closest to `params` as `count` counts."""
 
-    def distance(d_model):
-        return abs(math.log(counts.parameters(model_like(base, d_model)) / params))
+    def size(d_model):
+        return count(model_like(base, d_model))
 
     widths = [*range(8, 256, 8), *range(256, 4096, 32)]
-    above = bisect.bisect_left(widths, params, key=lambda d_model: counts.parameters(model_like(base, d_model)))
-    nearest = min(widths[max(0, above - 1) : above + 1], key=distance)
-    require(distance(nearest) < math.log(1.5), f"no shape like the config's has about {params:.3g} parameters")
+    above = bisect.bisect_left(widths, params, key=size)
+    nearest = min(widths[max(0, above - 1) : above + 1], key=lambda d_model: abs(math.log(size(d_model) / params)))
+    near = abs(math.log(size(nearest) / params)) < math.log(1.5)
+    require(near, f"no shape like the config's has about {params:.3g} parameters")
     return model_like(base, nearest)
 
 

@@ -1,114 +1,393 @@
-"""From a budget to a run: what a law advises, how sure it is, and a config that can be trained as it is."""
+"""The plan of one run, whole: question, law, answer, a config for the machine, what it costs, what else it might be."""
 
 import dataclasses
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from chinchilla_jax.config import require
-from chinchilla_jax.scaling import optimum as best
-from chinchilla_jax.scaling.lawfile import Law, percentiles
-from chinchilla_jax.scaling.laws import Surface
-from chinchilla_jax.scaling.optimum import REACHED, Conditions
+from chinchilla_jax import config as settings
+from chinchilla_jax.config import Config, ModelConfig, require
+from chinchilla_jax.scaling import counts, hparams, ladder, lawfile
+from chinchilla_jax.scaling.answer import Question, answer, other_sizes, point
+from chinchilla_jax.scaling.conditions import Conditions, bent, loss
+from chinchilla_jax.scaling.lawfile import Form, LawFile, percentiles
+from chinchilla_jax.scaling.published import ALLOCATIONS, law_of, mixture, published
+from chinchilla_jax.scaling.recipe import Machine, parse_chips, recipe
+from chinchilla_jax.scaling.roofline import roofline
+from chinchilla_jax.scaling.zeros import sparse, worth, zeros
 
-FLOPS = 6.0  # a parameter and token of training: 6 N D, the accounting of every law here
-FACTORS = (0.25, 0.5, 2.0, 4.0)  # sizes off the optimum whose cost is shown
+SHAPE = ("preset", "layers", "d_model", "heads", "kv_heads", "head_dim", "d_ff")
+GUESSED_RATE = 1e11  # FLOP/s to begin with; the first round measures
+ROUNDS, CLOSE = 6, 0.03  # of size -> speed -> budget -> size, until the budget moves by less
+SMALL = "debian-cpu"  # our law of small runs, joined to the default one between the ranges of the two
+LR_EXPONENT = 0.45  # of a ladder whose recipe does not say
+KEEPS = ("model", "data", "objective", "adversarial", "optimizer", "sparsity", "train.seq_len", "train.batch_size")
+
+Rate = Callable[[Config], float]  # tokens a second of a config on some machine
+
+COUNTS: dict[str, Callable[[ModelConfig], float]] = {
+    "n_total": counts.parameters,
+    "n_nonembed": counts.non_embedding,
+    "n_matmul": counts.matmul_parameters,
+    "n_active": counts.parameters,  # of a dense model all
+}
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is fixed: one of these leaves the rest to the law, two leave only the loss. None is free."""
+class Asked:
+    """What the user has said: budgets, a time and where, conditions, the law, whether the model's shape stands.
 
-    flops: float | None = None
-    params: float | None = None
-    tokens: float | None = None
-    loss: float | None = None
-    ratio: float | None = None
-
-    def __post_init__(self):
-        for name, value in self.given.items():
-            require(value > 0 and np.isfinite(value), f"--{name} {value:g} must be a positive number")
-        names = " and ".join(f"--{name}" for name in self.given)
-        require(bool(self.given), "nothing to plan from: give --flops, --chips and --hours, --minutes, --params, ...")
-        require(len(self.given) <= 2, f"{names} say more than a plan has freedom for; give one of them, or two")
-        require(set(self.given) != {"ratio"}, "--ratio goes with a budget: give --flops, --params or --tokens as well")
-        require(
-            len(self.given) == 1 or "loss" not in self.given,
-            f"{names}: a loss is planned for alone, at the least compute",
-        )
-
-    @property
-    def given(self) -> dict[str, float]:
-        """What is fixed, by name."""
-        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
-
-
-def solve(law: Surface, asked: Question, where: Conditions) -> tuple[Any, Any]:
-    """(N, D) under a law, or under many at once."""
-    given = asked.given
-    if len(given) == 1 and "flops" not in given:
-        [(name, value)] = given.items()
-        C = best.compute(law, -value if name == "loss" else value, REACHED[name], FLOPS, where)
-        never = np.isinf(C)
-        N, D = (np.where(never, np.inf, v) for v in best.optimum(law, np.where(never, 1.0, C), FLOPS, where))
-        return (value if name == "params" else N), (value if name == "tokens" else D)
-    if len(given) == 1:
-        return best.optimum(law, asked.flops, FLOPS, where)
-    flops, N, D, ratio = asked.flops, asked.params, asked.tokens, asked.ratio
-    if N is None:
-        N = D / ratio if flops is None else (flops / FLOPS / ratio) ** 0.5 if D is None else flops / FLOPS / D
-    if D is None:
-        D = ratio * N if flops is None else flops / FLOPS / N
-    same = 0 * np.asarray(law.alpha, np.float64)
-    return N + same, D + same
-
-
-def point(law: Law, asked: Question, where: Conditions) -> tuple[float, float]:
-    """(N, D) by the best fit; `UserError` where the law never reaches what is asked for."""
-    N, D = map(float, solve(law.surface, asked, where))
-    reached = np.isfinite(N) and np.isfinite(D)
-    require(reached, f"no compute reaches what is asked for; the loss of {law.name} ends at {law.floor:.4g}")
-    return N, D
-
-
-def answer(law: Law, asked: Question, where: Conditions, level: float) -> dict[str, Any]:
-    """Parameters, tokens, tokens a parameter, compute and loss: value and `level` interval of each, over the law's
-    bootstrap; the loss's interval is that of a new run, and has the scatter of single runs in it.
-
-    Raises `UserError` where the law never reaches what is asked for.
+    `given` are the settings of the command line, `own` whether a config of the user's own stands behind them;
+    `tokenizer` is that of the text.
     """
-    N, D = point(law, asked, where)
-    figures = _figures(law.surface, N, D, where)
-    many = solve(law.replicates, asked, where) if law.replicates is not None else None
-    spread = _figures(law.replicates, *many, where) if many else {}
-    if many:
-        spread["loss"] = law.scattered(spread["loss"])
-    known = {name: _between(values, level) for name, values in spread.items()}
-    return {name: {"value": value, "interval": known.get(name)} for name, value in figures.items()}
+
+    budgets: dict[str, float]
+    seconds: float = 0.0
+    machine: Machine = field(default_factory=Machine)
+    mfu: float | None = None
+    unique_tokens: float = math.inf
+    generated: float = 0.0
+    sparsity: float = 0.0
+    law: str = "auto"
+    level: float = 0.9
+    fixed: bool = False
+    length: int = 0  # tokens of a window; 0 follows the size
+    experts: float = 0.0
+    price: float = 0.0  # USD an hour of a chip
+    given: dict[str, Any] = field(default_factory=dict)
+    own: bool = False
+    tokenizer: str = ""
 
 
-def _between(values: Any, level: float) -> list[float]:
-    values = np.atleast_1d(values)
-    return list(percentiles(values[np.isfinite(values)], level))
+def asked(args: Any, devices: int, **text: Any) -> Asked:
+    """The question in the command line; `UserError` where it asks for nothing, too much, or what cannot be.
+
+    `devices` that are here share the batch where no other machine is named; `text` is what the store says of it.
+    """
+    names = [name for name in ("flops", "params", "tokens", "loss", "ratio") if getattr(args, name) is not None]
+    timed = [name for name in ("minutes", "hours", "usd") if getattr(args, name) is not None]
+    shown = ", ".join(f"--{name}" for name in timed)
+    require(len(timed) < 2, f"{shown}: --minutes is for this machine, --hours and --usd for --chips; give one")
+    require(timed in ([], ["minutes"]) or args.chips, f"{shown} needs --chips, such as v5p-256")
+    require("minutes" not in timed or not args.chips, "--minutes measures this machine; for --chips give --hours")
+    machine, price = parse_chips(args.chips) if args.chips else Machine(chips=devices), 0.0
+    if args.price:
+        price = priced_at(args.price, machine.kind)
+    require("usd" not in timed or price > 0, "--usd needs --price: USD an hour of a chip, or a JSON file of them")
+    unit = {"minutes": 60.0, "hours": 3600.0, "usd": 3600.0 / (price or 1) / machine.chips}
+    seconds = unit[timed[0]] * getattr(args, timed[0]) if timed else 0.0
+    require(not timed or (seconds > 0 and math.isfinite(seconds)), f"{shown} must be a positive number")
+    require(not timed or set(names) <= {"params", "ratio"}, "a time is a budget: beside it only --params or --ratio")
+    _check(args)
+    given = {name: value for name, value in vars(args).items() if "." in name}
+    if args.unique_tokens is not None:
+        text["unique_tokens"] = args.unique_tokens
+    return Asked(
+        {name: getattr(args, name) for name in names}, seconds, machine, args.mfu, generated=args.inference_tokens,
+        sparsity=args.sparsity, law=args.law, level=args.level, fixed=shape_given(args), experts=args.experts,
+        length=given.get("train.seq_len", 0), price=price, given=given, own=bool(args.config), **text,
+    )  # fmt: skip
 
 
-def _figures(law: Surface, N: Any, D: Any, where: Conditions) -> dict[str, Any]:
+def _check(args: Any) -> None:
+    require(0 < args.level < 1, f"--level {args.level:g} must lie inside (0, 1)")
+    require(0 <= args.sparsity < 1, f"--sparsity {args.sparsity:g} must lie in [0, 1)")
+    target, method = vars(args).get("sparsity.target", args.sparsity), vars(args).get("sparsity.method")
+    require(
+        args.sparsity in (0, target),
+        f"--sparsity {args.sparsity:g} and --sparsity.target {target:g} contradict each other; leave one out",
+    )
+    wants = f"--sparsity {args.sparsity:g} needs another --sparsity.method than off"
+    require(not args.sparsity or method != "off", wants)
+    require(args.inference_tokens >= 0, f"--inference-tokens {args.inference_tokens:g} must not be negative")
+    unique = args.unique_tokens
+    require(unique is None or unique > 0, f"--unique-tokens {unique or 0:g} must be positive")
+    require(args.mfu is None or 0 < args.mfu <= 1, f"--mfu {args.mfu} must lie in (0, 1]")
+    require(not args.experts or args.law == "auto", "--experts has a law of its own; leave --law out")
+
+
+def priced_at(text: str, kind: str) -> float:
+    """USD an hour of a chip: a number, or the entry of `kind` in a JSON file."""
+    try:
+        return float(text)
+    except ValueError:
+        path = Path(text)
+        require(
+            path.is_file(), f"--price {text}: a number of USD an hour of a chip, or a JSON file such as {{'h100': 2.5}}"
+        )
+        found = json.loads(path.read_text())
+        require(kind in found, f"--price {text}: no price of {kind}; it has {', '.join(found)}")
+        return float(found[kind])
+
+
+def shape_given(args: Any) -> bool:
+    """Whether the command line itself says what the model looks like."""
+    return any(f"model.{name}" in vars(args) for name in SHAPE)
+
+
+def timed(seconds: float, unique_tokens: float, devices: int, *, fixed: bool, length: int = 0) -> Asked:
+    """The question of a run on this machine that is to train for so long, on so much text."""
+    machine = Machine(chips=devices)
+    return Asked({}, seconds, machine, unique_tokens=unique_tokens, fixed=fixed, length=length)
+
+
+def plan(
+    config: Config, said: Asked, measure: Rate | None = None, multiple: Rate = lambda config: 1.0
+) -> dict[str, Any]:
+    """Everything about the run that `said` asks for, as one JSON-able dict; its "config" trains as it is.
+
+    `measure` tells the tokens a second of a config on this machine, for a budget in minutes; `multiple` what attacks
+    make of a step, over the whole run, in plain steps. Raises `UserError`.
+    """
+    multiple = settled(multiple, said.machine)
+    rate = attacked(measured_once(measure) if measure else machine_rate(said), multiple)
+    budgets = dict(said.budgets)
+    if said.fixed and "params" not in budgets:
+        budgets["params"] = float(counts.parameters(config.model))
+    if said.seconds:
+        budgets["flops"] = said.seconds * GUESSED_RATE * (said.machine.chips if said.machine.kind else 1)
+    for _ in range(ROUNDS if said.seconds else 0):
+        found = _once(config, said, budgets)
+        law, made = found["law"], found["made"]
+        flops = law.per_nd * COUNTS[law.count](made.model) * said.seconds * rate(made)
+        if abs(math.log(flops / budgets["flops"])) < CLOSE:
+            break
+        budgets["flops"] = flops
+    found = _once(config, said, budgets)
+    if said.seconds:  # sizes come in steps; what they leave of the time is made up by the length
+        found["made"] = _lasting(found["made"], said.seconds * rate(found["made"]))
+    return report(said, attack=multiple(found["made"]), **found)
+
+
+def _lasting(made: Config, tokens: float) -> Config:
+    """The run with as many steps as `tokens` are."""
+    steps = max(1, round(tokens / (made.train.batch_size * made.train.seq_len)))
+    warmup = min(steps, made.optimizer.warmup_steps)
+    return settings.replace(made, {"train.steps": steps, "optimizer.warmup_steps": warmup})
+
+
+def measured_once(measure: Rate) -> Rate:
+    """The rate of the first config measured, and of others by their FLOPs: every measurement compiles for seconds."""
+    done: list[float] = []
+
+    def rate(config: Config) -> float:
+        flops = counts.flops_per_token(config.model, config.train.seq_len)
+        if not done:
+            done.append(measure(config) * flops)
+        return done[0] / flops
+
+    return rate
+
+
+def machine_rate(said: Asked) -> Rate:
+    """Tokens a second on the machine that was named, by formula or at the user's own MFU."""
+
+    def rate(config: Config) -> float:
+        found = priced(config, said.machine)
+        return found["tokens_per_second"] * (said.mfu / found["mfu"] if said.mfu else 1.0)
+
+    return rate
+
+
+def attacked(rate: Rate, multiple: Rate) -> Rate:
+    """The rate of configs that attack, from that of their plain steps."""
+
+    def slower(config: Config) -> float:
+        return rate(settings.replace(config, {"adversarial.method": "off"})) / multiple(config)
+
+    return slower
+
+
+def settled(multiple: Rate, machine: Machine) -> Rate:
+    """The multiple of configs whose mesh and kernels are not decided yet."""
+
+    def of(config: Config) -> float:
+        mesh = {"mesh.data": machine.chips // config.mesh.fsdp // config.mesh.tensor, "model.kernels": "reference"}
+        return multiple(settings.replace(config, mesh))  # nothing is computed
+
+    return of
+
+
+def _once(config: Config, said: Asked, budgets: dict[str, float]) -> dict[str, Any]:
+    """The answer to a question with its budget in FLOPs, and the config that comes nearest to it."""
+    law = law_for(said, budgets)
+    base, left = kept(config, said, law)
+    base = sparse(base, said.sparsity)
+    equivalent = worth(base.sparsity, said.sparsity or zeros(base.sparsity))
+    where = Conditions(said.unique_tokens, equivalent, said.generated)
+    found = answer(law, Question(**budgets), where, said.level)
+    N, D = found["params"]["value"], found["tokens"]["value"]
+    if keeps_recipe(said, law):
+        made = followed(base, law, N, D)
+    else:
+        sized = {"shape": not said.fixed, "length": said.length}
+        made = recipe(base, N, D, COUNTS[law.count], said.machine, **sized)
+    return {"law": law, "where": where, "found": found, "made": made, "left": left}
+
+
+def keeps_recipe(said: Asked, law: LawFile) -> bool:
+    """Whether the run follows the ladder that the law was measured on: the law is named, and no shape or machine."""
+    return bool(law.recipe) and said.law != "auto" and not said.fixed and not said.machine.kind
+
+
+def kept(config: Config, said: Asked, law: LawFile) -> tuple[Config, list[str]]:
+    """The config to plan on, and what it leaves of the recipe that the law was measured with, one line each."""
+    if not law.recipe or said.law == "auto":
+        return config, []
+    own = settings.from_dict(Config, law.recipe["config"])
+    base = config if said.own else settings.replace(own, said.given)
+    off = settings.differences(settings.to_dict(own), settings.to_dict(base))
+    shape = tuple(f"model.{name}" for name in (*SHAPE, "init_std"))
+    left = [
+        f"leaves the law's recipe: {name} {old} -> {new}"
+        for name, (old, new) in off.items()
+        if name.startswith(KEEPS) and not name.startswith((*shape, "data.store", "optimizer.warmup", "optimizer.decay"))
+    ]
+    if said.tokenizer and said.tokenizer != law.tokenizer:
+        left.append(f"leaves the law's recipe: tokenizer {law.tokenizer} -> {said.tokenizer}; losses do not compare")
+    return base, left
+
+
+def followed(base: Config, law: LawFile, N: float, D: float) -> Config:
+    """The run of the law's own ladder that is nearest: its shapes, batch, schedule, rate and warm-up."""
+    model = ladder.rung(base.model, N, COUNTS[law.count])
+    steps = max(10, int(N * D / COUNTS[law.count](model) / base.train.batch_size / base.train.seq_len))
+    run = ladder.configured(base, model, steps, [steps], law.recipe.get("lr_exponent", LR_EXPONENT))
+    return settings.replace(run, {"train.eval_every": 0, "train.log_every": max(1, steps // 100)})
+
+
+def law_for(said: Asked, budgets: dict[str, float]) -> LawFile:
+    """The law that was named, or our own of the budget's compute."""
+    if said.experts:
+        theta = (*dataclasses.astuple(mixture(said.experts))[:5], 0.0)
+        label = f"{said.experts:g} experts: Ludziejewski et al. 2025, arXiv:2502.05172; the config is its dense twin"
+        ranges = dict.fromkeys(("N", "D", "C", "loss"), lawfile.EVERYWHERE)
+        return LawFile("mixture-of-experts", (Form("chinchilla", theta),), ranges, count="n_active", label=label)
+    if said.law != "auto":
+        return law_of(said.law)
+    law = lawfile.default()
+    for _ in range(0 if "loss" in budgets else ROUNDS):
+        law = joined(law.per_nd * math.prod(point(law, Question(**budgets))))
+    return law
+
+
+def joined(C: float) -> LawFile:
+    """Our small law up to its largest run, the default one from its smallest, and between the two the nearer of them
+    with its optimum moved so that ln N* goes from the one to the other in ln C."""
+    small, large = lawfile.shipped()[SMALL], lawfile.default()
+    low, high = math.log(small.ranges["C"][1]), math.log(large.ranges["C"][0])
+    share = min(max((math.log(C) - low) / (high - low), 0.0), 1.0)
+    near = small if share < 0.5 else large
+    if share in (0.0, 1.0):
+        return near
+    sizes = [float(law.surface.optimum(C, law.per_nd)[0]) for law in (small, large)]
+    wanted = math.exp((1 - share) * math.log(sizes[0]) + share * math.log(sizes[1]))
+    moved = math.log(wanted / sizes[0 if near is small else 1])
+    label = f"{near.label} Between the runs of {small.name} and {large.name} their sizes are joined."
+    return dataclasses.replace(near, label=label, forms=tuple(_moved(one, moved) for one in near.forms))
+
+
+def _moved(one: Form, by: float) -> Form:
+    """A form whose optimum of any budget is exp(`by`) times as large, at the same loss for a budget's optimum."""
+
+    def shift(theta: np.ndarray) -> np.ndarray:
+        theta = np.array(theta, np.float64)
+        theta[..., 0] += theta[..., 3] * by
+        theta[..., 1] -= theta[..., 4] * by
+        return theta
+
+    draws = None if one.draws is None else shift(one.draws)
+    return dataclasses.replace(one, theta=tuple(map(float, shift(one.theta))), draws=draws)
+
+
+def priced(config: Config, machine: Machine) -> dict[str, Any]:
+    """Memory, seconds and use of the machine of a plain step, by formula."""
+    train, mesh, model = config.train, config.mesh, config.model
+    remat = "projections" if model.remat == "auto" else model.remat
+    tokens = train.batch_size * train.seq_len
+    found = roofline(
+        model, tokens, train.seq_len, machine.chips, machine.kind, mesh.fsdp, mesh.tensor, train.microbatches, remat
+    )
+    seconds = found.pop("expected_seconds")
+    mfu = found["mfu"] * found["step_seconds"] / seconds
+    return {**found, "step_seconds": seconds, "mfu": mfu, "tokens_per_second": tokens / seconds, "remat": remat}
+
+
+def report(
+    said: Asked, law: LawFile, where: Conditions, found: dict, made: Config, left: list[str], attack: float
+) -> dict[str, Any]:
+    """The plan as a dict: answer, law, realised run, price, other sizes and laws, config."""
+    model, train = made.model, made.train
+    N, tokens = COUNTS[law.count](model), train.steps * train.batch_size * train.seq_len
+    C = law.per_nd * N * tokens
+    predicted = float(loss(law.surface, N, tokens, where))
+    best = loss(law.surface, *point(law, Question(flops=C), where), where)
+    cost = priced(made, said.machine) if said.machine.kind else {}
+    if cost:
+        cost["seconds"] = attack * cost["step_seconds"] * train.steps
+        cost["usd"] = cost["seconds"] / 3600 * said.machine.chips * said.price or None
+    at = hparams.scale(model, tokens)
+    bands = {what: dataclasses.asdict(hparams.band(at, what)) for what in ("rate", "batch")}
+    names = ("name", "label", "dataset", "tokenizer", "unit", "count", "accounting", "per_nd", "runs", "ranges")
+    forms = [{"form": one.form, "weight": one.weight} for one in law.forms]
     return {
-        "params": N,
-        "tokens": D,
-        "tokens_per_param": D / N,
-        "flops": FLOPS * N * D,
-        "loss": best.loss(law, N, D, where),
+        "asked": {**said.budgets, "seconds": said.seconds or None, "machine": dataclasses.asdict(said.machine)},
+        "law": {**{name: getattr(law, name) for name in names}, "forms": forms, "inside": law.inside(N, tokens)},
+        "warnings": law.warnings(N, tokens) + left,
+        "level": said.level,
+        "optimum": found,
+        "other_sizes": other_sizes(law, found["params"]["value"], found["tokens"]["value"], where),
+        "other_laws": other_laws(C),
+        "text": text_of(said, law, N, tokens, where),
+        "realised": {
+            "params_as_counted": N,
+            "parameters": counts.parameters(model),
+            "parameters_non_embedding": counts.non_embedding(model),
+            "tokens": tokens,
+            "tokens_per_param": tokens / N,
+            "steps": train.steps,
+            "batch_tokens": train.batch_size * train.seq_len,
+            "flops": C,
+            "flops_palm": counts.flops_per_token(model, train.seq_len) * tokens,
+            "step_multiple": attack,
+            "sparsity": said.sparsity or zeros(made.sparsity),
+            "dense_equivalent": where.dense_equivalent,
+            "loss": predicted,
+            "loss_percent_over_optimum": 100 * (predicted / float(best) - 1),
+        },
+        "hyperparameters": {"rules": hparams.comparison(at), **bands, "note": hparams.BAND_COST},
+        "price": cost,
+        "config": settings.to_dict(made),
     }
 
 
-def off_optimum(law: Surface, N: float, D: float, where: Conditions) -> list[dict[str, float]]:
-    """What other sizes at the same compute would reach: loss, and by how many per cent it is more."""
-    base = float(best.loss(law, N, D, where))
+def text_of(said: Asked, law: LawFile, N: float, D: float, where: Conditions) -> dict[str, Any]:
+    """How often a run reads its text, and what reading again costs against fresh text, in per cent of the loss."""
+    if not math.isfinite(said.unique_tokens):
+        return {"unique_tokens": None, "epochs": None, "repetition_percent": None}
+    plain = dataclasses.replace(where, unique_tokens=math.inf)
+    found = {"unique_tokens": said.unique_tokens, "epochs": D / said.unique_tokens}
+    size = where.dense_equivalent * N
+
+    def cost(surface: Any) -> Any:
+        return 100 * (bent(surface, where).loss(size, D) / bent(surface, plain).loss(size, D) - 1)
+
+    value = {"value": float(cost(law.surface)), "interval": None}
+    if law.draws is not None:
+        value["interval"] = list(percentiles(cost(law.replicates), said.level))
+    return found | {"repetition_percent": value}
+
+
+def other_laws(C: float) -> list[dict[str, Any]]:
+    """What published laws and lines say of C FLOPs, as 6 N D."""
     rows = []
-    for factor in FACTORS:
-        loss = float(best.loss(law, factor * N, D / factor, where))
-        rows.append({"params_factor": factor, "params": factor * N, "tokens": D / factor, "loss": loss,
-                     "loss_percent": 100 * (loss / base - 1)})  # fmt: skip
+    for name in ("epoch-exact", "hoffmann-tex", "hoffmann-1", "hoffmann-2", "muennighoff-c4"):
+        known = ALLOCATIONS[name] if name in ALLOCATIONS else published(name).surface
+        N, D = map(float, known.optimum(C))
+        rows.append({"law": name, "params": N, "tokens_per_param": D / N})
     return rows

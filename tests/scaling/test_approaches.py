@@ -5,7 +5,7 @@ import pytest
 
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.scaling import approaches
-from chinchilla_jax.scaling.laws import Surface
+from chinchilla_jax.scaling.law import Surface
 from chinchilla_jax.scaling.runs import table
 
 ROUNDED = Surface(np.log(406.4), np.log(410.7), np.log(1.69), 0.34, 0.28)
@@ -27,7 +27,7 @@ def test_bias_of_the_parabola(span, error):
     line, budgets = approaches.isoflop(runs)
     assert 100 * (line.optimum(1e24)[1] / ROUNDED.optimum(1e24)[1] - 1) == pytest.approx(error, abs=0.005)
     assert 1 - line.exponent == pytest.approx(0.548387, abs=1e-6)
-    # What the surface foretells of the shift is what happened.
+    # What the surface predicts of the shift is what happened.
     shift = approaches.vertex_shift(ROUNDED, budgets[0].C, runs.N[:15])
     assert np.log(budgets[0].N / ROUNDED.optimum(budgets[0].C)[0]) == pytest.approx(shift, abs=1e-9)
 

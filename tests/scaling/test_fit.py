@@ -7,10 +7,11 @@ import pytest
 from scipy.optimize import minimize
 
 from chinchilla_jax.errors import UserError
-from chinchilla_jax.scaling import parametric, uncertainty, validate
+from chinchilla_jax.scaling import doubt
+from chinchilla_jax.scaling import minimise as numerics
 from chinchilla_jax.scaling.fit import convergence, fit, surface
-from chinchilla_jax.scaling.laws import Surface
-from chinchilla_jax.scaling.objectives import TABLE, objective
+from chinchilla_jax.scaling.law import Surface
+from chinchilla_jax.scaling.minimise import TABLE, objective
 from chinchilla_jax.scaling.runs import read, table, without_outliers
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "epoch_chinchilla.csv"
@@ -52,7 +53,7 @@ def best(epoch):
 @pytest.fixture(scope="module")
 def again(best):
     """4,000 replicates, each converged."""
-    return uncertainty.bootstrap(best)
+    return doubt.bootstrap(best)
 
 
 def test_the_cut_is_listed(whole, epoch):
@@ -115,7 +116,7 @@ def test_early_stop_is_seen(epoch, best):
         g = [by @ U, by @ V, by.sum() * E, -(by * U) @ x, -(by * V) @ z]
         return (slope * (r - slope / 2)).mean(), np.array(g) / len(x)
 
-    stopped = minimize(averaged, uncertainty.TEX, jac=True, method="L-BFGS-B")
+    stopped = minimize(averaged, doubt.TEX, jac=True, method="L-BFGS-B")
     assert stopped.success and stopped.nit <= 3
     seen = convergence(stopped.x, epoch)
     assert not seen.converged and "UNCONVERGED" in seen.warnings()[0]
@@ -125,13 +126,13 @@ def test_early_stop_is_seen(epoch, best):
 
 def test_gradient_by_finite_differences(best):
     at, J = best.at, None
-    theta = parametric.centred(best.theta, best.at)[None]
+    theta = numerics.centred(best.theta, best.at)[None]
     theta[0, 5] = -0.4
-    _, J = parametric.differentiated(theta, at)
+    _, J = numerics.differentiated(theta, at)
     for i in range(6):
         step = np.zeros((1, 6))
         step[0, i] = 1e-6
-        slope = (parametric.log_loss(theta + step, at) - parametric.log_loss(theta - step, at)) / 2e-6
+        slope = (numerics.log_loss(theta + step, at) - numerics.log_loss(theta - step, at)) / 2e-6
         np.testing.assert_allclose(J[..., i], slope, rtol=1e-6, atol=1e-9)
 
 
@@ -152,9 +153,9 @@ def test_other_minimiser_finds_nothing_lower(name):
     at = found.at
 
     def value(theta):
-        return found.goal(parametric.residuals(np.append(theta, 0)[None], at, found.goal)).value.sum()
+        return found.goal(numerics.residuals(np.append(theta, 0)[None], at, found.goal)).value.sum()
 
-    start = parametric.centred(found.theta, at)[:5]
+    start = numerics.centred(found.theta, at)[:5]
     other = minimize(value, start, method="Nelder-Mead", options={"xatol": 1e-10, "fatol": 1e-16, "maxiter": 4000})
     assert found.value <= other.fun * (1 + 1e-9)
     assert found.converged
@@ -190,7 +191,7 @@ def test_bootstrap_of_converged_replicates(again):
 @pytest.mark.slow
 def test_bootstrap_as_epoch_ran_it(best):
     """T8: every digit that Besiroglu et al. print, by their optimiser on the same resamples."""
-    theta = uncertainty.bootstrap(best, protocol="epoch", workers=2).theta
+    theta = doubt.bootstrap(best, protocol="epoch", workers=2).theta
     values = np.concatenate([np.exp(theta[:, :3]), theta[:, 3:5]], 1)
     assert [f"{v:.{d}f}" for v, d in zip(values.std(0, ddof=1), (4, 3, 4, 4, 4))] == [
         "124.5223", "1293.284", "0.0257", "0.0154", "0.0206"]  # fmt: skip
@@ -203,33 +204,36 @@ def test_bootstrap_as_epoch_ran_it(best):
 @pytest.mark.parametrize("drawn_in", [False, True])
 def test_decision_interval(best, again, drawn_in):
     """T9: D/N at 5.88e23, as it comes and as the law files have it."""
-    N, D = surface(uncertainty.calibrated(best, again) if drawn_in else again.theta).optimum(5.88e23)
+    N, D = surface(doubt.calibrated(best, again) if drawn_in else again.theta).optimum(5.88e23)
     found = np.percentile(D / N, [10, 90, 2.5, 97.5])
     np.testing.assert_allclose(found, [9.9, 29.0, 7.6, 35.9], rtol=0.03)
 
 
 def test_checkpoints_of_one_run_do_not_shrink_the_interval():
-    """Ten copies of every loss under the run's name: exactly the same replicates; as runs of their own: a third."""
+    """Ten copies of every loss, as one run or as they are: the same replicates; as runs of their own: a third."""
     runs = noisy()
     tenfold = [np.repeat(v, 10) for v in (runs.N, runs.D, runs.loss)]
-    alone = uncertainty.bootstrap(fit(runs), 200)
-    together = uncertainty.bootstrap(fit(table(*tenfold, cluster=np.repeat(np.arange(30), 10))), 200)
-    apart = uncertainty.bootstrap(fit(table(*tenfold)), 200)
+    alone = doubt.bootstrap(fit(runs), 200)
+    together = doubt.bootstrap(fit(table(*tenfold, cluster=np.repeat(np.arange(30), 10))), 200)
+    copies = doubt.bootstrap(fit(table(*tenfold)), 200)
+    own = [values * (1 + 1e-9 * np.arange(300)) for values in tenfold]
+    apart = doubt.bootstrap(fit(table(*own)), 200)
     np.testing.assert_allclose(together.theta, alone.theta, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(copies.theta, alone.theta, rtol=1e-4, atol=1e-6)
     assert apart.theta[:, 3].std() < 0.5 * alone.theta[:, 3].std()
 
 
 def test_subsample_interval_of_converged_fits(best):
     """Hoffmann's own recipe, 80 % subsamples: a's 10-90 % range is (0.499, 0.526), not the printed (0.454, 0.455)."""
-    theta = uncertainty.bootstrap(best, 400, share=0.8).theta
+    theta = doubt.bootstrap(best, 400, share=0.8).theta
     low, high = np.percentile(theta[:, 4] / (theta[:, 3] + theta[:, 4]), [10, 90])
     assert low == pytest.approx(0.499, abs=0.005) and high == pytest.approx(0.526, abs=0.005)
 
 
 def test_profile_is_close_to_the_bootstrap_where_rows_are_independent():
     found = fit(noisy(sizes=10, lengths=12), "mse-log")
-    low, high = uncertainty.profile(found, "alpha", 0.9)
-    many = np.percentile(uncertainty.bootstrap(found, 1000).theta[:, 3], [5, 95])
+    low, high = doubt.profile(found, "alpha", 0.9)
+    many = np.percentile(doubt.bootstrap(found, 1000).theta[:, 3], [5, 95])
     assert low < found.theta[3] < high
     assert high - low == pytest.approx(many[1] - many[0], rel=0.35)
 
@@ -240,14 +244,14 @@ def test_interval_of_known_laws_covers():
     hits = 0
     for seed in range(60):
         found = fit(noisy(seed))
-        sizes, lengths = surface(uncertainty.calibrated(found, uncertainty.bootstrap(found, 150, seed))).optimum(1e22)
+        sizes, lengths = surface(doubt.calibrated(found, doubt.bootstrap(found, 150, seed))).optimum(1e22)
         low, high = np.percentile(lengths / sizes, [5, 95])
         hits += low <= truth <= high
     assert 48 <= hits <= 59
 
 
 def test_sensitivity_spans_what_the_literature_disagrees_on(whole, best):
-    rows = {row.what: row.tokens_per_param for row in validate.sensitivity(whole, best, 5, 5.88e23)}
+    rows = {row.what: row.tokens_per_param for row in doubt.sensitivity(whole, best, 5, 5.88e23)}
     assert rows["as chosen"] == pytest.approx(17.91, abs=0.01)
     assert rows["form tied"] == pytest.approx(24, abs=0.5) and rows["objective mse-level"] == pytest.approx(10, abs=0.5)
     assert rows["objective lad-log"] == pytest.approx(18.33, abs=0.05) and rows["outlier cut 0"] == pytest.approx(
@@ -255,8 +259,8 @@ def test_sensitivity_spans_what_the_literature_disagrees_on(whole, best):
     )
 
 
-def test_rollout_foretells_the_largest():
+def test_rollout_predicts_the_largest():
     N, D = grid()
-    rows = validate.rollout(fit(table(N, D, ROUNDED.loss(N, D))))
-    assert [(row.fitted_on, row.foretold) for row in rows] == [(27, 3), (24, 6), (21, 9), (15, 15)]
-    assert all(row.C_foretold > row.C_fitted and abs(row.worst_error) < 1e-6 for row in rows if not row.note)
+    rows = doubt.rollout(fit(table(N, D, ROUNDED.loss(N, D))))
+    assert [(row.fitted_on, row.predicted) for row in rows] == [(27, 3), (24, 6), (21, 9), (15, 15)]
+    assert all(row.C_predicted > row.C_fitted and abs(row.worst_error) < 1e-6 for row in rows if not row.note)

@@ -7,8 +7,7 @@ import pytest
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.model import presets
 from chinchilla_jax.scaling import counts, hparams
-from chinchilla_jax.scaling.hparams import LAWS, Scale, advice, suggest
-from chinchilla_jax.scaling.transfers import TRANSFERS, Tuned, transfer
+from chinchilla_jax.scaling.hparams import LAWS, Scale, advice, band
 
 BILLION = Scale(n_matmul=1e9, n_nonembed=1e9, tokens=1e11, work=6e20, width=2048)
 
@@ -59,40 +58,36 @@ def test_outside_its_range_a_rule_is_refused_by_name():
         at(tokens=float("nan"))
 
 
-def test_every_rule_is_shown_with_their_disagreement():
-    rows = suggest(BILLION)
-    assert {row.rule for row in rows} == set(LAWS)
-    inside = [row.rule for row in rows if row.inside]
-    assert inside == [row.rule for row in rows][: len(inside)] and "step-law" in inside and "deepseek" not in inside
-    rates = [row.peak_lr for row in rows if row.inside and row.peak_lr]
-    assert hparams.disagreement(rows) == pytest.approx(max(rates) / min(rates)) and max(rates) > min(rates)
-    text = hparams.table(rows)
-    assert "1.63e-03" in text and text.count("outside its range") == len(LAWS) - len(inside)
-    assert f"factors of {hparams.disagreement(rows):.1f} and" in text
+def test_the_band_is_of_rules_in_their_range():
+    for what, column in (("rate", 0), ("batch", 1)):
+        found = band(BILLION, what)
+        known = {name: advice(name, BILLION)[column] for name, rule in LAWS.items() if rule.inside(BILLION)}
+        values = [value for value in known.values() if value]
+        assert set(found.rules) <= set(known) and "step-law" in found.rules and "deepseek" not in found.rules
+        assert (found.low, found.high) == pytest.approx((min(values), max(values)))
+        assert found.low <= found.pick <= found.high
+    assert {row["rule"] for row in hparams.comparison(BILLION)} == {n for n, r in LAWS.items() if r.inside(BILLION)}
+
+
+def test_where_no_rule_was_measured_the_nearest_go_on():
+    found = band(at(n_nonembed=7e11, n_matmul=7e11, tokens=1e13, work=4e25), "rate")
+    assert found.rules == () and found.low == found.pick == found.high and 1e-5 < found.pick < 1e-3
+
+
+def test_picks_do_not_jump_and_stay_positive():
+    """A quarter of a decade at a time: batch and rate within a factor of four (of the rules alone: of forty)."""
+    before = None
+    for k in range(60):
+        N = 10 ** (5 + k / 8)
+        scale = Scale(N, N, 20 * N, 120 * N * N, 4 * (N / 12) ** (1 / 3))
+        here = [band(scale, what).pick for what in ("rate", "batch")]
+        assert min(here) > 0
+        assert before is None or all(1 / 4 < a / b < 4 for a, b in zip(here, before))
+        before = here
 
 
 @pytest.mark.parametrize("preset", ["chinchilla-44m", "modern-1b", "chinchilla-70b"])
-def test_advice_for_any_model(preset):
+def test_a_pick_for_any_model(preset):
     cfg = presets.preset(preset)
-    rate, batch = hparams.advised(cfg, 20 * counts.parameters(cfg))
-    assert 1e-5 < rate < 1e-2 and 1e4 < batch < 1e8
-    assert {row["rule"] for row in hparams.comparison(cfg, 1e10)} == set(LAWS)
-
-
-def test_transfers():
-    was, longer = Tuned(1e-3, 2**19, 0.1, 0.95), at(tokens=8e11)
-    assert transfer("bjorck", was, BILLION, longer).rate == pytest.approx(1e-3 * 8**-0.32)
-    assert transfer("bjorck", was, BILLION, at(n_nonembed=1e10)).rate == pytest.approx(1e-3 * 10**-0.23)
-    lines = transfer("power-lines", was, BILLION, longer)
-    assert lines.batch == pytest.approx(2**19 * 8**0.383)
-    assert lines.batch / (lines.rate * lines.decay * 8e11) == pytest.approx(was.batch / (was.rate * was.decay * 1e11))
-    nano = transfer("nanochat", was, BILLION, longer)
-    assert nano.rate / was.rate == pytest.approx((nano.batch / was.batch) ** 0.5)
-    delphi = transfer("delphi", was, BILLION, longer, batch=2**21)
-    assert delphi.rate == pytest.approx(1e-3 * 2 * 8**-0.3) and delphi.beta2 == pytest.approx(0.95**4)
-    for name in TRANSFERS:
-        assert transfer(name, was, BILLION, BILLION) == pytest.approx(was), "nothing changes where nothing does"
-    with pytest.raises(UserError, match="holds the batch fixed"):
-        transfer("bjorck", was, BILLION, longer, batch=2**20)
-    with pytest.raises(UserError, match="did you mean delphi"):
-        transfer("delfi", was, BILLION, longer)
+    where = hparams.scale(cfg, 20 * counts.parameters(cfg))
+    assert 1e-5 < band(where, "rate").pick < 1e-2 and 1e4 < band(where, "batch").pick < 1e8

@@ -18,6 +18,8 @@ def rows(**changes):
     for name, value in changes.items():
         column, row = name.rsplit("_", 1)
         found[int(row) - 1][HEAD.index(column)] = value
+        if column in ("n_total", "tokens") and isinstance(value, float) and value > 0:
+            found[int(row) - 1][5] = 6 * found[int(row) - 1][1] * found[int(row) - 1][2]
     return found
 
 
@@ -128,7 +130,7 @@ def test_mixed_kinds_are_refused_and_can_be_chosen(file, column):
     write(file, cells, [*HEAD, column])
     with pytest.raises(UserError, match=f"row 5, column {column}: 'two' beside 'one' in row 2; .*--where {column}=one"):
         read(file)
-    found = read(file, where={column: "one"})
+    found = read(file, where=[f"{column}=one"])
     assert len(found.N) == 3 and found.dropped == (f"row 5: {column} is 'two'",)
 
 
@@ -152,3 +154,83 @@ def test_compute_is_six_n_d_where_the_table_has_none(file):
     found = read(write(file, [[1e7, 1e9, 3], [2e7, 3e9, 2.5]], head))
     assert (found.count, found.accounting) == ("n_nonembed", "6ND_nonembed")
     np.testing.assert_allclose(found.C, 6 * found.N * found.D)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"flops_6ND_total_3": 1.8e16},
+            "row 4, column flops_6ND_total: 1.8e+16 is not 6 n_total tokens = 3.6e+17 to 5%",
+        ),
+        ({"tokens_2": 3e10, "flops_6ND_total_2": 3.6e17}, "row 3, column flops_6ND_total"),
+    ],
+    ids=str,
+)
+def test_compute_off_its_own_name(file, changes, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        read(write(file, rows(**changes)))
+
+
+def test_compute_that_cannot_be(file):
+    """Another accounting's column in GFLOPs, a row off tenfold, and GFLOPs where there are no tokens."""
+    head = [*HEAD[:5], "flops_palm"]
+    giga = [[*row[:5], row[5] / 1e9] for row in rows()]
+    with pytest.raises(UserError, match=r"row 2, column palm: C = 2.4e\+08 is 6e-09 N D, outside 1 to 60"):
+        read(write(file, giga, head))
+    tenfold = rows()
+    tenfold[2][5] *= 9.9
+    with pytest.raises(UserError, match=r"row 4, column palm: C = .* is 59.4 N D, where the table's median is 6"):
+        read(write(file, tenfold, head))
+    write(file, [[1e8, 6e9, 3.0], [2e8, 6e9, 2.9], [4e8, 6e9, 2.95]], ["n_total", "flops", "loss"])
+    with pytest.raises(UserError, match=r"row 2, column tokens: 10 tokens for 1e\+08 parameters cannot be"):
+        read(file)
+
+
+def test_equal_rows_are_one_run():
+    again = [[1e7, 2e7, 3e7, 1e7], [1e9, 2e9, 4e9, 1e9], [3.0, 2.5, 2.2, 3.0]]
+    assert table(*again).clusters == 3
+    assert table(*again, cluster=["a", "b", "b", "c"]).clusters == 2
+
+
+def test_failed_runs_are_left_out_by_a_flag(file):
+    write(file, rows(loss_2="nan", loss_3=""))
+    with pytest.raises(UserError, match="row 3, column loss: 'nan'"):
+        read(file)
+    found = read(file, drop_failed=True)
+    lines = ("row 3: the run failed, its loss is nan", "row 4: the run failed, its loss is nothing")
+    assert list(found.row) == [2, 5] and found.dropped == lines
+
+
+@pytest.mark.parametrize(("where", "kept"), [
+    (["tokens<3.5e9"], [3, 4, 5]), (["tokens>=3e9"], [2, 3]), (["run_id!=r1"], [3, 4, 5]),
+    (["run_id=r2", "loss<9"], [3]),
+])  # fmt: skip
+def test_conditions(file, where, kept):
+    if len(kept) == 1:
+        with pytest.raises(UserError, match="all 1 rows are one run"):
+            read(write(file, rows()), where=where)
+    else:
+        assert list(read(write(file, rows()), where=where).row) == kept
+
+
+def test_conditions_that_compare_no_numbers(file):
+    with pytest.raises(UserError, match="row 2, column run_id: 'r1' < 3 compares what is no number"):
+        read(write(file, rows()), where=["run_id<3"])
+    with pytest.raises(UserError, match=r"no column 'tokes' .did you mean tokens"):
+        read(write(file, rows()), where=["tokes<3"])
+
+
+def test_columns_of_other_code_bases(file):
+    """Levanter's GFLOPs, the last row with a loss of each run, and runs that finished alone."""
+    head = ["Name", "State", "parameter_count", "throughput/total_tokens", "throughput/total_gflops", "eval/loss"]
+    cells = []
+    for name, state, n, d, loss in (("a", "finished", 1e8, 1e9, 3.5), ("a", "finished", 1e8, 2e9, 3.2),
+                                    ("a", "finished", 1e8, 2e9, ""), ("b", "finished", 2e8, 2e9, 3.1),
+                                    ("c", "crashed", 4e8, 2e9, 9.0), ("d", "finished", 4e8, 4e9, 2.8)):  # fmt: skip
+        cells.append([name, state, n, d, 6 * n * d / 1e9, loss])
+    found = read(write(file, cells, head), source="levanter")
+    assert list(found.row) == [3, 5, 7] and found.per_nd == pytest.approx(6) and found.unit == "nats_token"
+    assert any("State is 'crashed'" in line for line in found.dropped) and len(found.dropped) == 3
+    with pytest.raises(UserError, match="did you mean levanter"):
+        read(file, source="levantar")

@@ -15,6 +15,7 @@ ASPECTS = ((1e5, 16.0), (1e6, 32.0), (4.4e7, 64.0), (1.6e10, 105.0), (1e13, 128.
 # Largest share of the parameters that a table may have before a smaller vocabulary is taken (44M of Table A9: 0.37).
 TABLE_SHARE = 0.4
 VOCABULARIES = (32000, 16384, 8192, 4096, 2048, 1024, 512)
+GROUPED, GROUPS = 4096, 8  # width from which heads of keys and values are shared, and their number
 # Windows by total parameters: short ones where attention over long ones would cost more than the layers.
 LENGTHS = ((2e6, 256), (2e7, 512), (2e8, 1024), (math.inf, 2048))
 
@@ -100,5 +101,15 @@ def _shape(family: str, layers: int, d_model: int, pieces: int) -> ModelConfig |
     head_dim = min(fits, key=lambda k: abs(math.log(k / usual)))
     unit = min(_unit(d_model), 128)
     d_ff = 4 * d_model if family == "chinchilla" else max(unit, round(8 * d_model / 3 / unit) * unit)
-    shape = {"layers": layers, "d_model": d_model, "heads": d_model // head_dim, "head_dim": head_dim, "d_ff": d_ff}
+    heads = d_model // head_dim
+    # Models of 7 B and more share keys and values among queries in practice, to eight heads (Llama 3, Qwen 3).
+    groups = math.gcd(heads, GROUPS) if family == "modern" and d_model >= GROUPED else 0
+    shape = {
+        "layers": layers,
+        "d_model": d_model,
+        "heads": heads,
+        "kv_heads": groups,
+        "head_dim": head_dim,
+        "d_ff": d_ff,
+    }
     return ModelConfig(**FAMILIES[family], **shape, vocab_size=pieces)
