@@ -220,11 +220,19 @@ def _parser(name: str, summary: str, module: types.ModuleType) -> Parser:
     hints = typing.get_type_hints(Config)
     for section in dict.fromkeys(name.partition(".")[0] for name in module.SECTIONS):
         group = parser.add_argument_group(section, (hints[section].__doc__ or section).splitlines()[0])
-        kinds = typing.get_type_hints(hints[section])
-        for item in dataclasses.fields(hints[section]):
-            if {section, path := f"{section}.{item.name}"} & set(module.SECTIONS):
-                _flag(group, path, kinds[item.name], item)
+        _flags(group, section, hints[section], module.SECTIONS)
     return parser
+
+
+def _flags(group, path: str, of: type, wanted: tuple[str, ...]) -> None:
+    """Flags for the settings of a dataclass and of those inside it that `wanted` names, alone or by their section."""
+    kinds = typing.get_type_hints(of)
+    for item in dataclasses.fields(of):
+        name, kind = f"{path}.{item.name}", kinds[item.name]
+        if dataclasses.is_dataclass(kind):
+            _flags(group, name, kind, wanted)
+        elif any(f"{name}.".startswith(f"{prefix}.") for prefix in wanted):
+            _flag(group, name, kind, item)
 
 
 def _flag(group, path: str, kind: Any, item: dataclasses.Field) -> None:

@@ -18,6 +18,11 @@ def setting(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
+def section(kind: type) -> Any:
+    """A field that holds further settings, all at their defaults."""
+    return field(default_factory=kind, metadata={"help": (kind.__doc__ or "").splitlines()[0]})
+
+
 def require(ok: bool, message: str) -> None:
     """Raise the one-line `UserError` unless `ok`."""
     if not ok:

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from chinchilla_jax.config.settings import require, setting
+from chinchilla_jax.config.corpus import NearConfig, QualityConfig, RepetitionConfig
+from chinchilla_jax.config.settings import closest, require, section, setting
+
+CLEAN = ("encoding", "controls", "html")
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,20 @@ class DataConfig:
         1_000_000, "most lines of text that tokenizer training reads (a uniform sample beyond that)"
     )
     valid_fraction: float = setting(0.01, "share of the documents held out for validation")
+    clean: tuple[str, ...] = setting(
+        (), "repairs of the text: encoding (UTF-8 read as Windows-1252), controls (control characters), html (tags)"
+    )
+    languages: tuple[str, ...] = setting(
+        (), "codes such as en or zh of languages to keep (needs py3langid); empty is all"
+    )
+    language_sure: float = setting(0.5, "least probability of the language of a document")
+    quality: QualityConfig = section(QualityConfig)  # noqa: RUF009 - a field
+    repetition: RepetitionConfig = section(RepetitionConfig)  # noqa: RUF009 - a field
+    near: NearConfig = section(NearConfig)  # noqa: RUF009 - a field
+    decontaminate: tuple[str, ...] = setting(
+        (), "files, such as evaluation sets, that no document may share words with"
+    )
+    decontaminate_words: int = setting(13, "words in a row that must not be shared with those files")
     deduplicate: bool = setting(True, "drop documents that are byte for byte equal to an earlier one")
     shard_mb: int = setting(2048, "most MiB of a file of tokens; a larger stream is cut into several")
     workers: int = setting(0, "processes that prepare; 0 means one a core")
@@ -116,6 +133,10 @@ class DataConfig:
         )
         require(self.vocab_size >= 264, "--data.vocab-size must be at least 264 (256 bytes and the control pieces)")
         require(0 < self.valid_fraction < 1, f"--data.valid-fraction {self.valid_fraction} must lie inside (0, 1)")
+        for name in self.clean:
+            require(name in CLEAN, f"--data.clean {name}: none of {', '.join(CLEAN)}{closest(name, CLEAN)}")
+        require(self.decontaminate_words > 0, "--data.decontaminate-words must be at least 1")
+        require(0 <= self.language_sure <= 1, "--data.language-sure must lie in [0, 1]")
         require(self.shard_mb > 0, "--data.shard-mb must be at least 1")
         require(self.workers >= 0, "--data.workers must not be negative")
         require(self.tokenizer_sentences > 0, "--data.tokenizer-sentences must be positive")

@@ -40,7 +40,7 @@ def prepare(
     sources, state = open_sources(config, say, skip_broken), states(config)
     units = [source.units for source in sources]
     size = sum(unit["bytes"] for of in units for unit in of)
-    key = fingerprint({"settings": identity(config), "states": [s.state for s in sources], "units": units,
+    key = fingerprint({"settings": identity(config), "states": [state, *(s.state for s in sources)], "units": units,
                        "version": store.VERSION, "tokenizer": given_tokenizer(config)})  # fmt: skip
     with workspace(target, key=key, say=say) as folder, engine(config.workers, size) as run:
         made = folder / "store"
@@ -112,6 +112,7 @@ def describe(
             "lossless": tokenizer.lossless,
         },
         "sources": corpus.sources,
+        "stages": corpus.stages,
         "duplicates": sum(source["duplicates"] for source in corpus.sources),
         "empty": sum(source["empty"] for source in corpus.sources),
         "settings": identity(config),

@@ -6,13 +6,17 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from chinchilla_jax.config import DataConfig, to_dict
 from chinchilla_jax.data import fs, store, tokenizer_train
 from chinchilla_jax.data.engines import Local
+from chinchilla_jax.data.filters import contamination, language, minhash
+from chinchilla_jax.data.filters.chain import Account, Chain
 from chinchilla_jax.data.progress import progress
 from chinchilla_jax.data.sources import Say, Source
 from chinchilla_jax.data.stages import job as jobs
-from chinchilla_jax.data.stages import rows, sampling, sharding, splitting
+from chinchilla_jax.data.stages import near, rows, sampling, sharding, splitting
 from chinchilla_jax.data.stages.splitting import Plan, Totals
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import copy_tokenizer, open_tokenizer, tokenizer_file
@@ -24,11 +28,12 @@ SAMPLE_BYTES = {"bpe": 100 << 20, "unigram": 32 << 20}
 
 @dataclass(frozen=True)
 class Corpus:
-    """What the sources held: counts of each for the manifest, documents in all, the split, and totals."""
+    """What the sources held: counts of each, totals, the split, and what each stage left out."""
 
     sources: list[dict]
     totals: Totals
     plan: Plan
+    stages: list[dict]
 
 
 class Pipeline:
@@ -42,6 +47,11 @@ class Pipeline:
     def start(self) -> None:
         """Write the settings of the job."""
         size = sum(unit["bytes"] for unit in self.units)
+        if self.config.languages:
+            language.check(self.config.languages)
+        if self.config.decontaminate:
+            found = contamination.collect(self.config.decontaminate, self.config.decontaminate_words)
+            fs.write(fs.join(self.root, "contamination"), found.tobytes())
         jobs.save(self.root, {"config": to_dict(self.config), **jobs.shape(size)})
         self.job = jobs.load(self.root, self.version)
 
@@ -62,17 +72,51 @@ class Pipeline:
         self.check_used(read, say)
         rows.collect_cuts(self.job, names)
         merged = self.run("merge", "merging", self.partitions(sources=len(self.sources)))
+        settled, clusters = self.near(merged)
         totals = Totals.of(self.job, len(self.sources))
         plan = self.split(totals)
         plan.save(self.job)
         changed = self.config.valid_fraction != DataConfig().valid_fraction
         if changed and not any(totals.free_documents):
             say("WARNING: --data.valid-fraction is not followed: the sources come with a validation split of their own")
-        counts = [self.count(number, read, merged, totals) for number in range(len(self.sources))]
+        counts = [self.count(number, read, merged, settled, totals) for number in range(len(self.sources))]
         for entry in counts:
             for kind, number in entry["skipped"].items():
                 say(f"{entry['name']}: skipped {number:,} {kind}")
-        return Corpus(counts, totals, plan)
+        return Corpus(counts, totals, plan, self.account(read, counts, clusters))
+
+    def near(self, merged: list[dict]) -> tuple[list[dict], dict]:
+        """Find near-duplicates and settle what becomes of them; gives counts by partition, and of clusters."""
+        config = self.config.near
+        if config.mode == "off":
+            return [], {}
+        documents = [found["documents"] for found in merged]
+        tasks = near.tasks(documents)
+        self.run("near", "comparing", tasks)
+        path = self.job.path("clusters.json")
+        if not fs.exists(path):
+            found = near.clusters(self.job, tasks, minhash.threshold(config.jaccard, config.words))
+            fs.write(path, json.dumps(found).encode())
+        before = np.concatenate([[0], np.cumsum(documents)]).tolist()
+        settle = [{**task, "first": before[task["partition"]]} for task in self.partitions(sources=len(self.sources))]
+        return self.run("settle", "settling", settle), json.loads(fs.read(path))
+
+    def account(self, read: list[dict], counts: list[dict], clusters: dict) -> list[dict]:
+        """What each stage left out, for the manifest and the report."""
+        chain = Chain(self.config, np.empty(0, np.uint64) if self.config.decontaminate else None)
+        total = Account(chain.names)
+        for found in read:
+            total.merge(found["account"])
+        stages = [{**about, **total.values[about["stage"]]} for about in chain.describe()]
+        if self.config.deduplicate:
+            stages.append({"stage": "duplicates", "version": 1, "dropped": sum(c["duplicates"] for c in counts)})
+        if clusters:
+            settings = {**to_dict(self.config.near), "bands": minhash.BANDS, "rows": minhash.ROWS}
+            dropped = sum(c["near_duplicates"] for c in counts) if self.config.near.mode == "drop" else 0
+            stages.append(
+                {"stage": "near", "version": minhash.VERSION, "settings": settings, **clusters, "dropped": dropped}
+            )
+        return stages
 
     def check_used(self, read: list[dict], say: Say) -> None:
         """Say what the sources have to say; a --data.field that none of them looked at is an error."""
@@ -102,7 +146,7 @@ class Pipeline:
             )
         return replace(cut, keys=plan.keys)
 
-    def count(self, number: int, read: list[dict], merged: list[dict], totals: Totals) -> dict:
+    def count(self, number: int, read: list[dict], merged: list[dict], settled: list[dict], totals: Totals) -> dict:
         """A source's entry in the manifest: what it is, and what became of its documents."""
         source = self.sources[number]
         mine = [found for unit, found in zip(self.units, read) if unit["source"] == number]
@@ -113,6 +157,8 @@ class Pipeline:
             "documents": totals.documents[number],
             "bytes": totals.bytes[number],
             "duplicates": sum(found["duplicates"][number] for found in merged),
+            "near_duplicates": sum(found["near"][number] for found in settled),
+            "filtered": sum(entry["in"][0] - entry["out"][0] for f in mine for entry in f["account"].values()),
             "empty": sum(found.get("empty", 0) for found in mine),
             "skipped": {kind: count for kind, count in skipped.items() if count},
         }

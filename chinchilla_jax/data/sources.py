@@ -136,6 +136,14 @@ def _built_in(name: str, config: DataConfig, say: Say) -> Source:
 
 
 def states(config: DataConfig) -> dict[str, str]:
-    """For each source of local files, a hash that changes when a file is added, removed or written to."""
+    """For each source of local files, and each file to decontaminate against, a hash that changes when these do."""
     names = [name for name in config.sources if not name.startswith("tfds:") and name not in BUILT_IN]
-    return {name: _local(name, config).state for name in names if Path(expanded(name)).exists()}
+    found = {name: _local(name, config).state for name in names if Path(expanded(name)).exists()}
+    against = [name for name in config.decontaminate if Path(expanded(name)).is_file()]
+    return found | {f"--data.decontaminate {name}": _content(Path(expanded(name))) for name in against}
+
+
+def _content(path: Path) -> str:
+    import xxhash
+
+    return xxhash.xxh3_128_hexdigest(path.read_bytes())

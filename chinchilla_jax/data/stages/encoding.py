@@ -6,7 +6,7 @@ import numpy as np
 
 from chinchilla_jax.data import fs
 from chinchilla_jax.data.stages.job import Job
-from chinchilla_jax.data.stages.rows import merged, read_texts
+from chinchilla_jax.data.stages.rows import leaders, merged, read_texts
 from chinchilla_jax.data.stages.splitting import Plan
 from chinchilla_jax.data.store import SPLITS, token_dtype
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
@@ -47,7 +47,9 @@ def grouped(job: Job, partition: int, sources: int) -> list[list[list[bytes]]]:
     rows, texts, plan = merged(job, partition), read_texts(job, partition), Plan.load(job)
     found: list[list[list[bytes]]] = [[[] for _ in range(sources)] for _ in SPLITS]
     columns = (rows[name].tolist() for name in ("key", "low", "size", "offset", "segment", "source"))
-    for held_out, key, low, size, offset, segment, source in zip(plan.held_out(rows).tolist(), *columns):
+    for held_out, key, low, size, offset, segment, source in zip(
+        plan.held_out(leaders(job, partition)).tolist(), *columns
+    ):
         start, block = texts[segment]
         text = block[offset - start : offset - start + size]
         if plan.cut and plan.cut[:2] == (key, low):

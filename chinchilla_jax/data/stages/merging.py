@@ -4,7 +4,7 @@ import numpy as np
 
 from chinchilla_jax.data import fs
 from chinchilla_jax.data.stages.job import Job
-from chinchilla_jax.data.stages.rows import VALID, read_partition
+from chinchilla_jax.data.stages.rows import BANDS, SKETCH, VALID, read_partition
 
 
 def run(job: Job, task: dict) -> dict:
@@ -18,4 +18,15 @@ def run(job: Job, task: dict) -> dict:
         again[1:] = (rows["key"][1:] == rows["key"][:-1]) & (rows["low"][1:] == rows["low"][:-1])
     kept = rows[~again]
     fs.write(job.path("merge", f"{task['name']}.rows"), kept.tobytes())
-    return {"duplicates": np.bincount(rows["source"][again].astype(np.int64), minlength=task["sources"]).tolist()}
+    if job.config.near.mode != "off":
+        some = order[~again]
+        bands = read_partition(job, task["partition"], "bands", BANDS)[some]
+        fs.write(job.path("merge", f"{task['name']}.bands"), np.ascontiguousarray(bands.T).tobytes())
+        fs.write(
+            job.path("merge", f"{task['name']}.sketch"),
+            read_partition(job, task["partition"], "sketch", SKETCH)[some].tobytes(),
+        )
+    return {
+        "documents": len(kept),
+        "duplicates": np.bincount(rows["source"][again].astype(np.int64), minlength=task["sources"]).tolist(),
+    }

@@ -1,11 +1,14 @@
 """Stage `read`: a part of a source to sorted segments of the documents that the filters leave."""
 
+import functools
 from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 
-from chinchilla_jax.data import sources
+from chinchilla_jax.data import fs, sources
+from chinchilla_jax.data.filters import minhash
+from chinchilla_jax.data.filters.chain import Account, Chain
 from chinchilla_jax.data.hashing import seeded
 from chinchilla_jax.data.sources import Document
 from chinchilla_jax.data.stages.job import Job
@@ -13,13 +16,15 @@ from chinchilla_jax.data.stages.rows import FREE, ROW, TRAIN, VALID, write_segme
 from chinchilla_jax.errors import UserError
 
 OWN = {"": FREE, "train": TRAIN, "valid": VALID}
-BATCH = 1 << 19  # characters that are filtered at a time
+BATCH = 1 << 18  # characters that are filtered at a time
 
 
 def run(job: Job, unit: dict) -> dict:
     """Read one unit; gives the names of its segments and counts of what was read and left out."""
     segments: list[str] = []
     held, counts = Segment(job, unit["source"]), Counter()
+    chain = chain_of(job)
+    account = Account(chain.names)
     notes = sources.Notes()
 
     def flush() -> None:
@@ -27,14 +32,30 @@ def run(job: Job, unit: dict) -> dict:
         held.write(segments[-1])
 
     for batch in batches(sources.read_unit(unit, notes)):
-        for document in batch:
-            counts["documents"] += 1
+        counts["documents"] += len(batch)
+        for document in chain(batch, account):
             held.add(document, counts)
         if held.size >= job.segment:
             flush()
     if held.texts:
         flush()
-    return {"segments": segments, "skipped": notes.skipped, "said": notes.said, "records": notes.records, **counts}
+    return {
+        "segments": segments,
+        "account": account.values,
+        "skipped": notes.skipped,
+        "said": notes.said,
+        "records": notes.records,
+        **counts,
+    }
+
+
+@functools.lru_cache(2)
+def chain_of(job: Job) -> Chain:
+    """The filters of a job."""
+    found = None
+    if job.config.decontaminate:
+        found = np.frombuffer(fs.read(job.path("contamination")), "<u8")
+    return Chain(job.config, found)
 
 
 def batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
@@ -48,6 +69,18 @@ def batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
             held, size = [], 0
     if held:
         yield held
+
+
+def runs(texts: list[bytes]) -> Iterator[list[bytes]]:
+    """Texts in lists of about `BATCH` bytes."""
+    start = size = 0
+    for stop, text in enumerate(texts, 1):
+        size += len(text)
+        if size >= BATCH:
+            yield texts[start:stop]
+            start, size = stop, 0
+    if start < len(texts):
+        yield texts[start:]
 
 
 class Segment:
@@ -82,6 +115,17 @@ class Segment:
         self._own.append(OWN[document.split])
         self._lines.append(text.count(b"\n") + 1)
 
+    def signatures(self) -> dict[str, np.ndarray]:
+        """Band keys and sketches of all documents, where near-duplicates are looked for."""
+        if self._job.config.near.mode == "off":
+            return {}
+        keys, sketches = [], []
+        for batch in runs(self.texts):
+            found, there = minhash.signatures([text.decode() for text in batch], self._job.config.near.words)
+            keys.append(minhash.bands(found, there))
+            sketches.append(minhash.sketch(found))
+        return {"bands": np.concatenate(keys), "sketch": np.concatenate(sketches)}
+
     def write(self, name: str) -> None:
         """Write what is held, and hold nothing any more."""
         digests = np.frombuffer(bytes(self._digests), "<u8").reshape(-1, 2)
@@ -93,5 +137,5 @@ class Segment:
             np.frombuffer(bytes(self._own), np.uint8),
             self._lines,
         )
-        write_segment(self._job, name, rows, self.texts, {})
+        write_segment(self._job, name, rows, self.texts, self.signatures())
         self._clear()

@@ -3,14 +3,17 @@
 import numpy as np
 
 from chinchilla_jax.data import fs
+from chinchilla_jax.data.filters import minhash
 from chinchilla_jax.data.stages.job import Job
 
 FREE, TRAIN, VALID = range(3)  # the split that a source gave a document, none being free
 # `key` and `low` are the seeded hash, which orders the documents; `segment` and `offset` say where the text lies.
 ROW = np.dtype(
     [("key", "<u8"), ("low", "<u8"), ("size", "<u8"), ("offset", "<u8"), ("segment", "<u4"), ("source", "<u4"),
-     ("lines", "<u4"), ("own", "u1"), ("pad", "u1", 3)]
+     ("lines", "<u4"), ("own", "u1"), ("follows", "u1"), ("pad", "u1", 2)]
 )  # fmt: skip
+
+BANDS, SKETCH = np.dtype(("<u8", (minhash.BANDS,))), np.dtype(("u1", (minhash.HASHES,)))
 
 
 def boundaries(bits: int) -> np.ndarray:
@@ -83,5 +86,16 @@ def read_texts(job: Job, partition: int) -> dict[int, tuple[int, bytes]]:
 
 
 def merged(job: Job, partition: int) -> np.ndarray:
-    """The documents of a partition that `merge` kept, in their final order."""
-    return np.frombuffer(fs.read(job.path("merge", f"{partition:04}.rows")), ROW)
+    """The documents of a partition that are left, in their final order."""
+    stage = "merge" if job.config.near.mode == "off" else "settle"
+    return np.frombuffer(fs.read(job.path(stage, f"{partition:04}.rows")), ROW)
+
+
+def leaders(job: Job, partition: int) -> np.ndarray:
+    """For each of these the document whose fate it shares: the leader of its near-duplicates, or itself.
+
+    The size of a leader is that of all documents that share its fate; `follows` marks documents that have another one.
+    """
+    if job.config.near.mode != "group":
+        return merged(job, partition)
+    return np.frombuffer(fs.read(job.path("settle", f"{partition:04}.leaders")), ROW)

@@ -8,7 +8,7 @@ import numpy as np
 from chinchilla_jax.data import fs
 from chinchilla_jax.data.files import cut
 from chinchilla_jax.data.stages.job import Job
-from chinchilla_jax.data.stages.rows import FREE, merged, read_texts, segment_names
+from chinchilla_jax.data.stages.rows import FREE, leaders, merged, read_texts, segment_names
 from chinchilla_jax.data.stages.splitting import Plan
 from chinchilla_jax.errors import UserError
 
@@ -21,7 +21,7 @@ def sample(job: Job, plan: Plan, shares: list[float]) -> Iterator[bytes]:
     seen = [0] * len(shares)
     for partition in range(job.partitions):
         rows = merged(job, partition)
-        rows = rows[~plan.held_out(rows)]
+        rows = rows[~plan.held_out(leaders(job, partition))]
         whole = read_texts(job, partition) if max(shares) > WHOLE else None
         for source, share in enumerate(shares):
             offsets, sizes, segments = blocks(rows[rows["source"] == source])

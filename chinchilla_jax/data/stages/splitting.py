@@ -7,7 +7,7 @@ import numpy as np
 
 from chinchilla_jax.data import fs
 from chinchilla_jax.data.stages.job import Job
-from chinchilla_jax.data.stages.rows import FREE, VALID, merged
+from chinchilla_jax.data.stages.rows import FREE, VALID, leaders, merged
 
 # A document this many times larger than the share to hold out is not held out whole.
 TOO_LARGE = 2
@@ -15,7 +15,8 @@ TOO_LARGE = 2
 
 @dataclass(frozen=True)
 class Totals:
-    """Documents, bytes and lines of each source (S,), and of those documents that no source has put into a split."""
+    """Documents, bytes and lines of each source (S,), and of those documents that no source has put
+    into a split (near-duplicates that stay together count as one)."""
 
     documents: list[int]
     bytes: list[int]
@@ -30,8 +31,8 @@ class Totals:
         sums = np.zeros((5, sources), np.int64)
         held_out = 0
         for partition in range(job.partitions):
-            rows = merged(job, partition)
-            free = rows[rows["own"] == FREE]
+            rows, lead = merged(job, partition), leaders(job, partition)
+            free = lead[(lead["own"] == FREE) & (lead["follows"] == 0)]
             sums += np.array(
                 [count(rows, sources), count(rows, sources, "size"), count(rows, sources, "lines"),
                  count(free, sources), count(free, sources, "size")]
@@ -88,8 +89,8 @@ def plan(job: Job, totals: Totals) -> Plan:
     for partition in range(job.partitions):
         if all(walk.ended for walk in walks):
             break
-        rows = merged(job, partition)
-        rows = rows[(rows["own"] == FREE) & (rows["size"].astype(np.float64) <= limit)]
+        rows = leaders(job, partition)
+        rows = rows[(rows["follows"] == 0) & (rows["own"] == FREE) & (rows["size"].astype(np.float64) <= limit)]
         for source, walk in enumerate(walks):
             walk.take(rows[rows["source"] == source])
     return Plan(limit, tuple(walk.key for walk in walks))

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 
-from chinchilla_jax.data.stages import encoding, job, merging, reading, sharding
+from chinchilla_jax.data.stages import encoding, job, merging, near, reading, sharding
 
 STAGES: dict[str, Callable[[job.Job, dict], dict]] = {
     "read": reading.run,
     "merge": merging.run,
+    "near": near.run,
+    "settle": near.settle,
     "encode": encoding.run,
     "shard": sharding.run,
 }

@@ -1,0 +1,136 @@
+"""The rules of quality and repetition beside a plain second reading of the paper, document by document."""
+
+import random
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from chinchilla_jax.config.corpus import QualityConfig, RepetitionConfig
+from chinchilla_jax.data.filters import quality, repetition
+
+STOP = {"the", "be", "to", "of", "and", "that", "have", "with"}
+SOME = [
+    "sea",
+    "wind",
+    "stone",
+    "#",
+    "##",
+    "…",
+    "...",
+    "wait...",
+    "42",
+    "x-ray",
+    "naïve",
+    "海风",
+    "a",
+    "7th",
+    "-",
+    "•",
+    "*",
+]
+WORDS = [*SOME, *STOP, "The"]
+
+
+def document(draw: random.Random) -> str:
+    """Lines of words, some of them again, some blank, some bullets."""
+    vocabulary = draw.sample(WORDS, draw.randint(2, len(WORDS)))
+    lines = []
+    for _ in range(draw.randint(1, 12)):
+        kind = draw.random()
+        if kind < 0.25 and lines:
+            lines.append(draw.choice(lines))
+        elif kind < 0.4:
+            lines.append(draw.choice(["", "  ", "\t"]))
+        else:
+            line = draw.choice(["", "- ", "• ", "  "]) + " ".join(draw.choices(vocabulary, k=draw.randint(1, 14)))
+            lines.append(line + draw.choice(["", "...", " …", "\r"]))
+    return "\n".join(lines)
+
+
+DRAW = random.Random(7)
+TEXTS = [*(document(DRAW) for _ in range(600)), "", " \n\n ", "a", "...", "a a a a a a a a a a a a a", "é" * 40]
+
+
+def naive_quality(text: str) -> dict[str, float]:
+    """Each rule's value as the paper words it."""
+    words, lines = text.split(), [line.strip() for line in text.split("\n") if line.strip()]
+    count, some = max(1, len(words)), max(1, len(lines))
+    return {
+        "words": len(words),
+        "word_length": sum(map(len, words)) / count,
+        "hashes": text.count("#") / count,
+        "ellipses": (text.count("…") + text.count("...")) / count,
+        "bullet_lines": sum(line[0] in quality.BULLETS for line in lines) / some,
+        "ellipsis_lines": sum(line.endswith(("…", "...")) for line in lines) / some,
+        "alphabetic_words": sum(any(c.isalpha() for c in word) for word in words) / count,
+        "stop_words": len({word.lower() for word in words} & STOP),
+    }
+
+
+def naive_repetition(text: str) -> dict[str, float]:
+    """Each share as the paper words it; a duplicate is an occurrence after the first."""
+    found = {}
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    blocks = re.split(r"\n(?:[^\S\n]*\n)+", text)
+    for name, items in (("lines", lines), ("paragraphs", [block.strip() for block in blocks if block.strip()])):
+        again = [item in items[:n] for n, item in enumerate(items)]
+        found[f"duplicate_{name}"] = sum(again) / max(1, len(items))
+        found[f"duplicate_{name}_characters"] = sum(len(item) for item, twice in zip(items, again) if twice) / max(
+            1, sum(map(len, items))
+        )
+    words = text.split()
+    total = max(1, sum(map(len, words)))
+    for n in range(2, 11):
+        grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+        counts = Counter(grams)
+        if n < 5:
+            often = max(counts.values(), default=0)
+            sizes = [sum(map(len, gram)) for gram, times in counts.items() if times == often]
+            found[f"top_{n}_grams"] = often * max(sizes) / total if often > 1 else 0
+        else:
+            seen, inside = set(), set()
+            for i, gram in enumerate(grams):
+                inside |= set(range(i, i + n)) if gram in seen else set()
+                seen.add(gram)
+            found[f"duplicate_{n}_grams"] = sum(len(words[i]) for i in inside) / total
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_rules_agree_with_a_plain_reading_of_the_paper(size):
+    for start in range(0, len(TEXTS) if size > 1 else 80, size):
+        texts = TEXTS[start : start + size]
+        text, words, lines = quality.measure(texts)
+        found = [
+            *quality.rules(text, words, lines, QualityConfig()),
+            *repetition.rules(words, lines, RepetitionConfig()),
+        ]
+        for number, one in enumerate(texts):
+            expected = naive_quality(one) | naive_repetition(one)
+            assert {name: float(value[number]) for name, value, _ in found} == pytest.approx(expected), repr(one)
+
+
+def test_published_thresholds_decide():
+    text, words, lines = quality.measure(TEXTS)
+    limits = {
+        "words": (50, 100_000), "word_length": (3, 10), "hashes": (0, 0.1), "ellipses": (0, 0.1),
+        "bullet_lines": (0, 0.9), "ellipsis_lines": (0, 0.3), "alphabetic_words": (0.8, 1), "stop_words": (2, 8),
+        "duplicate_lines": (0, 0.3), "duplicate_lines_characters": (0, 0.2), "duplicate_paragraphs": (0, 0.3),
+        "duplicate_paragraphs_characters": (0, 0.2), "top_2_grams": (0, 0.2), "top_3_grams": (0, 0.18),
+        "top_4_grams": (0, 0.16), "duplicate_5_grams": (0, 0.15), "duplicate_6_grams": (0, 0.14),
+        "duplicate_7_grams": (0, 0.13), "duplicate_8_grams": (0, 0.12), "duplicate_9_grams": (0, 0.11),
+        "duplicate_10_grams": (0, 0.1),
+    }  # fmt: skip
+    found = [*quality.rules(text, words, lines, QualityConfig()), *repetition.rules(words, lines, RepetitionConfig())]
+    assert [name for name, _, _ in found] == list(limits)
+    for name, value, broken in found:
+        least, most = limits[name]
+        assert (broken == ((value < least) | (value > most))).all() and 0 < broken.sum() < len(TEXTS), name
+
+
+def test_settings_move_a_threshold():
+    text, words, lines = quality.measure(TEXTS)
+    verdicts = {name: broken for name, _, broken in quality.rules(text, words, lines, QualityConfig(min_words=3))}
+    assert (verdicts["words"] == np.array([len(t.split()) < 3 for t in TEXTS])).all()
