@@ -13,20 +13,21 @@ def main() -> None:
     import jax
     import numpy as np
 
-    from chinchilla_jax.inference.decode import Decoder
-    from chinchilla_jax.inference.sampling import Sampling
+    from chinchilla_jax.inference.engine import Engine
+    from chinchilla_jax.inference.sampling import Rows, Sampling
     from chinchilla_jax.parallel.host import keep_freed_memory
     from chinchilla_jax.training.program import Program
 
     keep_freed_memory()
     program = Program(config(args))
     cfg = program.config.model
-    decoder = Decoder(cfg, Sampling(temperature=0), cfg.vocab_size)
-    split = decoder.prepare(program.initial().params)
+    engine = Engine(cfg, cfg.vocab_size)
+    rows = Rows.of(Sampling(temperature=0), range(args.batch))
+    split = engine.prepare(program.initial().params)
     prompts = np.random.default_rng(1).integers(0, cfg.vocab_size, (args.batch, PROMPT))
 
     def step() -> None:
-        made_BN = np.concatenate(list(decoder.stream(split, prompts, NEW, range(args.batch))), axis=1)
+        made_BN = np.concatenate(list(engine.stream(split, prompts.tolist(), NEW, rows)), axis=1)
         assert made_BN.shape == (args.batch, NEW)
 
     drive("chinchilla_jax_decode", args, step, args.batch * NEW, batch=args.batch, version=f"jax {jax.__version__}")

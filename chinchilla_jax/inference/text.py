@@ -1,4 +1,4 @@
-"""Text in, text out: a decoder with its tokenizer."""
+"""Text in, text out: the engine with its tokenizer."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -7,17 +7,17 @@ import numpy as np
 
 from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer, Streamer
-from chinchilla_jax.inference.decode import Decoder
-from chinchilla_jax.inference.sampling import Sampling
+from chinchilla_jax.inference.engine import Engine
+from chinchilla_jax.inference.sampling import Rows, Sampling
 
 
 class Completer:
     """Continues texts; a text that ends before its allowance ends with one of the tokenizer's stops."""
 
     def __init__(self, cfg: ModelConfig, tokenizer: BaseTokenizer, how: Sampling):
-        self.tokenizer = tokenizer
-        self.decoder = Decoder(cfg, how, tokenizer.size)
-        self.prepare = self.decoder.prepare
+        self.tokenizer, self.how = tokenizer, how
+        self.engine = Engine(cfg, tokenizer.size)
+        self.prepare = self.engine.prepare
 
     def stream(self, weights: Any, prompts: Sequence[str], new: int, seeds: Sequence[int]) -> Iterator[list[str]]:
         """Per block of tokens, the text that each row gained; rows that have ended gain nothing.
@@ -27,7 +27,7 @@ class Completer:
         stops = np.array(sorted(self.tokenizer.stops))
         ids = [self.tokenizer.prompt(prompt) for prompt in prompts]
         streamers, ended = [Streamer(self.tokenizer) for _ in ids], np.zeros(len(ids), bool)
-        for block_BC in self.decoder.stream(weights, ids, new, seeds):
+        for block_BC in self.engine.stream(weights, ids, new, Rows.of(self.how, seeds)):
             gained = []
             for row, made_C in enumerate(block_BC):
                 end = np.flatnonzero(np.isin(made_C, stops))

@@ -1,8 +1,8 @@
 """Decoding with what was computed before: keys and values of every layer, kept between calls.
 
-T is the cache's capacity; slot t holds the t-th token of a row. Rows of unequal length are padded on the left, so that
-all rows write the same slots; padding carries segment 0, which no token's query matches. Keys are stored (B, G, T, K):
-a head's keys lie together, which is what a single query reads.
+S slots, each a text of its own with its own length; T is the capacity of a slot. Position t of a text is kept at t, so
+what lies behind a text's end is never seen: the next tokens overwrite it before their own queries look that far. Keys
+are stored (S, G, T, K): a head's keys lie together, which is what a single query reads.
 """
 
 import dataclasses
@@ -23,19 +23,23 @@ from chinchilla_jax.model.weights import is_node
 class LayerCache(NamedTuple):
     """Keys and values of one layer, and its projected distances where positions are relative."""
 
-    k_BGTK: jax.Array
-    v_BGTK: jax.Array
+    k_SGTK: jax.Array
+    v_SGTK: jax.Array
     r_THK: jax.Array | None
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Cache:
-    """`used` slots of every row are filled; `segments_BT` is 1 for tokens and 0 for padding and free slots."""
+    """`used_S` tokens of every slot are kept."""
 
     layers: tuple[LayerCache, ...]
-    segments_BT: jax.Array
-    used: jax.Array
+    used_S: jax.Array
+
+    @property
+    def capacity(self) -> int:
+        """T, the most tokens of a slot."""
+        return self.layers[0].k_SGTK.shape[2]
 
 
 def split_layers(params: dict[str, Any], cfg: ModelConfig) -> dict[str, Any]:
@@ -55,16 +59,29 @@ def split_layers(params: dict[str, Any], cfg: ModelConfig) -> dict[str, Any]:
     return {**rest, "blocks": tuple(layers)}
 
 
-def empty(split: dict[str, Any], cfg: ModelConfig, batch: int, capacity: int) -> Cache:
-    """A cache for `batch` rows of at most `capacity` tokens."""
-    shape = (batch, cfg.kv_heads or cfg.heads, capacity, cfg.head_dim)
+def empty(split: dict[str, Any], cfg: ModelConfig, slots: int, capacity: int) -> Cache:
+    """A cache for `slots` texts of at most `capacity` tokens."""
+    shape = (slots, cfg.kv_heads or cfg.heads, capacity, cfg.head_dim)
     distances = DISTANCES[cfg.positions]
 
     def one(layer):
         return LayerCache(jnp.zeros(shape, cfg.dtype), jnp.zeros(shape, cfg.dtype), distances(layer, cfg, capacity))
 
-    layers = tuple(map(one, split["blocks"]))
-    return Cache(layers, jnp.zeros((batch, capacity), jnp.int32), jnp.zeros((), jnp.int32))
+    return Cache(tuple(map(one, split["blocks"])), jnp.zeros(slots, jnp.int32))
+
+
+def widen(split: dict[str, Any], cfg: ModelConfig, cache: Cache, capacity: int) -> Cache:
+    """The same texts in slots of `capacity` tokens, more than there were."""
+    distances = DISTANCES[cfg.positions]
+
+    def longer(kept_SGTK):
+        return jnp.pad(kept_SGTK, [(0, 0), (0, 0), (0, capacity - kept_SGTK.shape[2]), (0, 0)])
+
+    def one(layer, kept):
+        r_THK = distances(layer, cfg, capacity)
+        return LayerCache(longer(kept.k_SGTK), longer(kept.v_SGTK), r_THK)
+
+    return Cache(tuple(map(one, split["blocks"], cache.layers)), cache.used_S)
 
 
 def _projected_distances(layer: dict[str, Any], cfg: ModelConfig, capacity: int) -> jax.Array:
@@ -76,46 +93,68 @@ DISTANCES = {"rope": lambda layer, cfg, capacity: None, "relative": _projected_d
 
 
 def extend(
-    split: dict[str, Any], tokens_BL: jax.Array, segments_BL: jax.Array, cache: Cache, cfg: ModelConfig, *, block=False
-):
-    """Append L tokens to every row: hidden states (B, L, D) after the last norm, and the longer cache.
+    split: dict[str, Any],
+    tokens_BL: jax.Array,
+    count_B: jax.Array,
+    cache: Cache,
+    cfg: ModelConfig,
+    *,
+    slot: jax.Array | None = None,
+    block: bool = False,
+) -> tuple[jax.Array, Cache]:
+    """Append tokens to every slot, or to `slot` alone: hidden states (B, L, D) after the last norm, and the cache.
 
-    With `block` the new tokens see each other in both directions, as those of a `Batch.blocks` number do.
+    The first `count_B` tokens of a row count; what follows is padding, which the row's next tokens overwrite. With
+    `block` the new tokens see each other in both directions, as those of a `Batch.blocks` number do.
     """
-    L, T = tokens_BL.shape[1], cache.segments_BT.shape[1]
-    slots_L = cache.used + jnp.arange(L)
-    segments_BT = jax.lax.dynamic_update_slice_in_dim(cache.segments_BT, segments_BL, cache.used, axis=1)
-    last_L = jnp.broadcast_to(slots_L[-1], L) if block else slots_L
-    mask_BLT = (jnp.arange(T) <= last_L[:, None]) & (segments_BT[:, None, :] == segments_BL[:, :, None])
-    positions_BL = jnp.broadcast_to(slots_L, tokens_BL.shape)  # only differences count, so padding may shift them
+    L = tokens_BL.shape[1]
+    used_B = cache.used_S if slot is None else cache.used_S[slot][None]
+    positions_BL = used_B[:, None] + jnp.arange(L)
+    last_BL = jnp.broadcast_to((used_B + count_B - 1)[:, None], positions_BL.shape) if block else positions_BL
+    mask_BLT = jnp.arange(cache.capacity) <= last_BL[:, :, None]
     tables = TABLES[cfg.positions](cfg, positions_BL, L)
     x_BLD, layers = transformer.embed(split, tokens_BL, cfg), []
     for layer, kept in zip(split["blocks"], cache.layers):
-        block = transformer.Block(cfg, _attend(kept, cache.used, slots_L, mask_BLT))
-        x_BLD, (kept, _) = block.apply({"params": layer}, x_BLD, tables, None)
+        module = transformer.Block(cfg, _attend(kept, used_B, slot, positions_BL, mask_BLT))
+        x_BLD, (kept, _) = module.apply({"params": layer}, x_BLD, tables, None)
         layers.append(kept)
     x_BLD = transformer.Norm(cfg).apply({"params": split["norm"]}, x_BLD)
-    return x_BLD, Cache(tuple(layers), segments_BT, cache.used + L)
+    used_S = cache.used_S + count_B if slot is None else cache.used_S.at[slot].add(count_B[0])
+    return x_BLD, Cache(tuple(layers), used_S)
 
 
-def _attend(kept: LayerCache, used, slots_L, mask_BLT):
+def _write(kept_SGTK: jax.Array, new_BLGK: jax.Array, used_B: jax.Array, slot: jax.Array | None) -> jax.Array:
+    """Keys or values with new ones at the end of every slot, or of one."""
+    new_BGLK = new_BLGK.swapaxes(1, 2).astype(kept_SGTK.dtype)
+    if slot is not None:
+        return jax.lax.dynamic_update_slice(kept_SGTK, new_BGLK, (slot, 0, used_B[0], 0))
+    return jax.vmap(lambda kept, new, at: jax.lax.dynamic_update_slice_in_dim(kept, new, at, axis=1))(
+        kept_SGTK, new_BGLK, used_B
+    )
+
+
+def _rows(kept_SGTK: jax.Array, slot: jax.Array | None) -> jax.Array:
+    """What the new queries read: every slot, or one."""
+    return kept_SGTK if slot is None else jax.lax.dynamic_slice_in_dim(kept_SGTK, slot, 1)
+
+
+def _attend(kept: LayerCache, used_B, slot, positions_BL, mask_BLT):
     """Attention of new queries over the cache that the new keys and values have joined."""
 
     def attend(q_BLHK, k_BLGK, v_BLGK, relative):
         B, L, H, K = q_BLHK.shape
-        G, T = kept.k_BGTK.shape[1:3]
-        k_BGTK = jax.lax.dynamic_update_slice_in_dim(kept.k_BGTK, k_BLGK.swapaxes(1, 2), used, axis=2)
-        v_BGTK = jax.lax.dynamic_update_slice_in_dim(kept.v_BGTK, v_BLGK.swapaxes(1, 2), used, axis=2)
+        k_SGTK, v_SGTK = (_write(old, new, used_B, slot) for old, new in ((kept.k_SGTK, k_BLGK), (kept.v_SGTK, v_BLGK)))
+        k_BGTK, v_BGTK = _rows(k_SGTK, slot), _rows(v_SGTK, slot)
+        G, T = k_BGTK.shape[1:3]
         q_BLGMK = (q_BLHK * K**-0.5).reshape(B, L, G, H // G, K)
         s_BGMLT = jnp.einsum("blgmk,bgtk->bgmlt", q_BLGMK, k_BGTK, preferred_element_type=jnp.float32)
         if relative is not None:
             qr_BLHK = relative.qr_BLHK * K**-0.5
             s_BHLT = jnp.einsum("blhk,thk->bhlt", qr_BLHK, kept.r_THK, preferred_element_type=jnp.float32)
-            distance_LT = jnp.clip(slots_L[:, None] - jnp.arange(T), 0, T - 1)
-            moved_BHLT = jnp.take_along_axis(s_BHLT, distance_LT[None, None], axis=-1)
-            s_BGMLT += moved_BHLT.reshape(s_BGMLT.shape)
+            distance_BLT = jnp.clip(positions_BL[:, :, None] - jnp.arange(T), 0, T - 1)
+            s_BGMLT += jnp.take_along_axis(s_BHLT, distance_BLT[:, None], axis=-1).reshape(s_BGMLT.shape)
         p_BGMLT = jax.nn.softmax(jnp.where(mask_BLT[:, None, None], s_BGMLT, MASKED), axis=-1)
         mixed_BLGMK = jnp.einsum("bgmlt,bgtk->blgmk", p_BGMLT.astype(v_BGTK.dtype), v_BGTK)
-        return mixed_BLGMK.reshape(B, L, H, K), LayerCache(k_BGTK, v_BGTK, kept.r_THK)
+        return mixed_BLGMK.reshape(B, L, H, K), LayerCache(k_SGTK, v_SGTK, kept.r_THK)
 
     return attend

@@ -21,13 +21,13 @@ def tokenizer(tmp_path_factory):
 
 
 class Scripted:
-    """A decoder that plays prepared ids in blocks of 4, and remembers what it was asked."""
+    """An engine that plays prepared ids in blocks of 4, and remembers what it was asked."""
 
     def __init__(self, *rows):
         self.rows, self.asked, self.blocks = np.array(rows), None, 0
 
-    def stream(self, weights, ids, new, seeds):
-        self.asked = (weights, ids, new, seeds)
+    def stream(self, weights, ids, new, rows):
+        self.asked = (weights, ids, new, rows.seed_S.tolist())
         for at in range(0, self.rows.shape[1], 4):
             self.blocks += 1
             yield self.rows[:, at : at + 4]
@@ -35,7 +35,7 @@ class Scripted:
 
 def completer(tokenizer, *rows):
     made = Completer(tiny.MODERN, tokenizer, Sampling())
-    made.decoder = Scripted(*rows)
+    made.engine = Scripted(*rows)
     return made
 
 
@@ -48,7 +48,7 @@ def test_prompts_begin_with_the_separator(tokenizer):
     made = completer(tokenizer, [5] * 4, [5] * 4)
     made.complete("weights", ["the sea", ""], 4, [1, 2])
     stop = tokenizer.separator
-    assert made.decoder.asked == ("weights", [[stop, *tokenizer.encode("the sea")], [stop]], 4, [1, 2])
+    assert made.engine.asked == ("weights", [[stop, *tokenizer.encode("the sea")], [stop]], 4, [1, 2])
 
 
 def test_a_text_ends_at_the_separator_and_rows_end_on_their_own(tokenizer):
@@ -57,7 +57,7 @@ def test_a_text_ends_at_the_separator_and_rows_end_on_their_own(tokenizer):
     made = completer(tokenizer, padded([*sea, stop, *wind], 24, 5), padded([*wind, stop], 24, 5))
     texts = list(made.stream(None, ["", ""], 24, [0, 0]))
     assert ["".join(parts) for parts in zip(*texts)] == ["the sea", "the wind and the sea"]
-    assert made.decoder.blocks == len(wind) // 4 + 1, "nothing is decoded after all rows have ended"
+    assert made.engine.blocks == len(wind) // 4 + 1, "nothing is decoded after all rows have ended"
 
 
 def test_a_text_may_use_its_whole_allowance(tokenizer):
@@ -80,7 +80,7 @@ def test_a_poll_comes_with_every_block(tokenizer):
 
 
 def test_end_to_end(tokenizer):
-    """The real decoder behind it: greedy text is a function of the prompt."""
+    """The real engine behind it: greedy text is a function of the prompt."""
     cfg = dataclasses.replace(tiny.MODERN, layers=1, vocab_size=tokenizer.size + 3)
     made = Completer(cfg, tokenizer, Sampling(temperature=0))
     weights = made.prepare(tiny.spiced(cfg))

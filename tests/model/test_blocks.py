@@ -84,6 +84,6 @@ def test_decoding_equals_the_whole_pass():
     cache, found = caches.empty(split, CFG, 1, 16), []
     for start, stop, block in [(0, 4, True), (4, 7, False), (7, 10, True), (10, 12, False)]:
         part = jnp.asarray(batch.tokens[:, start:stop])
-        hidden, cache = extend[block](split, part, jnp.ones_like(part), cache)
+        hidden, cache = extend[block](split, part, np.array([stop - start]), cache)
         found.append(hidden)
     np.testing.assert_allclose(jnp.concatenate(found, axis=1), expected, atol=1e-5)

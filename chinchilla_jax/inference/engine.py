@@ -1,0 +1,188 @@
+"""The one engine that decodes: slots with texts of their own, prompts in chunks, then tokens a few steps a call.
+
+A few programs of fixed shape serve every prompt length, every way to sample and every mixture of texts: `start` gives a
+slot to a text, `prefill` reads a chunk of its prompt, `decode` makes tokens for all slots at once, `widen` makes the
+slots longer. Shapes do not depend on the load, so at one capacity the bits of a row do not depend on its neighbours.
+(Another capacity may sum the same numbers in another order.)
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from chinchilla_jax.config import ModelConfig
+from chinchilla_jax.inference.sampling import Drawn, Rows, Text, draw, logprobs
+from chinchilla_jax.model import cache as caches
+from chinchilla_jax.model import transformer
+
+CHUNK = 64  # tokens of a prompt that a call reads
+SHORTEST = 128  # capacity of the shortest slots
+STEPS = 16  # tokens between two looks at the terminal
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class State:
+    """What the slots hold: the cache, the last token of each text (not in the cache yet), how many were drawn."""
+
+    cache: caches.Cache
+    token_S: jax.Array
+    drawn_S: jax.Array
+    text: Text
+
+
+class Prompt(NamedTuple):
+    """Log-probabilities of a chunk's next tokens (CHUNK,), and of the likeliest ones (CHUNK, TOP)."""
+
+    logprob_C: jax.Array
+    top_CK: jax.Array
+    top_logprob_CK: jax.Array
+
+
+class Engine:
+    """The compiled functions for one shape of model. `pieces` is the size of the tokenizer, `steps` tokens a call.
+
+    `prepare(params)` gives the weights as every other call wants them: the compute type, laid out for decoding.
+    """
+
+    def __init__(self, cfg: ModelConfig, pieces: int, steps: int = STEPS):
+        self.cfg, self.pieces, self.steps = cfg, pieces, steps
+        self.prepare = jax.jit(partial(caches.split_layers, cfg=cfg))
+        self._start = jax.jit(_start, donate_argnums=0)
+        self._prefill = jax.jit(partial(_prefill, cfg=cfg, pieces=pieces), static_argnames="block", donate_argnums=1)
+        self._decode = jax.jit(partial(_decode, cfg=cfg, pieces=pieces, steps=steps), donate_argnums=1)
+        self._widen = jax.jit(partial(_widen, cfg=cfg), static_argnames="capacity")
+        self._empty = jax.jit(partial(_empty, cfg=cfg), static_argnames=("slots", "capacity"))
+
+    def empty(self, weights: Any, slots: int, capacity: int = SHORTEST) -> State:
+        """Slots without texts."""
+        return self._empty(weights, slots=slots, capacity=capacity)
+
+    def widen(self, weights: Any, state: State, capacity: int) -> State:
+        """Slots of at least `capacity` tokens with the same texts."""
+        return state if capacity <= state.cache.capacity else self._widen(weights, state, capacity=capacity)
+
+    def start(self, state: State, slot: int, ids: Sequence[int], bias: dict[int, float] | None = None) -> State:
+        """Give `slot` to a text that begins with `ids`, none of which is in the cache yet."""
+        V = self.cfg.vocab_size
+        prompt_V, bias_V = np.zeros(V, bool), np.zeros(V, np.float32)
+        prompt_V[list(ids)] = True
+        for token, value in (bias or {}).items():
+            bias_V[token] = value
+        return self._start(state, np.int32(slot), prompt_V, bias_V)
+
+    def prefill(
+        self, weights: Any, state: State, slot: int, ids: Sequence[int], rows: Rows, *, last: bool = True,
+        after: int = 0, wanted: bool = False, length: int = CHUNK, block: bool = False,
+    ) -> tuple[State, Drawn, Prompt]:  # fmt: skip
+        """Read a chunk of the prompt of `slot`, at most `length` tokens; the `last` one draws the text's first token.
+
+        With `wanted`, log-probabilities of the chunk's next tokens, whose last is `after`. With `block`, the chunk's
+        tokens see each other in both directions.
+        """
+        tokens_C, next_C = np.zeros(length, np.int32), np.zeros(length, np.int32)
+        tokens_C[: len(ids)] = ids
+        next_C[: len(ids)] = [*ids[1:], after]
+        args = tokens_C, next_C, np.int32(len(ids)), np.int32(slot), rows, np.bool_(last), np.bool_(wanted)
+        return self._prefill(weights, state, *args, block=block)
+
+    def decode(self, weights: Any, state: State, active_S: np.ndarray, rows: Rows) -> tuple[State, Drawn]:
+        """`steps` more tokens for every active slot; each field of `Drawn` has a leading dimension of `steps`."""
+        return self._decode(weights, state, active_S, rows)
+
+    def stream(
+        self, weights: Any, prompts: Sequence[Sequence[int]], new: int, rows: Rows, *, block: bool = False
+    ) -> Iterator[np.ndarray]:
+        """Blocks (B, at most `steps`) of the `new` tokens that continue each prompt, all rows side by side."""
+        longest = max(map(len, prompts))
+        length = -(-longest // CHUNK) * CHUNK if block else CHUNK
+        padded = max(-(-len(ids) // length) * length for ids in prompts)
+        state = self.empty(weights, len(prompts), capacity_for(padded))
+        for slot, ids in enumerate(prompts):
+            state = self.start(state, slot, ids)
+            for at in range(0, len(ids), length):
+                chunk, last = ids[at : at + length], at + length >= len(ids)
+                state, drawn, _ = self.prefill(weights, state, slot, chunk, rows, last=last, length=length, block=block)
+        yield np.asarray(state.token_S)[:, None]
+        active_S = np.ones(len(prompts), bool)
+        for at in range(1, new, self.steps):
+            state = self.widen(weights, state, capacity_for(longest + at + self.steps))
+            state, drawn = self.decode(weights, state, active_S, rows)
+            yield np.asarray(drawn.token_S).T[:, : new - at]
+
+
+def capacity_for(tokens: int) -> int:
+    """The capacity of slots that hold `tokens`: a power of two, so that a text that grows compiles a few programs."""
+    return max(SHORTEST, 1 << (tokens - 1).bit_length())
+
+
+def _empty(weights, *, cfg: ModelConfig, slots: int, capacity: int) -> State:
+    zeros_S, shape = jnp.zeros(slots, jnp.int32), (slots, cfg.vocab_size)
+    text = Text(jnp.zeros(shape, bool), jnp.zeros(shape, jnp.int32), jnp.zeros(shape))
+    return State(caches.empty(weights, cfg, slots, capacity), zeros_S, zeros_S, text)
+
+
+def _widen(weights, state: State, *, cfg: ModelConfig, capacity: int) -> State:
+    return dataclasses.replace(state, cache=caches.widen(weights, cfg, state.cache, capacity))
+
+
+def _start(state: State, slot, prompt_V, bias_V) -> State:
+    text = Text(
+        state.text.prompt_SV.at[slot].set(prompt_V),
+        state.text.made_SV.at[slot].set(0),
+        state.text.bias_SV.at[slot].set(bias_V),
+    )
+    cache = dataclasses.replace(state.cache, used_S=state.cache.used_S.at[slot].set(0))
+    return State(cache, state.token_S, state.drawn_S.at[slot].set(0), text)
+
+
+def _logits(weights, hidden_BD) -> jax.Array:
+    """(B, V) in float32; the table from the left, along its rows: see model/linear.py."""
+    table_VD = transformer.unembedding(weights)
+    return jnp.einsum("vd,bd->vb", table_VD, hidden_BD, preferred_element_type=jnp.float32).T
+
+
+def _prefill(
+    weights, state: State, tokens_C, next_C, count, slot, rows: Rows, last, wanted, *, cfg, pieces: int, block: bool
+):
+    hidden_1CD, cache = caches.extend(weights, tokens_C[None], count[None], state.cache, cfg, slot=slot, block=block)
+    row, text = jax.tree.map(lambda x: x[slot][None], (rows, state.text))
+    logits_1V = _logits(weights, jax.lax.dynamic_slice_in_dim(hidden_1CD[0], count - 1, 1))
+    drawn = draw(logits_1V, row, text, state.drawn_S[slot][None], pieces)
+
+    def scored(hidden_CD):
+        logits_CV = jnp.where(jnp.arange(cfg.vocab_size) < pieces, _logits(weights, hidden_CD), -jnp.inf)
+        return logprobs(logits_CV, next_C, wanted)
+
+    def unscored(hidden_CD):
+        C, K = tokens_C.shape[0], drawn.top_SK.shape[-1]
+        return jnp.zeros(C), jnp.zeros((C, K), jnp.int32), jnp.zeros((C, K))
+
+    prompt = Prompt(*jax.lax.cond(wanted, scored, unscored, hidden_1CD[0]))
+    token = jnp.where(last, drawn.token_S[0], state.token_S[slot])
+    made_SV = state.text.made_SV.at[slot, token].add(last.astype(jnp.int32))
+    state = State(
+        cache,
+        state.token_S.at[slot].set(token),
+        state.drawn_S.at[slot].add(last.astype(jnp.int32)),
+        state.text._replace(made_SV=made_SV),
+    )
+    return state, drawn, prompt
+
+
+def _decode(weights, state: State, active_S, rows: Rows, *, cfg, pieces: int, steps: int):
+    slots_S, one_S = jnp.arange(active_S.shape[0]), active_S.astype(jnp.int32)
+
+    def one(state: State, _):
+        hidden_S1D, cache = caches.extend(weights, state.token_S[:, None], one_S, state.cache, cfg)
+        drawn = draw(_logits(weights, hidden_S1D[:, 0]), rows, state.text, state.drawn_S, pieces)
+        token_S = jnp.where(active_S, drawn.token_S, state.token_S)
+        text = state.text._replace(made_SV=state.text.made_SV.at[slots_S, token_S].add(one_S))
+        return State(cache, token_S, state.drawn_S + one_S, text), drawn
+
+    return jax.lax.scan(one, state, length=steps)
