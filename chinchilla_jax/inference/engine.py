@@ -21,6 +21,7 @@ from chinchilla_jax.model import cache as caches
 from chinchilla_jax.model import transformer
 
 CHUNK = 64  # tokens of a prompt that a call reads
+BUCKET = 32  # prompts shorter than a chunk and slots are padded to multiples of this
 SHORTEST = 128  # capacity of the shortest slots
 STEPS = 16  # tokens between two looks at the terminal
 
@@ -100,18 +101,18 @@ class Engine:
     ) -> Iterator[np.ndarray]:
         """Blocks (B, at most `steps`) of the `new` tokens that continue each prompt, all rows side by side."""
         longest = max(map(len, prompts))
-        length = -(-longest // CHUNK) * CHUNK if block else CHUNK
-        padded = max(-(-len(ids) // length) * length for ids in prompts)
-        state = self.empty(weights, len(prompts), capacity_for(padded))
+        whole = _ceil(longest, BUCKET)
+        length, end = whole if block else min(CHUNK, whole), _ceil(longest + new, BUCKET)
+        state = self.empty(weights, len(prompts), max(_ceil(longest, length), min(end, capacity_for(longest))))
         for slot, ids in enumerate(prompts):
             state = self.start(state, slot, ids)
             for at in range(0, len(ids), length):
                 chunk, last = ids[at : at + length], at + length >= len(ids)
-                state, drawn, _ = self.prefill(weights, state, slot, chunk, rows, last=last, length=length, block=block)
+                state, *_ = self.prefill(weights, state, slot, chunk, rows, last=last, length=length, block=block)
         yield np.asarray(state.token_S)[:, None]
         active_S = np.ones(len(prompts), bool)
         for at in range(1, new, self.steps):
-            state = self.widen(weights, state, capacity_for(longest + at + self.steps))
+            state = self.widen(weights, state, min(end, capacity_for(longest + at + self.steps)))
             state, drawn = self.decode(weights, state, active_S, rows)
             yield np.asarray(drawn.token_S).T[:, : new - at]
 
@@ -119,6 +120,10 @@ class Engine:
 def capacity_for(tokens: int) -> int:
     """The capacity of slots that hold `tokens`: a power of two, so that a text that grows compiles a few programs."""
     return max(SHORTEST, 1 << (tokens - 1).bit_length())
+
+
+def _ceil(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
 
 
 def _empty(weights, *, cfg: ModelConfig, slots: int, capacity: int) -> State:
