@@ -160,6 +160,15 @@ def checkpoints(config: Config, args) -> Row:
     return Row("ok", text)
 
 
+def came_from(config: Config, args) -> Row:
+    """Where the weights of the run directory came from: source, licence, checksum."""
+    from chinchilla_jax.training import origin
+
+    if not args.run_dir or not Path(args.run_dir, "config.json").is_file():
+        return Row("ok", "no run directory named")
+    return Row("ok", "; from ".join(origin.lines(Path(args.run_dir))) or f"{args.run_dir} was trained from nothing")
+
+
 def compiling(config: Config, args) -> Row:
     """A matrix product is compiled and its value held to a closed form."""
     import jax
@@ -272,6 +281,7 @@ CHECKS = (  # name, check, the status if it raises and what to do then
     ("host", host, "warn", ""),
     ("disk", disk, "fail", "another --run-dir, one that you may write to"),
     ("checkpoints", checkpoints, "warn", "another --run-dir"),
+    ("origin", came_from, "warn", "put origin.json back, or import the model again"),
     ("compiling", compiling, "fail", f"{cli.install()}; if it stays so, another Python"),
     ("tokenizer", tokenizer, "fail", cli.install()),
     ("processes", processes, "warn", "allow local sockets; one process works without them"),

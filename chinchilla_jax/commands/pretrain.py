@@ -21,6 +21,8 @@ def options(parser) -> None:
     """Flags of this command."""
     parser.add_argument("--plan", default="", metavar="FILE", help="run the config of a plan.json as it is")
     parser.add_argument("--minutes", type=float, metavar="M", help="plan for this machine, train, and end in time")
+    parser.add_argument("--from", default="", metavar="RUN", dest="base", help="start from the newest checkpoint of a "
+        "run, imported or trained, and train all of it: continued pretraining")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="compile, print what the run costs, and train nothing")
     parser.add_argument("--topology", metavar="NAME", help="with --dry-run: compile for v5e:4x4, h100:8, ...")
     parser.add_argument("--allow-changes", action="store_true", help="go on although settings of the run have changed")
@@ -100,7 +102,8 @@ def train(config, run_dir: Path, args) -> dict:
     from chinchilla_jax.training.metrics import Terminal
     from chinchilla_jax.training.rundir import lock
 
-    config, store = open_store(tuned(config, run_dir))
+    config, store = open_store(tuned(continued(config, args), run_dir))
+    check_tokenizer(config, store, run_dir)
     first = jax.process_index() == 0
     terminal = Terminal(active=first)
     for line in mixture(store, config.train):
@@ -113,6 +116,32 @@ def train(config, run_dir: Path, args) -> dict:
             last = pretrain(config, run_dir, store, hooks, terminal, allow_changes=args.allow_changes)
     following = cli.line("evaluate", "--run-dir", str(run_dir))
     return {"run_dir": str(run_dir), **last, "wrote": [str(run_dir)], "next": following}
+
+
+def continued(config, args):
+    """The config with what --from says."""
+    if not args.base:
+        return config
+    require(args.minutes is None, "--from has a model, and --minutes plans one; give --train.steps instead")
+    other = config.tune.base not in ("", args.base)
+    require(not other, f"--from {args.base} and --tune.base {config.tune.base} are two runs; give one of them")
+    method = "full" if config.tune.method == "off" else config.tune.method
+    return replace(config, {"tune.base": args.base, "tune.method": method})
+
+
+def check_tokenizer(config, store, run_dir: Path) -> None:
+    """Refuse to start a model on ids that mean something else to it."""
+    from chinchilla_jax.data.tokenizers import open_tokenizer
+    from chinchilla_jax.training.load import find_base
+
+    if not config.tune.base or (run_dir / "config.json").exists():
+        return
+    base = find_base(config.tune.base, run_dir)
+    require(
+        open_tokenizer(base).sha256 == store.tokenizer_sha256,
+        f"{config.data.store} was made with another tokenizer than that of {base}; prepare the text for it with "
+        f"--data.tokenizer {base}",
+    )
 
 
 def mixture(store, train) -> list[str]:

@@ -22,5 +22,6 @@ def run(config, args) -> dict:
     cli.writable(out, "--out")
     figures = report.write(run_dir, out)
     print(report.headline(figures))
+    written = (out / "report.md", out / report.PICTURE)
     following = cli.line("generate", "--run-dir", args.run_dir, "--interactive")
-    return {**figures, "wrote": [str(out / "report.md"), str(out / report.PICTURE)], "next": following}
+    return {**figures, "wrote": [str(path) for path in written if path.exists()], "next": following}

@@ -7,6 +7,7 @@ from typing import Any
 
 from chinchilla_jax.config import require
 from chinchilla_jax.errors import UserError
+from chinchilla_jax.training import origin
 from chinchilla_jax.training.metrics import read, si
 
 PICTURE = "report.png"
@@ -15,21 +16,23 @@ PICTURE = "report.png"
 def write(run_dir: Path, out: Path | None = None) -> dict[str, Any]:
     """Write report.md and its picture into `out` (the run directory) from what other commands left; the figures.
 
-    Raises `UserError` where nothing was trained yet.
+    A model that was imported has no curve to draw. Raises `UserError` where nothing was trained yet.
     """
     out = out or run_dir
     rows = [row for row in read(run_dir / "metrics.jsonl") if "step" in row]
-    require(bool(rows), f"{run_dir} has no metrics yet; run pretrain --run-dir {run_dir} first")
-    figures = summary(run_dir, rows)
+    sources = origin.lines(run_dir)
+    require(bool(rows or sources), f"{run_dir} has no metrics yet; run pretrain --run-dir {run_dir} first")
+    figures = summary(run_dir, rows) | ({"came_from": sources} if sources else {})
     out.mkdir(parents=True, exist_ok=True)
-    draw(rows, figures, out / PICTURE)
+    if rows:
+        draw(rows, figures, out / PICTURE)
     (out / "report.md").write_text(page(run_dir, rows, figures), encoding="utf-8")
     return figures
 
 
 def summary(run_dir: Path, rows: list[dict]) -> dict[str, Any]:
     """The figures of a run: the whole-set evaluation where there is one of the last step, else the last validation."""
-    figures: dict[str, Any] = {"steps": max(row["step"] for row in rows)}
+    figures: dict[str, Any] = {"steps": max((row["step"] for row in rows), default=0)}
     for figure, name in LAST.items():
         if points := curve(rows, name):
             figures[figure] = points[-1][1]
@@ -103,13 +106,14 @@ def page(run_dir: Path, rows: list[dict], figures: dict[str, Any]) -> str:
     lines = [
         f"# {run_dir.name}",
         "",
-        f"![loss curve]({PICTURE})",
-        "",
+        *([f"![loss curve]({PICTURE})", ""] if rows else []),
         "| figure | value |",
         "| --- | --- |",
         *table,
         "",
     ]
+    if sources := figures.get("came_from"):
+        lines += ["## Where it came from", "", *(f"- {source}" for source in sources), ""]
     if samples:
         lines += [
             f"## What it writes after step {samples[-1]['step']}",
@@ -125,6 +129,8 @@ def page(run_dir: Path, rows: list[dict], figures: dict[str, Any]) -> str:
 def headline(figures: dict[str, Any]) -> str:
     """The report in a line or two, for the terminal."""
     parts = [f"{figures['steps']} steps"]
+    if figures.get("came_from"):
+        parts.append(f"from {figures['came_from'][0]}")
     if "tokens_per_s" in figures:
         parts.append(f"{si(figures['tokens_per_s'])} tokens/s")
     names = (("bits_per_byte", "model"), ("xz_bits_per_byte", "xz -9e"), ("gzip_bits_per_byte", "gzip -9"))

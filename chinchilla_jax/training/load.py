@@ -59,8 +59,9 @@ def load(
     """
     folder = run_folder(run_dir)
     own = own_config(folder)
+    train = dataclasses.replace(config.train, steps=own.train.steps, batch_ramp=())  # to which its optimizer belongs
     config = dataclasses.replace(
-        config, model=own.model, optimizer=own.optimizer, objective=own.objective, tune=own.tune
+        config, model=own.model, optimizer=own.optimizer, objective=own.objective, tune=own.tune, train=train
     )
     # What an attack or masks keep is no part of what is loaded.
     config = dataclasses.replace(config, adversarial=AdversarialConfig(), sparsity=SparsityConfig())
@@ -101,12 +102,17 @@ def _program(config: Config, whole_mesh: bool, mesh: Mesh | None, folder: Path) 
 
 @dataclass
 class Base:
-    """The trained run that tuning starts from, read when it is first asked for."""
+    """The trained run that tuning starts from, looked for and read when it is first asked for."""
 
     config: Config
-    folder: Path
+    run_dir: Path  # that is tuned
     mesh: Mesh | None
     step: int | None
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return find_base(self.config.tune.base, self.run_dir)
 
     @functools.cached_property
     def loaded(self) -> Loaded:
@@ -119,7 +125,11 @@ class Base:
         found = {name: part for name, part in merged(self.loaded.params).items() if name != "heads"}
         return grown(whole(found), self.config.model.vocab_size)
 
-    @property
+    def release(self) -> None:
+        """Forget its parameters; whoever asks again reads them again."""
+        self.__dict__.pop("loaded", None)
+
+    @functools.cached_property
     def facts(self) -> dict[str, Any]:
         """What a checkpoint of a tuned run says of its base."""
         return {"run": str(self.folder), "step": self.loaded.step, "fingerprint": self.loaded.fingerprint}
@@ -141,9 +151,8 @@ def base_of(config: Config, run_dir: Path, mesh: Mesh | None = None) -> Base | N
     """The base that `config.tune` names, at the step that the checkpoints in `run_dir` were trained on, if any are."""
     if not config.tune.base:
         return None
-    folder = find_base(config.tune.base, run_dir)
     step = newest_meta(run_dir / "checkpoints").get("base", {}).get("step")
-    return Base(config, folder, mesh, step)
+    return Base(config, run_dir, mesh, step)
 
 
 def find_base(named: str, run_dir: Path) -> Path:
@@ -179,7 +188,8 @@ def tuned(config: Config, run_dir: Path) -> Config:
         )
         return config
     require(config.tune.method != "off", "--tune.base names a run to start from; say how with --tune.method, as full")
-    model = own_config(find_base(config.tune.base, run_dir)).model
+    begun = (run_dir / "config.json").exists()  # a run that trains everything needs its base for the start alone
+    model = own_config(run_dir if begun else find_base(config.tune.base, run_dir)).model
     how = {name: getattr(config.model, name) for name in HOW}
     model = dataclasses.replace(model, **how, tied=model.tied and not config.tune.untie)
     return dataclasses.replace(config, model=model)

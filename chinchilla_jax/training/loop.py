@@ -18,7 +18,7 @@ from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.errors import Diverged, Preempted
 from chinchilla_jax.parallel import devices
 from chinchilla_jax.scaling import counts
-from chinchilla_jax.training import resume
+from chinchilla_jax.training import origin, resume
 from chinchilla_jax.training.agreement import from_first
 from chinchilla_jax.training.checkpoint import Checkpoints
 from chinchilla_jax.training.load import base_of, check_base
@@ -123,7 +123,20 @@ def pretrain(
         run = Run(program, batches, checkpoints, writer, terminal, interrupts, watchdog, alarm)
         if done < config.train.steps:
             run.compile()  # and refuse what does not fit, before the state takes its room
-        return run.go(restored.state if restored else program.initial(), make_hooks(program, store))
+        return run.go(restored.state if restored else start(program, run_dir, writer), make_hooks(program, store))
+
+
+def start(program: Program, run_dir: Path, writer: Writer) -> TrainState:
+    """The state that a new run begins with: of fresh parameters, or from another run, which is written down."""
+    state = program.initial()
+    if program.base is not None:
+        facts = program.base.facts
+        writer.event("from", **facts)
+        if jax.process_index() == 0:
+            origin.inherit(run_dir, program.base.folder, facts)
+        if not jax.tree.leaves(program.abstract_frozen):
+            program.base.release()  # nothing of it is looked at again
+    return state
 
 
 @dataclass
