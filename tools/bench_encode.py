@@ -76,8 +76,8 @@ def main() -> None:
         copy_tokenizer(model, folder / "store")
         theirs = sentencepiece.SentencePieceProcessor(model_file=str(model))
         config = DataConfig(sources=(str(folder / "text.jsonl"),), store="-", deduplicate=False)
-        with engines.engine(cores, size) as engine:
-            pipeline = Pipeline(name, "1", config, open_sources(config), engine, show=False)
+        with engines.engine("local", "", cores, size) as engine:
+            pipeline = Pipeline(name, str(folder / "store"), "1", config, open_sources(config), engine, show=False)
             pipeline.start()
             corpus = pipeline.gather(lambda line: None)
             pipeline.run("merge", "", pipeline.partitions(sources=1))  # the workers have started

@@ -122,6 +122,8 @@ class DataConfig:
     decontaminate_words: int = setting(13, "words in a row that must not be shared with those files")
     deduplicate: bool = setting(True, "drop documents that are byte for byte equal to an earlier one")
     shard_mb: int = setting(2048, "most MiB of a file of tokens; a larger stream is cut into several")
+    engine: Literal["local", "beam"] = setting("local", "what prepares: processes of this machine, or Apache Beam")
+    beam_options: str = setting("", "options of Beam's, such as 'runner=FlinkRunner flink_master=HOST:8081'")
     workers: int = setting(0, "processes that prepare; 0 means one a core")
     seed: int = setting(0, "decides which documents are held out")
 

@@ -1,5 +1,6 @@
 """`prepare`: sources -> documents -> duplicates and split -> tokenizer -> encoded streams -> token store."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -15,7 +16,14 @@ from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.data.workspace import publish, sync, workspace
 from chinchilla_jax.errors import UserError
 
-ELSEWHERE = ("store", "workers", "data_dir", "fallback")  # settings that do not change what is in a store
+ELSEWHERE = (
+    "store",
+    "engine",
+    "beam_options",
+    "workers",
+    "data_dir",
+    "fallback",
+)  # settings that do not change what is in a store
 
 
 def prepare(
@@ -42,10 +50,14 @@ def prepare(
     size = sum(unit["bytes"] for of in units for unit in of)
     key = fingerprint({"settings": identity(config), "states": [state, *(s.state for s in sources)], "units": units,
                        "version": store.VERSION, "tokenizer": given_tokenizer(config)})  # fmt: skip
-    with workspace(target, key=key, say=say) as folder, engine(config.workers, size) as run:
-        made = folder / "store"
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(workspace(target, key=key, say=say))
+        made, root, finished = folder / "store", str(folder), str(folder / "store")
+        if is_remote and config.engine == "beam":  # whose workers do not see this machine's disk
+            root, finished = stack.enter_context(remote.workspace(config.store, key)), config.store.rstrip("/")
         made.mkdir(exist_ok=True)
-        pipeline = Pipeline(str(folder), key, config, sources, run, show)
+        run = stack.enter_context(engine(config.engine, config.beam_options, config.workers, size))
+        pipeline = Pipeline(root, finished, key, config, sources, run, show)
         pipeline.start()
         corpus = pipeline.gather(say)
         tokenizer = pipeline.tokenizer(corpus, made, say)
@@ -102,6 +114,11 @@ def describe(
     config: DataConfig, corpus: Corpus, tokenizer: BaseTokenizer, counts: dict, made: Path, state: dict, files: dict
 ) -> dict:
     """Write and give the manifest of the finished folder `made`; `files` are those whose checksums are known."""
+    own = {
+        path.name: {"bytes": path.stat().st_size, "xxh3_128": store.checksum(path)}
+        for path in made.iterdir()
+        if path.name not in files
+    }
     manifest = {
         "version": store.VERSION,
         "splits": counts,
@@ -117,10 +134,7 @@ def describe(
         "empty": sum(source["empty"] for source in corpus.sources),
         "settings": identity(config),
         "states": state,
-        "files": {
-            path.name: files.get(path.name) or {"bytes": path.stat().st_size, "xxh3_128": store.checksum(path)}
-            for path in sorted(made.iterdir())
-        },
+        "files": dict(sorted((files | own).items())),
     }
     manifest["xxh3_128"] = store.seal(manifest)
     path = made / store.MANIFEST

@@ -2,8 +2,10 @@
 
 import contextlib
 import json
+import logging
 import multiprocessing
 import os
+import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from chinchilla_jax.data import fs
 from chinchilla_jax.data.stages import table
-from chinchilla_jax.errors import UserError
+from chinchilla_jax.errors import StorageError, UserError
 
 SHARE = 8 << 20  # bytes of text that are worth the start of a worker
 RETRIES = 2  # times that tasks are tried again after a worker died
@@ -28,12 +30,17 @@ def cores() -> int:
 
 def run_task(root: str, version: str, stage: str, task: dict) -> dict:
     """Run a task, unless its result is there already; gives the result."""
-    path = fs.join(root, stage, f"{task['name']}.json")
+    path = result_path(root, stage, task)
     if fs.exists(path):
         return json.loads(fs.read(path))
     found = table.run(root, version, stage, task)
     fs.write(path, json.dumps(found).encode())
     return found
+
+
+def result_path(root: str, stage: str, task: dict) -> str:
+    """Where the result of a task lies."""
+    return fs.join(root, stage, f"{task['name']}.json")
 
 
 class Local:
@@ -96,10 +103,71 @@ def _start() -> None:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
+class Beam:
+    """A pipeline of Apache Beam for each stage, whose workers reach the job's folder under the same path.
+
+    A worker that fails is retried by the runner. `options` are those of Beam, as `runner=FlinkRunner job_name=x`.
+    """
+
+    def __init__(self, options: str):
+        try:
+            import apache_beam
+        except ImportError as error:
+            raise UserError('--data.engine beam needs another package: pip install "chinchilla_jax[beam]"') from error
+        logging.getLogger("apache_beam").setLevel(logging.WARNING)
+        self._beam = apache_beam
+        self._options = [word if word.startswith("--") else f"--{word}" for word in shlex.split(options)]
+        self._options.append("--default_sdk_harness_log_level=WARNING")
+
+    def map(self, root: str, version: str, stage: str, tasks: list[dict], done: Done) -> list[dict]:
+        """The results of all tasks, in their order; `done(task)` is called when all have ended."""
+        left = [task for task in tasks if not fs.exists(result_path(root, stage, task))]
+        if left:
+            self._run(root, version, stage, left)
+        for task in tasks:
+            done(task)
+        return [json.loads(fs.read(result_path(root, stage, task))) for task in tasks]
+
+    def _run(self, root: str, version: str, stage: str, tasks: list[dict]) -> None:
+        beam = self._beam
+        try:
+            options = beam.options.pipeline_options.PipelineOptions(self._options)
+            with beam.Pipeline(options=options) as pipeline:
+                _ = (
+                    pipeline
+                    | "tasks" >> beam.Create([json.dumps(task) for task in tasks])
+                    | "spread" >> beam.Reshuffle()
+                    | stage >> beam.Map(run_quietly, root, version, stage)
+                )
+        except (RuntimeError, OSError, ValueError) as error:
+            last = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            raise UserError(f"Apache Beam ended in stage {stage}: {last}; see --data.beam-options") from error
+        failures = [fs.join(root, stage, f"{task['name']}.error") for task in tasks]
+        for path in filter(fs.exists, failures):
+            kind, message = json.loads(fs.read(path))
+            raise {"StorageError": StorageError}.get(kind, UserError)(message)
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+
+def run_quietly(task: str, root: str, version: str, stage: str) -> None:
+    """Run a task; what is the user's mistake is written down in place of a result, since a retry would not help."""
+    found = json.loads(task)
+    try:
+        run_task(root, version, stage, found)
+    except UserError as error:
+        content = json.dumps([type(error).__name__, str(error)]).encode()
+        fs.write(fs.join(root, stage, f"{found['name']}.error"), content)
+
+
+Engine = Local | Beam
+
+
 @contextlib.contextmanager
-def engine(workers: int, size: int) -> Iterator[Local]:
+def engine(kind: str, options: str, workers: int, size: int) -> Iterator[Engine]:
     """The engine for a corpus of `size` bytes."""
-    made = Local(workers, size)
+    made = Beam(options) if kind == "beam" else Local(workers, size)
     try:
         yield made
     finally:

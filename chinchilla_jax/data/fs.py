@@ -93,8 +93,8 @@ def writing(path: str) -> Iterator[BinaryIO]:
         Path(part).unlink(missing_ok=True)
 
 
-def save_array(path: str, array: np.ndarray) -> None:
-    """Write an array as .npy."""
+def npy(array: np.ndarray) -> bytes:
+    """An array as the content of an .npy file."""
     held = io.BytesIO()
     np.save(held, array)
-    write(path, held.getbuffer())
+    return held.getvalue()

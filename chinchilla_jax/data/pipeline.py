@@ -10,7 +10,7 @@ import numpy as np
 
 from chinchilla_jax.config import DataConfig, to_dict
 from chinchilla_jax.data import fs, store, tokenizer_train
-from chinchilla_jax.data.engines import Local
+from chinchilla_jax.data.engines import Engine
 from chinchilla_jax.data.filters import contamination, language, minhash
 from chinchilla_jax.data.filters.chain import Account, Chain
 from chinchilla_jax.data.progress import progress
@@ -39,8 +39,10 @@ class Corpus:
 class Pipeline:
     """One `prepare` in the folder `root`, which may hold results of an earlier attempt at the same."""
 
-    def __init__(self, root: str, version: str, config: DataConfig, sources: list[Source], engine: Local, show: bool):
-        self.root, self.version, self.config = root, version, config
+    def __init__(
+        self, root: str, store: str, version: str, config: DataConfig, sources: list[Source], engine: Engine, show: bool
+    ):
+        self.root, self.store, self.version, self.config = root, store, version, config
         self.sources, self.engine, self.show = sources, engine, show
         self.units = numbered(sources)
 
@@ -52,7 +54,7 @@ class Pipeline:
         if self.config.decontaminate:
             found = contamination.collect(self.config.decontaminate, self.config.decontaminate_words)
             fs.write(fs.join(self.root, "contamination"), found.tobytes())
-        jobs.save(self.root, {"config": to_dict(self.config), **jobs.shape(size)})
+        jobs.save(self.root, {"config": to_dict(self.config), "store": self.store, **jobs.shape(size)})
         self.job = jobs.load(self.root, self.version)
 
     def run(self, stage: str, label: str, tasks: list[dict]) -> list[dict]:
@@ -216,13 +218,17 @@ class Pipeline:
     def encode(self, corpus: Corpus, tokenizer: BaseTokenizer, made: Path) -> tuple[dict, dict]:
         """Write streams, indices and the validation text; gives the counts of both splits, and the files' checksums."""
         size = sum(corpus.totals.bytes)
-        free = shutil.disk_usage(made).free
+        free = float("inf") if fs.is_remote(self.store) else shutil.disk_usage(self.store).free
         if free < size:
             raise StorageError(
                 f"{free / 1e6:,.0f} MB are free for about {size / 1e6:,.0f} MB of tokens in {self.config.store}; free "
                 "some space or choose another --data.store"
             )
-        more = {"sources": len(self.sources), "tokenizer": str(tokenizer_file(made)), "sha256": tokenizer.sha256}
+        path = tokenizer_file(made)
+        if fs.is_remote(self.root):
+            fs.write(self.job.path("tokenizer", path.name), path.read_bytes())
+        shared = self.job.path("tokenizer", path.name) if fs.is_remote(self.root) else str(path)
+        more = {"sources": len(self.sources), "tokenizer": shared, "sha256": tokenizer.sha256}
         tasks = self.partitions(bytes=size // self.job.partitions, **more)
         groups = self.run("encode", "encoding", tasks)
         self.write_valid_text(str(made / store.VALID_TEXT), groups)
@@ -240,7 +246,7 @@ class Pipeline:
                 | {name: task[name] for name in ("file", "index", "blocks", "block")}
                 | {"documents": found["documents"]}
             )
-            files[task["file"]] = {"bytes": found["bytes"], "xxh3_128": found["xxh3_128"]}
+            files |= found["files"]
         return counts, files
 
     def write_valid_text(self, path: str, groups: list[dict]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from chinchilla_jax.config import expanded
 from chinchilla_jax.data import fs, store
 from chinchilla_jax.data.streams import Remote, Separators, Shard
-from chinchilla_jax.data.workspace import storage_errors
+from chinchilla_jax.data.workspace import KEY, storage_errors
 from chinchilla_jax.errors import UserError
 
 CACHE = "~/.cache/chinchilla_jax/stores"
@@ -120,6 +120,26 @@ def upload(folder: Path, url: str) -> None:
         for name in [*names, store.MANIFEST]:
             with open(folder / name, "rb") as source, _path(url, name).open("wb") as target:
                 shutil.copyfileobj(source, target, BLOCK)
+
+
+@contextlib.contextmanager
+def workspace(url: str, key: str) -> Iterator[str]:
+    """A folder beside the store at `url` to prepare in, removed in the end; with the same key it is gone on with.
+
+    A store that is there is replaced file by file: its manifest goes first.
+    """
+    folder = f"{url.rstrip('/')}.preparing"
+    with reaching(url):
+        if not fs.exists(fs.join(folder, KEY)) or fs.read(fs.join(folder, KEY)).decode() != key:
+            fs.remove(folder)
+            fs.write(fs.join(folder, KEY), key.encode())
+        fs.remove(fs.join(url, store.MANIFEST))
+    try:
+        yield folder
+    except Exception:
+        fs.remove(folder)
+        raise
+    fs.remove(folder)
 
 
 @contextlib.contextmanager

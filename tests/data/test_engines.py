@@ -14,7 +14,7 @@ from chinchilla_jax.errors import UserError
 
 @pytest.fixture
 def root(tmp_path):
-    job.save(str(tmp_path), {"config": {}, "bits": 0, "segment": 1 << 20})
+    job.save(str(tmp_path), {"config": {}, "store": "", "bits": 0, "segment": 1 << 20})
     return str(tmp_path)
 
 

@@ -1,6 +1,8 @@
 """Stage `encode`: the documents of a range of hashes as tokens, by split and source."""
 
 import functools
+import tempfile
+from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +18,12 @@ from chinchilla_jax.data.tokenizers import open_tokenizer
 @functools.lru_cache(2)
 def tokenizer_of(path: str, sha256: str) -> BaseTokenizer:
     """The tokenizer at `path`, loaded once a process; `sha256` tells it from another of the same name."""
-    return open_tokenizer(path)
+    if not fs.is_remote(path):
+        return open_tokenizer(path)
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder, path.rpartition("/")[2])
+        local.write_bytes(fs.read(path))
+        return open_tokenizer(local)
 
 
 def run(job: Job, task: dict) -> dict:

@@ -18,6 +18,7 @@ class Job:
     """The folder `root` (a path or a URL) and what `job.json` in it says."""
 
     root: str
+    store: str  # the folder of the finished files
     config: DataConfig
     bits: int
     segment: int
@@ -52,4 +53,4 @@ def load(root: str, version: str) -> Job:
     """The job in `root`; `version` is anything that changes when the job does."""
     found = json.loads(fs.read(fs.join(root, JOB)))
     config = from_dict(DataConfig, found["config"])
-    return Job(root, config, found["bits"], found["segment"])
+    return Job(root, found["store"], config, found["bits"], found["segment"])

@@ -40,16 +40,19 @@ def run(job: Job, task: dict) -> dict:
     dtype = np.dtype(task["dtype"])
     ending = np.array([task["separator"]], dtype).tobytes() if task["end"] else b""
     digest, blocks, size = xxhash.xxh3_128(), BlockSums(task["block"]), 0
-    with fs.writing(job.path("store", task["file"])) as file:
+    with fs.writing(fs.join(job.store, task["file"])) as file:
         for part in itertools.chain(tokens(job, table, task, dtype), [ending]):
             file.write(part)
             digest.update(part)
             blocks.update(part)
             size += len(part)
     starts = np.concatenate([np.empty(0, np.uint64), *document_starts(job, table, task)])
-    fs.save_array(job.path("store", task["index"]), starts)
-    fs.save_array(job.path("store", task["blocks"]), blocks.end())
-    return {"bytes": size, "xxh3_128": digest.hexdigest(), "documents": len(starts)}
+    files = {task["file"]: {"bytes": size, "xxh3_128": digest.hexdigest()}}
+    for name, array in ((task["index"], starts), (task["blocks"], blocks.end())):
+        content = fs.npy(array)
+        fs.write(fs.join(job.store, name), content)
+        files[name] = {"bytes": len(content), "xxh3_128": xxhash.xxh3_128_hexdigest(content)}
+    return {"files": files, "documents": len(starts)}
 
 
 def overlapping(table: np.ndarray, task: dict, partitions: int) -> Iterator[tuple[np.void, int, int, int]]:

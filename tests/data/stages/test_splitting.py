@@ -16,7 +16,7 @@ BITS = 3
 
 @pytest.fixture
 def job(tmp_path):
-    return lambda fraction: Job(str(tmp_path), DataConfig(valid_fraction=fraction), BITS, 1 << 20)
+    return lambda fraction: Job(str(tmp_path), "", DataConfig(valid_fraction=fraction), BITS, 1 << 20)
 
 
 def documents(sizes, own=None, sources=None, seed=0) -> np.ndarray:

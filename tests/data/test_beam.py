@@ -1,0 +1,124 @@
+"""The engine of Apache Beam: the same bytes as the local one, and mistakes on one line.
+
+Beam itself is optional; without it the pipeline runs on a stand-in for the few calls that are made of it.
+"""
+
+import importlib
+import json
+import random
+import sys
+import types
+
+import pytest
+
+from chinchilla_jax.config import DataConfig
+from chinchilla_jax.config.corpus import NearConfig, QualityConfig
+from chinchilla_jax.data import build, fs
+from chinchilla_jax.data.engines import Beam
+from chinchilla_jax.data.stages import job
+from chinchilla_jax.errors import StorageError, UserError
+from tests.data import test_filtered
+from tests.data.filters.test_near import changed
+
+
+class Step:
+    """A transform of the stand-in: a function from all elements to all elements."""
+
+    def __init__(self, work):
+        self.work = work
+
+    def __rrshift__(self, label):
+        return self
+
+    def __ror__(self, elements):
+        return self.work(elements)
+
+
+class Pipeline:
+    """The stand-in's pipeline: what is piped into it is done at once."""
+
+    def __init__(self, options):
+        self.options = options
+
+    def __enter__(self):
+        return []
+
+    def __exit__(self, *error):
+        return None
+
+
+def shuffled(elements):
+    """In another order, and some of them twice, as a retry does."""
+    return random.Random(0).sample([*elements, *elements[:2]], len(elements) + len(elements[:2]))
+
+
+@pytest.fixture(params=["stand-in", "beam"])
+def options(request, monkeypatch):
+    """Options of a runner, with the stand-in in place of Beam or with Beam itself."""
+    if request.param == "beam":
+        pytest.importorskip("apache_beam")
+        return "runner=DirectRunner direct_num_workers=1"
+    beam = types.ModuleType("apache_beam")
+    beam.Pipeline, beam.Reshuffle = Pipeline, lambda: Step(shuffled)
+    beam.Create = lambda values: Step(lambda _: list(values))
+    beam.Map = lambda work, *more: Step(lambda elements: [work(element, *more) for element in elements])
+    beam.options = types.SimpleNamespace(pipeline_options=types.SimpleNamespace(PipelineOptions=list))
+    monkeypatch.setitem(sys.modules, "apache_beam", beam)
+    return "runner=DirectRunner"
+
+
+def corpora() -> dict[str, list[str]]:
+    """English-like, Chinese and code, each with planted near-duplicates and equal documents."""
+    chinese = ["".join(chr(0x4E00 + random.Random(n).randrange(500)) for _ in range(1)) for n in range(500)]
+    draw = random.Random(1)
+    texts = {
+        "english": [test_filtered.text(n) for n in range(60)],
+        "chinese": ["".join(draw.choices(chinese, k=150)) + "\n" for _ in range(60)],
+        "code": [
+            f"def f{n}(x):\n" + "".join(f"    y{draw.randrange(99)} = x + {k}\n" for k in range(30)) for n in range(60)
+        ],
+    }
+    return {
+        name: [*own, *(changed(t, 0.02, n) for n, t in enumerate(own[:9])), *own[:3]] for name, own in texts.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["english", "chinese", "code"])
+@pytest.mark.parametrize("shards", [1, 7])
+def test_the_same_bytes_as_the_local_engine(options, tmp_path, monkeypatch, name, shards):
+    monkeypatch.setattr(job, "PARTITION", 20_000)
+    source = test_filtered.write(tmp_path / "text", corpora()[name], shards)
+    config = {"near": NearConfig("drop"), "quality": QualityConfig(on=name == "english")}
+    local, _ = test_filtered.prepare(tmp_path / "a", [source], **config)
+    beam, _ = test_filtered.prepare(tmp_path / "b", [source], engine="beam", beam_options=options, **config)
+    assert beam == local
+    assert (tmp_path / "a" / "manifest.json").read_bytes() == (tmp_path / "b" / "manifest.json").read_bytes()
+
+
+def test_a_mistake_in_a_worker_is_one_line(options, tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"text": "a"}\n{"body": "b"}\n')
+    config = DataConfig(
+        sources=(str(tmp_path / "t.jsonl"),), store=str(tmp_path / "s"), engine="beam", beam_options=options
+    )
+    with pytest.raises(UserError, match=r"t\.jsonl:2: no field 'text'"):
+        build.prepare(config, say=lambda line: None, show=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["t.jsonl"]
+
+
+def test_failures_keep_their_exit_code(options, tmp_path):
+    root = str(tmp_path)
+    job.save(root, {"config": {}, "store": "", "bits": 0, "segment": 1})
+    fs.write(f"{root}/merge/0.error", json.dumps(["StorageError", "the disk is full"]).encode())
+    fs.write(f"{root}/merge/1.json", b"{}")
+    engine = Beam(options)
+    with pytest.raises(UserError, match=r"Apache Beam ended in stage merge|disk is full") as caught:
+        engine.map(root, "1", "merge", [{"name": "0", "partition": 0, "sources": 1}], lambda task: None)
+    assert isinstance(caught.value, StorageError) or "Beam" in str(caught.value)
+    assert engine.map(root, "1", "merge", [{"name": "1"}], lambda task: None) == [{}]
+
+
+def test_without_beam_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    with pytest.raises(UserError, match=r"chinchilla_jax\[beam\]"):
+        Beam("")
+    assert importlib.util.find_spec("chinchilla_jax.data.engines")
