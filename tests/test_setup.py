@@ -155,7 +155,7 @@ def test_there_are_two_lines_of_jax():
 
 
 def test_extras_are_the_documented_ones():
-    assert set(PROJECT["optional-dependencies"]) == {"cuda", "tpu", "parity", "eval", "serve", "wandb", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {"cuda", "tpu", "parity", "eval", "serve", "beam", "wandb", "dev"}
 
 
 def make(folder: Path, *arguments: str) -> str:
