@@ -16,7 +16,7 @@ FLOORS = [
     {"config", "errors", "types"},
     {"parallel"},
     {"data", "model", "optim"},
-    {"objectives", "scaling", "tasks"},
+    {"objectives", "scaling", "tasks", "configs"},
     {"finetuning"},
     {"training", "inference"},
     {"aot", "evaluation", "interop"},

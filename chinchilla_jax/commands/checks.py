@@ -33,12 +33,12 @@ ESSENTIAL = {  # distribution -> module
     "optax": "optax",
     "orbax-checkpoint": "orbax.checkpoint",
     "tensorflow-datasets": "tensorflow_datasets",
-    "array_record": "array_record.python.array_record_module",
+    "array-record": "array_record.python.array_record_module",
     "sentencepiece": "sentencepiece",
     "numpy": "numpy",
     "xxhash": "xxhash",
     "rich": "rich",
-    "tensorboardX": "tensorboardX",
+    "tensorboardx": "tensorboardX",
     "matplotlib": "matplotlib",
 }
 
@@ -69,10 +69,13 @@ def environment(config: Config, args) -> Row:
 
 def pins() -> dict[str, str]:
     """Package -> tested version, of requirements.txt's lines for this Python; nothing without that file."""
-    path, other = cli.ROOT / "requirements.txt", ">= " if sys.version_info < (3, 12) else "< "
-    lines = path.read_text().splitlines() if path.is_file() else []
-    found = (line.partition(";") for line in lines if "==" in line and not line.startswith("#"))
-    return dict(pin.strip().split("==") for pin, _, marker in found if other not in marker)
+    from packaging.requirements import Requirement
+
+    path = cli.ROOT / "requirements.txt"
+    lines = path.read_text(encoding="utf-8").splitlines() if cli.in_clone() else []
+    found = [Requirement(line.removesuffix("\\")) for line in lines if "==" in line and line[0] not in "# "]
+    chosen = [pin for pin in found if pin.marker is None or pin.marker.evaluate()]
+    return {pin.name: next(iter(pin.specifier)).version for pin in chosen}
 
 
 def python(config: Config, args) -> Row:

@@ -36,6 +36,7 @@ from chinchilla_jax.training.metrics import finite
 LISTS = (tuple[str, ...], tuple[float, ...])  # written as several words
 ALIASES = {"data.data_dir": "--data-dir"}  # setting -> a shorter flag
 ROOT = Path(__file__).resolve().parents[2]  # the clone, where the package runs from one
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SETTINGS_WITH_PATHS = ("data.store", "data.data_dir", "data.tokenizer", "train.compile_cache")
 PATHS = {"DIR", "FILE", "RUNS", "LAW"}  # metavars of options that name a file or a folder
 
@@ -212,7 +213,11 @@ def _parser(name: str, summary: str, module: types.ModuleType) -> Parser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", metavar="FILE", help="a .py file whose config() returns a Config, or a config.json")
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="a .py file whose config() returns a Config, a config.json, or a name, such as quickstart",
+    )
     parser.add_argument("--run-dir", metavar="DIR", help="the folder that this run lives in")
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output and nothing else")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -291,9 +296,20 @@ def _with_store_of(run_dir: str, config: Config) -> Config:
     return settings.replace(config, {"data.store": str(found)})
 
 
+def find(path: Path) -> Path:
+    """A config's file: `path`, or one that comes with the package, as `quickstart` or as the clone's own path to it."""
+    shipped = {file.stem: file for file in CONFIGS.glob("*.py") if file.stem != "__init__"}
+    if path.is_file():
+        return path
+    if str(path) in (path.stem, f"configs/{path.stem}.py") and path.stem in shipped:
+        return shipped[path.stem]
+    names = ", ".join(sorted(shipped))
+    raise UserError(f"{path}: no such config file{closest(path.stem, shipped)}; the package brings {names}")
+
+
 def load(path: Path) -> Config:
     """A config from a .py file with `config()`, or from JSON; every fault is one line that names the file."""
-    require(path.is_file(), f"{path}: no such config file")
+    path = find(path)
     try:
         if path.suffix == ".json":
             values = json.loads(path.read_text(encoding="utf-8-sig"))

@@ -1,15 +1,12 @@
 """Text in, token store out."""
 
 import argparse
-import os
-from pathlib import Path
 
 from chinchilla_jax.commands import cli
 from chinchilla_jax.config import Config
 
 SECTIONS = ("data",)
 SMALL = 50_000_000  # bytes of text that the quickstart's settings learn from
-QUICKSTART = Path(__file__).resolve().parents[2] / "configs/quickstart.py"
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -44,10 +41,7 @@ def run(config: Config, args: argparse.Namespace) -> dict:
 def next_command(config: Config, args: argparse.Namespace, size: int) -> str:
     """The command that trains on a store of `size` bytes of text, with settings that learn from it."""
     name = config.data.store.rstrip("/").rpartition("/")[2]
-    chosen = args.config
-    if not chosen and size < SMALL and QUICKSTART.is_file():
-        here = QUICKSTART.is_relative_to(Path.cwd())
-        chosen = os.path.relpath(QUICKSTART) if here else str(QUICKSTART)
+    chosen = args.config or ("quickstart" if size < SMALL else "")
     words = ["--config", chosen] if chosen else []
     words += ["--data.store", config.data.store, "--run-dir", args.run_dir or f"runs/{name}"]
     return cli.line("pretrain", *words)

@@ -7,7 +7,7 @@ import pytest
 from chinchilla_jax.__main__ import main
 from chinchilla_jax.commands import cli, prepare
 
-LEARNS = ("pretrain", "--config", "configs/quickstart.py")
+LEARNS = ("pretrain", "--config", "quickstart")
 
 
 @pytest.fixture

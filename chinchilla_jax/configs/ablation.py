@@ -1,7 +1,7 @@
 """The run that `tools/ablate.py` varies: 1.05 million parameters beside the table, 10 million tokens of English.
 
-    python -m chinchilla_jax prepare  --config configs/ablation.py
-    python -m chinchilla_jax pretrain --config configs/ablation.py --run-dir runs/ablate/plain-s0
+    python -m chinchilla_jax prepare  --config ablation
+    python -m chinchilla_jax pretrain --config ablation --run-dir runs/ablate/plain-s0
 
 One CPU core needs 20 minutes and comes to about 3.0 nats a token; no token is read twice.
 """

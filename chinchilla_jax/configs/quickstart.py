@@ -1,7 +1,7 @@
 """Shakespeare on a laptop CPU: the run of `make quickstart`.
 
-    python -m chinchilla_jax prepare  --config configs/quickstart.py
-    python -m chinchilla_jax pretrain --config configs/quickstart.py --run-dir runs/quickstart
+    python -m chinchilla_jax prepare  --config quickstart
+    python -m chinchilla_jax pretrain --config quickstart --run-dir runs/quickstart
 
 1.1 million parameters read 4.1 million tokens, two and a half times through 34 plays; the two held-out plays end near
 2.0 bits per byte, where xz -9e needs 2.6. Five minutes on two cores.

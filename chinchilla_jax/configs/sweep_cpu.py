@@ -1,9 +1,9 @@
 """A scaling law of one's own on one CPU core: 33 runs of 15 thousand to a million non-embedding parameters.
 
-    python -m chinchilla_jax prepare --config configs/sweep_cpu.py
-    python -m chinchilla_jax sweep --config configs/sweep_cpu.py --run-dir runs/sweep-0 \
+    python -m chinchilla_jax prepare --config sweep_cpu
+    python -m chinchilla_jax sweep --config sweep_cpu --run-dir runs/sweep-0 \
         --sizes 40e3 80e3 132e3 207e3 541e3 1.1e6 --budget 1.05e13 --least-steps 300
-    python -m chinchilla_jax sweep --config configs/sweep_cpu.py --run-dir runs/sweep-1 --train.seed 1 \
+    python -m chinchilla_jax sweep --config sweep_cpu --run-dir runs/sweep-1 --train.seed 1 \
         --sizes 40e3 58e3 132e3 260e3 541e3 1.1e6 --budget 3e13
     cat runs/sweep-0/runs.jsonl runs/sweep-1/runs.jsonl > runs/law.jsonl
     python -m chinchilla_jax fit runs/law.jsonl --form kaplan --out runs/law

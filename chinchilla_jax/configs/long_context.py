@@ -1,7 +1,7 @@
 """Windows of 4096 tokens, 128 of them a step: modern-150m on the Debian documentation (132 MB of English).
 
-python -m chinchilla_jax prepare  --config configs/long_context.py
-python -m chinchilla_jax pretrain --config configs/long_context.py --run-dir runs/long_context
+python -m chinchilla_jax prepare  --config long_context
+python -m chinchilla_jax pretrain --config long_context --run-dir runs/long_context
 
 A billion tokens, some thirty times through the corpus: 1.3e18 FLOPs. Compiled ahead of time for 16 chips of TPU v5e
 (`--dry-run --topology v5e:4x4`): 12.2 GB a chip, about 20 minutes at 40 % of the peak. Not trained yet: what it

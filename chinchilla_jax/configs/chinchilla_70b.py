@@ -1,6 +1,6 @@
 """Chinchilla itself: 70 billion parameters on 1.4 trillion tokens, the batch doubled from 1.5M to 3M tokens midway.
 
-    python -m chinchilla_jax pretrain --config configs/chinchilla_70b.py --dry-run --topology v5p:8x8x4
+    python -m chinchilla_jax pretrain --config chinchilla_70b --dry-run --topology v5p:8x8x4
 
 64 shards leave 128 numbers of the model dimension to a chip, a TPU's tile: smaller ones are gathered by a sum over
 zeros, at twice the traffic. What 64 leave of a slice shares heads and hidden units: 4 chips of 256, 8 of 512. Figures
