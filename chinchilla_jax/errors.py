@@ -19,6 +19,12 @@ class Preempted(UserError):
     exit_code = 75
 
 
+class PeerLost(UserError):
+    """Another process of the run failed, was killed or never came; start all of them again."""
+
+    exit_code = 69
+
+
 class Diverged(UserError):
     """Training does not recover from bad steps."""
 

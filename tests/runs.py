@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests import xla
+
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = [
     "the",
@@ -135,7 +137,7 @@ def start(command: list[str], devices: int, cache: Path | None, **popen) -> subp
     """`python ...` in a process of its own, with so many devices and a folder for compiled programs."""
     env = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": xla.flags(devices),
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
     }

@@ -35,6 +35,7 @@ from chinchilla_jax.training.metrics import finite
 
 LISTS = (tuple[str, ...], tuple[float, ...])  # written as several words
 ALIASES = {"data.data_dir": "--data-dir"}  # setting -> a shorter flag
+ALONE = {"distributed": False, "coordinator": "", "processes": 0, "process": -1}  # flags of a process alone
 ROOT = Path(__file__).resolve().parents[2]  # the clone, where the package runs from one
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SETTINGS_WITH_PATHS = ("data.store", "data.data_dir", "data.tokenizer", "train.compile_cache")
@@ -88,6 +89,7 @@ def run(name: str, summary: str, module: types.ModuleType, argv: list[str]) -> i
         config = resolve(args)
         with _quiet() if args.json else contextlib.nullcontext(sys.stdout) as out:
             with terminable():
+                join(args)
                 report = module.run(config, args)
             if _speaks():
                 _closing(report, args.json, out)
@@ -105,9 +107,17 @@ def run(name: str, summary: str, module: types.ModuleType, argv: list[str]) -> i
     except BaseException as error:
         known = asked_to(error) or explained(error, name)
         if known is None:
+            if others := _others():
+                traceback.print_exc()
+                return fail(error, 1, False)
             raise
+        if others := _others():
+            others.failed(error)
         return fail(known, known.exit_code, debug)
-    return code or report.get("exit_code", 0)
+    code = code or report.get("exit_code", 0)
+    if others := _others():
+        others.leave(code)
+    return code
 
 
 def _arrived(report: dict, as_json: bool, out: TextIO) -> int:
@@ -140,12 +150,53 @@ def _speaks() -> bool:
     return jax is None or not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
-def fail(error: Exception, code: int, debug: bool) -> int:
-    """Print the one line (a traceback too with --debug) and hand back the exit code."""
+def fail(error: BaseException, code: int, debug: bool) -> int:
+    """Print the one line (a traceback too with --debug) and hand back the exit code.
+
+    One of several processes tells the others and ends here: a usual end would wait for them.
+    """
     if debug:
         traceback.print_exc()
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    others = _others()
+    if others:
+        others.failed(error)
+    if not others or not others.told:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    if others:
+        others.leave(code)
     return code
+
+
+def _others():
+    """The other processes of this run, or None."""
+    peers = sys.modules.get("chinchilla_jax.parallel.peers")  # not there where nothing has imported JAX
+    return peers.current() if peers else None
+
+
+def join(args: argparse.Namespace) -> None:
+    """Join the other processes of a cluster, where the command line names one."""
+    if not any(getattr(args, name, None) not in (None, default) for name, default in ALONE.items()):
+        return
+    from chinchilla_jax.parallel import distributed, host
+
+    host.keep_freed_memory()
+    given = args.distributed, args.coordinator, args.processes, args.process, args.peer_timeout
+    distributed.initialize(distributed.Cluster(*given))
+
+
+def _cluster_flags(parser: Parser) -> None:
+    group = parser.add_argument_group("cluster", "one program on many hosts, a process a host")
+    group.add_argument("--distributed", action="store_true", help="join the processes of a TPU pod, Slurm or MPI job")
+    group.add_argument("--coordinator", default="", metavar="HOST:PORT", help="address of process 0")
+    group.add_argument("--processes", type=int, default=0, metavar="N", help="number of processes")
+    group.add_argument("--process", type=int, default=-1, metavar="I", help="number of this process")
+    group.add_argument(
+        "--peer-timeout",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="seconds without a sign of life from a process that are taken for its end [30]",
+    )
 
 
 def _closing(report: dict, as_json: bool, out: TextIO) -> None:
@@ -222,6 +273,8 @@ def _parser(name: str, summary: str, module: types.ModuleType) -> Parser:
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output and nothing else")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     module.options(parser)
+    if getattr(module, "CLUSTER", False):
+        _cluster_flags(parser)
     hints = typing.get_type_hints(Config)
     for section in dict.fromkeys(name.partition(".")[0] for name in module.SECTIONS):
         group = parser.add_argument_group(section, (hints[section].__doc__ or section).splitlines()[0])

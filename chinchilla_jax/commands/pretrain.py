@@ -14,6 +14,7 @@ SECTIONS = (
     "checkpoint",
 )  # fmt: skip
 
+CLUSTER = True
 LEAST_MINUTES = 1.0
 
 
@@ -26,20 +27,15 @@ def options(parser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="compile, print what the run costs, and train nothing")
     parser.add_argument("--topology", metavar="NAME", help="with --dry-run: compile for v5e:4x4, h100:8, ...")
     parser.add_argument("--allow-changes", action="store_true", help="go on although settings of the run have changed")
-    parser.add_argument("--distributed", action="store_true", help="join the processes of a TPU pod, Slurm or MPI job")
-    parser.add_argument("--coordinator", default="", metavar="HOST:PORT", help="address of process 0")
-    parser.add_argument("--processes", type=int, default=0, metavar="N", help="number of processes")
-    parser.add_argument("--process", type=int, default=-1, metavar="I", help="number of this process")
 
 
 def run(config, args) -> dict:
     """Train, or with --dry-run say what training would cost."""
-    from chinchilla_jax.parallel import distributed, host
+    from chinchilla_jax.parallel import host
     from chinchilla_jax.training.program import use_compile_cache
 
     args.began = time.monotonic()
     host.keep_freed_memory()
-    distributed.initialize(distributed.Cluster(args.distributed, args.coordinator, args.processes, args.process))
     use_compile_cache(config.train.compile_cache)
     if args.dry_run:
         return dry_run(config, args.topology)
@@ -187,14 +183,14 @@ def train_for(config, run_dir: Path, store, args, terminal) -> dict:
 def hooks(program, store) -> list:
     """What happens now and then while the model trains: validation, and a sample of its writing."""
     from chinchilla_jax.evaluation import density
-    from chinchilla_jax.evaluation.likelihood import Likelihood
+    from chinchilla_jax.evaluation.likelihood import Likelihood, affordable
     from chinchilla_jax.evaluation.report import LAST
     from chinchilla_jax.inference.sampling import Sampling
     from chinchilla_jax.inference.text import Completer
-    from chinchilla_jax.training.loop import Hook
+    from chinchilla_jax.training.hooks import Hook
 
     train = program.config.train
-    likelihood = Likelihood(program, store.valid, train.eval_batches)
+    likelihood = Likelihood(program, store.valid, affordable(train))
     completer = Completer(program.config.model, store.tokenizer, Sampling(0.8, top_p=0.95))
 
     def validate(state, poll):
@@ -207,4 +203,8 @@ def hooks(program, store) -> list:
         weights = completer.prepare(program.evaluated(state))
         return {"sample": prompt + completer.complete(weights, [prompt], new, [train.seed], poll)[0]}
 
-    return [Hook(train.eval_every, validate), Hook(train.sample_every, sample), *density.hooks(program)]
+    return [
+        Hook(train.eval_every, validate, "validation"),
+        Hook(train.sample_every, sample, "sample"),
+        *density.hooks(program),
+    ]

@@ -57,7 +57,7 @@ def run(config, args) -> dict:
     for note in loaded.notes:
         terminal.say(f"warning: {note}")
     model, batches = loaded.program.config.model, pruned_run.calibration(loaded, store.train, args.calibration_tokens)
-    likelihood = Likelihood(loaded.program, store.valid, config.train.eval_batches)
+    likelihood = Likelihood(loaded.program, store.valid, max(0, config.train.eval_batches))
 
     def poll(done):
         terminal.show(f"pruned {done} of {model.layers} layers")

@@ -34,7 +34,9 @@ class TrainConfig:
     seed: int = setting(0, "decides parameters, order of the data and dropout")
     log_every: int = setting(10, "steps between two rows of metrics.jsonl")
     eval_every: int = setting(500, "steps between two validations; 0 validates at the end only")
-    eval_batches: int = setting(0, "most batches of a validation during training; 0 means all")
+    eval_batches: int = setting(
+        -1, "most batches of a validation during training; 0 means all, -1 a tenth of the compute between two of them"
+    )
     sample_every: int = setting(0, "steps between two samples; 0 samples at the end only")
     sample_prompt: str = setting("", "text that samples continue")
     sample_tokens: int = setting(100, "tokens of a sample")
@@ -48,7 +50,8 @@ class TrainConfig:
         counted = ("steps", "seq_len", "batch_size", "microbatches", "log_every", "sample_tokens", "profile_steps")
         for name in (*counted, "max_bad_steps"):
             require(getattr(self, name) > 0, f"--train.{name.replace('_', '-')} must be at least 1")
-        for name in ("eval_every", "eval_batches", "sample_every"):
+        require(self.eval_batches >= -1, "--train.eval-batches must be -1, 0 or the number of batches")
+        for name in ("eval_every", "sample_every"):
             require(getattr(self, name) >= 0, f"--train.{name.replace('_', '-')} must not be negative")
         require(0 <= self.seed < 2**32, f"--train.seed {self.seed} must lie in [0, 2**32)")
         micro = self.batch_size // self.microbatches

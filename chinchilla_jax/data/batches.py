@@ -137,8 +137,18 @@ def valid_batches(split: Split, seq_len: int, batch_size: int, limit: int = 0) -
 
     The last window ends in padding and the last batch is filled up with empty rows (weights and segments 0).
     """
+    for number in range(valid_count(split, seq_len, batch_size, limit)):
+        yield valid_batch(split, seq_len, batch_size, number)
+
+
+def valid_count(split: Split, seq_len: int, batch_size: int, limit: int = 0) -> int:
+    """How many batches those are."""
     windows = -(-(len(split.tokens) - 1) // seq_len)
     batches = -(-windows // batch_size)
-    for number in range(min(batches, limit) if limit else batches):
-        rows_B = number * batch_size + np.arange(batch_size, dtype=np.int64)
-        yield gather(split, rows_B * seq_len, seq_len)
+    return min(batches, limit) if limit else batches
+
+
+def valid_batch(split: Split, seq_len: int, batch_size: int, number: int, rows: slice = slice(None)) -> Batch:
+    """Batch `number` of them, or those `rows` of it that a host needs."""
+    rows_B = (number * batch_size + np.arange(batch_size, dtype=np.int64))[rows]
+    return gather(split, rows_B * seq_len, seq_len)

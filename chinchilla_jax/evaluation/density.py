@@ -3,7 +3,7 @@
 from typing import Any
 
 from chinchilla_jax.optim.sparsity import sparsity_report
-from chinchilla_jax.training.loop import Hook
+from chinchilla_jax.training.hooks import Hook
 from chinchilla_jax.training.program import Program
 
 FIGURES = ("density", "zeros", "packed_bytes", "densities")
@@ -13,7 +13,7 @@ def hooks(program: Program) -> list[Hook]:
     """A row of density at every validation, if the run makes zeros."""
     every = program.config.train.eval_every
     on = program.config.sparsity.method != "off"
-    return [Hook(every, lambda state, poll: figures(program.evaluated(state)))] if on else []
+    return [Hook(every, lambda state, poll: figures(program.evaluated(state)), "density")] if on else []
 
 
 def figures(params: Any) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from chinchilla_jax.evaluation.likelihood import Likelihood
 from chinchilla_jax.scaling import counts, ladder
 from chinchilla_jax.scaling.ladder import Ladder, Run
 from chinchilla_jax.training.checkpoint import PARTIAL
-from chinchilla_jax.training.loop import Hook, pretrain
+from chinchilla_jax.training.hooks import Hook
+from chinchilla_jax.training.loop import pretrain
 from chinchilla_jax.training.metrics import Terminal, append, read, take_back
 
 ROWS, PLAN = "runs.jsonl", "ladder.json"
@@ -119,7 +120,7 @@ def _validation(program, store: TokenStore) -> list[Hook]:
     def run(state, poll):
         return {"valid_loss": Likelihood(program, store.valid)(program.evaluated(state), poll)["loss_nats_per_token"]}
 
-    return [Hook(0, run)]
+    return [Hook(0, run, "validation")]
 
 
 def row(run: Run, store: TokenStore, loss: float) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import jax
 
 from chinchilla_jax.config import require
-from chinchilla_jax.errors import UserError
+from chinchilla_jax.errors import PeerLost
+from chinchilla_jax.parallel import peers
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,10 @@ class Cluster:
     coordinator: str = ""
     processes: int = 0
     process: int = -1
+    patience: float = peers.PATIENCE  # seconds without a sign of life from a process that are taken for its end
 
     def __post_init__(self):
+        require(self.patience >= 5, f"--peer-timeout {self.patience:g} must be at least 5 seconds")
         if self.coordinator or self.processes or self.process >= 0:
             require(
                 bool(self.coordinator) and self.processes > 0 and 0 <= self.process < self.processes,
@@ -38,8 +41,11 @@ def initialize(cluster: Cluster) -> None:
             "num_processes": cluster.processes,
             "process_id": cluster.process,
         }
+    # It would take SIGTERM from us, sees it a second late, and knows no other signal: `peers` has its protocol.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(**found)
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"the processes did not find one another ({reason}); check --coordinator") from error
+        raise PeerLost(f"the processes did not find one another ({reason}); check --coordinator") from error
+    peers.start(cluster.patience)

@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 import warnings
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -26,8 +27,9 @@ from chinchilla_jax import __version__
 from chinchilla_jax.config import CheckpointConfig
 from chinchilla_jax.data.workspace import sync
 from chinchilla_jax.errors import StorageError
+from chinchilla_jax.parallel import peers
 from chinchilla_jax.training import integrity, one_by_one, packing, restore
-from chinchilla_jax.training.agreement import from_first, largest
+from chinchilla_jax.training.agreement import from_first
 from chinchilla_jax.training.hush import hush_orbax
 from chinchilla_jax.training.restore import ITEM, PARTIAL, Restored
 
@@ -52,17 +54,27 @@ class Checkpoints:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: tuple[int, int, Future] | None = None
         self._last_bytes = 0
+        self._others = peers.current()
+        if self._others:
+            self._others.drain = self._drain
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, kind, error, trace) -> None:
+        if error is not None and self._others:
+            return self._drain()  # what else there is to do needs processes that may not be there
         try:
             self.close()
         except StorageError as failure:
             if error is None:
                 raise
             print(failure, file=sys.stderr)  # the error that ends the run is the one to raise
+
+    def _drain(self) -> None:
+        """Wait a while for the save in flight, however it ends, and for no other process."""
+        if self._pending:
+            futures.wait([self._pending[2]], peers.DRAIN)
 
     def close(self) -> None:
         """Wait for the save in flight and stop the threads."""
@@ -82,6 +94,8 @@ class Checkpoints:
         try:
             self.wait()
         except StorageError as failure:
+            if self._others:
+                raise  # theirs waits for ours
             print(f"warning: {failure}; saving step {step} in its place", file=sys.stderr)
             wait = True
         leaves = restore.named_leaves(state)
@@ -97,10 +111,11 @@ class Checkpoints:
             future = self._thread.submit(self._commit, step, leaves_facts(leaves), prints)
         except (OSError, ValueError) as error:
             future = Future()
-            future.set_exception(error)  # told when all processes agree on it, as what fails in the background is
+            future.set_exception(error)  # told as what fails in the background is
         self._pending = step, need, future
         if wait or not self.config.asynchronous:
             self.wait()
+        self.check()
 
     def save_one_by_one(self, step: int, leaves: dict[str, one_by_one.Deferred]) -> None:
         """Save a flat tree of leaves that are made in their turn, and wait for it; one process or all."""
@@ -113,14 +128,22 @@ class Checkpoints:
             self._give_up(step, need, error)
         self._commit(step, leaves_facts(leaves), [x.print for x in leaves.values()])
 
+    def check(self) -> None:
+        """Raise `StorageError` for a save that has failed where other processes wait for it; never waits itself."""
+        if self._others and self._pending and self._pending[2].done():
+            self.wait()
+
     def wait(self) -> None:
-        """Return when the newest save is committed; raise `StorageError` if it failed."""
+        """Return when the newest save is committed; raise `StorageError` if it failed here.
+
+        Of several processes one that fails ends the run, and the others hear of it.
+        """
         if self._pending is None:
             return
         step, need, future = self._pending
         error = future.exception()
         self._pending = None
-        if largest(error is not None):
+        if error is not None:
             self._give_up(step, need, error)
 
     def steps(self) -> list[int]:
@@ -163,12 +186,11 @@ class Checkpoints:
                 f"checkpoint {step} was not written: {problem}; free some space or lower --checkpoint.keep"
             )
 
-    def _give_up(self, step: int, need: int, error: BaseException | None) -> None:
+    def _give_up(self, step: int, need: int, error: BaseException) -> None:
         """Remove what a failed save left and say what it would have needed."""
         self._clear()
-        reason = why(error) if error else "another process failed"
         raise StorageError(
-            f"checkpoint {step} was not written ({reason}); it needs {need} bytes in {self.folder}"
+            f"checkpoint {step} was not written ({why(error)}); it needs {need} bytes in {self.folder}"
         ) from error
 
     def _commit(self, step: int, facts: dict[str, Any], prints: Any) -> None:

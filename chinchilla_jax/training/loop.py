@@ -16,35 +16,17 @@ from chinchilla_jax.data.batches import Batches, of_text
 from chinchilla_jax.data.loader import prefetch
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.errors import Diverged, Preempted
-from chinchilla_jax.parallel import devices
+from chinchilla_jax.parallel import devices, peers
 from chinchilla_jax.scaling import counts
 from chinchilla_jax.training import origin, resume
 from chinchilla_jax.training.agreement import from_first
 from chinchilla_jax.training.checkpoint import Checkpoints
+from chinchilla_jax.training.hooks import Hook, Hooks
 from chinchilla_jax.training.load import base_of, check_base
-from chinchilla_jax.training.metrics import Terminal, Writer, duration, live_line, read
+from chinchilla_jax.training.metrics import Terminal, Writer, duration, live_line
 from chinchilla_jax.training.program import Program, check_memory, cost
 from chinchilla_jax.training.signals import Interrupts, Watchdog
 from chinchilla_jax.training.state import TrainState
-
-
-class Stopped(Exception):
-    """A signal asked to stop while a hook was running."""
-
-
-@dataclass(frozen=True)
-class Hook:
-    """Something done every so many steps and at the end; what `run(state, poll)` returns goes into metrics.jsonl.
-
-    `poll()` is to be called now and then while it runs: it feeds the watchdog and raises `Stopped` on a signal.
-    """
-
-    every: int
-    run: Callable[[TrainState, Callable[[], None]], dict[str, Any]]
-
-    def due(self, done: int, steps: int) -> bool:
-        """Whether it runs after `done` completed steps."""
-        return done == steps or (self.every > 0 and done % self.every == 0)
 
 
 @dataclass
@@ -100,6 +82,7 @@ def pretrain(
     Returns the last metrics. Raises `Preempted` after a signal, or where `alarm(completed steps)` returns a word, and
     `Diverged` after too many bad steps in a row, the last completed step being saved in all cases.
     """
+    began = time.time()
     program = Program(config, base=base_of(config, run_dir))
     resume.check_config(run_dir, config, allow_changes)
     batches = make_batches(store, program.config.train)
@@ -108,7 +91,10 @@ def pretrain(
         interrupts = stack.enter_context(Interrupts())
         watchdog = stack.enter_context(Watchdog())
         checkpoints = stack.enter_context(Checkpoints(run_dir / "checkpoints", config.checkpoint, meta=meta))
+        stack.push(tell_the_others)  # first of all that an error runs through
+        reading = time.time()
         restored = checkpoints.restore(program.abstract)
+        read_s = time.time() - reading
         check_base(restored.meta if restored else {}, program.base)
         resume.announce(restored, meta, dict(program.mesh.shape), terminal.say)
         if restored and restored.step >= config.train.steps and from_first(resume.ended(run_dir, restored.step)):
@@ -118,12 +104,16 @@ def pretrain(
         first = jax.process_index() == 0
         writer = Writer(run_dir, done, wandb=config.train.wandb, active=first)
         stack.callback(writer.close)
+        writer.event("begin", time=round(began, 3))
+        if restored:
+            writer.event("restored", step=done, seconds=round(read_s, 3))
         if first:
             resume.write_run(run_dir, config, store.path)
-        run = Run(program, batches, checkpoints, writer, terminal, interrupts, watchdog, alarm)
+        hooks = Hooks(make_hooks(program, store), config.train.steps, writer, terminal, interrupts, watchdog)
+        run = Run(program, batches, checkpoints, writer, terminal, interrupts, watchdog, alarm, hooks)
         if done < config.train.steps:
             run.compile()  # and refuse what does not fit, before the state takes its room
-        return run.go(restored.state if restored else start(program, run_dir, writer), make_hooks(program, store))
+        return run.go(restored.state if restored else start(program, run_dir, writer))
 
 
 def start(program: Program, run_dir: Path, writer: Writer) -> TrainState:
@@ -139,6 +129,12 @@ def start(program: Program, run_dir: Path, writer: Writer) -> TrainState:
     return state
 
 
+def tell_the_others(kind, error: BaseException | None, trace) -> None:
+    """An exit of a `with` block that makes an error known before anything that may wait."""
+    if error is not None and (others := peers.current()):
+        others.failed(error)
+
+
 @dataclass
 class Run:
     """The loop and what it needs; `go` is all there is to call."""
@@ -151,6 +147,7 @@ class Run:
     interrupts: Interrupts
     watchdog: Watchdog
     alarm: Callable[[int], str | None]
+    hooks: Hooks
     steps: dict[int, Any] = field(default_factory=dict)
     bad: int = 0  # steps in a row that were bad; stands still once they are too many
     tracing: bool = False
@@ -176,36 +173,38 @@ class Run:
             self.terminal.say(f"expected time of the whole run: about {duration(whole)}")
             self.watchdog.floor = max(self.watchdog.floor, 20 * whole / train.steps)
 
-    def go(self, state: TrainState, hooks: list[Hook]) -> dict[str, Any]:
+    def go(self, state: TrainState) -> dict[str, Any]:
         """Every step that is left. Metrics are read one step late, so that the device never waits for the host."""
         steps, done = self.program.config.train.steps, int(state.step)
         begun, self.meter, self.metrics = done, Meter(self.program), {}
         self.writer.event("start", step=done, devices=self.program.mesh.size)
-        if cut := self.run_hooks(self.left_out(hooks, done), done, state):
-            self.stop(done, cut)
+        self.watchdog.beat(long=True)  # the first batch may never come
+        self.evaluate(self.hooks.left_out(done), done, state, saved=True)
         with contextlib.ExitStack() as stack:
             feed = stack.enter_context(contextlib.closing(prefetch(self.batch, done, steps)))
             stack.callback(self.end_profile)
+            stack.push(tell_the_others)
             pending = None
             for batch in feed:
-                self.profile(done - begun, state)
+                self.profile(done, state)
                 state, metrics = self.steps[self.batches.batch_rows(done)](state, batch, self.program.frozen)
                 done += 1
-                signal = self.interrupts.stop(done) or self.alarm(done)
+                signal = self.interrupts.stop() or self.alarm(done)
                 save = done % self.program.config.checkpoint.every == 0 or done == steps
-                ready = [hook for hook in hooks if hook.due(done, steps)]
+                ready = self.hooks.due(done)
                 self.log(pending, feed.waited)
                 pending = done, metrics
                 if save or ready or signal or self.diverged:
                     self.log(pending, feed.waited)
                     pending = None
-                    self.watchdog.rest()
-                    signal = signal or self.run_hooks(ready, done, state)
-                    self.finish_step(done, state, save=save, signal=signal)
+                    self.save(done, state, due=save, signal=signal)
+                    self.evaluate(ready, done, state, saved=save)
                     self.meter.pause()
+                self.checkpoints.check()
                 if done == begun + 1:
                     gc.collect()
                     gc.freeze()  # what exists by now lives to the end; scanning it again only makes pauses
+        self.watchdog.beat(long=True)
         self.checkpoints.wait()
         self.writer.event("end", step=done)
         return self.metrics
@@ -240,37 +239,14 @@ class Run:
         """Whether there have been too many bad steps in a row."""
         return self.bad >= self.program.config.train.max_bad_steps
 
-    def left_out(self, hooks: list[Hook], done: int) -> list[Hook]:
-        """The hooks that a signal kept from running after step `done`: those that ran left a row each, in order."""
-        rows = read(self.writer.run_dir / "metrics.jsonl")
-        ran = from_first(sum(row["step"] == done and "loss" not in row for row in rows))
-        return [hook for hook in hooks if done and hook.due(done, self.program.config.train.steps)][ran:]
-
-    def run_hooks(self, hooks: list[Hook], done: int, state: TrainState) -> str | None:
-        """Run what is due; the name of the signal that came meanwhile, if one did."""
-
-        def poll():
-            self.watchdog.beat()
-            if self.interrupts.requested and jax.process_count() == 1:
-                raise Stopped
-
-        for hook in hooks:
-            try:
-                row = hook.run(state, poll)
-            except Stopped:
-                return self.interrupts.requested
-            self.writer.metrics({"step": done, **row})
-            self.metrics |= row
-            self.watchdog.rest()
-            shown = {name: value for name, value in row.items() if not isinstance(value, dict)}
-            self.terminal.say(" | ".join(f"{name} {show(value)}" for name, value in shown.items()))
-        return None
-
-    def finish_step(self, done: int, state: TrainState, *, save: bool, signal: str | None) -> None:
+    def save(self, done: int, state: TrainState, *, due: bool, signal: str | None) -> None:
         """Save if it is time to, and leave if a signal or too many bad steps ask for it."""
-        if save or signal or self.diverged:
-            self.checkpoints.save(done, state, wait=bool(signal or self.diverged))
-            self.writer.event("saved", step=done)
+        leaving = bool(signal or self.diverged)
+        if due or leaving:
+            self.watchdog.beat(long=True)
+            began = time.perf_counter()
+            self.checkpoints.save(done, state, wait=leaving)
+            self.writer.event("saved", step=done, seconds=round(time.perf_counter() - began, 3))
         if self.diverged:
             self.writer.event("diverged", step=done)
             raise Diverged(self.damage(done, done - int(state.bad)))
@@ -293,18 +269,30 @@ class Run:
             f"--run-dir with {lower}{back}"
         )
 
+    def evaluate(self, hooks: list[Hook], done: int, state: TrainState, *, saved: bool) -> None:
+        """Run hooks after the save of the same step; a signal meanwhile ends the run with step `done` saved."""
+        found, signal = self.hooks.run(hooks, done, state)
+        self.metrics |= found
+        if hooks:
+            self.watchdog.beat(long=True)
+        if signal and saved:
+            self.checkpoints.wait()
+            self.stop(done, signal)
+        elif signal:
+            self.save(done, state, due=True, signal=signal)
+
     def stop(self, done: int, signal: str) -> None:
         """Leave after step `done`, which is saved."""
         self.writer.event("stopped", step=done, signal=signal)
         raise Preempted(f"stopped by {signal} after step {done}, which is saved; the same command goes on from it")
 
-    def profile(self, since: int, state: TrainState) -> None:
-        """Open and close the profiler's window."""
+    def profile(self, done: int, state: TrainState) -> None:
+        """Open and close the profiler's window, before step `done` + 1."""
         train = self.program.config.train
-        if since == train.profile_start:
+        if done == train.profile_start:
             jax.profiler.start_trace(str(self.writer.run_dir / "profile"))
             self.tracing = True
-        if since == train.profile_start + train.profile_steps:
+        if done == train.profile_start + train.profile_steps:
             jax.block_until_ready(state)
             self.end_profile()
 
@@ -314,8 +302,3 @@ class Run:
             self.tracing = False
             jax.profiler.stop_trace()
             self.writer.event("profiled", folder="profile")
-
-
-def show(value: Any) -> str:
-    """A metric for the terminal."""
-    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else f"\n{value}"

@@ -9,10 +9,8 @@ import threading
 import time
 from collections import deque
 
-import jax
-
 from chinchilla_jax.errors import Preempted
-from chinchilla_jax.training.agreement import largest
+from chinchilla_jax.parallel import peers
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -25,8 +23,7 @@ class Interrupts:
     cannot be set, it does nothing.
     """
 
-    def __init__(self, every: int = 10):
-        self.every = every  # steps between two agreements of several processes
+    def __init__(self):
         self.requested: str | None = None
         self._stack = contextlib.ExitStack()
 
@@ -49,13 +46,10 @@ class Interrupts:
     def __exit__(self, *error) -> None:
         self._stack.close()
 
-    def stop(self, step: int) -> str | None:
-        """The signal that asks to stop after `step`. Several processes agree on it every `every` steps, and all of them
-        must ask at each step."""
-        if step % self.every and jax.process_count() > 1:
-            return None
-        names = [None, *(s.name for s in SIGNALS)]
-        return names[largest(names.index(self.requested))]
+    def stop(self) -> str | None:
+        """The signal that asks to stop now. Several processes obey it at the same call, so all must make the same."""
+        others = peers.current()
+        return (others.agreed(self.requested is not None) or None) if others else self.requested
 
     def _note(self, number: int, frame=None) -> None:
         if self.requested is None:
@@ -77,20 +71,23 @@ class Interrupts:
                     )
                 asked = True
                 self._note(number)
+                if others := peers.current():
+                    others.ask(signal.Signals(number).name)
         os.close(reader)
 
 
 class Watchdog:
     """While entered, and from the first `beat` on, ends the process with code 75 when beats stay out.
 
-    Patience is max(floor, factor * median time between the last beats) seconds. Every thread's stack goes to standard
-    error first, which names the line that hangs.
+    Patience is max(floor, factor * median time between the last beats) seconds, and `longer` times as much after
+    `beat(long=True)`. Every thread's stack goes to standard error first, which names the line that hangs.
     """
 
-    def __init__(self, floor: float = 300.0, factor: float = 10.0):
-        self.floor, self.factor = floor, factor
+    def __init__(self, floor: float = 300.0, factor: float = 10.0, longer: float = 6.0):
+        self.floor, self.factor, self.longer = floor, factor, longer
         self._gaps: deque[float] = deque(maxlen=33)
         self._last: float | None = None
+        self._long = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -102,22 +99,19 @@ class Watchdog:
         self._ended.set()
         self._thread.join()
 
-    def beat(self) -> None:
-        """Say that work goes on."""
+    def beat(self, *, long: bool = False) -> None:
+        """Say that work goes on; `long` where a save, a compilation or the like follows."""
         now = time.monotonic()
-        if self._last is not None:
+        if self._last is not None and not self._long:
             self._gaps.append(now - self._last)
-        self._last = now
-
-    def rest(self) -> None:
-        """Stand down until the next beat: what follows may take as long as it needs."""
-        self._last = None
+        self._last, self._long = now, long
 
     @property
     def patience(self) -> float:
         """Seconds without a beat that are taken for a hang."""
         gaps = tuple(self._gaps)
-        return max(self.floor, self.factor * statistics.median(gaps)) if gaps else self.floor
+        usual = max(self.floor, self.factor * statistics.median(gaps)) if gaps else self.floor
+        return usual * (self.longer if self._long else 1.0)
 
     def _watch(self) -> None:
         while not self._ended.wait(min(1.0, self.floor / 4)):
@@ -126,4 +120,7 @@ class Watchdog:
                 message = f"\nno progress for {self.patience:.0f} s; the stacks below show where it hangs\n"
                 os.write(2, message.encode())
                 faulthandler.dump_traceback(file=2, all_threads=True)
+                if others := peers.current():
+                    others.failed(TimeoutError(message.strip()))
+                    others.leave(Preempted.exit_code)
                 os._exit(Preempted.exit_code)

@@ -123,6 +123,6 @@ def test_compiled_programs_are_kept_for_the_user_alone(tiny_store, tmp_path):
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_a_signal_before_the_loop_is_one_line(number, code, tiny_store, tmp_path, monkeypatch):
-    runs.signal_when(monkeypatch, loop, "Program", lambda config: True, number)
+    runs.signal_when(monkeypatch, loop, "Program", lambda *args, **how: True, number)
     found, said = runs.pretrain(tmp_path, tiny_store)
     assert found == code and said == f"error: stopped by {signal.Signals(number).name}\n"

@@ -27,6 +27,7 @@ from chinchilla_jax.config import CheckpointConfig
 from chinchilla_jax.errors import StorageError, UserError
 from chinchilla_jax.training import hush, integrity, restore
 from chinchilla_jax.training.checkpoint import Checkpoints
+from tests import xla
 
 META = {"config": {"train": {"steps": 40}}, "data": "f00d"}
 
@@ -489,20 +490,20 @@ def test_50_kills_in_a_save(tmp_path):
 
 
 PEER = """
-import os, signal, sys, jax
+import os, signal, sys, time, jax
 rank, port, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(f"127.0.0.1:{port}", 2, rank)
 import pathlib, states
 from test_checkpoint import opened
-from chinchilla_jax.training import restore
+from chinchilla_jax.parallel import peers
 from chinchilla_jax.training.signals import Interrupts
 with opened(pathlib.Path(folder), verify="full", keep=2) as checkpoints:
     for step in (1, 2, 3):
         checkpoints.save(step, states.make(step))
     checkpoints.wait()
-    assert checkpoints.steps() == [2, 3]
     jax.experimental.multihost_utils.sync_global_devices("saved")
+    assert checkpoints.steps() == [2, 3]
     if rank == 0:
         path = max((pathlib.Path(folder) / "3").rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
         whole = path.read_bytes()
@@ -510,11 +511,15 @@ with opened(pathlib.Path(folder), verify="full", keep=2) as checkpoints:
     jax.experimental.multihost_utils.sync_global_devices("injured")
     found = checkpoints.restore(states.abstract(8))
     assert found.step == 2 and "checkpoint 3 is damaged" in found.notes[0], found.notes
-with Interrupts(every=10) as interrupts:
-    if rank == 1:
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert [interrupts.stop(step) for step in (8, 9, 10)] == [None, None, "SIGTERM"]
-print("done", flush=True)
+peers.start()
+with Interrupts() as interrupts:
+    for call in range(1000):
+        if rank == 1 and call == 20:
+            os.kill(os.getpid(), signal.SIGTERM)
+        if stopped := interrupts.stop():
+            break
+        time.sleep(0.01)
+print("stopped by", stopped, "at call", call, flush=True)
 """
 
 
@@ -525,7 +530,7 @@ def two_processes(script: str, folder: Path) -> tuple[list[int], list[str]]:
         port = probe.getsockname()[1]
     here = Path(__file__)
     env = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": xla.flags(4),
         "PYTHONPATH": f"{here.parent}:{here.parents[2]}",
     }
     command = [sys.executable, "-c", script]
@@ -544,6 +549,8 @@ def two_processes(script: str, folder: Path) -> tuple[list[int], list[str]]:
 def test_two_processes_save_agree_and_restore(tmp_path):
     codes, output = two_processes(PEER, tmp_path)
     assert codes == [0, 0], output
+    [one, other] = [said.splitlines()[-1] for said in output]
+    assert one == other and one.startswith("stopped by SIGTERM at call"), output
     found = restored(tmp_path, 1, level="full")
     assert found.step == 2
     states.assert_same(found.state, states.make(2))

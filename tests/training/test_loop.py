@@ -1,5 +1,6 @@
 """Whole runs of a tiny model: what they leave behind, what they pass over, what they refuse."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -11,8 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from chinchilla_jax.config import TrainConfig
+from chinchilla_jax.evaluation.likelihood import Likelihood, affordable
+from chinchilla_jax.inference.text import Completer
 from chinchilla_jax.objectives.dense import dense
 from chinchilla_jax.training import loop, program
+from chinchilla_jax.training.goodput import goodput
 from chinchilla_jax.training.rundir import lock
 from tests import runs
 
@@ -34,8 +39,14 @@ def test_every_row_once_and_in_order(whole_run):
 
 
 def test_events_tell_the_course(whole_run):
+    """A step is saved before it is validated."""
     found = [(row["event"], row.get("step")) for row in runs.rows(whole_run, "events")]
-    assert found == [("compiled", None), ("start", 0), *(("saved", n) for n in (5, 10, 15, 20)), ("end", 20)]
+    hooks = [("evaluated", n) for n in (8, 16, 20) for _ in range(2)]
+    saves = [("saved", n) for n in (5, 10, 15, 20)]
+    course = sorted(saves + hooks, key=lambda row: row[1])  # keeps the order of equal steps
+    assert found == [("begin", None), ("compiled", None), ("start", 0), *course, ("end", 20)]
+    shares = goodput(runs.rows(whole_run, "events"))["shares"]
+    assert sum(shares.values()) == pytest.approx(1, abs=1e-3) and shares["lost"] == 0 < shares["evaluating"]
 
 
 def test_the_run_directory_needs_nothing_else(whole_run, tiny_store):
@@ -58,6 +69,36 @@ def test_a_finished_run_says_so_and_stays_as_it_is(copy, tiny_store):
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
     report = runs.ask("pretrain", **runs.SETTINGS, **{"data.store": tiny_store, "run-dir": copy})
     assert report["step"] == 20 and {"loss", "valid_loss", "sample"} <= report.keys()
+
+
+# What fails beside training
+
+
+@pytest.mark.parametrize("failing", ["sample", "validation"])
+def test_a_failing_hook_is_a_warning(whole_run, tiny_store, tmp_path, monkeypatch, failing):
+    """At every step that it is due, the last one too: the run ends as it would have, but for that hook's figures."""
+
+    def broken(*args, **kwargs):
+        raise ValueError("no such luck")
+
+    owner, name = {"sample": (Completer, "stream"), "validation": (Likelihood, "added")}[failing]
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, broken)
+        code, said = runs.pretrain(tmp_path, tiny_store)
+    assert code == 0 and said.count(f"warning: {failing} after step") == 3 and "ValueError: no such luck" in said
+    assert runs.leaves(tmp_path, 20) == runs.leaves(whole_run, 20) and runs.losses(tmp_path) == runs.losses(whole_run)
+    assert [row["step"] for row in runs.rows(tmp_path, "events") if row["event"] == "hook_failed"] == [8, 16, 20]
+    code, said = runs.pretrain(tmp_path, tiny_store)
+    assert code == 0 and "nothing to do" in said
+
+
+def test_a_validation_costs_a_tenth_at_most():
+    """Of the steps between two, in forward passes: 100 steps of 8 rows pay for 240 rows, 60 batches of 4."""
+    train = TrainConfig(steps=1000, batch_size=8, microbatches=2, eval_every=100)
+    assert affordable(train) == 60
+    assert affordable(dataclasses.replace(train, eval_every=0)) == 600
+    assert affordable(dataclasses.replace(train, eval_every=1, batch_size=2)) == 1
+    assert [affordable(dataclasses.replace(train, eval_batches=n)) for n in (0, 7)] == [0, 7]
 
 
 # Numbers that are not finite

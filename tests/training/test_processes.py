@@ -1,6 +1,7 @@
 """Two processes of one run, and a run that goes on elsewhere."""
 
 import socket
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("compiled_once")
 
 @pytest.mark.slow
 def test_two_processes_equal_one(whole_run, tiny_store, tmp_path, cache):
-    for said in two_processes(tmp_path, tiny_store, cache, 0, 4):
+    for said in two_processes(tmp_path, tiny_store, cache, (0, 0), 4):
         assert "Traceback" not in said
     np.testing.assert_allclose(list(runs.losses(tmp_path).values()), list(runs.losses(whole_run).values()), rtol=1e-5)
     assert [row["step"] for row in runs.rows(tmp_path)] == [row["step"] for row in runs.rows(whole_run)]
@@ -36,18 +37,94 @@ loop.Run.log = stop
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_stops_both(tiny_store, tmp_path, cache):
-    """On parameters that no process has the whole of."""
+def test_a_signal_to_one_process_stops_both_at_once(tiny_store, tmp_path, cache):
+    """On parameters that no process has the whole of: step 7 was under way, and one step is for agreeing."""
     sharded = {"mesh.data": 1, "mesh.fsdp": 2}
-    for said in two_processes(tmp_path, tiny_store, cache, 75, 1, STOP, **sharded):
-        assert "stopped by SIGTERM after step 10, which is saved" in said
-    assert max(runs.saved(tmp_path)) == max(runs.losses(tmp_path)) == 10
-    two_processes(tmp_path, tiny_store, cache, 0, 1, **sharded)
+    for said in two_processes(tmp_path, tiny_store, cache, (75, 75), 1, STOP, **sharded):
+        assert "stopped by SIGTERM after step" in said and "Traceback" not in said
+    stopped = max(runs.losses(tmp_path))
+    assert stopped in (7, 8, 9) and max(runs.saved(tmp_path)) == stopped
+    two_processes(tmp_path, tiny_store, cache, (0, 0), 1, **sharded)
     assert list(runs.losses(tmp_path)) == list(range(1, 21))
 
 
-def two_processes(run_dir: Path, store: Path, cache: Path, code: int, devices: int, wrap="", **changes) -> list[str]:
-    """What two processes of so many devices each say that train together and end with `code`."""
+# What fails on process 1 alone, where it says so with which exit code.
+BATCH = """
+from chinchilla_jax.data import batches
+at = batches.Batches.at
+def fail(self, step, rows=None):
+    if step == 12 and RANK == 1:
+        raise OSError("the file system is gone")
+    return at(self, step, rows)
+batches.Batches.at = fail
+"""
+HOOK = """
+from chinchilla_jax.evaluation import likelihood
+added = likelihood.Likelihood.added
+def fail(*args):
+    if RANK == 1:
+        raise RuntimeError("no validation today")
+    return added(*args)
+likelihood.Likelihood.added = fail
+"""
+SAVE = """
+from chinchilla_jax.training import checkpoint
+commit = checkpoint.Checkpoints._commit
+def fail(self, step, *rest):
+    if step == 10 and RANK == 1:
+        raise OSError("the file system is gone")
+    return commit(self, step, *rest)
+checkpoint.Checkpoints._commit = fail
+"""
+RESTORE = """
+from chinchilla_jax.training import restore
+read = restore.read
+def fail(*args):
+    if RANK == 1:
+        raise MemoryError("no room")
+    return read(*args)
+restore.read = fail
+"""
+KILL = """
+import os
+from chinchilla_jax.training import loop
+log = loop.Run.log
+def kill(self, pending, waited):
+    log(self, pending, waited)
+    if pending and pending[0] == 13 and RANK == 1:
+        self.checkpoints.wait()
+        os.kill(os.getpid(), 9)
+loop.Run.log = kill
+"""
+FAULTS = {
+    "batch": (BATCH, 74, "OSError: the file system is gone"),
+    "hook": (HOOK, 1, "RuntimeError: no validation today"),
+    "save": (SAVE, 74, "StorageError: checkpoint 10 was not written (the file system is gone)"),
+    "restore": (RESTORE, 78, "MemoryError: no room"),
+    "kill": (KILL, -9, ""),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_error_on_one_process_ends_both_and_is_told(fault, copy, tiny_store, tmp_path, cache):
+    wrap, code, message = FAULTS[fault]
+    runs.forget(copy, 15)
+    run_dir = copy if fault == "restore" else tmp_path / "run"
+    began = time.monotonic()
+    first, second = two_processes(run_dir, tiny_store, cache, (69, code), 1, wrap)
+    assert time.monotonic() - began < 90, "a minute, and the start of Python"
+    assert "error: a peer was lost" in first and first.count("error:") == 1
+    if message:
+        assert f"error: process 1 of 2 fails: {message}" in second and f"process 1 ({message}" in first
+    if fault not in ("restore", "hook"):
+        assert runs.saved(run_dir)[-1] in (5, 10), "what was being written is whole"
+
+
+def two_processes(
+    run_dir: Path, store: Path, cache: Path, codes: tuple[int, int], devices: int, wrap="", **changes
+) -> list[str]:
+    """What two processes of so many devices each say that train together and end with `codes`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -58,12 +135,12 @@ def two_processes(run_dir: Path, store: Path, cache: Path, code: int, devices: i
             *("--coordinator", address, "--processes", "2", "--process", str(rank)),
             devices=devices,
             cache=cache,
-            wrap=wrap,
+            wrap=f"RANK = {rank}\n{wrap}",
             **changes,
         )
         for rank in range(2)
     ]
-    return [runs.finish(process, code) for process in started]
+    return [runs.finish(process, code) for process, code in zip(started, codes)]
 
 
 def test_fewer_devices_go_on_and_say_so(copy, whole_run, tiny_store, cache):

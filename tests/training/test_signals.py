@@ -34,11 +34,11 @@ def ended(process: subprocess.Popen) -> tuple[str, str]:
 def test_a_signal_is_noted_and_the_handlers_come_back(number):
     before = [signal.getsignal(n) for n in SIGNALS]
     with Interrupts() as interrupts:
-        assert interrupts.stop(10) is None
+        assert interrupts.stop() is None
         os.kill(os.getpid(), number)
         assert interrupts.requested == signal.Signals(number).name
         os.kill(os.getpid(), signal.SIGTERM)
-        assert interrupts.stop(11) == signal.Signals(number).name  # the first one is the reason
+        assert interrupts.stop() == signal.Signals(number).name  # the first one is the reason
     assert [signal.getsignal(n) for n in SIGNALS] == before
     assert signal.set_wakeup_fd(-1) == -1
 
@@ -61,7 +61,7 @@ def test_outside_the_main_thread_it_does_nothing():
 
     def work():
         with Interrupts() as interrupts:
-            found.append(interrupts.stop(0))
+            found.append(interrupts.stop())
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -117,6 +117,15 @@ def test_a_hang_is_named_and_left_with_75():
 def test_the_watchdog_sleeps_until_the_first_beat():
     with Watchdog(floor=0.05):
         time.sleep(0.3)
+
+
+def test_what_may_take_long_is_watched_too():
+    watchdog = Watchdog(floor=0.1, longer=6)
+    watchdog.beat(long=True)
+    assert watchdog.patience == pytest.approx(0.6)
+    time.sleep(0.05)
+    watchdog.beat()
+    assert watchdog.patience == 0.1, "and how long it took says nothing of a step"
 
 
 def test_the_watchdog_learns_how_long_a_step_takes():

@@ -94,9 +94,9 @@ PHASES = {
     "train": (loop.Run, "log", lambda: lambda run, pending, waited: pending and pending[0] == 6, 8),
     "data": (Batches, "at", lambda: lambda batches, step, rows: step == 11, None),
     "save": (Checkpoints, "save", lambda: lambda checkpoints, step, state, **kwargs: step == 10, 11),
-    "validation": (likelihood, "valid_batches", lambda: always, 8),
+    "validation": (likelihood.Likelihood, "__call__", lambda: always, 8),
     "sampling": (Completer, "stream", lambda: always, 8),
-    "last validation": (likelihood, "valid_batches", last_validation, 20),
+    "last validation": (likelihood.Likelihood, "__call__", last_validation, 20),
 }
 BOTH = ("compile", "train", "validation", "sampling")
 
