@@ -1,4 +1,6 @@
-"""Documents from text files, JSON records and folders of them; each may be compressed with gzip.
+"""Documents from text files, JSON records, parquet, web archives and folders of them, also remote ones.
+
+Text and records may be compressed with gzip or zstd.
 
 A text file is one document. A file above `PIECE` bytes is cut into documents of at most that size, at the last blank
 line of each piece, or its last line end, or its last whole character, whichever comes first.
@@ -14,21 +16,22 @@ from pathlib import Path
 from typing import BinaryIO
 
 from chinchilla_jax.config import expanded
-from chinchilla_jax.data import own_output, records
+from chinchilla_jax.data import containers, fs, own_output, records
 from chinchilla_jax.data.sources import Document, Notes, Source
 from chinchilla_jax.data.text import BOM, Broken, decode, wide
 from chinchilla_jax.errors import UserError
 
 PIECE = 1 << 20
 GROUP = 8 << 20  # bytes of small files that are read as one unit
+RANGE = 32 << 20  # bytes of a large file that are read as one unit, where it can be cut
 SNIFFED = 8192
 CONTROLS = re.compile(rb"[\x01-\x07\x0e-\x1a\x1c-\x1f]")
 DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
 LICENCE = "your own files; prepare does not know their licence"
 # Endings that are never text, told without opening the file.
 BINARY = re.compile(
-    r"\.(png|jpe?g|gif|bmp|ico|webp|pdf|zip|tar|tgz|bz2|xz|zst|7z|whl|egg|so|o|a|dll|exe|class|jar|py[co]|np[yz]|bin"
-    r"|model|safetensors|pt|pth|h5|parquet|arrow|sqlite|db|mp[34]|wav|ogg|avi|woff2?|ttf|otf|eot)",
+    r"\.(png|jpe?g|gif|bmp|ico|webp|pdf|zip|tar|tgz|bz2|xz|7z|whl|egg|so|o|a|dll|exe|class|jar|py[co]|np[yz]|bin"
+    r"|model|safetensors|pt|pth|h5|arrow|sqlite|db|mp[34]|wav|ogg|avi|woff2?|ttf|otf|eot)",
     re.IGNORECASE,
 )
 
@@ -38,6 +41,8 @@ def open_path(name: str, field: str, skip_broken: bool = False, left_out: tuple[
 
     Hidden files, folders of `left_out`, and what this program writes (token stores, runs, data sets) are no text.
     """
+    if fs.is_remote(name):
+        return _open_url(name, field, skip_broken)
     top = Path(expanded(name))
     skipped: Counter = Counter()
     own_output.refuse(name, top)
@@ -45,22 +50,50 @@ def open_path(name: str, field: str, skip_broken: bool = False, left_out: tuple[
     if not paths:
         seen = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common())
         raise UserError(f"{name}: no text files in this folder{f' (skipped {seen})' if seen else ''}")
-
-    parts = units(name, paths, field, skip_broken)
+    parts = units(name, [str(path) for path in paths], field, skip_broken)
     return Source(name=name, licence=LICENCE, units=parts, state=_state(paths), skipped=skipped)
 
 
-def units(name: str, paths: list[Path], field: str, skip_broken: bool) -> list[dict]:
-    """Files in groups of about `GROUP` bytes, a file that is larger by itself."""
+def _open_url(url: str, field: str, skip_broken: bool) -> Source:
+    """The source of a remote file, folder or pattern."""
+    try:
+        found = fs.listing(url)
+    except ImportError as error:
+        raise UserError(f"{url}: reading this needs another package ({error}); such as `pip install gcsfs`") from error
+    except FileNotFoundError as error:
+        raise UserError(f"--data.sources {url}: nothing is there; see what it names") from error
+    paths = [path for path in found if not BINARY.fullmatch(Path(path).suffix)]
+    skipped = Counter({"binary": len(found) - len(paths)})
+    parts = units(url, paths, field, skip_broken)
+    return Source(name=url, licence=LICENCE, units=parts, state=str(found), skipped=skipped)
+
+
+def units(name: str, paths: list[str], field: str, skip_broken: bool) -> list[dict]:
+    """Files in groups of about `GROUP` bytes, a larger one by itself; where it can be cut, in parts."""
     found: list[dict] = []
+    about = {"kind": "files", "name": name, "field": field, "skip_broken": skip_broken}
     for path in paths:
-        size = path.stat().st_size
-        if not found or found[-1]["bytes"] + size > GROUP:
-            found.append({"kind": "files", "name": name, "field": field, "skip_broken": skip_broken, "bytes": 0})
-            found[-1]["paths"] = []
-        found[-1]["paths"].append(str(path))
-        found[-1]["bytes"] += size
+        size, parts = fs.size(path), cuts(path)
+        if parts:
+            found += [{**about, "paths": [path], "part": [a, b], "bytes": part_size} for a, b, part_size in parts]
+        elif not found or "part" in found[-1] or found[-1]["bytes"] + size > GROUP:
+            found.append({**about, "paths": [path], "bytes": size})
+        else:
+            found[-1]["paths"].append(path)
+            found[-1]["bytes"] += size
     return found
+
+
+def cuts(path: str) -> list[tuple[int, int, int]]:
+    """Parts [first, last) of a large file and their bytes: of row groups in parquet, of bytes in lines of JSON."""
+    name, size = path.lower(), fs.size(path)
+    if size <= RANGE:
+        return []
+    if name.endswith(".parquet"):
+        return [(group, group + 1, size) for group, size in enumerate(containers.row_groups(path))]
+    if name.endswith((".jsonl", ".ndjson")):
+        return [(at, min(size, at + RANGE), min(size - at, RANGE)) for at in range(0, size, RANGE)]
+    return []
 
 
 def read_unit(unit: dict, notes: Notes) -> Iterator[Document]:
@@ -72,7 +105,8 @@ def read_unit(unit: dict, notes: Notes) -> Iterator[Document]:
         notes.skipped["broken"] += 1
 
     for path in unit["paths"]:
-        for key, text in read(Path(path), unit["field"], pass_over, notes):
+        part = tuple(unit["part"]) if "part" in unit else None
+        for key, text in read(fs.located(path), unit["field"], pass_over, notes, part):
             yield Document(text, unit["name"], key)
 
 
@@ -113,7 +147,7 @@ def text_files(top: Path, skipped: Counter, left_out: tuple[Path, ...] = ()) -> 
             path = Path(folder, name)
             if not path.is_file():
                 skipped["not a file"] += 1
-            elif BINARY.fullmatch(path.suffix) or _looks_binary(path):
+            elif BINARY.fullmatch(path.suffix) or (path.suffix.lower() != ".parquet" and _looks_binary(path)):
                 skipped["binary"] += 1
             else:
                 yield path
@@ -129,29 +163,45 @@ def _looks_binary(path: Path) -> bool:
     return not wide(head) and (b"\0" in head or len(CONTROLS.findall(head)) > len(head) / 100)
 
 
-def open_file(path: Path) -> BinaryIO:
-    """A file opened for reading bytes, decompressed if its name ends in .gz."""
-    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb")
+def open_file(path: Path | fs.Url) -> BinaryIO:
+    """A file opened for reading bytes, decompressed if its name ends in .gz or .zst."""
+    name = path.name.lower()
+    if name.endswith(".zst"):
+        return containers.zstd(path)
+    return gzip.open(fs.opened(str(path)), "rb") if name.endswith(".gz") else fs.opened(str(path))
 
 
 def read(
-    path: Path, field: str, broken: Callable[[Broken], None], notes: Notes | None = None
+    path: Path | fs.Url,
+    field: str,
+    broken: Callable[[Broken], None],
+    notes: Notes | None = None,
+    part: tuple[int, int] | None = None,
 ) -> Iterator[tuple[str, str]]:
-    """(key, text) of each document of a file. `broken` is called with what cannot be read, and may raise it.
+    """(key, text) of each document of a file, or of a `part` of it as `cuts` has them.
 
+    `broken` is called with what cannot be read, and may raise it.
     When it does not, a broken record is left out, or the rest of any other file. What is worth telling goes into
     `notes`.
     """
     notes = notes or Notes()
-    name = path.name.lower().removesuffix(".gz")
+    name = path.name.lower().removesuffix(".gz").removesuffix(".zst")
 
     def with_ways_out(error: Broken) -> None:
         ways = "; or leave it out, or pass --skip-broken"
         broken(error if str(error).endswith(ways) else Broken(f"{error}{ways}"))
 
     try:
+        if name.endswith(".parquet"):
+            yield from containers.parquet(str(path), field, part, notes)
+            return
+        if name.endswith(containers.ARCHIVES):
+            with open_file(path) as file:
+                yield from containers.archive(str(path), file)
+            return
+        sure = not name.endswith(".json")
         if name.endswith((".jsonl", ".ndjson", ".json")) and (
-            found := records.read(path, open_file, field, with_ways_out, notes, sure=not name.endswith(".json"))
+            found := records.read(path, open_file, field, with_ways_out, notes, sure, part)
         ):
             yield from found
             return
@@ -160,8 +210,9 @@ def read(
     except Broken as error:
         with_ways_out(error)
     except DAMAGED as error:
-        broken(Broken(f"{path}: damaged gzip file ({error}); replace it or pass --skip-broken"))
-    except PermissionError as error:
+        kind = "zstd" if path.name.lower().endswith(".zst") else "gzip"
+        broken(Broken(f"{path}: damaged {kind} file ({error}); replace it or pass --skip-broken"))
+    except (PermissionError, FileNotFoundError) as error:
         broken(Broken(f"{path}: cannot be read ({error.strerror}); change that or pass --skip-broken"))
 
 

@@ -69,6 +69,54 @@ def remove(path: str) -> None:
         Path(path).unlink(missing_ok=True)
 
 
+class Url(str):
+    """A remote file, with the few attributes of a path that its readers use."""
+
+    @property
+    def name(self) -> str:
+        """Its last part."""
+        return self.rpartition("/")[2]
+
+
+def located(path: str) -> Path | Url:
+    """A path or a URL as what its readers take."""
+    return Url(path) if is_remote(path) else Path(path)
+
+
+def opened(path: str) -> BinaryIO:
+    """A file opened for reading its bytes."""
+    if not is_remote(path):
+        return open(path, "rb")
+    found, name = _remote(path)
+    return found.open(name, "rb")
+
+
+def size(path: str) -> int:
+    """Bytes of a file."""
+    if not is_remote(path):
+        return os.stat(path).st_size
+    found, name = _remote(path)
+    return found.size(name) or 0
+
+
+def listing(url: str) -> dict[str, str]:
+    """The files at or below a URL (which may have a pattern), in order, and what changes when they do.
+
+    Raises `FileNotFoundError` where there is nothing.
+    """
+    found, name = _remote(url)
+    names = sorted(found.glob(name)) if any(c in name for c in "*?[") else found.find(name)
+    if not names:
+        raise FileNotFoundError(url)
+    infos = {found.unstrip_protocol(one): found.info(one) for one in names}
+    kinds = ("size", "etag", "ETag", "md5Hash", "mtime", "updated", "LastModified", "created")
+    return {
+        url: " ".join(str(info.get(kind, "")) for kind in kinds)
+        for url, info in infos.items()
+        if info["type"] == "file" and not url.rpartition("/")[2].startswith((".", "_"))
+    }
+
+
 def _remote(path: str):
     import fsspec
 

@@ -16,14 +16,20 @@ Failure = Callable[[Broken], None]
 
 
 def read(
-    path: Path, open_file: Opener, field: str, broken: Failure, notes: Notes, sure: bool
+    path: Path,
+    open_file: Opener,
+    field: str,
+    broken: Failure,
+    notes: Notes,
+    sure: bool,
+    part: tuple[int, int] | None = None,
 ) -> Iterator[tuple[str, str]] | None:
     """(key, text) of each record of a file; None for a .json file that holds something else (unless `sure`).
 
     Counts in `notes.records` how many there were.
     """
     if sure or _is_lines(path, open_file):
-        return _counted(_lines(path, open_file, field, broken), notes)
+        return _counted(_lines(path, open_file, field, broken, part), notes)
     with open_file(path) as file:
         data = file.read()
     try:
@@ -59,21 +65,42 @@ def _is_lines(path: Path, open_file: Opener) -> bool:
     return whole == 2
 
 
-def _lines(path: Path, open_file: Opener, field: str, broken: Failure) -> Iterator[tuple[str, str]]:
-    offset = 0
+def _lines(
+    path: Path, open_file: Opener, field: str, broken: Failure, part: tuple[int, int] | None
+) -> Iterator[tuple[str, str]]:
+    """The records of all lines, or of those that begin at bytes [first, last)."""
+    offset, last = part or (0, None)
     with open_file(path) as file:
+        if offset:
+            file.seek(offset - 1)
+            offset += len(file.readline()) - 1
+        before = offset
         for number, line in enumerate(file, 1):
-            start = len(BOM) if number == 1 and line.startswith(BOM) else 0
-            where = f"{path}:{number}"
+            if last is not None and offset >= last:
+                return
+            start = len(BOM) if offset == 0 and line.startswith(BOM) else 0
+            where = f"{path}:{number}" if not before else f"{path}@{offset}"
             try:
                 record = _parsed(decode(line[start:], path, offset + start), where)
                 text = None if record is None else _text(record, where, field)
             except Broken as error:
-                broken(error)
+                broken(_numbered(error, path, open_file, before, offset))
             else:
                 if text is not None:
                     yield where, text
             offset += len(line)
+
+
+def _numbered(error: Broken, path: Path, open_file: Opener, before: int, offset: int) -> Broken:
+    """The error with the number of its line in place of its byte, where reading began `before` in the file."""
+    if not before:
+        return error
+    number = 1
+    with open_file(path) as file:
+        while offset > 0 and (block := file.read(min(offset, 1 << 20))):
+            number += block.count(b"\n")
+            offset -= len(block)
+    return Broken(str(error).replace(f"{path}@", f"{path}:{number} at byte "))
 
 
 def _listed(path: Path, found: list[dict], field: str, broken: Failure) -> Iterator[tuple[str, str]]:

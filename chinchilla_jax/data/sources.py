@@ -76,7 +76,7 @@ def open_sources(config: DataConfig, say: Say = print, skip_broken: bool = False
             found.append(tfds_source.open_named(name, config))
         elif name in BUILT_IN:
             found.append(_built_in(name, config, say))
-        elif Path(expanded(name)).exists():
+        elif "://" in name or Path(expanded(name)).exists():
             found.append(_local(name, config, skip_broken))
         else:
             raise UserError(
@@ -103,7 +103,7 @@ def with_store(config: DataConfig) -> DataConfig:
     elif path.is_dir():
         name = path.resolve().name if path.name in ("", "..") else path.name
     else:
-        name = Path(path.name.removesuffix(".gz")).stem
+        name = Path(path.name.removesuffix(".gz").removesuffix(".zst")).stem
     store = Path("data", name or "text")
     clash = source not in BUILT_IN and store.resolve() == path.resolve()
     if source not in BUILT_IN and store.parent.resolve() == path.resolve():
@@ -138,7 +138,7 @@ def _built_in(name: str, config: DataConfig, say: Say) -> Source:
 def states(config: DataConfig) -> dict[str, str]:
     """For each source of local files, and each file to decontaminate against, a hash that changes when these do."""
     names = [name for name in config.sources if not name.startswith("tfds:") and name not in BUILT_IN]
-    found = {name: _local(name, config).state for name in names if Path(expanded(name)).exists()}
+    found = {name: _local(name, config).state for name in names if "://" in name or Path(expanded(name)).exists()}
     against = [name for name in config.decontaminate if Path(expanded(name)).is_file()]
     return found | {f"--data.decontaminate {name}": _content(Path(expanded(name))) for name in against}
 
