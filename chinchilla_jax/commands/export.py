@@ -7,7 +7,7 @@ from chinchilla_jax.config import require
 
 SECTIONS = ("data", "mesh", "checkpoint")
 FORMATS = ("hf", "gguf", "peft")
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("float32", "bfloat16", "float16", "q8_0")
 
 
 def options(parser) -> None:
@@ -15,8 +15,8 @@ def options(parser) -> None:
     add = parser.add_argument
     add("--format", default="hf", choices=FORMATS, help="what to write [hf]")
     add("--out", metavar="PATH", help="folder to write (gguf: file); must not exist")
-    add("--dtype", default="float32", choices=DTYPES, help="type of the weights; the loss says what rounding costs "
-        "[float32]")  # fmt: skip
+    add("--dtype", default="float32", choices=DTYPES, help="type of the weights (q8_0: gguf alone); says what "
+        "rounding does to the loss [float32]")  # fmt: skip
     add("--shard-size", type=float, default=5.0, metavar="GB", help="most gigabytes of a file of weights [5]")
     add("--merge", action="store_true", help="write an adapter run as a whole model, its adapters merged")
 

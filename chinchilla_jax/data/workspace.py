@@ -86,8 +86,8 @@ def clear(folder: Path) -> None:
 
 
 def publish(made: Path, store: Path) -> None:
-    """Put the finished folder `made` in the place of `store`."""
-    for path in made.iterdir():
+    """Put the finished folder, or file, `made` in the place of `store`."""
+    for path in made.iterdir() if made.is_dir() else ():
         sync(path)
     sync(made)
     old = made.parent / "old"

@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from chinchilla_jax.config import Config, require
 from chinchilla_jax.data.workspace import publish, workspace
-from chinchilla_jax.interop import write_huggingface
-from chinchilla_jax.interop.rounding import measure
+from chinchilla_jax.interop import config_json, gguf_names, gguf_write, write_huggingface
+from chinchilla_jax.interop.gguf_read import File
+from chinchilla_jax.interop.huggingface import Folder
+from chinchilla_jax.interop.origin import read_origin
+from chinchilla_jax.interop.rounding import Rounding
 from chinchilla_jax.model import stacks
 from chinchilla_jax.model.weights import is_node, merged
 from chinchilla_jax.training.load import Loaded, load
@@ -39,8 +43,11 @@ def export(config: Config, run_dir: Path, out: Path, how: How, say: Say) -> dict
     return {"step": loaded.step, "format": how.format, "dtype": how.dtype, **report}
 
 
-def whole(loaded: Loaded, how: How) -> Any:
-    """All parameters as plain arrays in one stack of layers; adapters only where merging was asked for."""
+def whole(loaded: Loaded, how: How) -> tuple[Any, Rounding | None]:
+    """All parameters as plain arrays in one stack, and their loss where rounding will change it.
+
+    Adapters are merged where that was asked for, and refused else.
+    """
     nodes = any(is_node(w) for w in jax.tree.leaves(loaded.params, is_leaf=is_node))
     require(
         not nodes or how.merge,
@@ -48,17 +55,36 @@ def whole(loaded: Loaded, how: How) -> Any:
     )
     params = jax.jit(lambda params: stacks.whole(merged(params)))(loaded.params)
     require("heads" not in params, "this run has a head of its own, which the format has no place for")
-    return params
+    return params, None if how.dtype == "float32" else Rounding(loaded, params)
 
 
 def huggingface(folder: Path, run_dir: Path, loaded: Loaded, how: How, say: Say) -> dict[str, Any]:
     """A folder for `AutoModelForCausalLM.from_pretrained`."""
+    require(how.dtype != "q8_0", "--dtype q8_0 is a type of GGUF; choose bfloat16, or --format gguf")
     folder.mkdir()
-    program, params = loaded.program, whole(loaded, how)
-    cfg = program.config.model
-    context = cfg.context or program.config.train.seq_len
-    report = write_huggingface.write(folder, run_dir, params, cfg, context, how.dtype, how.limit)
-    return {**report, **measure(loaded, params, program.config.data.store, how.dtype, say)}
+    cfg = loaded.program.config.model
+    config_json.choose(cfg)  # refuses before anything is computed
+    params, rounding = whole(loaded, how)
+    report = write_huggingface.write(folder, run_dir, params, cfg, context(loaded), how.dtype, how.limit)
+    del params
+    return {**report, **(rounding.report(Folder(folder), how.dtype, say) if rounding else {})}
 
 
-FORMATS = {"hf": huggingface}
+def gguf(path: Path, run_dir: Path, loaded: Loaded, how: How, say: Say) -> dict[str, Any]:
+    """A file for llama.cpp."""
+    cfg, origin = loaded.program.config.model, read_origin(run_dir)
+    gguf_names.architecture_of(cfg)
+    params, rounding = whole(loaded, how)
+    tensors = list(write_huggingface.all_tensors(params, cfg, np.dtype(np.float32)))
+    told = {"name": run_dir.absolute().name, **({"license": origin["license"]} if origin.get("license") else {})}
+    report = gguf_write.write(path, run_dir, tensors, cfg, context(loaded), how.dtype, **told)
+    del params, tensors
+    return {**report, **(rounding.report(File(path), how.dtype, say) if rounding else {})}
+
+
+def context(loaded: Loaded) -> int:
+    """The longest text that a model is meant for."""
+    return loaded.program.config.model.context or loaded.program.config.train.seq_len
+
+
+FORMATS = {"hf": huggingface, "gguf": gguf}

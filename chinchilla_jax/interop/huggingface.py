@@ -34,6 +34,8 @@ class Folder:
         self._folder = folder
         where, files = locate(folder)
         where = {name: path for name, path in where.items() if not DERIVED.fullmatch(name)}
+        layers = self.model.layers
+        require(layers <= len(where), f"{folder}: num_hidden_layers is {layers}, and there are {len(where)} tensors")
         self._tensors = Tensors(where)
         self.files = [plain(path) for path in (folder / CONFIG, *files, *self._tokenizer_files())]
         self.facts = {"format": "hf", "architecture": architecture}

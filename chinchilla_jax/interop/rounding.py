@@ -3,12 +3,10 @@
 import dataclasses
 import sysconfig
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from chinchilla_jax.config import ObjectiveConfig
@@ -16,38 +14,44 @@ from chinchilla_jax.data.builders.docstrings import documents
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.errors import UserError
+from chinchilla_jax.interop.source import Source, leaves
 from chinchilla_jax.objectives.dense import dense
+from chinchilla_jax.optim.paths import named
 from chinchilla_jax.training.load import Loaded
 from chinchilla_jax.types import Batch
 
 TOKENS, WINDOW = 4096, 512
 
 
-def measure(loaded: Loaded, params: Any, store: str, dtype: str, say: Callable[[str], None]) -> dict[str, float]:
-    """{"loss": ..., "loss_rounded": ...} over about `TOKENS` tokens; nothing for float32, which rounds nothing.
+class Rounding:
+    """The loss of the parameters over about `TOKENS` tokens, and that of what a reader of the written file has.
 
     The tokens are the first of the validation set of `store` where that was made with the run's tokenizer, else
     docstrings of Python's own library.
     """
-    if dtype == "float32":
-        return {}
-    cfg = loaded.program.config.model
-    ids, source = sample(loaded.tokenizer, Path(store), TOKENS + 1)
-    batch = windows(ids, min(WINDOW, cfg.context or WINDOW))
-    evaluate = jax.jit(dense(dataclasses.replace(cfg, remat="none"), ObjectiveConfig()).evaluate)
-    before = evaluate(params, batch)
-    after = evaluate(jax.jit(partial(rounded, dtype=dtype))(params), batch)
-    loss, less = float(before.loss / before.weight), float(after.loss / after.weight)
-    say(f"loss in float32 {loss:.4f} nats a token, in {dtype} {less:.4f} ({less - loss:+.4f}), {source}")
-    return {"loss": loss, "loss_rounded": less, "loss_difference": less - loss}
 
+    def __init__(self, loaded: Loaded, params: Any):
+        program = loaded.program
+        self.cfg = dataclasses.replace(program.config.model, remat="none")
+        ids, self.where = sample(loaded.tokenizer, Path(program.config.data.store), TOKENS + 1)
+        self.batch = windows(ids, min(WINDOW, self.cfg.context or WINDOW))
+        self._evaluate = jax.jit(dense(self.cfg, ObjectiveConfig()).evaluate)
+        self.before = self.loss(params)
+        self._shapes = jax.tree.map(lambda w: jax.ShapeDtypeStruct(w.shape, w.dtype, sharding=w.sharding), params)
 
-def rounded(params: Any, dtype: str) -> Any:
-    """The parameters as a reader of the file will have them."""
-    return jax.tree.map(lambda w: jax.lax.reduce_precision(w, *BITS[dtype]).astype(jnp.float32), params)
+    def loss(self, params: Any) -> float:
+        """Nats a token."""
+        sums = self._evaluate(params, self.batch)
+        return float(sums.loss / sums.weight)
 
-
-BITS = {"bfloat16": (8, 7), "float16": (5, 10)}  # of the exponent and of the mantissa
+    def report(self, source: Source, dtype: str, say: Callable[[str], None]) -> dict[str, float]:
+        """The figures of what was written, which is read for this."""
+        found = leaves(source, named(self._shapes))
+        read = [found[path].made() for path in named(self._shapes)]
+        after = self.loss(jax.tree.unflatten(jax.tree.structure(self._shapes), read))
+        less = after - self.before
+        say(f"loss in float32 {self.before:.4f} nats a token, in {dtype} {after:.4f} ({less:+.4f}), {self.where}")
+        return {"loss": self.before, "loss_rounded": after, "loss_difference": less}
 
 
 def sample(tokenizer: BaseTokenizer, store: Path, count: int) -> tuple[np.ndarray, str]:

@@ -1,7 +1,7 @@
 """A run as a Hugging Face folder that transformers, vLLM and llama.cpp's converter read."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ def write(folder: Path, run_dir: Path, params: Any, cfg: ModelConfig, context: i
     """Fill `folder` from whole parameters; {"architecture": ..., "notes": [...]}. `limit`: bytes of a shard."""
     origin = read_origin(run_dir)
     name = config_json.choose(cfg, origin.get("architecture", ""))
-    tensors = list(all_tensors(params, cfg, name, TYPES[dtype]))
+    zeros = config_json.biases(ARCHITECTURES[name], cfg) & ZEROS.keys()
+    tensors = list(all_tensors(params, cfg, TYPES[dtype], sorted(zeros)))
     exported = export_tokenizer(run_dir, folder, context)
     settings = config_json.config_json(cfg, name, dtype, context, exported.ids)
     (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
@@ -37,13 +38,12 @@ def write(folder: Path, run_dir: Path, params: Any, cfg: ModelConfig, context: i
     return {"architecture": name, "notes": exported.notes}
 
 
-def all_tensors(params: Any, cfg: ModelConfig, architecture: str, dtype: np.dtype) -> Iterator[Tensor]:
-    """Every tensor of the class, layer by layer; biases that it has and we lack are 0."""
+def all_tensors(params: Any, cfg: ModelConfig, dtype: np.dtype, zeros: Sequence[str] = ()) -> Iterator[Tensor]:
+    """Every tensor under its name at Hugging Face, layer by layer; `zeros` names biases that we lack, of `ZEROS`."""
     rows = [(find(path), leaf) for path, leaf in named(params).items()]
     order = {"embed/table": 0, "norm/scale": 2, "unembed/table": 3}
     rows.sort(key=lambda row: order.get(row[0].ours, 1))
     stacked = [(name, leaf) for name, leaf in rows if name.stacked]
-    zeros = config_json.biases(ARCHITECTURES[architecture], cfg) & ZEROS.keys()
     for name, leaf in rows:
         if not name.stacked:
             yield _tensor(name, name.theirs, leaf.shape, partial(np.asarray, leaf), dtype)
@@ -51,7 +51,7 @@ def all_tensors(params: Any, cfg: ModelConfig, architecture: str, dtype: np.dtyp
             for n in range(cfg.layers):
                 for inner, whole in stacked:
                     yield _tensor(inner, inner.theirs.format(n=n), whole.shape[1:], partial(_layer, whole, n), dtype)
-                for key in sorted(zeros):
+                for key in zeros:
                     zero = partial(np.zeros, (cfg.d_model,), dtype)
                     yield Tensor(ZEROS[key].format(n=n), (cfg.d_model,), dtype, zero)
 

@@ -85,6 +85,17 @@ def test_bfloat16_says_its_loss(run, tmp_path):
     assert again.params["embed"]["table"].dtype == np.float32
 
 
+@pytest.mark.parametrize("dtype", ["float32", "q8_0"])
+def test_gguf(dtype, run, tmp_path):
+    """What comes back from the file; q8_0 says its loss and errs by at most half a step of the largest of 32."""
+    said = exported(run / "run", tmp_path / "out.gguf", format="gguf", dtype=dtype)
+    assert ("in q8_0" in said) == (dtype == "q8_0")
+    before, again = runs.leaves(run / "run", 0), imported(tmp_path / "out.gguf", tmp_path / "again")
+    assert (before == runs.leaves(tmp_path / "again", 0)) == (dtype == "float32")
+    table = weights(run / "theirs")["model.embed_tokens.weight"]
+    assert np.abs(np.asarray(again.params["embed"]["table"]) - table).max() <= np.abs(table).max() / 250
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
 def test_a_flipped_byte_is_refused(name, run, tmp_path):
     exported(run / "run", tmp_path / "out")

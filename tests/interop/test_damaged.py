@@ -1,0 +1,276 @@
+"""Damaged and foreign folders: one line that names the fault, exit code 78, and nothing written."""
+
+import json
+import os
+import shutil
+import struct
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from chinchilla_jax.errors import UserError
+from chinchilla_jax.interop import architectures
+from tests import runs
+from tests.interop import folders
+
+KIND = "LlamaForCausalLM"
+Q = "model.layers.0.self_attn.q_proj.weight"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Two whole folders, of one file and of three, to be copied and damaged."""
+    place = tmp_path_factory.mktemp("damaged")
+    folders.folder(place / "single", KIND)
+    folders.folder(place / "sharded", KIND, shards=3)
+    return place
+
+
+def tell(folder, **changes):
+    """Change config.json; None takes a key out."""
+    told = {**json.loads((folder / "config.json").read_text()), **changes}
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in told.items() if v != "GONE"}))
+
+
+def again(folder, change):
+    """Write the weights again after `change(weights)`."""
+    weights = folders.tensors(folders.settings(KIND))
+    save_file(change(weights) or weights, folder / "model.safetensors")
+
+
+def header(folder, change):
+    """Rewrite the header of the weights."""
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    size = struct.unpack("<Q", content[:8])[0]
+    found = json.loads(content[8 : 8 + size])
+    change(found)
+    made = json.dumps(found).encode()
+    path.write_bytes(struct.pack("<Q", len(made)) + made + content[8 + size :])
+
+
+def index(folder, change):
+    """Change the table of shards."""
+    path = folder / INDEX
+    found = json.loads(path.read_text())
+    change(found)
+    path.write_text(json.dumps(found))
+
+
+def cut(path, size):
+    """Keep the first bytes of a file, or leave out the last ones."""
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def linked(folder, name, target):
+    """Put a link in a file's place."""
+    (folder / name).unlink()
+    (folder / name).symlink_to(target)
+
+
+def piped(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+
+
+def renamed(weights, old, new):
+    weights[new] = weights.pop(old)
+
+
+def with_nan(weights):
+    weights[Q][1, 1] = np.nan
+
+
+def tokenizer_of_another_size(folder):
+    from tests.data import jsons
+
+    jsons.write(folder, jsons.byte_level(size=400))
+
+
+def foreign(folder, name):
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_bytes(b"\x80\x02}q\x00.")
+
+
+W, INDEX = "model.safetensors", "model.safetensors.index.json"
+SINGLE = {  # what is done to the folder, and a word of the line
+    "no such folder": (lambda f: shutil.rmtree(f), "no such file"),
+    "no config": (lambda f: (f / "config.json").unlink(), "config.json"),
+    "config is not JSON": (lambda f: cut(f / "config.json", 40), "not JSON"),
+    "config is a list": (lambda f: (f / "config.json").write_text("[1]"), "no table"),
+    "config is deep": (lambda f: (f / "config.json").write_text("[" * 200_000), "not JSON"),
+    "config is not UTF-8": (lambda f: (f / "config.json").write_bytes(b'{"a": "\xff"}'), "not JSON"),
+    "config is a pipe": (lambda f: piped(f, "config.json"), "no plain file"),
+    "config is a folder": (lambda f: ((f / "config.json").unlink(), (f / "config.json").mkdir()), "no plain file"),
+    "no weights": (lambda f: (f / W).unlink(), "no weights"),
+    "pickled weights": (lambda f: foreign(f, "pytorch_model.bin"), "pytorch_model.bin"),
+    "empty weights": (lambda f: cut(f / W, 0), "safetensors"),
+    "truncated length": (lambda f: cut(f / W, 5), "safetensors"),
+    "truncated header": (lambda f: cut(f / W, 100), "safetensors"),
+    "truncated data": (lambda f: cut(f / W, -4), "safetensors"),
+    "data beyond the last tensor": (lambda f: (f / W).write_bytes((f / W).read_bytes() + b"1234"), "safetensors"),
+    "an endless header": (lambda f: (f / W).write_bytes(struct.pack("<Q", 2**62) + b"{}"), "safetensors"),
+    "header is not JSON": (lambda f: (f / W).write_bytes(struct.pack("<Q", 2) + b"no"), "safetensors"),
+    "a pickle of that name": (lambda f: (f / W).write_bytes(b"\x80\x02}q\x00."), "safetensors"),
+    "offsets that overlap": (lambda f: header(f, lambda h: h[Q].update(data_offsets=[0, 2304])), "safetensors"),
+    "a shape that does not fill": (lambda f: header(f, lambda h: h[Q].update(shape=[24, 23])), "safetensors"),
+    "an unknown dtype": (lambda f: header(f, lambda h: h[Q].update(dtype="F3")), "safetensors"),
+    "whole numbers": (lambda f: header(f, lambda h: h[Q].update(dtype="I32")), "I32"),
+    "a link to nothing": (lambda f: linked(f, W, "gone"), "link to nothing"),
+    "a link to itself": (lambda f: linked(f, W, W), W),
+    "a link to a folder": (lambda f: linked(f, W, "."), "no plain file"),
+    "missing key": (lambda f: again(f, lambda w: w.pop(Q) is None), "q_proj.weight is missing"),
+    "extra key": (lambda f: again(f, lambda w: w.update(extra=w[Q])), "extra is not understood"),
+    "keys without a prefix": (lambda f: again(f, lambda w: {k[6:]: v for k, v in w.items()}), "is missing"),
+    "a tensor turned": (lambda f: again(f, lambda w: w.update({Q: w[Q][:12]})), "[12, 24]"),
+    "values that are no numbers": (lambda f: again(f, with_nan), "not finite"),
+    "another table at the output": (
+        lambda f: again(f, lambda w: w.update({"lm_head.weight": 2 * w["model.embed_tokens.weight"]})),
+        "lm_head.weight differs",
+    ),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer"),
+    "tokenizer is not JSON": (lambda f: cut(f / "tokenizer.json", 90), "tokenizer"),
+    "tokenizer of another size": (tokenizer_of_another_size, "the tokenizer has"),
+    "checksums that are none": (lambda f: (f / "SHA256SUMS").write_text("hello\n"), "SHA256SUMS"),
+    "another checksum": (lambda f: (f / "SHA256SUMS").write_text(f"{'0' * 64}  {W}\n"), "is damaged"),
+}
+SHARDED = {
+    "missing shard": (lambda f: (f / "model-00002-of-00003.safetensors").unlink(), "lacks 1 of 3 shards"),
+    "truncated shard": (lambda f: cut(f / "model-00002-of-00003.safetensors", -8), "00002"),
+    "shards exchanged": (
+        lambda f: shutil.copy(f / "model-00001-of-00003.safetensors", f / "model-00002-of-00003.safetensors"),
+        "00002",
+    ),
+    "index is not JSON": (lambda f: cut(f / INDEX, 50), "not JSON"),
+    "index without a table": (lambda f: index(f, lambda t: t.pop("weight_map")), "no weight_map"),
+    "index that leaves the folder": (
+        lambda f: index(f, lambda t: t["weight_map"].update({Q: "../x.safetensors"})),
+        "no name of a .safetensors file",
+    ),
+    "index of an absolute path": (
+        lambda f: index(f, lambda t: t["weight_map"].update({Q: "/etc/passwd"})),
+        "no name of a .safetensors file",
+    ),
+    "index names too few": (lambda f: index(f, lambda t: t["weight_map"].pop(Q)), "index does not name"),
+    "index names too many": (
+        lambda f: index(f, lambda t: t["weight_map"].update(more="model-00001-of-00003.safetensors")),
+        "has no tensor more",
+    ),
+}
+
+
+def refused(source, tmp_path, word, *flags):
+    """Import must end with code 78 and one line, and leave nothing beside the source."""
+    before = sorted(path.name for path in tmp_path.iterdir())
+    code, said = runs.call("import", str(source), *flags, **{"run-dir": tmp_path / "run"})
+    assert code == 78, said
+    lines = [line for line in said.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1 and word in lines[0] and "Traceback" not in said, said
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("case", SINGLE)
+def test_one_file(case, whole, tmp_path):
+    damage, word = SINGLE[case]
+    source = shutil.copytree(whole / "single", tmp_path / "source")
+    damage(source)
+    refused(source, tmp_path, word)
+
+
+@pytest.mark.parametrize("case", SHARDED)
+def test_many_files(case, whole, tmp_path):
+    damage, word = SHARDED[case]
+    source = shutil.copytree(whole / "sharded", tmp_path / "source")
+    damage(source)
+    refused(source, tmp_path, word)
+
+
+def test_a_link_to_a_file_is_followed(whole, tmp_path):
+    """As in Hugging Face's cache, whose folders are links."""
+    source = shutil.copytree(whole / "single", tmp_path / "source")
+    shutil.move(source / W, tmp_path / "blob")
+    (source / W).symlink_to("../blob")
+    code, said = runs.call("import", str(source), **{"run-dir": tmp_path / "run"})
+    assert code == 0, said
+
+
+SETTINGS = {  # what a config.json says, and a word of the line that refuses it
+    "another model": ({"model_type": "gpt2"}, "gpt2"),
+    "no type": ({"model_type": None}, "model_type"),
+    "a type that is no word": ({"model_type": ["llama"]}, "model_type"),
+    "mixture of experts": ({"model_type": "mixtral"}, "mixtral"),
+    "Gemma 2": ({"model_type": "gemma2"}, "gemma2"),
+    "a classifier": ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
+    "experts in a Llama": ({"num_local_experts": 8}, "num_local_experts"),
+    "quantised": ({"quantization_config": {"bits": 4}}, "quantization_config"),
+    "code of its own": ({"auto_map": {"AutoModel": "x.Y"}}, "auto_map"),
+    "soft cap": ({"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
+    "window": ({"sliding_window": 16}, "sliding_window 16"),
+    "local layers": ({"layer_types": ["sliding_attention", "full_attention"]}, "sliding_attention"),
+    "both directions": ({"use_bidirectional_attention": True}, "use_bidirectional_attention"),
+    "yarn": ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "yarn"),
+    "dynamic": ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "dynamic"),
+    "longrope": ({"rope_parameters": {"rope_type": "longrope", "factor": 2.0}}, "longrope"),
+    "waves of each layer": ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "between layers"),
+    "waves without a number": ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "low_freq_factor"),
+    "half of a head": ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+    "half of a head inside": (
+        {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
+        "partial_rotary_factor",
+    ),
+    "neighbours": ({"rope_interleaved": True}, "rope_interleaved"),
+    "exact GELU": ({"hidden_act": "gelu"}, "gelu"),
+    "no width": ({"hidden_size": None}, "hidden_size"),
+    "a width of text": ({"hidden_size": "24"}, "hidden_size"),
+    "a width below 0": ({"hidden_size": -24}, "hidden_size"),
+    "true layers": ({"num_hidden_layers": True}, "num_hidden_layers"),
+    "endless layers": ({"num_hidden_layers": 10**12}, "num_hidden_layers"),
+    "no epsilon": ({"rms_norm_eps": "small"}, "rms_norm_eps"),
+    "an infinite base": ({"rope_theta": float("inf")}, "rope_theta"),
+    "heads that do not divide": ({"num_key_value_heads": 3}, "kv-heads"),
+    "tied is a word": ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
+    "biases of the hidden layer alone": ({"mlp_bias": True}, "mlp_bias"),
+    "a factor on the logits": ({"logit_scale": 0.5}, "logit_scale"),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_settings_that_are_not_understood(case):
+    changes, word = SETTINGS[case]
+    with pytest.raises(UserError, match=word):
+        architectures.to_settings(folders.settings(KIND, **changes))
+
+
+def test_settings_that_say_nothing():
+    told = {"quantization_config": None, "sliding_window": 64, "pretraining_tp": 1, "new_flag": False, "new_list": []}
+    architectures.to_settings(folders.settings(KIND, **told))
+    architectures.to_settings(folders.settings(KIND, colour="red"), ("colour",))
+
+
+def test_a_bias_that_we_lack(tmp_path):
+    told = folders.settings(KIND, attention_bias=True)
+    weights = folders.tensors(told)
+    weights["model.layers.1.self_attn.o_proj.bias"][3] = 0.5
+    folders.write(tmp_path / "source", told, weights)
+    refused(tmp_path / "source", tmp_path, "o_proj.bias is not 0")
+
+
+def test_many_layers_that_are_not_there(whole, tmp_path):
+    source = shutil.copytree(whole / "single", tmp_path / "source")
+    tell(source, num_hidden_layers=2_000_000_000)
+    refused(source, tmp_path, "num_hidden_layers")
+
+
+def test_an_interrupted_import_leaves_nothing(whole, tmp_path, monkeypatch):
+    """An error on the way, here a full disk, takes the half-written run with it."""
+    from chinchilla_jax.training import one_by_one
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(one_by_one, "write", full)
+    source = shutil.copytree(whole / "single", tmp_path / "source")
+    code, said = runs.call("import", str(source), **{"run-dir": tmp_path / "run"})
+    assert code == 74 and "No space left" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
