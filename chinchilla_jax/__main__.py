@@ -11,6 +11,7 @@ COMMANDS = {
     "prepare": "text -> SentencePiece model and token store",
     "pretrain": "a token store -> a trained model in a run directory",
     "fit": "a table of runs -> a scaling law, how sure it is, and what other choices would say",
+    "compare": "two laws or tables of runs -> the speed-up of one recipe over the other",
     "evaluate": "loss, perplexity and bits per byte over the whole validation set; --attack: under attack too",
     "generate": "continue a prompt, or chat with the model in the terminal",
     "sweep": "a ladder of small runs within a budget -> one row per final loss",

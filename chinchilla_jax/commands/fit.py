@@ -47,6 +47,7 @@ def options(parser) -> None:
     fitting.add_argument(
         "--delta", type=float, default=1e-3, help="where Huber's penalty turns linear, in ln loss [0.001]"
     )
+    fitting.add_argument("--floor", type=float, metavar="E", help="loss that no compute gets below, held")
     fitting.add_argument("--replicates", type=int, default=4000, help="of the bootstrap over independent runs [4000]")
     fitting.add_argument("--seed", type=int, default=42, help="of the bootstrap [42]")
     fitting.add_argument("--protocol", default="auto", help="resample, weights or epoch; auto: weights below 100 runs")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from chinchilla_jax.commands import cli
-from chinchilla_jax.config import require, to_dict
+from chinchilla_jax.config import Config, from_dict, require, to_dict
 
 SECTIONS = ("model", "data.store", "data.sources", "objective", "optimizer", "mesh", "train", "checkpoint")
 RECIPE = "recipe.json"  # what `fit` puts into the law beside the table, and `plan --law` keeps
@@ -24,11 +24,17 @@ def options(parser) -> None:
     parser.add_argument("--sizes", type=float, nargs="+", metavar="N", help="parameters, embeddings included")
     parser.add_argument("--lr-exponent", type=float, default=0.45, metavar="X", help="peak rate ~ N^-X [0.45]")
     parser.add_argument("--least-steps", type=int, default=500, metavar="N", help="steps of the shortest run [500]")
+    ahead = parser.add_argument_group("next", "the runs whose losses tell most of tokens a parameter, by a law so far")
+    ahead.add_argument("--next", type=int, default=0, metavar="N", help="name N more runs of --budget FLOPs together")
+    ahead.add_argument("--law", default="", metavar="LAW", help="law.json of `fit` on the runs so far")
+    ahead.add_argument("--flops", type=float, metavar="C", help="budget to plan for [100 x the law's largest run]")
     parser.add_argument("--dry-run", action="store_true", help="show the plan and train nothing")
 
 
 def run(config, args) -> dict:
-    """Show the ladder, then run what is left of it."""
+    """Show the ladder, then run what is left of it; with --next name the runs to add."""
+    if args.next:
+        return following(args)
     from chinchilla_jax.commands.pretrain import open_store
     from chinchilla_jax.evaluation.sweep import ROWS, sweep
     from chinchilla_jax.parallel import host
@@ -65,6 +71,39 @@ def run(config, args) -> dict:
         rows = sweep(plan, store, folder, Terminal())
     wrote = str(folder / ROWS)
     return {**report, "rows": len(rows), "wrote": [wrote], "next": cli.line("fit", wrote, "--out", str(folder / "fit"))}
+
+
+def following(args) -> dict:
+    """The next runs by a law, and a config of each where the law has its recipe; trains nothing, and needs no JAX."""
+    from chinchilla_jax.commands.plan import amount
+    from chinchilla_jax.scaling.next_run import next_runs
+    from chinchilla_jax.scaling.plan import followed
+    from chinchilla_jax.scaling.published import law_of
+
+    require(bool(args.law), "--next needs --law, the law.json of `fit` on the runs so far")
+    require(args.budget is not None, "--next needs --budget, the FLOPs of the next runs together")
+    law = law_of(args.law)
+    target = args.flops or 100 * law.ranges["C"][1]
+    before, found = next_runs(law, target, args.budget, args.next)
+    wrote, words = [], []
+    print(f"ln D/N at {target:.3g} FLOPs is known to {before:.3f}; after each run to")
+    for i, run in enumerate(found, 1):
+        print(f"  {amount(run.N)} parameters on {amount(run.D)} tokens, {run.flops:.3g} FLOPs: {run.left:.3f}")
+        if law.recipe and args.run_dir:
+            path = Path(args.run_dir, f"next_{i}.json")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            base = from_dict(Config, law.recipe["config"])
+            path.write_text(json.dumps(to_dict(followed(base, law, run.N, run.D)), indent=1) + "\n")
+            wrote.append(str(path))
+            words = words or ["pretrain", "--config", str(path), "--run-dir", str(Path(args.run_dir, f"next_{i}"))]
+    rows = [vars(run) for run in found]
+    return {
+        "flops": target,
+        "sd_ln_ratio": before,
+        "runs": rows,
+        "wrote": wrote,
+        "next": cli.line(*words) if words else "",
+    }
 
 
 def planned(config, args, store):

@@ -15,7 +15,7 @@ from chinchilla_jax.scaling.approaches import Budget, Line
 from chinchilla_jax.scaling.doubt import Member, Replicates, bootstrap, calibrated
 from chinchilla_jax.scaling.fit import Fit, spread
 from chinchilla_jax.scaling.lawfile import Form, LawFile, thin
-from chinchilla_jax.scaling.minimise import FORMS, NAMES
+from chinchilla_jax.scaling.minimise import NAMES
 from chinchilla_jax.scaling.runs import Runs, without_outliers
 
 KEPT = 1000  # replicates that a law file holds, of all forms
@@ -32,6 +32,7 @@ class Settings:
     delta: float = 1e-3
     form: str = "mixture"
     drop_outliers: int = 0
+    floor: float | None = None
     replicates: int = 4000
     seed: int = 42
     protocol: str = "auto"
@@ -93,7 +94,7 @@ def analyse(whole: Runs, settings: Settings) -> Analysis:
     for C in settings.flops:
         require(C > 0 and np.isfinite(C), f"--flops {C:g}: a positive number of FLOPs")
     runs = without_outliers(whole, settings.drop_outliers)
-    members = doubt.members(runs, settings.form, settings.objective, settings.delta)
+    members = doubt.members(runs, settings.form, settings.objective, settings.delta, settings.floor)
     most = float(runs.C.max())
     flops = settings.flops or (most, 10 * most, 100 * most)
     settings = dataclasses.replace(settings, flops=tuple(flops))
@@ -148,7 +149,7 @@ def answered(law: LawFile, C: float, level: float) -> dict[str, Any]:
 
 def law_of(runs: Runs, settings: Settings) -> LawFile:
     """The law of a table and nothing else; `UserError` where none can be read off it."""
-    members = doubt.members(runs, settings.form, settings.objective, settings.delta)
+    members = doubt.members(runs, settings.form, settings.objective, settings.delta, settings.floor)
     return made(members, _bootstraps(members, settings), settings)
 
 
@@ -191,7 +192,7 @@ def made(members: list[Member], replicates: list[Replicates | None], settings: S
 
 def _form(one: Member, again: Replicates | None, C: float, settings: Settings) -> Form:
     """A member as a law file has it; the residuals of a fit are smaller than those of new runs, and are widened."""
-    fit, n, p = one.fit, len(one.fit.runs.N), FORMS[one.fit.form].shape[1]
+    fit, n, p = one.fit, len(one.fit.runs.N), one.fit.free.shape[1]
     quantiles = -np.sqrt(n / (n - p)) * np.quantile(fit.residuals, np.linspace(0, 1, QUANTILES))[::-1]
     return Form(
         form=fit.form,

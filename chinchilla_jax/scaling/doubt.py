@@ -54,18 +54,18 @@ class Member:
     rollout: float | None
 
 
-def members(runs: Runs, form: str, name: str, delta: float) -> list[Member]:
+def members(runs: Runs, form: str, name: str, delta: float, floor: float | None = None) -> list[Member]:
     """The fits of a form, or of a "mixture": first the simplest of the heavy ones, then by weight.
 
     `UserError` where no form can be fitted.
     """
     if form != "mixture":
-        return [Member(fit(runs, name, delta, form), 1.0, _rollout_error(runs, form, name, delta))]
+        return [Member(fit(runs, name, delta, form, floor=floor), 1.0, _rollout_error(runs, form, name, delta, floor))]
     few = len(runs.N) <= FORMS["chinchilla"].shape[1]
     found, first = [], None
     for one in ("tied", *MIXED[1:]) if few else MIXED:
         try:
-            found.append((fit(runs, name, delta, one), _rollout_error(runs, one, name, delta)))
+            found.append((fit(runs, name, delta, one, floor=floor), _rollout_error(runs, one, name, delta, floor)))
         except UserError as error:
             first = first or error
     if not found:
@@ -87,11 +87,11 @@ def largest(runs: Runs, share: float) -> np.ndarray:
     return np.isin(runs.cluster, order[len(order) - max(1, round(share * len(order))) :])
 
 
-def _rollout_error(runs: Runs, form: str, name: str, delta: float) -> float | None:
+def _rollout_error(runs: Runs, form: str, name: str, delta: float, floor: float | None) -> float | None:
     """Root mean square error of ln L of the largest runs, predicted from the others; None where that refuses."""
     out = largest(runs, HELD)
     try:
-        law = fit(runs.take(~out), name, delta, form).surface
+        law = fit(runs.take(~out), name, delta, form, floor=floor).surface
     except UserError:
         return None
     return float(np.sqrt(np.mean(np.log(law.loss(runs.N[out], runs.D[out]) / runs.loss[out]) ** 2)))
@@ -141,7 +141,7 @@ def bootstrap(
         picked = draws(fit.runs, replicates, seed, share)
         weights = np.array([np.bincount(rows, minlength=len(fit.runs.N)) for rows in picked], np.float64)
     start = np.repeat(numerics.centred(fit.theta, fit.at)[None], replicates, 0)
-    found = numerics.minimise(start, fit.at, fit.goal, FORMS[fit.form], weights)
+    found = numerics.minimise(start, fit.at, fit.goal, fit.free, weights)
     theta = numerics.centred(found.theta, fit.at, -1)
     return Replicates(theta, float((found.gradient < TOLERANCE).mean()), seed, protocol)
 
@@ -152,7 +152,7 @@ def calibrated(fit: Fit, found: Replicates) -> np.ndarray:
     Replicates vary as the jackknife does, whose variance is too large by about n / (n - p) where each row has a say of
     its own; tools/calibrate_fit.py measures what intervals then cover.
     """
-    p, n = FORMS[fit.form].shape[1], len(fit.runs.N)
+    p, n = fit.free.shape[1], len(fit.runs.N)
     return fit.theta + np.sqrt(1 - p / n) * (found.theta - fit.theta)
 
 
@@ -193,7 +193,7 @@ def profile(fit: Fit, name: str = "alpha", level: float = 0.9, points: int = 41)
     """
     from scipy.stats import chi2
 
-    free = FORMS[fit.form]
+    free = fit.free
     column = int(np.argmax(free[NAMES.index(name)]))
     others = np.delete(free, column, 1)
     penalty = fit.goal(numerics.residuals(numerics.centred(fit.theta, fit.at)[None], fit.at, fit.goal))

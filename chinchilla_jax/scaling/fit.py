@@ -39,6 +39,12 @@ class Fit:
     gradient: float
     agreement: float
     starts: tuple[float, ...]
+    floor: float | None = None
+
+    @property
+    def free(self) -> np.ndarray:
+        """Which of the six log-parameters (rows) the free ones (columns) move."""
+        return free_of(self.form, self.floor)
 
     @property
     def surface(self) -> Surface:
@@ -63,7 +69,7 @@ class Fit:
     @cached_property
     def condition(self) -> float:
         """Condition number of the Jacobian of ln L by the free parameters, at centred logs and columns of norm 1."""
-        J = numerics.differentiated(numerics.centred(self.theta, self.at)[None], self.at)[1][0] @ FORMS[self.form]
+        J = numerics.differentiated(numerics.centred(self.theta, self.at)[None], self.at)[1][0] @ self.free
         return float(np.linalg.cond(J / np.maximum(np.linalg.norm(J, axis=0), 1e-300)))
 
     def warnings(self) -> list[str]:
@@ -91,6 +97,12 @@ class Fit:
     def left_over(self) -> float:
         """Standard deviation of ln D that a line in ln N leaves."""
         return spread(self.runs)[0]
+
+
+def free_of(form: str, floor: float | None) -> np.ndarray:
+    """The matrix of a form; without the column of the floor where it is held."""
+    free = FORMS[form]
+    return free if floor is None else free[:, free[2] == 0]
 
 
 def surface(theta: np.ndarray) -> Surface:
@@ -134,8 +146,15 @@ def check(runs: Runs, form: str) -> None:
     )
 
 
-def fit(runs: Runs, name: str = "huber-log", delta: float = 1e-3, form: str = "chinchilla", most: int = 400) -> Fit:
-    """The best law of a form under an objective, from nine starts of at `most` so many steps.
+def fit(
+    runs: Runs,
+    name: str = "huber-log",
+    delta: float = 1e-3,
+    form: str = "chinchilla",
+    most: int = 400,
+    floor: float | None = None,
+) -> Fit:
+    """The best law of a form under an objective, from nine starts of at `most` so many steps; `floor` holds exp(e).
 
     `UserError` where the design cannot tell the parameters. An unconverged fit is returned, and says that it is.
     """
@@ -143,13 +162,16 @@ def fit(runs: Runs, name: str = "huber-log", delta: float = 1e-3, form: str = "c
     goal = objective(name, delta)
     at = numerics.points(runs.N, runs.D, runs.loss)
     start = {"tied": tied, "kaplan": kaplan}.get(form, np.copy)(projected(at))
-    found = numerics.minimise(start, at, goal, FORMS[form], most=most)
+    if floor is not None:
+        require(0 < floor < runs.loss.min(), f"--floor {floor:g}: give one below the least loss, {runs.loss.min():.4g}")
+        start[:, 2] = np.log(floor)
+    found = numerics.minimise(start, at, goal, free_of(form, floor), most=most)
     order = np.argsort(found.value)
     best = order[0]
     same = np.abs(found.value - found.value[best]) <= AGREE * found.value[best] + 1e-15
     theta = numerics.centred(found.theta[best], at, -1)
     starts = tuple(float(v) for v in found.value[order])
-    return Fit(runs, form, goal, theta, starts[0], float(found.gradient[best]), float(same.mean()), starts)
+    return Fit(runs, form, goal, theta, starts[0], float(found.gradient[best]), float(same.mean()), starts, floor)
 
 
 def convergence(theta: np.ndarray, runs: Runs, name: str = "huber-log", delta: float = 1e-3) -> Fit:
