@@ -17,7 +17,7 @@ FLOORS = [
     {"parallel"},
     {"data", "model", "optim"},
     {"objectives", "scaling", "tasks", "configs"},
-    {"finetuning"},
+    {"finetuning", "planning"},
     {"training", "inference"},
     {"aot", "evaluation", "interop"},
     {"commands"},
@@ -154,8 +154,8 @@ def test_nothing_heavy_at_import(module):
 
 def test_scaling_does_without_jax():
     """`plan`, `fit` and `compare` are for environments that hold numpy and scipy alone."""
-    folder = PACKAGE / "scaling"
-    modules = [f"chinchilla_jax.scaling.{p.stem}" for p in sorted(folder.glob("*.py")) if p.stem != "__init__"]
+    paths = [p for room in ("scaling", "planning") for p in sorted((PACKAGE / room).glob("*.py"))]
+    modules = [f"chinchilla_jax.{name(p)}" for p in paths]
     code = f"import sys, {', '.join(modules)}; print(*{{m.split('.')[0] for m in sys.modules}})"
     seen = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not set(seen.stdout.split()) & (set(HEAVY) - {"numpy"})

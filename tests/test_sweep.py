@@ -12,7 +12,8 @@ from chinchilla_jax.config import Config, ModelConfig, OptimizerConfig, TrainCon
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.evaluation import pace
 from chinchilla_jax.parallel import mesh
-from chinchilla_jax.scaling import counts, ladder
+from chinchilla_jax.planning import ladder
+from chinchilla_jax.scaling import counts
 from tests import runs
 
 BASE = Config(

@@ -6,10 +6,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from chinchilla_jax.commands.plan import amount
-from chinchilla_jax.scaling import doubt, lawfile
+from chinchilla_jax.scaling import lawfile
 from chinchilla_jax.scaling.analysis import Analysis, standard_errors
 from chinchilla_jax.scaling.approaches import vertex_shift
+from chinchilla_jax.scaling.fit import Fit
 from chinchilla_jax.scaling.minimise import NAMES
 
 
@@ -48,8 +51,8 @@ def figures(found: Analysis) -> dict[str, Any]:
         "answers": found.answers,
         "sensitivity": [dataclasses.asdict(row) for row in found.sensitivity],
         "rollout": [dataclasses.asdict(row) for row in found.rollout],
-        "residuals": doubt.residual_table(found.fit),
-        "trends": doubt.trends(found.fit),
+        "residuals": residual_table(found.fit),
+        "trends": trends(found.fit),
         "approach_1": _line(found.envelope),
         "approach_2": _isoflop(found),
         "warnings": found.warnings,
@@ -208,11 +211,11 @@ def _rollout(found: Analysis) -> str:
 def _residuals(found: Analysis) -> str:
     rows = [
         [str(r["row"]), amount(r["params"]), amount(r["tokens"]), f"{r['loss']:.4f}", f"{r['residual_percent']:+.2f} %"]
-        for r in doubt.residual_table(found.fit)
+        for r in residual_table(found.fit)
     ]
-    trends = [[r["by"], *(f"{r[k]:+.3f} %" for k in ("low", "middle", "high"))] for r in doubt.trends(found.fit)]
+    thirds = [[r["by"], *(f"{r[k]:+.3f} %" for k in ("low", "middle", "high"))] for r in trends(found.fit)]
     worst = table(("row", "N", "D", "loss", "predicted minus observed"), rows)
-    return f"## Residuals\n\n{worst}\n\n" + table(("mean, by thirds of", "low", "middle", "high"), trends)
+    return f"## Residuals\n\n{worst}\n\n" + table(("mean, by thirds of", "low", "middle", "high"), thirds)
 
 
 def _approaches(found: Analysis) -> str:
@@ -232,3 +235,24 @@ def _approaches(found: Analysis) -> str:
         head = ("FLOPs", "parabola's N*", "Akima's N*", "bias of the parabola on the fitted law")
         lines += ["", table(head, rows)]
     return "\n".join(lines)
+
+
+def residual_table(found: Fit, rows: int = 10) -> list[dict[str, float]]:
+    """The rows that the law misses most, and the mean miss by thirds of N, D and D / N (a saddle shows there)."""
+    order = np.argsort(-np.abs(found.residuals))[:rows]
+    runs = found.runs
+    return [
+        {"row": int(runs.row[i]), "params": float(runs.N[i]), "tokens": float(runs.D[i]), "loss": float(runs.loss[i]),
+         "residual_percent": 100 * float(np.expm1(found.residuals[i]))}
+        for i in order
+    ]  # fmt: skip
+
+
+def trends(found: Fit) -> list[dict[str, float | str]]:
+    """Mean residual in per cent by thirds of parameters, tokens and tokens per parameter; structure is form error."""
+    runs, table = found.runs, []
+    for what, values in (("params", runs.N), ("tokens", runs.D), ("tokens_per_param", runs.D / runs.N)):
+        thirds = np.array_split(np.argsort(values, kind="stable"), 3)
+        means = [100 * float(np.expm1(found.residuals[part].mean())) if len(part) else float("nan") for part in thirds]
+        table.append(dict(zip(("by", "low", "middle", "high"), (what, *means))))
+    return table

@@ -50,11 +50,12 @@ def options(parser) -> None:
 
 def run(config, args) -> dict:
     """Answer, realise, price and write."""
-    from chinchilla_jax.scaling import plan as planning
+    from chinchilla_jax.planning import asked as question
+    from chinchilla_jax.planning import plan as planning
 
     began = time.monotonic()
     config, text = with_text(config)
-    said = planning.asked(args, 1 if args.chips else devices_here(), **text)
+    said = question.asked(args, 1 if args.chips else devices_here(), **text)
     if args.minutes is not None:
         from chinchilla_jax.training.timed import TRAINING_SHARE
 

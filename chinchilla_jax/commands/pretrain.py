@@ -162,15 +162,16 @@ def train_for(config, run_dir: Path, store, args, terminal) -> dict:
     import jax
 
     from chinchilla_jax.commands.plan import measured, step_multiple, table
-    from chinchilla_jax.scaling import plan as planning
+    from chinchilla_jax.planning import asked as question
+    from chinchilla_jax.planning import plan as planning
     from chinchilla_jax.training.timed import TRAINING_SHARE, pretrain_for
 
     seconds = 60 * args.minutes
     require(args.minutes >= LEAST_MINUTES, f"--minutes {args.minutes:g}: getting ready takes half of one; give 2")
     if not (run_dir / "config.json").exists():
         text, devices = len(store.train.tokens), jax.device_count()
-        said = planning.timed(
-            seconds * TRAINING_SHARE, text, devices, fixed=planning.shape_given(args),
+        said = question.timed(
+            seconds * TRAINING_SHARE, text, devices, fixed=question.shape_given(args),
             length=vars(args).get("train.seq_len", 0),
         )  # fmt: skip
         planned = planning.plan(config, said, measured, step_multiple)

@@ -76,8 +76,8 @@ def run(config, args) -> dict:
 def following(args) -> dict:
     """The next runs by a law, and a config of each where the law has its recipe; trains nothing, and needs no JAX."""
     from chinchilla_jax.commands.plan import amount
-    from chinchilla_jax.scaling.next_run import next_runs
-    from chinchilla_jax.scaling.plan import followed
+    from chinchilla_jax.planning.next_run import next_runs
+    from chinchilla_jax.planning.plan import followed
     from chinchilla_jax.scaling.published import law_of
 
     require(bool(args.law), "--next needs --law, the law.json of `fit` on the runs so far")
@@ -109,7 +109,8 @@ def following(args) -> dict:
 def planned(config, args, store):
     """The ladder and the pace of this machine."""
     from chinchilla_jax.evaluation import pace as paces
-    from chinchilla_jax.scaling import counts, ladder
+    from chinchilla_jax.planning import ladder
+    from chinchilla_jax.scaling import counts
 
     sizes = args.sizes or [counts.parameters(config.model) / part for part in PARTS]
 

@@ -17,7 +17,7 @@ from chinchilla_jax.config import CheckpointConfig, Config, DataConfig, ModelCon
 
 
 def config() -> Config:
-    """The largest size of the ladder; the others follow from it (`scaling/ladder.py`)."""
+    """The largest size of the ladder; the others follow from it (`planning/ladder.py`)."""
     return Config(
         model=ModelConfig(layers=5, d_model=128, heads=8, head_dim=16, d_ff=336, init_std=0.035),
         data=DataConfig(sources=("debian_docs",), store="data/debian", vocab_size=1024),

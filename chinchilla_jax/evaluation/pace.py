@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from chinchilla_jax.config import Config
+from chinchilla_jax.planning.ladder import Ladder, Run
 from chinchilla_jax.scaling import counts
-from chinchilla_jax.scaling.ladder import Ladder, Run
 from chinchilla_jax.training.rate import tokens_per_second
 
 SECONDS = 1.0  # of steps that are timed of either size

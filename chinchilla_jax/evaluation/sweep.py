@@ -20,8 +20,9 @@ from chinchilla_jax.config import Config, require
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.errors import Preempted
 from chinchilla_jax.evaluation.likelihood import Likelihood
-from chinchilla_jax.scaling import counts, ladder
-from chinchilla_jax.scaling.ladder import Ladder, Run
+from chinchilla_jax.planning import ladder
+from chinchilla_jax.planning.ladder import Ladder, Run
+from chinchilla_jax.scaling import counts
 from chinchilla_jax.training.checkpoint import PARTIAL
 from chinchilla_jax.training.hooks import Hook
 from chinchilla_jax.training.loop import pretrain

@@ -1,1 +1,1 @@
-"""From a budget to a run: counts, laws, plans."""
+"""Laws of the loss in parameters and tokens: read runs, fit, doubt, answer, compare; numpy and scipy alone."""

@@ -286,24 +286,3 @@ def _predict(chosen: Fit, runs: Runs, out: np.ndarray) -> Predicted:
         return Predicted(*sizes, None, None, f"refused: {error}")
     errors = np.log(law.loss(runs.N[out], runs.D[out]) / runs.loss[out])
     return Predicted(*sizes, float(errors.mean()), float(errors[np.argmax(np.abs(errors))]))
-
-
-def residual_table(found: Fit, rows: int = 10) -> list[dict[str, float]]:
-    """The rows that the law misses most, and the mean miss by thirds of N, D and D / N (a saddle shows there)."""
-    order = np.argsort(-np.abs(found.residuals))[:rows]
-    runs = found.runs
-    return [
-        {"row": int(runs.row[i]), "params": float(runs.N[i]), "tokens": float(runs.D[i]), "loss": float(runs.loss[i]),
-         "residual_percent": 100 * float(np.expm1(found.residuals[i]))}
-        for i in order
-    ]  # fmt: skip
-
-
-def trends(found: Fit) -> list[dict[str, float | str]]:
-    """Mean residual in per cent by thirds of parameters, tokens and tokens per parameter; structure is form error."""
-    runs, table = found.runs, []
-    for what, values in (("params", runs.N), ("tokens", runs.D), ("tokens_per_param", runs.D / runs.N)):
-        thirds = np.array_split(np.argsort(values, kind="stable"), 3)
-        means = [100 * float(np.expm1(found.residuals[part].mean())) if len(part) else float("nan") for part in thirds]
-        table.append(dict(zip(("by", "low", "middle", "high"), (what, *means))))
-    return table

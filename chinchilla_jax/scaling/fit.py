@@ -174,16 +174,6 @@ def fit(
     return Fit(runs, form, goal, theta, starts[0], float(found.gradient[best]), float(same.mean()), starts, floor)
 
 
-def convergence(theta: np.ndarray, runs: Runs, name: str = "huber-log", delta: float = 1e-3) -> Fit:
-    """Log-parameters (a, b, e, alpha, beta) found elsewhere, as a `Fit` that says whether they are an optimum."""
-    at = numerics.points(runs.N, runs.D, runs.loss)
-    theta = np.append(np.asarray(theta, np.float64)[:5], 0.0)
-    goal, own = objective(name, delta), numerics.centred(theta, at)[None]
-    gradient = float(numerics.gradient_norm(own, at, goal, FORMS["chinchilla"])[0])
-    value = float(goal(numerics.residuals(own, at, goal)).value.sum())
-    return Fit(runs, "chinchilla", goal, theta, value, gradient, float("nan"), (value,))
-
-
 def tied(theta: np.ndarray) -> np.ndarray:
     """The same starts with one exponent."""
     theta = theta.copy()

@@ -188,13 +188,6 @@ def _ridged(matrix: np.ndarray) -> np.ndarray:
     return matrix + (1e-12 * scale + 1e-300) * np.eye(p)
 
 
-def gradient_norm(theta: np.ndarray, at: Points, goal: Objective, form: np.ndarray) -> np.ndarray:
-    """The relative gradient norm (R,) of centred log-parameters (R, 6), however they were come by."""
-    weights = np.ones((1, len(at.y)))
-    value, g, _, outer = _system(theta, at, weights, goal, form)
-    return _relative(g, _ridged(outer), value, _floor(weights, goal))
-
-
 def _floor(weights: np.ndarray, goal: Objective) -> np.ndarray:
     return weights.sum(1) * goal(np.array(1e-8)).value
 

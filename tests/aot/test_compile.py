@@ -12,7 +12,8 @@ from chinchilla_jax.config import Config, MeshConfig, ModelConfig, SparsityConfi
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.model.presets import preset
 from chinchilla_jax.parallel import mesh, topology
-from chinchilla_jax.scaling import counts, roofline
+from chinchilla_jax.planning import roofline
+from chinchilla_jax.scaling import counts
 from chinchilla_jax.training.program import Program
 
 needs_libtpu = pytest.mark.skipif(find_spec("libtpu") is None, reason="libtpu (the tpu extra) is not installed")

@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.scaling import doubt
 from chinchilla_jax.scaling import minimise as numerics
-from chinchilla_jax.scaling.fit import convergence, fit, surface
+from chinchilla_jax.scaling.fit import Fit, fit, surface
 from chinchilla_jax.scaling.law import Surface
 from chinchilla_jax.scaling.minimise import TABLE, objective
 from chinchilla_jax.scaling.runs import read, table, without_outliers
@@ -28,6 +28,15 @@ def noisy(seed=0, law=ROUNDED, **kwargs):
     """A table of runs of a known law with Laplace noise of half a per cent."""
     N, D = grid(**kwargs)
     return table(N, D, law.loss(N, D) * np.exp(np.random.default_rng(seed).laplace(0, 0.005, len(N))))
+
+
+def convergence(theta, runs):
+    """Log-parameters found elsewhere, as a fit that says whether they are an optimum."""
+    at, goal = numerics.points(runs.N, runs.D, runs.loss), objective()
+    theta = np.append(np.asarray(theta)[:5], 0.0)
+    found = numerics.minimise(numerics.centred(theta, at)[None], at, goal, numerics.FORMS["chinchilla"], most=0)
+    value = float(found.value[0])
+    return Fit(runs, "chinchilla", goal, theta, value, float(found.gradient[0]), float("nan"), (value,))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import pytest
 from scipy.optimize import brentq, minimize, minimize_scalar
 
 from chinchilla_jax.errors import UserError
-from chinchilla_jax.scaling import conditions, counts, fit, runs, zeros
+from chinchilla_jax.planning import zeros
+from chinchilla_jax.scaling import conditions, counts, fit, runs
 from chinchilla_jax.scaling import published as laws
 from chinchilla_jax.scaling.answer import price
 from chinchilla_jax.scaling.conditions import Conditions, Repeated
@@ -336,6 +337,6 @@ def test_repeated_optimum_in_two_dimensions():
 
 def test_laws_and_counts_do_without_jax():
     """`plan` answers in under two seconds, and importing JAX takes half of that."""
-    code = "import sys, chinchilla_jax.scaling.plan, chinchilla_jax.scaling.analysis; print('jax' in sys.modules)"
+    code = "import sys, chinchilla_jax.planning.plan, chinchilla_jax.scaling.analysis; print('jax' in sys.modules)"
     seen = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert seen.stdout.strip() == "False"

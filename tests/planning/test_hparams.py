@@ -6,8 +6,9 @@ import pytest
 
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.model import presets
-from chinchilla_jax.scaling import counts, hparams
-from chinchilla_jax.scaling.hparams import LAWS, Scale, advice, band
+from chinchilla_jax.planning import hparams
+from chinchilla_jax.planning.hparams import LAWS, Scale, advice, band
+from chinchilla_jax.scaling import counts
 
 BILLION = Scale(n_matmul=1e9, n_nonembed=1e9, tokens=1e11, work=6e20, width=2048)
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.errors import UserError
+from chinchilla_jax.planning.next_run import BOUNDS, next_runs
 from chinchilla_jax.scaling import lawfile
 from chinchilla_jax.scaling.analysis import Settings, law_of
 from chinchilla_jax.scaling.law import Surface
-from chinchilla_jax.scaling.next_run import BOUNDS, next_runs
 from chinchilla_jax.scaling.runs import table
 
 TRUTH = Surface(6.16924638, 7.67015673, 0.59730681, 0.34731, 0.367172)
@@ -28,26 +28,28 @@ def doubt(law, C):
     return float(np.log(D / N).std())
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_it_tells_more_than_an_isoflop_set_of_the_same_cost(seed):
-    """Runs are really drawn and the law fitted again: less is left unknown of ln D/N, and about as much as foreseen."""
+def test_it_tells_more_than_an_isoflop_set_of_the_same_cost():
+    """Runs are really drawn and the law fitted again, three times: less is left unknown of ln D/N."""
     settings, C = Settings(form="chinchilla", replicates=200), 1e23
     N, D = isoflop(np.geomspace(1e18, 1e20, 4), 6)
-    L = seen(N, D, seed)
-    law = law_of(table(N, D, L), settings)
-    before, found = next_runs(law, C, 1e21, 12)
-    more = np.array([run.N for run in found]), np.array([run.D for run in found])
-    assert before == pytest.approx(doubt(law, C), rel=1e-6)
-    cost = sum(run.flops for run in found)
-    assert cost <= 1e21 and 6 * (more[0] * more[1]).sum() == pytest.approx(cost)
-    other = isoflop(np.array([cost / 12]), 12)
-    left = []
-    for extra in (more, other):
-        both = np.r_[N, extra[0]], np.r_[D, extra[1]]
-        again = table(*both, np.r_[L, seen(*extra, 100 + seed)])
-        left.append(doubt(law_of(again, settings), C))
-    assert left[0] < 0.85 * before and left[0] < left[1]
-    assert 0.5 < found[-1].left / left[0] < 1.6
+    figures = []
+    for seed in range(3):
+        L = seen(N, D, seed)
+        law = law_of(table(N, D, L), settings)
+        before, found = next_runs(law, C, 1e21, 12)
+        assert before == pytest.approx(doubt(law, C), rel=1e-6)
+        more = np.array([run.N for run in found]), np.array([run.D for run in found])
+        cost = sum(run.flops for run in found)
+        assert cost <= 1e21 and 6 * (more[0] * more[1]).sum() == pytest.approx(cost)
+        figures.append([before])
+        for extra in (more, isoflop(np.array([cost / 12]), 12)):
+            again = table(np.r_[N, extra[0]], np.r_[D, extra[1]], np.r_[L, seen(*extra, 100 + seed)])
+            figures[-1].append(doubt(law_of(again, settings), C))
+        figures[-1].append(found[-1].left)
+    before, chosen, other, foreseen = np.mean(figures, 0)
+    print(before, chosen, other, foreseen)
+    assert chosen < 0.8 * before and chosen < 0.9 * other
+    assert 0.5 < foreseen / chosen < 1.6
 
 
 def test_sizes_stay_within_their_bounds():

@@ -3,9 +3,9 @@
 import pytest
 
 from chinchilla_jax.errors import UserError
+from chinchilla_jax.planning.shapes import aspect, realise
 from chinchilla_jax.scaling import counts
 from chinchilla_jax.scaling.counts import sizes
-from chinchilla_jax.scaling.shapes import aspect, realise
 
 
 def total(cfg):

@@ -9,14 +9,15 @@ import pytest
 
 from chinchilla_jax.config import Config, ModelConfig, from_dict
 from chinchilla_jax.errors import UserError
+from chinchilla_jax.planning import asked as question
+from chinchilla_jax.planning import plan as planner
+from chinchilla_jax.planning.recipe import Machine, fastest, parse_chips, recipe
+from chinchilla_jax.planning.roofline import roofline
+from chinchilla_jax.planning.zeros import sparse_equivalent
 from chinchilla_jax.scaling import lawfile, published
-from chinchilla_jax.scaling import plan as planner
 from chinchilla_jax.scaling.answer import Question, answer, other_sizes, solve
 from chinchilla_jax.scaling.conditions import Conditions, loss, optimum
 from chinchilla_jax.scaling.counts import sizes
-from chinchilla_jax.scaling.recipe import Machine, fastest, parse_chips, recipe
-from chinchilla_jax.scaling.roofline import roofline
-from chinchilla_jax.scaling.zeros import sparse_equivalent
 
 LAW = published.published("epoch-exact").surface
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,7 +118,7 @@ def test_its_config_is_one_that_trains(C):
 
 @pytest.mark.parametrize("chips", ["v5e-16", "v5p:8x8x4", "h100-8"])
 def test_a_machines_mesh_divides_the_model_and_the_batch(chips):
-    said = planner.Asked({}, 72 * 3600.0, parse_chips(chips), law="epoch-exact")
+    said = question.Asked({}, 72 * 3600.0, parse_chips(chips), law="epoch-exact")
     planned = planner.plan(Config(), said)
     made, price = from_dict(Config, planned["config"]), planned["price"]
     shards = made.mesh.data * made.mesh.fsdp
@@ -129,7 +130,7 @@ def test_a_machines_mesh_divides_the_model_and_the_batch(chips):
 
 
 def test_a_time_on_this_machine_is_measured():
-    said = planner.timed(600.0, math.inf, 1, fixed=False)
+    said = question.timed(600.0, math.inf, 1, fixed=False)
     planned = planner.plan(Config(), said, lambda config: 1e11 / (6 * sizes(config.model).total))
     assert planned["realised"]["flops"] == pytest.approx(6e13, rel=0.05)
 
@@ -207,7 +208,7 @@ def test_a_time_on_this_machine_measures_plain_steps():
         seen.append(config.adversarial.method)
         return 1e11 / (6 * sizes(config.model).total)
 
-    planned = planner.plan(config, planner.timed(600.0, math.inf, 1, fixed=False), measure, step_multiple)
+    planned = planner.plan(config, question.timed(600.0, math.inf, 1, fixed=False), measure, step_multiple)
     assert seen == ["off"] and planned["config"]["adversarial"]["method"] == "freelb"
     assert planned["realised"]["flops"] == pytest.approx(6e13 / 1.9, rel=0.05)
 
@@ -283,7 +284,7 @@ HALVES = 10 ** np.arange(13, 26.1, 0.5)
 
 @pytest.fixture(scope="module")
 def ladder_of_plans():
-    return [planner.plan(Config(), planner.Asked({"flops": float(C)})) for C in HALVES]
+    return [planner.plan(Config(), question.Asked({"flops": float(C)})) for C in HALVES]
 
 
 def test_answers_are_coherent_over_thirteen_decades(ladder_of_plans):
@@ -343,7 +344,7 @@ def test_fit_and_plan_agree_whatever_the_accounting(tmp_path, capfd, monkeypatch
 
 def test_the_mesh_is_the_fastest_that_fits():
     """Against every mesh of the machine by the same formula, and well above what the first that fits had (24 %)."""
-    said = planner.Asked({"flops": 1e22}, machine=parse_chips("v5p-256"))
+    said = question.Asked({"flops": 1e22}, machine=parse_chips("v5p-256"))
     found = planner.plan(Config(), said)
     made = from_dict(Config, found["config"])
     assert found["price"]["mfu"] > 0.4

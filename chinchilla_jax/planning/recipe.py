@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from chinchilla_jax.config import Config, MeshConfig, ModelConfig, require
-from chinchilla_jax.scaling import hparams, shapes
+from chinchilla_jax.planning import hparams, shapes
+from chinchilla_jax.planning.roofline import SLICES, roofline
 from chinchilla_jax.scaling.counts import parameters
-from chinchilla_jax.scaling.roofline import SLICES, roofline
 
 FEW_STEPS = 200  # below this many updates a smaller batch gains more than it loses
 INIT = 0.4  # over the root of the width: the least initial deviation; narrow models wait at 0.02 (docs/scaling)

@@ -1,0 +1,1 @@
+"""From an answer to a run: shapes, rates, meshes, prices, ladders; numpy alone."""
