@@ -47,7 +47,7 @@ format: $(STAMP) ## let ruff correct and format the code
 	$(BIN) -m ruff format .
 
 pins: $(STAMP) ## requirements.txt after a change to pyproject.toml; PINS=--upgrade takes the newest versions
-	$(VENV)/bin/uv pip compile --universal --generate-hashes --python-version 3.11 --extra train --extra dev \
+	$(VENV)/bin/uv pip compile --universal --generate-hashes --python-version 3.11 --extra train --extra serve --extra dev \
 		--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make pins" \
 		-o requirements.txt pyproject.toml --quiet $(PINS)
 

@@ -14,6 +14,7 @@ COMMANDS = {
     "compare": "two laws or tables of runs -> the speed-up of one recipe over the other",
     "evaluate": "loss, perplexity and bits per byte over the whole validation set; --attack: under attack too",
     "generate": "continue a prompt, or chat with the model in the terminal",
+    "serve": "a run directory over HTTP, as OpenAI's API has it",
     "sweep": "a ladder of small runs within a budget -> one row per final loss",
     "import": "a Hugging Face folder or a GGUF file -> a run directory",
     "export": "a run -> a Hugging Face folder, a GGUF file or a PEFT adapter",

@@ -19,7 +19,7 @@ FLOORS = [
     {"objectives", "scaling", "tasks", "configs"},
     {"finetuning", "planning"},
     {"training", "inference"},
-    {"aot", "evaluation", "interop"},
+    {"aot", "evaluation", "interop", "serving"},
     {"commands"},
     {"__main__"},
 ]

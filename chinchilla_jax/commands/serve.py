@@ -1,0 +1,98 @@
+"""Serve a run directory over HTTP, as OpenAI's API has it."""
+
+import ipaddress
+from pathlib import Path
+
+from chinchilla_jax.config import require
+from chinchilla_jax.errors import UserError
+
+SECTIONS = ("mesh", "checkpoint.verify")
+
+
+def options(parser) -> None:
+    """Flags of this command."""
+    parser.add_argument("--host", default="127.0.0.1", metavar="IP", help="address to listen on [127.0.0.1]")
+    parser.add_argument("--port", type=int, default=8000, metavar="N", help="port; 0 takes a free one [8000]")
+    parser.add_argument("--api-key-file", metavar="FILE", help="file with the key that requests must carry")
+    parser.add_argument("--name", default="", metavar="NAME", help="name of the model [that of the folder]")
+    parser.add_argument("--slots", type=int, default=8, metavar="N", help="texts decoded side by side [8]")
+    parser.add_argument("--capacity", type=int, default=0, metavar="N", help="tokens of prompt and answer together "
+        "[the length that the model was trained on, at most 2048]")  # fmt: skip
+    parser.add_argument("--queue", type=int, default=32, metavar="N", help="most requests that wait [32]")
+
+
+def run(config, args) -> dict:
+    """Serve until a signal ends it; running answers are finished first."""
+    import asyncio
+    import socket
+
+    import uvicorn
+
+    from chinchilla_jax.serving.limits import GRACE, HEADER_BYTES, Protocol, Server
+
+    require(1 <= args.slots <= 256, "--slots must lie in [1, 256]")
+    require(1 <= args.queue <= 10_000, "--queue must lie in [1, 10000]")
+    require(0 <= args.port < 65536, "--port must lie in [0, 65535]")
+    key = _key(args)
+    service = _service(config, args, key)
+    options = {"http": Protocol, "h11_max_incomplete_event_size": HEADER_BYTES, "ws": "none", "lifespan": "off"}
+    settings = uvicorn.Config(
+        service.app(), timeout_graceful_shutdown=GRACE, log_level="warning", access_log=False, **options
+    )
+    with socket.create_server((args.host, args.port), backlog=2048) as listening:
+        url = f"http://{args.host}:{listening.getsockname()[1]}"
+        service.scheduler.start()
+        print(f"serving {service.name} on {url}/v1 (try {url}/ in a browser)", flush=True)
+        print(f"next: curl {url}/v1/completions -H 'content-type: application/json' -d '{{\"prompt\": \"Once\"}}'",
+              flush=True)  # fmt: skip
+        asyncio.run(Server(settings, service.scheduler.drain).serve(sockets=[listening]))
+    return {"served": service.name}
+
+
+def _key(args) -> str | None:
+    """The key of --api-key-file; needed to listen to other machines."""
+    try:
+        local = ipaddress.ip_address(args.host).is_loopback
+    except ValueError:
+        raise UserError(f"--host {args.host} is no IP address; 127.0.0.1 is this machine alone") from None
+    require(
+        local or bool(args.api_key_file),
+        f"--host {args.host} listens to other machines; protect it with --api-key-file FILE",
+    )
+    if not args.api_key_file:
+        return None
+    try:
+        key = Path(args.api_key_file).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise UserError(f"--api-key-file {args.api_key_file}: {error.strerror}") from error
+    require(bool(key), f"--api-key-file {args.api_key_file} is empty")
+    return key
+
+
+def _service(config, args, key: str | None):
+    """The run's model behind a scheduler."""
+    from chinchilla_jax.inference.engine import CHUNK, Engine
+    from chinchilla_jax.inference.scheduler import Scheduler
+    from chinchilla_jax.parallel import host
+    from chinchilla_jax.serving.app import Service
+    from chinchilla_jax.serving.metrics import Metrics
+    from chinchilla_jax.training.load import load
+
+    host.keep_freed_memory()
+    loaded = load(config, args.run_dir, whole_mesh=False)
+    model, tokenizer = loaded.program.config.model, loaded.tokenizer
+    capacity = args.capacity or min(2048, model.context or config.train.seq_len)
+    require(2 <= capacity <= 1_000_000, "--capacity must lie in [2, 1000000]")
+    capacity = -(-capacity // CHUNK) * CHUNK
+    engine, metrics = Engine(model, tokenizer.size, steps=4), Metrics()
+    weights = engine.prepare(loaded.params)
+    scheduler = Scheduler(engine, weights, slots=args.slots, capacity=capacity, queue=args.queue, seen=metrics.seen)
+    return Service(
+        args.name or Path(args.run_dir).resolve().name,
+        scheduler,
+        tokenizer,
+        tokenizer.size,
+        metrics,
+        stops=tokenizer.stops,
+        key=key,
+    )

@@ -1,0 +1,242 @@
+"""Continuous batching: one thread that gives slots to requests, reads prompts in chunks and decodes all slots together.
+
+A chunk of one prompt stands between two decoding calls at most, so that a long prompt does not stall running texts. A
+text that ends inside a call is cut there, and its slot is free for the next call.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from chinchilla_jax.inference.engine import CHUNK, Engine
+from chinchilla_jax.inference.sampling import Drawn, Rows, Sampling
+
+
+class Token(NamedTuple):
+    """An id with its log-probability by the model and the likeliest ids with theirs, where they were asked for."""
+
+    id: int
+    logprob: float
+    top: list[tuple[int, float]]
+
+
+class Event(NamedTuple):
+    """News of a request: log-probabilities of its prompt, tokens it gained, and why it ended ("" while it runs)."""
+
+    prompt: list[Token]
+    tokens: list[Token]
+    end: str = ""
+
+
+@dataclass(eq=False)
+class Request:
+    """A prompt and how to continue it; `tell(event)` is called in the scheduler's thread.
+
+    It ends with "stop" at an id of `stops`, which is not told, with "length" after `new` tokens, with "cancelled", or
+    with "failed" where the engine failed.
+    """
+
+    ids: Sequence[int]
+    new: int
+    how: Sampling
+    seed: int
+    tell: Callable[[Event], None]
+    stops: frozenset[int] = frozenset()
+    bias: dict[int, float] = field(default_factory=dict)
+    logprobs: bool = False
+    echo: bool = False
+    asked: float = field(default_factory=time.monotonic)
+    slot: int = -1
+    read: int = 0
+    made: int = 0
+    cancelled: bool = False
+
+
+class Full(Exception):
+    """The queue holds as many requests as it may."""
+
+
+class Closed(Exception):
+    """No further requests are taken."""
+
+
+class Scheduler:
+    """Requests over `slots` slots of `capacity` tokens; at most `queue` wait. `seen(name, value)` hears of its work."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        weights: Any,
+        *,
+        slots: int,
+        capacity: int,
+        queue: int,
+        seen: Callable[[str, float], None] = lambda name, value: None,
+    ):
+        self.engine, self.weights, self.capacity = engine, weights, capacity
+        self.most, self.seen = queue, seen
+        self.waiting: deque[Request] = deque()
+        self.running: list[Request | None] = [None] * slots
+        self.rows = Rows.empty(slots)
+        self.changed = threading.Condition()
+        self.ready, self.closed, self.failed, self.moved = False, False, False, time.monotonic()
+        self.thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
+
+    def start(self) -> None:
+        """Compile and begin; `ready` tells when."""
+        self.thread.start()
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Take all of `requests` or none. Raises `Full`, or `Closed` once draining has begun or the engine failed."""
+        with self.changed:
+            if self.closed or self.failed:
+                raise Closed
+            if len(self.waiting) + len(requests) > self.most + self.running.count(None):
+                raise Full
+            self.waiting.extend(requests)
+            self.changed.notify()
+
+    def cancel(self, request: Request) -> None:
+        """Free the request's place, at the latest after the call that is running."""
+        with self.changed:
+            request.cancelled = True
+            self.changed.notify()
+
+    def drain(self) -> None:
+        """Take no more requests and end those that wait; what runs goes on."""
+        with self.changed:
+            self.closed = True
+            waiting, self.waiting = list(self.waiting), deque()
+            self.changed.notify()
+        for request in waiting:
+            request.tell(Event([], [], "closed"))
+
+    @property
+    def stuck(self) -> bool:
+        """Whether there is work and nothing has moved for a minute."""
+        busy = any(self.running) or bool(self.waiting)
+        return busy and time.monotonic() - self.moved > 60
+
+    def _run(self) -> None:
+        try:
+            self.state = self._warm()
+            with self.changed:
+                self.ready, self.moved = True, time.monotonic()
+            while self._step():
+                pass
+        finally:
+            with self.changed:
+                self.failed = not self.closed
+                left = [*filter(None, self.running), *self.waiting]
+                self.waiting.clear()
+            for request in left:
+                request.tell(Event([], [], "failed"))
+
+    def _warm(self) -> Any:
+        """Run every program once, so that nothing is compiled while requests are served."""
+        state = self.engine.empty(self.weights, len(self.running), self.capacity)
+        state = self.engine.start(state, 0, [0])
+        state, *_ = self.engine.prefill(self.weights, state, 0, [0], self.rows)
+        state, drawn = self.engine.decode(self.weights, state, np.zeros(len(self.running), bool), self.rows)
+        drawn.token_S.block_until_ready()
+        return state
+
+    def _step(self) -> bool:
+        """Admit, read one chunk of a prompt, decode; False when there is nothing left to do and none will come."""
+        with self.changed:
+            while not self.waiting and not any(self.running):
+                if self.closed:
+                    return False
+                self.changed.wait()
+            self._drop()
+            self._admit()
+        reading = [request for request in self.running if request and request.read < len(request.ids)]
+        if reading:
+            self._read(min(reading, key=lambda request: request.asked))
+        active_S = np.array([bool(request and request.made) for request in self.running])
+        if active_S.any():
+            self._decode(active_S)
+        self.moved = time.monotonic()
+        return True
+
+    def _drop(self) -> None:
+        self.waiting = deque(request for request in self.waiting if not request.cancelled)
+        for request in filter(None, list(self.running)):
+            if request.cancelled:
+                self.seen("cancelled", 1)
+                self._free(request)
+
+    def _admit(self) -> None:
+        for slot, there in enumerate(self.running):
+            if there is None and self.waiting:
+                request = self.waiting.popleft()
+                request.slot, self.running[slot] = slot, request
+                self.rows.put(slot, request.how, request.seed, bias=bool(request.bias), logprobs=request.logprobs)
+                self.state = self.engine.start(self.state, slot, request.ids, request.bias)
+                self.seen("queued", time.monotonic() - request.asked)
+
+    def _free(self, request: Request) -> None:
+        self.running[request.slot] = None
+        self.rows.put(request.slot, Sampling(0.0), 0)
+
+    def _read(self, request: Request) -> None:
+        chunk = request.ids[request.read : request.read + CHUNK]
+        request.read += len(chunk)
+        last = request.read == len(request.ids)
+        after = 0 if last else request.ids[request.read]
+        self.state, drawn, prompt = self.engine.prefill(
+            self.weights, self.state, request.slot, chunk, self.rows, last=last, after=after, wanted=request.echo
+        )
+        scored = []
+        if request.echo:
+            targets = [*chunk[1:], *([] if last else [after])]
+            scored = [_token(target, *found) for target, *found in zip(targets, *map(np.asarray, prompt))]
+        self.seen("prompt_tokens", len(chunk))
+        if last:
+            self.seen("first", time.monotonic() - request.asked)
+        if scored or last:
+            self._tell(request, scored, _tokens(drawn, 0, request.logprobs) if last else [])
+
+    def _decode(self, active_S: np.ndarray) -> None:
+        began = time.monotonic()
+        # A copy of the settings: the thread changes them while a call may still read them.
+        self.state, drawn = self.engine.decode(self.weights, self.state, active_S, Rows(*map(np.copy, self.rows)))
+        drawn = Drawn(*map(np.asarray, drawn))
+        self.seen("step", (time.monotonic() - began) / self.engine.steps)
+        for slot in np.flatnonzero(active_S):
+            request = self.running[slot]
+            row = Drawn(*(field_nS[:, slot] for field_nS in drawn))
+            self._tell(request, [], [_tokens(row, i, request.logprobs)[0] for i in range(self.engine.steps)])
+
+    def _tell(self, request: Request, prompt: list[Token], tokens: list[Token]) -> None:
+        """Hand out what a request gained, up to its end."""
+        if request.cancelled:
+            return
+        end = ""
+        for number, token in enumerate(tokens):
+            if token.id in request.stops:
+                tokens, end = tokens[:number], "stop"
+                break
+            request.made += 1
+            if request.made == request.new:
+                tokens, end = tokens[: number + 1], "length"
+                break
+        self.seen("tokens", len(tokens))
+        if end:
+            self._free(request)
+        request.tell(Event(prompt, tokens, end))
+
+
+def _token(id: int, logprob, top_K, top_logprob_K) -> Token:
+    return Token(int(id), float(logprob), list(zip(top_K.tolist(), top_logprob_K.tolist())))
+
+
+def _tokens(drawn: Drawn, at: int, logprobs: bool) -> list[Token]:
+    if not logprobs:
+        return [Token(int(drawn.token_S[at]), 0.0, [])]
+    return [_token(*(np.asarray(values)[at] for values in drawn))]

@@ -1,0 +1,1 @@
+"""A run directory behind an OpenAI-compatible HTTP interface."""

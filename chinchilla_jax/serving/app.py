@@ -1,0 +1,246 @@
+"""The routes of the server."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from chinchilla_jax.data.tokenizer_base import BaseTokenizer
+from chinchilla_jax.errors import UserError
+from chinchilla_jax.inference.scheduler import Scheduler
+from chinchilla_jax.serving import protocol
+from chinchilla_jax.serving.job import Job
+from chinchilla_jax.serving.limits import check_key, read_body
+from chinchilla_jax.serving.metrics import Metrics
+from chinchilla_jax.serving.protocol import ApiError, Ask
+
+ANSWER_SECONDS, SEND_SECONDS = 600, 30
+
+
+@dataclass
+class Service:
+    """What the routes serve. `chat(messages) -> ids` renders a conversation; None where the run has no template."""
+
+    name: str
+    scheduler: Scheduler
+    tokenizer: BaseTokenizer
+    vocabulary: int
+    metrics: Metrics
+    chat: Callable[[list[tuple[str, str]]], list[int]] | None = None
+    stops: frozenset[int] = frozenset()
+    key: str | None = None
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        posts = {"/v1/completions": self.complete, "/v1/chat/completions": self.converse}
+        posts |= {"/tokenize": self.tokenize, "/detokenize": self.detokenize}
+        gets = {"/v1/models": self.models, "/v1/models/{id:path}": self.model, "/tokenizer_info": self.info}
+        routes = [Route(path, self._guarded(path, call), methods=["POST"]) for path, call in posts.items()]
+        routes += [Route(path, self._guarded(path, call), methods=["GET"]) for path, call in gets.items()]
+        routes += [Route("/", page), Route("/health", self.health), Route("/metrics", self.figures)]
+        return Starlette(routes=routes, exception_handlers={404: _missing, 405: _missing})
+
+    def _guarded(self, path: str, call):
+        """`call` behind the key, with errors as the API words them, counted."""
+
+        async def endpoint(request: HttpRequest) -> Response:
+            try:
+                check_key(request.headers, self.key)
+                response = await call(request)
+            except ApiError as error:
+                response = failed(error)
+            except UserError as error:  # a text that the tokenizer refuses
+                response = failed(ApiError(400, str(error)))
+            self.metrics.requests.labels(path, str(response.status_code)).inc()
+            return response
+
+        return endpoint
+
+    async def _body(self, request: HttpRequest) -> dict[str, Any]:
+        body = protocol.parse(await read_body(request.receive, request.headers))
+        if body.get("model", self.name) != self.name:
+            raise ApiError(404, f"no such model; this server has {self.name}", param="model", code="model_not_found")
+        return body
+
+    async def complete(self, request: HttpRequest) -> Response:
+        """/v1/completions."""
+        body = await self._body(request)
+        return await self._answer(request, protocol.completion(body, self.tokenizer.prompt, self.vocabulary), "text")
+
+    async def converse(self, request: HttpRequest) -> Response:
+        """/v1/chat/completions."""
+        body = await self._body(request)
+        if self.chat is None:
+            raise ApiError(400, "this model has no chat template; use /v1/completions", code="unsupported")
+        return await self._answer(request, protocol.chat(body, self.chat, self.vocabulary), "chat")
+
+    async def _answer(self, request: HttpRequest, ask: Ask, kind: str) -> Response:
+        if not self.scheduler.ready:
+            raise ApiError(503, "the model is loading", kind="server_error")
+        job = Job(ask, self.scheduler, self.tokenizer, self.name, kind, self.stops)
+        job.submit()
+        try:
+            news = await _unless_gone(job.next(), request)
+            if ask.stream:
+                return EventStream(job, news)
+            found = {choice.index: ("", []) for choice in job.choices}
+            while True:
+                choice, text, named = news
+                found[choice.index] = (found[choice.index][0] + text, found[choice.index][1] + named)
+                if job.done:
+                    break
+                news = await _unless_gone(job.next(), request)
+        except BaseException:
+            job.cancel()
+            raise
+        choices = [job.said(choice, *found[choice.index], chunk=False) for choice in job.choices]
+        return JSONResponse(job.envelope(choices, usage=job.usage()))
+
+    async def tokenize(self, request: HttpRequest) -> Response:
+        """Text -> ids."""
+        body = protocol.parse(await read_body(request.receive, request.headers))
+        prompt = protocol.text(body.get("prompt", ""), "prompt")
+        start = list(self.tokenizer.start) if protocol.flag(body, "add_special_tokens") else []
+        return JSONResponse({"tokens": start + self.tokenizer.encode(prompt)})
+
+    async def detokenize(self, request: HttpRequest) -> Response:
+        """Ids -> text."""
+        body = protocol.parse(await read_body(request.receive, request.headers))
+        ids = body.get("tokens", [])
+        known = isinstance(ids, list) and all(type(i) is int and 0 <= i < self.tokenizer.size for i in ids)
+        if not known:
+            raise protocol.bad("tokens", f"expected ids in [0, {self.tokenizer.size})")
+        return JSONResponse({"prompt": self.tokenizer.decode(ids)})
+
+    async def models(self, request: HttpRequest) -> Response:
+        """The one model."""
+        return JSONResponse({"object": "list", "data": [self._model()]})
+
+    async def model(self, request: HttpRequest) -> Response:
+        """The model, if it is asked for by its name."""
+        if request.path_params["id"] != self.name:
+            raise ApiError(404, f"no such model; this server has {self.name}", code="model_not_found")
+        return JSONResponse(self._model())
+
+    def _model(self) -> dict[str, Any]:
+        owner = {"owned_by": "chinchilla_jax", "max_model_len": self.scheduler.capacity}
+        return {"id": self.name, "object": "model", "created": self.created, **owner}
+
+    async def info(self, request: HttpRequest) -> Response:
+        """What lm-eval asks of a tokenizer."""
+        names = {id: name for name, id in self.tokenizer.controls.items()}
+        start = self.tokenizer.start[0] if self.tokenizer.start else None
+        end = names.get(self.tokenizer.closing)
+        return JSONResponse({"eos_token": end, "bos_token": names.get(start), "pad_token": end, "chat_template": None})
+
+    async def health(self, request: HttpRequest) -> Response:
+        """200 while the engine serves; 503 while it loads or drains, failed, or has not moved for a minute."""
+        scheduler = self.scheduler
+        states = {"failed": scheduler.failed, "draining": scheduler.closed, "loading": not scheduler.ready}
+        states["stuck"] = scheduler.stuck
+        state = next((name for name, holds in states.items() if holds), "ok")
+        return JSONResponse({"status": state}, 200 if state == "ok" else 503)
+
+    async def figures(self, request: HttpRequest) -> Response:
+        """Prometheus' text."""
+        running = sum(one is not None for one in self.scheduler.running)
+        self.metrics.running.set(running)
+        self.metrics.waiting.set(len(self.scheduler.waiting))
+        self.metrics.slots.set(len(self.scheduler.running))
+        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+class EventStream(Response):
+    """Server-sent events of a job whose first news is here. However it ends, the job's slots are free afterwards."""
+
+    def __init__(self, job: Job, news):
+        super().__init__(media_type="text/event-stream", headers={"cache-control": "no-cache"})
+        del self.headers["content-length"]
+        self.job, self.news = job, news
+
+    async def __call__(self, scope, receive, send) -> None:
+        """Send until all choices have ended, the client has gone, or it does not read for half a minute."""
+        gone = asyncio.ensure_future(_gone(receive))
+        work = asyncio.ensure_future(self._send(send))
+        try:
+            await asyncio.wait({gone, work}, timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (gone, work):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, OSError, TimeoutError):
+                    await task
+            self.job.cancel()
+
+    async def _send(self, send) -> None:
+        async def out(message) -> None:
+            async with asyncio.timeout(SEND_SECONDS):
+                await send(message)
+
+        async def data(value) -> None:
+            body = value if isinstance(value, str) else json.dumps(value)
+            await out({"type": "http.response.body", "body": f"data: {body}\n\n".encode(), "more_body": True})
+
+        job, begun = self.job, set()
+        more = {"usage": None} if job.ask.usage else {}
+        await out({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        try:
+            while True:
+                choice, text, named = self.news
+                first = choice.index not in begun
+                begun.add(choice.index)
+                if text or named or choice.end or first:
+                    said = job.said(choice, text, named, chunk=True, first=first)
+                    await data(job.envelope([said], chunk=True, **more))
+                if job.done:
+                    break
+                self.news = await job.next()
+            if job.ask.usage:
+                await data(job.envelope([], chunk=True, usage=job.usage()))
+            await data("[DONE]")
+        except ApiError as error:
+            await data(error.body)
+        await out({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _gone(receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _unless_gone(work, request: HttpRequest) -> Any:
+    """The result of `work`; cancelled, and an `ApiError`, where the client goes away or it takes too long."""
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request.receive))
+    try:
+        done, _ = await asyncio.wait({task, gone}, timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if task in done:
+            return task.result()
+        raise ApiError(499 if gone in done else 504, "the answer was not waited for", kind="server_error")
+    finally:
+        for one in (task, gone):
+            one.cancel()
+
+
+def failed(error: ApiError) -> Response:
+    """An error as the API words it."""
+    headers = {"retry-after": "1"} if error.status in (429, 503) else {}
+    return JSONResponse(error.body, error.status, headers)
+
+
+async def _missing(request: HttpRequest, error) -> Response:
+    hint = "this server has /v1/completions, /v1/chat/completions and /v1/models"
+    return failed(ApiError(error.status_code, f"{request.method} {request.url.path}: {hint}", kind="not_found_error"))
+
+
+async def page(request: HttpRequest) -> Response:
+    """A page to try the model in a browser."""
+    return HTMLResponse(resources.files("chinchilla_jax.serving").joinpath("page.html").read_text(encoding="utf-8"))

@@ -1,0 +1,45 @@
+"""The command: what it says, how it ends, what it refuses."""
+
+import json
+import re
+import signal
+import urllib.request
+
+import pytest
+
+from tests import runs
+from tests.serving.conftest import until
+
+
+def test_it_serves_until_it_is_asked_to_stop(copy, cache):
+    """The address on its first line, one answer, SIGTERM, exit code 0."""
+    process = runs.start(["-m", "chinchilla_jax", "serve", "--run-dir", str(copy), "--port", "0"], 1, cache)
+    try:
+        found = re.search(r"on (http://127\.0\.0\.1:\d+)/v1", process.stdout.readline())
+        url = found.group(1)
+
+        def ready() -> bool:
+            try:
+                return urllib.request.urlopen(f"{url}/health", timeout=5).status == 200
+            except OSError:
+                return False
+
+        until(ready, 120)
+        body = json.dumps({"prompt": "the", "max_tokens": 3}).encode()
+        asked = urllib.request.Request(f"{url}/v1/completions", body, {"content-type": "application/json"})
+        answer = json.load(urllib.request.urlopen(asked, timeout=60))
+        assert answer["model"] == copy.name and answer["usage"]["completion_tokens"] <= 3
+        process.send_signal(signal.SIGTERM)
+    except BaseException:
+        process.kill()
+        raise
+    said = runs.finish(process)
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("flags, named", [({"host": "0.0.0.0"}, "--api-key-file"), ({"host": "localhost"}, "--host"),
+                                          ({"slots": 0}, "--slots"), ({"capacity": 1}, "--capacity"),
+                                          ({"api-key-file": "nowhere"}, "--api-key-file")])  # fmt: skip
+def test_what_is_refused(copy, flags, named):
+    code, said = runs.call("serve", **{"run-dir": copy}, **flags)
+    assert code == 78 and named in said

@@ -1,0 +1,138 @@
+"""The server over real HTTP."""
+
+import json
+import socket
+import threading
+
+import pytest
+
+from tests.serving.conftest import Gate, until
+
+GREEDY = {"model": "tiny", "prompt": "the sea", "max_tokens": 12, "temperature": 0}
+
+
+def idle(client) -> bool:
+    return not any(client.service.scheduler.running) and not client.service.scheduler.waiting
+
+
+def test_an_answer_whole_and_in_parts_with_usage(client, tokenizer):
+    whole = client.json("/v1/completions", GREEDY)
+    [choice] = whole["choices"]
+    assert whole["object"] == "text_completion" and whole["model"] == "tiny" and whole["id"].startswith("cmpl-")
+    assert choice["index"] == 0 and choice["finish_reason"] in ("stop", "length") and choice["logprobs"] is None
+    prompt = len(tokenizer.prompt("the sea"))
+    assert whole["usage"]["prompt_tokens"] == prompt
+    assert whole["usage"]["total_tokens"] == prompt + whole["usage"]["completion_tokens"]
+    *parts, last = client.stream("/v1/completions", {**GREEDY, "stream_options": {"include_usage": True}})
+    assert "".join(part["choices"][0]["text"] for part in parts) == choice["text"]
+    assert [part["choices"][0]["finish_reason"] for part in parts][-1] == choice["finish_reason"]
+    assert all(part["choices"][0]["finish_reason"] is None for part in parts[:-1])
+    assert last["choices"] == [] and last["usage"] == whole["usage"]
+
+
+def test_log_probabilities_with_echo_as_lm_eval_reads_them(client, tokenizer):
+    """The prompt's tokens and one more; the best token's number is the same float in both lists."""
+    ids = tokenizer.prompt("the sea and the wind")
+    body = {"prompt": ids, "echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 0}
+    [choice] = client.json("/v1/completions", body)["choices"]
+    found = choice["logprobs"]
+    assert len(found["tokens"]) == len(found["token_logprobs"]) == len(found["text_offset"]) == len(ids) + 1
+    assert found["token_logprobs"][0] is None and all(p <= 0 for p in found["token_logprobs"][1:])
+    assert choice["text"].startswith("the sea and the wind")
+    for name, logprob, top in list(zip(found["tokens"], found["token_logprobs"], found["top_logprobs"]))[1:]:
+        assert top[name] == logprob <= max(top.values()) and 1 <= len(top) <= 2
+    assert max(found["top_logprobs"][-1].values()) == found["token_logprobs"][-1], "greedy takes the best"
+
+
+def test_several_prompts_and_choices_have_their_places(client):
+    body = {"prompt": ["the sea", "wind"], "n": 2, "max_tokens": 4, "seed": 5}
+    choices = client.json("/v1/completions", body)["choices"]
+    assert [choice["index"] for choice in choices] == [0, 1, 2, 3]
+    assert choices == client.json("/v1/completions", body)["choices"], "a seed decides the text"
+    assert len({choice["text"] for choice in choices}) > 1
+
+
+def test_a_stop_string_ends_a_text(client):
+    [whole] = client.json("/v1/completions", {**GREEDY, "max_tokens": 40, "ignore_eos": True})["choices"]
+    stop = whole["text"][5:8]
+    [cut] = client.json("/v1/completions", {**GREEDY, "max_tokens": 40, "stop": [stop]})["choices"]
+    assert cut["text"] == whole["text"][: whole["text"].index(stop)] and cut["finish_reason"] == "stop"
+    until(lambda: idle(client))
+
+
+def test_a_chat(client):
+    body = {"messages": [{"role": "user", "content": "the sea"}], "max_tokens": 5, "temperature": 0,
+            "logprobs": True, "top_logprobs": 2}  # fmt: skip
+    whole = client.json("/v1/chat/completions", body)
+    message = whole["choices"][0]["message"]
+    assert message["role"] == "assistant" and whole["object"] == "chat.completion"
+    content = whole["choices"][0]["logprobs"]["content"]
+    assert all(len(one["top_logprobs"]) == 2 and one["bytes"] is not None for one in content)
+    parts = client.stream("/v1/chat/completions", body)
+    assert parts[0]["choices"][0]["delta"]["role"] == "assistant"
+    assert "".join(part["choices"][0]["delta"].get("content", "") for part in parts) == message["content"]
+    client.service.chat = None
+    assert client.json("/v1/chat/completions", body, status=400)["error"]["code"] == "unsupported"
+
+
+def test_what_is_wrong_is_an_error_object(client):
+    long = {"prompt": [5] * 128}
+    assert client.json("/v1/completions", long, status=400)["error"]["code"] == "context_length_exceeded"
+    assert client.json("/v1/completions", b"{", status=400)["error"]["type"] == "invalid_request_error"
+    assert client.json("/v1/completions", {"model": "other"}, status=404)["error"]["code"] == "model_not_found"
+    assert "error" in client.json("/v1/nothing", {}, status=404)
+    assert "error" in client.json("/v1/completions", status=405)
+    assert "error" in client.json("/v1/completions", b"x" * (2**20 + 1), status=413)
+    client.service.key = "secret"
+    assert client.json("/v1/models", status=401)["error"]["code"] == "invalid_api_key"
+    right = {"authorization": "Bearer secret"}
+    assert client.json("/v1/models", headers=right)["data"][0]["id"] == "tiny"
+
+
+def test_a_full_queue_says_when_to_come_back(client):
+    scheduler = client.service.scheduler
+    scheduler.engine = gate = Gate(scheduler.engine)
+    busy = {**GREEDY, "max_tokens": 100, "n": 7, "ignore_eos": True}
+    thread = threading.Thread(target=client.ask, args=("/v1/completions", busy))
+    thread.start()
+    until(lambda: all(scheduler.running))
+    code, headers, body = client.ask("/v1/completions", {**GREEDY, "n": 5})
+    gate.open.set()
+    assert code == 429 and headers["retry-after"] and json.loads(body)["error"]["type"] == "rate_limit_error"
+    thread.join()
+    until(lambda: idle(client))
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_client_that_goes_away_frees_its_slot(client, streams):
+    body = json.dumps({**GREEDY, "max_tokens": 120, "ignore_eos": True, "n": 6, "stream": streams}).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", client.port)) as connection:
+        connection.sendall(head + body)
+        until(lambda: any(client.service.scheduler.running))
+        if streams:
+            connection.recv(100)
+    until(lambda: idle(client))
+    assert client.json("/v1/completions", GREEDY)["choices"]
+
+
+def test_health_and_metrics(client):
+    from prometheus_client.parser import text_string_to_metric_families
+
+    assert client.json("/health") == {"status": "ok"}
+    made = client.json("/v1/completions", GREEDY)["usage"]
+    families = {f.name: f for f in text_string_to_metric_families(client.ask("/metrics")[2].decode())}
+    assert families["chinchilla_prompt_tokens"].samples[0].value == made["prompt_tokens"]
+    assert families["chinchilla_generation_tokens"].samples[0].value == made["completion_tokens"]
+    assert families["chinchilla_requests_running"].samples[0].value == 0
+    client.service.scheduler.drain()
+    assert client.json("/health", status=503) == {"status": "draining"}
+    assert client.json("/v1/completions", GREEDY, status=503)["error"]["type"] == "server_error"
+
+
+def test_the_tokenizer_and_the_page(client, tokenizer):
+    ids = client.json("/tokenize", {"prompt": "the sea", "add_special_tokens": False})["tokens"]
+    assert ids == tokenizer.encode("the sea")
+    assert client.json("/detokenize", {"tokens": ids}) == {"prompt": "the sea"}
+    code, _, page = client.ask("/")
+    assert code == 200 and b"/v1/completions" in page and b"http://" not in page and b"https://" not in page

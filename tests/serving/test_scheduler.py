@@ -1,0 +1,106 @@
+"""Requests side by side: each gets what it would get alone, and leaves its slot however it ends."""
+
+import queue
+
+import numpy as np
+import pytest
+
+from chinchilla_jax.inference.sampling import Sampling
+from chinchilla_jax.inference.scheduler import Closed, Full, Request
+from tests.serving.conftest import Gate, until
+
+LIVELY = Sampling(0.9, top_p=0.9)
+
+
+def request(ids, new=12, how=LIVELY, seed=0, **more):
+    news = queue.Queue()
+    made = Request(ids, new, how, seed, news.put, **more)
+    made.news = news
+    return made
+
+
+def whole(made) -> tuple[list, list, str]:
+    """(tokens, those of the prompt, why it ended)."""
+    tokens, prompt = [], []
+    while True:
+        event = made.news.get(timeout=60)
+        tokens, prompt = tokens + event.tokens, prompt + event.prompt
+        if event.end:
+            return tokens, prompt, event.end
+
+
+def some(count: int) -> list[Request]:
+    """Prompts of one token to two chunks, half of them greedy, with log-probabilities."""
+    made = []
+    for i in range(count):
+        ids = np.random.default_rng(i).integers(3, 280, [1, 5, 64, 90][i % 4]).tolist()
+        how = Sampling(0) if i % 2 else Sampling(0.9, top_p=0.9, frequency_penalty=0.2)
+        made.append(request(ids, new=3 + i, how=how, seed=i, logprobs=True, echo=i % 3 == 0))
+    return made
+
+
+def test_tokens_and_log_probabilities_are_the_same_alone_and_in_company(scheduler):
+    alone = []
+    for one in some(7):
+        scheduler.submit([one])
+        alone.append(whole(one))
+    together = some(7)
+    scheduler.submit(together)
+    assert [whole(one) for one in together] == alone
+    assert [len(tokens) for tokens, _, end in alone] == [3 + i for i in range(7)]
+    assert all(end == "length" for *_, end in alone)
+    assert [len(prompt) for _, prompt, _ in alone] == [0, 0, 0, 89, 0, 0, 63], "echo scores every token but the first"
+
+
+def test_a_text_ends_at_a_stop_and_its_slot_is_free(scheduler):
+    one = request([5], new=30, how=Sampling(0))
+    scheduler.submit([one])
+    tokens, _, _ = whole(one)
+    stop = tokens[7].id
+    again = request([5], new=30, how=Sampling(0), stops=frozenset({stop}))
+    scheduler.submit([again])
+    found, _, end = whole(again)
+    first = [token.id for token in tokens].index(stop)
+    assert (found, end) == (tokens[:first], "stop")
+    until(lambda: not any(scheduler.running))
+
+
+def test_a_cancelled_request_leaves_and_its_neighbour_goes_on(scheduler):
+    quiet = request([7, 8], new=100)
+    scheduler.submit([quiet])
+    expected = whole(quiet)
+    quiet, gone = request([7, 8], new=100), [request([9], new=120) for _ in range(5)]
+    scheduler.submit([*gone[:2], quiet, *gone[2:]])
+    gone[0].news.get(timeout=60)
+    for one in gone:
+        scheduler.cancel(one)
+    assert whole(quiet) == expected
+    until(lambda: not any(scheduler.running) and not scheduler.waiting)
+
+
+def test_the_queue_is_bounded_and_draining_ends_it(scheduler):
+    scheduler.engine = gate = Gate(scheduler.engine)
+    many = [request([3], new=100) for _ in range(8)]
+    with pytest.raises(Full):
+        scheduler.submit(many)
+    assert not scheduler.waiting and not any(scheduler.running), "all or none"
+    scheduler.submit(many[:7])
+    until(lambda: all(scheduler.running))
+    scheduler.drain()
+    gate.open.set()
+    with pytest.raises(Closed):
+        scheduler.submit([request([3])])
+    assert sorted(whole(one)[2] for one in many[:7]) == ["closed"] * 4 + ["length"] * 3
+    scheduler.thread.join(30)
+    assert not scheduler.failed
+
+
+def test_nothing_is_compiled_after_the_start(scheduler):
+    programs = [getattr(scheduler.engine, name) for name in ("_start", "_prefill", "_decode", "_empty")]
+    before = [program._cache_size() for program in programs]
+    made = some(7)
+    made[3].bias = {4: 5.0}
+    scheduler.submit(made)
+    for one in made:
+        whole(one)
+    assert [program._cache_size() for program in programs] == before
