@@ -139,7 +139,7 @@ def test_there_are_two_lines_of_jax():
 
 
 def test_extras_are_the_documented_ones():
-    assert set(EXTRAS) == {"train", "cuda", "tpu", "beam", "wandb", "parity", "dev"}
+    assert set(EXTRAS) == {"train", "cuda", "tpu", "beam", "serve", "wandb", "parity", "dev"}
 
 
 def make(folder: Path, *arguments: str) -> str:
