@@ -138,6 +138,7 @@ TRAIN = "from chinchilla_jax.config import *\ndef config(): return Config(train=
         ("c.json", "[]", "expected a table"),
         ("c.json", '{"train": {"stepz": 5}}', "did you mean steps?"),
         ("c.json", '{"train": {"steps": null}}', "whole number"),
+        ("c.json", '{"train": {"steps": 5, "seed": 1, "steps": 6}}', "steps: there more than once"),
     ],
 )  # fmt: skip
 def test_broken_config_files_are_one_line(capsys, command, tmp_path, name, text, hint):

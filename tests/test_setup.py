@@ -1,5 +1,6 @@
 """From a fresh clone to an environment: which Python is taken, what is pinned, what `make` would do, what is packed."""
 
+import ast
 import json
 import os
 import subprocess
@@ -139,7 +140,19 @@ def test_there_are_two_lines_of_jax():
 
 
 def test_extras_are_the_documented_ones():
-    assert set(EXTRAS) == {"train", "cuda", "tpu", "beam", "serve", "wandb", "parity", "dev"}
+    assert set(EXTRAS) == {"train", "cuda", "tpu", "beam", "languages", "serve", "wandb", "parity", "dev"}
+
+
+def test_what_the_package_imports_is_declared():
+    names = {Requirement(text).name.lower().replace("-", "_") for texts in EXTRAS.values() for text in texts}
+    names |= {Requirement(text).name for text in PROJECT["dependencies"]}
+    modules = {"orbax": "orbax_checkpoint", "tensorboardx": "tensorboardx"}
+    for path in (ROOT / "chinchilla_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            found += [node.module] if isinstance(node, ast.ImportFrom) else []
+            for top in {name.partition(".")[0].lower() for name in found} - sys.stdlib_module_names:
+                assert modules.get(top, top) in names, f"{path}: {top} is in no list of pyproject.toml"
 
 
 def make(folder: Path, *arguments: str) -> str:

@@ -87,10 +87,11 @@ def python(config: Config, args) -> Row:
 
 def packages(config: Config, args) -> Row:
     """Every package that training needs imports, in the version that is tested."""
-    tested, versions = pins(), {}
+    versions = {}
     for name, module in ESSENTIAL.items():
         importlib.import_module(module)
         versions[name] = importlib.metadata.version(name)
+    tested = pins()
     other = [f"{n} {v} (tested: {tested[n]})" for n, v in versions.items() if tested.get(n, v) != v]
     main = ", ".join(f"{n} {versions[n]}" for n in ("jax", "flax", "optax", "orbax-checkpoint"))
     return Row("warn", ", ".join(other), f"{cli.install()} brings the tested ones") if other else Row("ok", main)
@@ -302,6 +303,7 @@ def examine(name: str, config: Config, args) -> Row:
     try:
         return check(config, args)
     except (*FAULTS, UserError) as error:
+        fix = cli.install() if isinstance(error, ImportError) else fix
         lines = str(error).split() or ["JAX has no such device"] * (type(error) is AssertionError)
         return failed(name, status, " ".join([f"{type(error).__name__}:", *lines])[:200], fix)
 

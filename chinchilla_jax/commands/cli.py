@@ -87,6 +87,11 @@ def run(name: str, summary: str, module: types.ModuleType, argv: list[str]) -> i
         parser = _parser(name, summary, module)
         args = parser.parse(argv)
         config = resolve(args)
+        if _is_run(args.run_dir) and args.config and "model" not in module.SECTIONS:
+            print(
+                f"note: of --config only {', '.join(module.SECTIONS)} count here; the model is the run's",
+                file=sys.stderr,
+            )
         with _quiet() if args.json else contextlib.nullcontext(sys.stdout) as out:
             with terminable():
                 join(args)
@@ -318,6 +323,11 @@ def _value(kind: Any, text: str) -> Any:
         return text
 
 
+def _is_run(run_dir: str | None) -> bool:
+    """Whether a folder has the config of a run."""
+    return bool(run_dir) and Path(run_dir, "config.json").exists()
+
+
 def resolve(args: argparse.Namespace) -> Config:
     """The config file (or the run directory's, or the defaults), then the preset, then single settings."""
     given = {name: value for name, value in vars(args).items() if "." in name}
@@ -365,7 +375,7 @@ def load(path: Path) -> Config:
     path = find(path)
     try:
         if path.suffix == ".json":
-            values = json.loads(path.read_text(encoding="utf-8-sig"))
+            values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_told_once)
             values = values.get("config", values) if isinstance(values, dict) else values  # a plan.json holds one
             return settings.from_dict(Config, _with_preset(values))
         with _importable(path.parent):
@@ -379,6 +389,13 @@ def load(path: Path) -> Config:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:  # whatever a config file does wrong is the user's to mend
         raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def _told_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON table; a setting that is there twice would be dropped without a word."""
+    twice = {name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1}
+    require(not twice, f"{', '.join(sorted(twice))}: there more than once; keep one")
+    return dict(pairs)
 
 
 @contextlib.contextmanager

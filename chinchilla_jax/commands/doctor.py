@@ -1,10 +1,13 @@
 """What is here and what will work: one row a check, each with what to do about it."""
 
 import argparse
+import itertools
 import json
+import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 
 from chinchilla_jax.commands import checks, cli
 from chinchilla_jax.commands.checks import Row
@@ -52,27 +55,30 @@ def ended(done: subprocess.CompletedProcess) -> str:
     return f"the check ended with {how}: {reason[-1][-160:]}"
 
 
+def table(rows: dict[str, Row], width: int) -> list[str]:
+    """The rows as lines of at most `width` characters; no package is needed to show what is missing."""
+    names = max(map(len, rows))
+    share = max(20, (width - names - 9) * 3 // 5)
+    lines = [f"      {'check':<{names}} {'found':<{share}} what to do"]
+    for name, row in rows.items():
+        columns = [textwrap.wrap(row.text, share), textwrap.wrap(row.fix, max(20, width - names - 9 - share))]
+        for number, (text, fix) in enumerate(itertools.zip_longest(*columns, fillvalue="")):
+            head = f" {row.status:<4} {name:<{names}}" if number == 0 else " " * (names + 6)
+            lines.append(f"{head} {text:<{share}} {fix}".rstrip())
+    return lines
+
+
 def run(config: Config, args) -> dict:
     """Every check, printed as a table; exit code 78 if one failed."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     names = [name for name, *_ in checks.CHECKS]
     apart = rows_of([name for name in names if name in checks.APART], config, args)
-    table, rows = Table(box=None, padding=(0, 1)), []
-    for column in ("", "check", "found", "what to do"):
-        table.add_column(column, overflow="fold")
-    for name in names:
-        row = apart[name] if name in apart else checks.examine(name, config, args)
-        rows.append({"check": name, **row._asdict()})
-        colour = {"ok": "green", "warn": "yellow", "fail": "red"}[row.status]
-        table.add_row(f"[{colour}]{row.status}[/]", name, escape(row.text), escape(row.fix))
-    Console(stderr=args.json, width=None if sys.stdout.isatty() else 160).print(table)
-    ok = all(row["status"] != "fail" for row in rows)
+    rows = {name: apart[name] if name in apart else checks.examine(name, config, args) for name in names}
+    width = shutil.get_terminal_size((160, 24)).columns if sys.stdout.isatty() else 160
+    print("\n".join(table(rows, width)))
+    ok = all(row.status != "fail" for row in rows.values())
     return {
         "ok": ok,
         "exit_code": 0 if ok else 78,
-        "checks": rows,
+        "checks": [{"check": name, **row._asdict()} for name, row in rows.items()],
         "next": cli.quickstart() if ok else "what the last column says",
     }

@@ -11,6 +11,7 @@ from chinchilla_jax.data.text import BOM, Broken, decode
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 PLAIN = ".json files hold no records and are read as plain text"
+PLAN = {"law", "config", "asked"}  # of a plan.json, which `plan` writes into the folder that it runs in
 Opener = Callable[[Path], BinaryIO]
 Failure = Callable[[Broken], None]
 
@@ -40,6 +41,9 @@ def read(
         return _counted(_listed(path, value, field, broken), notes)
     if isinstance(value, dict) and isinstance(value.get(field), str):
         return _counted(iter([(str(path), _text(value, str(path), field))]), notes)
+    if isinstance(value, dict) and value.keys() >= PLAN:
+        notes.skipped["plans"] += 1
+        return iter(())
     notes.said[PLAIN] += 1
     return None
 

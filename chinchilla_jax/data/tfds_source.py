@@ -51,7 +51,7 @@ def find(folder: Path, name: str) -> Path:
         )
     newest = max(found, key=lambda path: [int(n) if n.isdigit() else 0 for n in path.name.split(".")])
     try:
-        kind = json.loads((newest / INFO).read_text()).get("fileFormat", "tfrecord")
+        kind = json.loads((newest / INFO).read_text(encoding="utf-8")).get("fileFormat", "tfrecord")
     except ValueError as error:
         raise UserError(f"{newest / INFO}: damaged; make the data set again") from error
     if kind != "array_record":

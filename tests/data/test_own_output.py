@@ -87,10 +87,11 @@ def test_json_files_are_records_where_they_hold_some(tmp_path):
     (tmp_path / "list.json").write_text(json.dumps(rows, indent=1))
     (tmp_path / "one.json").write_text(json.dumps(rows[0]))
     (tmp_path / "settings.json").write_text('{"tab": 4}')
+    (tmp_path / "plan.json").write_text('{"law": {}, "config": {}, "asked": {}}')
     source = files.open_path(str(tmp_path), "body")
     texts = [row["body"] for row in rows]
     assert [document.text for document in source.documents()] == [*texts, *texts, texts[0], '{"tab": 4}']
-    assert source.records == 7 and list(source.said.values()) == [1]
+    assert source.records == 7 and list(source.said.values()) == [1] and source.skipped["plans"] == 1
     with pytest.raises(UserError, match=r"lines\.json:1: no field 'text' \(the record has: id, body\)"):
         list(files.open_path(str(tmp_path), "text").documents())
 

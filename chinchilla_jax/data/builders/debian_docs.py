@@ -119,9 +119,11 @@ def translations(folder: Path) -> str:
         for inner in ("lists/partial", "cache/archives/partial", "parts"):
             (folder / inner).mkdir(parents=True, exist_ok=True)
         config = folder / "apt.conf"
-        config.write_text(APT_CONFIG.format(folder.resolve()))
+        config.write_text(APT_CONFIG.format(folder.resolve()), encoding="utf-8")
         download.run(["env", f"APT_CONFIG={config.resolve()}", "apt-get", "update"])
-    return "\n\n".join(path.read_text(errors="replace") for path in sorted(lists.glob("*_Translation-en")))
+    return "\n\n".join(
+        path.read_text(encoding="utf-8", errors="replace") for path in sorted(lists.glob("*_Translation-en"))
+    )
 
 
 def unique(found: Iterator[Page]) -> Iterator[tuple[str, str]]:
