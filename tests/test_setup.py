@@ -262,8 +262,10 @@ print(json.dumps([cli.load(pathlib.Path("quickstart")).data.store, checks.pins()
 
 def test_the_wheel_works_from_any_folder(packed, tmp_path):
     """Configs and tables travel in it, and no advice speaks of a clone's `make`."""
-    wheel, _, _ = packed
+    wheel, _, listed = packed
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    mine = [name for name in listed.split("\0") if name.startswith("chinchilla_jax/")]
+    assert all((tmp_path / "site" / name).is_file() for name in mine), "page, tables and configs travel"
     (tmp_path / "elsewhere").mkdir()
     command = [sys.executable, "-c", USE, str(tmp_path / "site")]
     done = subprocess.run(command, cwd=tmp_path / "elsewhere", capture_output=True, text=True, timeout=60)

@@ -38,8 +38,10 @@ ALIASES = {"data.data_dir": "--data-dir"}  # setting -> a shorter flag
 ALONE = {"distributed": False, "coordinator": "", "processes": 0, "process": -1}  # flags of a process alone
 ROOT = Path(__file__).resolve().parents[2]  # the clone, where the package runs from one
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-SETTINGS_WITH_PATHS = ("data.store", "data.data_dir", "data.tokenizer", "train.compile_cache")
-PATHS = {"DIR", "FILE", "RUNS", "LAW"}  # metavars of options that name a file or a folder
+SETTINGS_WITH_PATHS = (
+    "data.store", "data.data_dir", "data.tokenizer", "data.decontaminate", "train.compile_cache", "tune.base",
+)  # fmt: skip
+PATHS = {"DIR", "FILE", "PATH", "RUN", "RUNS", "LAW", "A", "B"}  # metavars of options that name a file or a folder
 
 
 class Parser(argparse.ArgumentParser):
@@ -62,7 +64,7 @@ class Parser(argparse.ArgumentParser):
             )
         for action in self._actions:
             value = getattr(args, action.dest, None)
-            if action.metavar in PATHS and isinstance(value, str):
+            if isinstance(value, str) and (action.metavar in PATHS or action.dest in ("law", "price")):
                 setattr(args, action.dest, expanded(value))
         return args
 
@@ -345,7 +347,9 @@ def resolve(args: argparse.Namespace) -> Config:
         shape = {f"model.{k}": v for k, v in presets.settings(given["model.preset"]).items()}
         given = {**shape, **given}
     config = settings.replace(config, {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
-    config = settings.replace(config, {name: expanded(settings.get(config, name)) for name in SETTINGS_WITH_PATHS})
+    typed = {name: settings.get(config, name) for name in SETTINGS_WITH_PATHS}
+    full = {k: tuple(map(expanded, v)) if isinstance(v, tuple) else expanded(v) for k, v in typed.items()}
+    config = settings.replace(config, full)
     return dataclasses.replace(config, data=with_store(config.data))
 
 

@@ -74,6 +74,8 @@ def run(config, args) -> dict:
     from chinchilla_jax.scaling.runs import read
 
     path = Path(args.runs)
+    if args.out:
+        cli.writable(Path(args.out), "--out")
     table = read(path, _pairs(args.columns), args.where, args.count, args.source, args.drop_failed)
     table = _named(table, args)
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Settings) if hasattr(args, f.name)}
@@ -93,7 +95,7 @@ def recipe_of(table: Path, named: str) -> dict:
     if not named and not path.exists():
         return {}
     if path.name == "recipe.json":
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     return {"config": to_dict(cli.load(path))}
 
 
