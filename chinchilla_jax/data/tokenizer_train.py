@@ -20,6 +20,7 @@ COUNTED = 1 << 20  # characters that are counted at a time
 COVERAGE, LEAST = 0.9995, 0.98
 UNK, BOS, EOS, PAD = range(4)
 CONTROLS_AND_BYTES = 4 + 256
+GRID = 256
 THREADS = 8  # fixed: unigram training sums per thread, so another number gives another model
 
 
@@ -66,11 +67,28 @@ def train(texts: Callable[[], Iterable[str]], config: DataConfig, path: str | Pa
             f"SentencePiece cannot train {config.vocab_size} pieces on this text; "
             f"choose another --data.vocab-size ({str(error).strip()})"
         ) from error
+    made = on_grid(model.getvalue()) if config.tokenizer_kind == "unigram" else model.getvalue()
     with open(path, "wb") as file:
-        file.write(model.getvalue())
+        file.write(made)
         file.flush()
         os.fsync(file.fileno())
-    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).get_piece_size()
+    return sentencepiece.SentencePieceProcessor(model_proto=made).get_piece_size()
+
+
+def on_grid(model: bytes) -> bytes:
+    """A unigram model with scores that are multiples of 1 / `GRID` nats.
+
+    Segmentations of the same pieces in another order, as of a run of spaces, have the same score. SentencePiece adds up
+    in float32 and other libraries in float64, so that rounding would decide between them, differently in each. On the
+    grid every sum up to 2^24 / GRID = 65,536 nats is exact in both, and the same rule decides.
+    """
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto()
+    proto.ParseFromString(model)
+    for entry in proto.pieces:
+        entry.score = round(entry.score * GRID) / GRID
+    return proto.SerializeToString()
 
 
 def sentences(text: str) -> Iterator[str]:
