@@ -61,6 +61,7 @@ def run(config, args) -> dict:
 
         said = dataclasses.replace(said, seconds=said.seconds * TRAINING_SHARE)  # as `pretrain --minutes` counts on it
     planned = planning.plan(config, said, measured if args.minutes is not None else None, step_multiple)
+    planned["text"]["sources"] = by_source(config, planned["realised"]["tokens"])
     if args.compile:
         planned |= {"compiled": compiled(planned, args.chips)}
     path = Path(args.out or Path(args.run_dir or ".", "plan.json"))
@@ -85,6 +86,23 @@ def with_text(config) -> tuple:
     if config.model.vocab_size:
         return config, text
     return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=pieces)), text
+
+
+def by_source(config, tokens: float) -> list[dict]:
+    """Unique tokens of each source of the token store, its share of `tokens` of training, and how often it is read."""
+    path = Path(config.data.store, "manifest.json")
+    if "://" in config.data.store or not path.exists():
+        return []
+    manifest = json.loads(path.read_text())
+    found = [source for source in manifest["splits"]["train"].get("sources", ()) if source["tokens"]]
+    if len(found) < 2:
+        return []
+    weights = config.data.weights or manifest["settings"].get("weights") or [source["tokens"] for source in found]
+    return [
+        {"name": source["name"], "unique_tokens": source["tokens"], "share": weight / sum(weights),
+         "epochs": tokens * weight / sum(weights) / source["tokens"]}
+        for source, weight in zip(found, weights)
+    ]  # fmt: skip
 
 
 def devices_here() -> int:
@@ -219,7 +237,11 @@ def _realised(planned: dict) -> list[str]:
     again = text["repetition_percent"]
     between = "" if again["interval"] is None else " ({:.2f} to {:.2f})".format(*again["interval"])
     read = f"text: {amount(text['unique_tokens'])} tokens, read {text['epochs']:.3g} times"
-    return [*lines, f"{read}; repetition costs {again['value']:.2f} %{between} of the loss"]
+    lines.append(f"{read}; repetition costs {again['value']:.2f} %{between} of the loss")
+    return lines + [
+        f"  {one['name']}: {amount(one['unique_tokens'])} tokens, {one['share']:.1%} of it, read {one['epochs']:.3g} times"
+        for one in text["sources"]
+    ]
 
 
 def _rules(found: dict) -> list[str]:

@@ -1,6 +1,7 @@
 """Text in, token store out."""
 
 import argparse
+from pathlib import Path
 
 from chinchilla_jax.commands import cli
 from chinchilla_jax.config import Config
@@ -13,28 +14,31 @@ def options(parser: argparse.ArgumentParser) -> None:
     """Flags of this command."""
     parser.add_argument("--force", action="store_true", help="make the store again even if there is one")
     parser.add_argument("--skip-broken", action="store_true", help="leave out files and lines that are no text")
+    parser.add_argument("--report", metavar="DIR", help="write corpus.md with pictures and examples into this folder")
 
 
 def run(config: Config, args: argparse.Namespace) -> dict:
     """Make the token store and say what is in it."""
-    from chinchilla_jax.data import build
+    from chinchilla_jax.data import account, build
 
     manifest = build.prepare(config.data, force=args.force, skip_broken=args.skip_broken)
     for source in manifest["sources"]:
         print(f"{source['name']}: {source['documents']:,} documents, {source['bytes']:,} bytes; {source['licence']}")
-    if manifest["duplicates"] or manifest["empty"]:
-        print(f"left out: {manifest['duplicates']:,} duplicates, {manifest['empty']:,} empty documents")
+    for line in account.table(manifest):
+        print(line)
     for name, split in manifest["splits"].items():
         print(
             f"{name}: {split['documents']:,} documents, {split['bytes']:,} bytes, {split['tokens']:,} tokens, "
             f"{split['bytes_per_token']:.2f} bytes a token"
         )
     print(f"tokenizer: {manifest['tokenizer']['pieces']:,} pieces")
+    pages = account.write(manifest, Path(args.report)) if args.report else []
     return {
-        "wrote": [config.data.store],
+        "wrote": [config.data.store, *map(str, pages)],
         "next": next_command(config, args, sum(split["bytes"] for split in manifest["splits"].values())),
         "store": config.data.store,
         **{key: manifest[key] for key in ("splits", "tokenizer", "sources", "duplicates", "empty")},
+        "stages": manifest.get("stages", []),
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from chinchilla_jax.config import DataConfig
 from chinchilla_jax.config.corpus import NearConfig, QualityConfig, RepetitionConfig
-from chinchilla_jax.data import build
+from chinchilla_jax.data import account, build
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.errors import UserError
 from tests.data.filters.test_near import changed
@@ -168,3 +168,14 @@ def test_a_store_made_before_a_setting_is_complete_with_its_default(tmp_path):
     assert "complete" in said[0] and settings["near"]["mode"] == "off"
     with pytest.raises(UserError, match=r"data\.near\.mode 'off', now 'drop'"):
         build.prepare(replace(config, near=NearConfig("drop")), said.append, show=False)
+
+
+def test_table_and_page_say_what_was_left_out(filtered, tmp_path):
+    _, manifest, _ = filtered
+    lines = [line.split() for line in account.table(manifest)]
+    assert ["gopher", "91", "3", "3.19%"] in lines and ["near", "60", "30", "33.33%"] in lines
+    assert ["decontaminate", "90", "1", "1.10%"] in lines and ["words", "1"] in lines
+    page, picture = account.write(manifest, tmp_path / "report")
+    text = page.read_text()
+    assert "too short" in text and "| train |" in text and "shared_run_of_words" in text and "clusters: 10" in text
+    assert picture.read_bytes().startswith(b"\x89PNG")

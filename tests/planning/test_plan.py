@@ -428,3 +428,17 @@ def test_a_named_law_keeps_its_recipe(tmp_path, capfd):
     assert main([*line, "--train.seq-len", "256", "--train.batch-size", "16"]) == 0
     said = capfd.readouterr().out
     assert "leaves the law's recipe: train.seq_len 128 -> 256" in said and "train.batch_size 8 -> 16" in said
+
+
+def test_the_plan_knows_its_text_by_source(tmp_path):
+    from chinchilla_jax.commands.plan import by_source
+    from chinchilla_jax.config import Config, replace
+
+    sources = [{"name": "a", "tokens": 1000}, {"name": "b", "tokens": 3000}]
+    manifest = {"splits": {"train": {"sources": sources}}, "settings": {"weights": []}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    config = replace(Config(), {"data.store": str(tmp_path)})
+    assert [(s["share"], s["epochs"]) for s in by_source(config, 8000)] == [(0.25, 2), (0.75, 2)]
+    mixed = by_source(replace(config, {"data.weights": (0.5, 0.5)}), 8000)
+    assert [(s["share"], s["epochs"], s["unique_tokens"]) for s in mixed] == [(0.5, 4, 1000), (0.5, 4 / 3, 3000)]
+    assert by_source(Config(), 8000) == []
