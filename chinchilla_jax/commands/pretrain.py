@@ -10,8 +10,8 @@ from chinchilla_jax.commands import cli
 from chinchilla_jax.config import AdversarialConfig, Config, from_dict, replace, require, to_dict
 
 SECTIONS = (
-    "model", "data.store", "data.sources", "objective", "adversarial", "optimizer", "sparsity", "tune", "mesh", "train",
-    "checkpoint",
+    "model", "data.store", "data.weights", "data.sources", "objective", "adversarial", "optimizer", "sparsity", "tune",
+    "mesh", "train", "checkpoint",
 )  # fmt: skip
 
 CLUSTER = True
