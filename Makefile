@@ -16,7 +16,7 @@ STALE := $(shell [ -z "$(PYTHON)$(EXTRA)" ] && $(BIN) -c '' >/dev/null 2>&1 || e
 JOURNEY := --config quickstart --run-dir $(RUN)
 CHINCHILLA := $(BIN) -u -m chinchilla_jax
 
-.PHONY: help env test quickstart lint format pins clean stale
+.PHONY: help env test quickstart lint format docs pins clean stale
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -45,6 +45,10 @@ lint: $(STAMP) ## ruff: rules and format
 format: $(STAMP) ## let ruff correct and format the code
 	$(BIN) -m ruff check --fix .
 	$(BIN) -m ruff format .
+
+docs: $(STAMP) ## the documentation as a site in build/site
+	@grep -qx docs $(VENV)/extras || VENV="$(VENV)" EXTRA=docs sh tools/env.sh
+	$(BIN) -m mkdocs build
 
 pins: $(STAMP) ## requirements.txt after a change to pyproject.toml; PINS=--upgrade takes the newest versions
 	$(VENV)/bin/uv pip compile --universal --generate-hashes --python-version 3.11 --extra train --extra serve --extra dev \

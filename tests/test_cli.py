@@ -109,6 +109,7 @@ def test_unknown_command(capsys):
         (["--config", "configs"], "no such config file"),
         (["--run-dir", "gs://bucket/run"], "local folders"),
         (["--train.seed", "-1"], "--train.seed"),
+        (["--train.sample-prompt", "caf\udce9"], "no UTF-8 text"),
     ],
 )
 def test_mistakes_are_one_line(capsys, command, argv, hint):

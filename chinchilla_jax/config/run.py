@@ -1,5 +1,6 @@
 """Where a run is trained, how long, and what it leaves."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,6 +54,8 @@ class TrainConfig:
         require(self.eval_batches >= -1, "--train.eval-batches must be -1, 0 or the number of batches")
         for name in ("eval_every", "sample_every"):
             require(getattr(self, name) >= 0, f"--train.{name.replace('_', '-')} must not be negative")
+        text = not re.search("[\ud800-\udfff]", self.sample_prompt)
+        require(text, f"--train.sample-prompt {self.sample_prompt!r} is no UTF-8 text; correct it")
         require(0 <= self.seed < 2**32, f"--train.seed {self.seed} must lie in [0, 2**32)")
         micro = self.batch_size // self.microbatches
         require(
