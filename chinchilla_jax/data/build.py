@@ -62,6 +62,8 @@ def prepare(
         corpus = pipeline.gather(say)
         tokenizer = pipeline.tokenizer(corpus, made, say)
         counts, files = pipeline.encode(corpus, tokenizer, made)
+        for left in made.glob("*.part"):  # of a run that was killed while it wrote
+            left.unlink()
         manifest = describe(config, corpus, tokenizer, counts, made, state, files)
         if is_remote:
             remote.upload(made, config.store)

@@ -244,6 +244,7 @@ def test_a_stopped_run_is_gone_on_with_and_two_do_not_meet(config, store, monkey
     process.send_signal(number)
     process.communicate(timeout=120)
     assert process.returncode != 0 and os.listdir(parent) == [".tiny.preparing"]
+    (folder / "store" / "train.bin.1.part").write_text("half of it")
     monkeypatch.setattr("chinchilla_jax.data.files.GROUP", 4000)
     monkeypatch.setattr("chinchilla_jax.data.stages.job.PARTITION", 5000)
     monkeypatch.setitem(table.STAGES, "read", lambda job, task: pytest.fail("read again"))

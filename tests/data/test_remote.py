@@ -16,6 +16,7 @@ from chinchilla_jax.data.batches import gather, of_text
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.errors import UserError
 from tests.data.conftest import story
+from tests.data.test_store import first_version
 
 URL = "gs://bucket/stores/tiny"
 
@@ -167,3 +168,9 @@ def test_a_host_of_another_count_sees_its_part_of_the_same_batch(sharded):
         size = 16 // hosts
         parts = [batches.at(5, slice(h * size, (h + 1) * size)).tokens for h in range(hosts)]
         assert (np.concatenate(parts) == whole).all()
+
+
+def test_a_remote_store_of_the_first_version_is_copied_whole(made, store, tmp_path):
+    remote.upload(first_version(remote.Path(shutil.copytree(made.store, tmp_path / "old"))), URL)
+    opened = TokenStore.open(URL)
+    assert isinstance(opened.train.tokens, np.memmap) and (opened.train.tokens == store.train.tokens).all()

@@ -107,3 +107,27 @@ def test_the_advice_for_a_damaged_store_makes_the_same_one(folder, made):
     config = cli.resolve(parser.parse(command[4:]))
     told = {name: getattr(config.data, name) for name in ("sources", "store", "vocab_size", "valid_fraction")}
     assert told == {name: getattr(made, name) for name in told} | {"store": str(folder)}
+
+
+def first_version(folder: Path) -> Path:
+    """The store as the first version wrote it: no blocks, no shards, no sources of tokens."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for name in stores.SPLITS:
+        for key in ("shards", "sources"):
+            del manifest["splits"][name][key]
+        (folder / f"{name}.blocks.npy").unlink()
+        del manifest["files"][f"{name}.blocks.npy"]
+    manifest |= {"version": 1, "config": {}, "xxh3_128": ""}
+    manifest["xxh3_128"] = stores.seal(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_a_store_of_the_first_version_is_read(folder, store):
+    old = TokenStore.open(first_version(folder))
+    for name in stores.SPLITS:
+        ours, theirs = getattr(old, name), getattr(store, name)
+        assert (ours.tokens == theirs.tokens).all() and (ours.starts == theirs.starts).all()
+        assert ours.sources == () and ours.bytes == theirs.bytes
+    with pytest.raises(UserError, match="prepare it again"):
+        old.mixed((0.5, 0.5))
