@@ -1,19 +1,7 @@
-"""Where a run's weights came from, as `import` wrote it down."""
+"""Where a run's weights came from; `training.origin` has it, since runs that start from one another hand it on."""
 
-import json
-from pathlib import Path
-from typing import Any
+from chinchilla_jax.training.origin import ORIGIN as ORIGIN
+from chinchilla_jax.training.origin import read as read_origin
+from chinchilla_jax.training.origin import write as write_origin
 
-from chinchilla_jax.interop.files import read_json
-
-ORIGIN = "origin.json"
-
-
-def read_origin(run_dir: Path) -> dict[str, Any]:
-    """{source, format, architecture, license, files, version}; empty for a run that was trained from nothing."""
-    return read_json(run_dir / ORIGIN) if (run_dir / ORIGIN).exists() else {}
-
-
-def write_origin(run_dir: Path, origin: dict[str, Any]) -> None:
-    """Write it down."""
-    (run_dir / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n")
+__all__ = ["ORIGIN", "read_origin", "write_origin"]
