@@ -54,7 +54,10 @@ class Pipeline:
         if self.config.decontaminate:
             found = contamination.collect(self.config.decontaminate, self.config.decontaminate_words)
             fs.write(fs.join(self.root, "contamination"), found.tobytes())
-        jobs.save(self.root, {"config": to_dict(self.config), "store": self.store, **jobs.shape(size)})
+        jobs.save(
+            self.root,
+            {"config": to_dict(self.config), "store": self.store, **jobs.shape(size, fs.is_remote(self.root))},
+        )
         self.job = jobs.load(self.root, self.version)
 
     def run(self, stage: str, label: str, tasks: list[dict]) -> list[dict]:
@@ -189,7 +192,7 @@ class Pipeline:
         shares = self.shares(corpus.totals)
         size = sum(share * size for share, size in zip(shares, corpus.totals.bytes))
         say(f"training a {config.tokenizer_kind} tokenizer of {config.vocab_size:,} pieces on {size / 1e6:,.1f} MB")
-        held = list(sampling.sample(self.job, corpus.plan, shares))
+        held = sampling.sample(self.job, corpus.plan, shares)
         # A block may begin or end inside a character.
         texts = lambda: (text.decode(errors="ignore") for text in held)  # noqa: E731
         part = made / "tokenizer.part"

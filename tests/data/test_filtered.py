@@ -100,6 +100,16 @@ def test_the_store_depends_neither_on_order_nor_on_shards_nor_on_workers(
     assert again["files"] == manifest["files"] and again["stages"] == manifest["stages"]
 
 
+def test_a_mixture_does_not_depend_on_partitions_either(tmp_path, monkeypatch):
+    """The sample that trains the tokenizer is the same, in the same order."""
+    sources = [write(tmp_path / "a", [text(n) for n in range(40)]), write(tmp_path / "b", ["海风吹过石头。" * 30] * 2)]
+    monkeypatch.setattr("chinchilla_jax.data.stages.sampling.BLOCK", 100)
+    first, _ = prepare(tmp_path / "one", sources, tokenizer_sentences=60)
+    monkeypatch.setattr("chinchilla_jax.data.stages.job.PARTITION", 3000)
+    second, _ = prepare(tmp_path / "many", sources, tokenizer_sentences=60)
+    assert first["files"] == second["files"]
+
+
 def test_a_group_stays_on_one_side_of_the_split(planted, tmp_path):
     texts, _, _, _, _ = planted
     versions = {t: {t, *(changed(t, 0.04, n + k) for k in range(9))} for n, t in enumerate(texts[:20])}

@@ -37,10 +37,13 @@ class Job:
         return json.loads(fs.read(self.path(stage, f"{task['name']}.json")))
 
 
-def shape(size: int) -> dict[str, int]:
-    """How `size` bytes of input are cut: bits of the hash that name a partition, bytes of a segment."""
-    bits = max(0, min(PARTITIONS, -(-size // PARTITION)) - 1).bit_length()
-    return {"bits": bits, "segment": max(PARTITION, size // PARTITIONS)}
+def shape(size: int, remote: bool = False) -> dict[str, int]:
+    """How `size` bytes of input are cut: bits of the hash that name a partition, bytes of a segment.
+
+    Every partition is read from every segment: where that goes over the network there are fewer of both.
+    """
+    least, most = (8 * PARTITION, PARTITIONS // 2) if remote else (PARTITION, PARTITIONS)
+    return {"bits": max(0, min(most, -(-size // least)) - 1).bit_length(), "segment": max(least, size // most)}
 
 
 def save(root: str, values: dict[str, Any]) -> None:

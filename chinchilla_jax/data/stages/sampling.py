@@ -16,9 +16,9 @@ BLOCK = 1 << 14  # bytes of a document that are taken together
 WHOLE = 0.25  # share of a partition from which on it is read in one go
 
 
-def sample(job: Job, plan: Plan, shares: list[float]) -> Iterator[bytes]:
-    """Blocks of the training documents, evenly spread over all of them; of each source its share (S,)."""
-    seen = [0] * len(shares)
+def sample(job: Job, plan: Plan, shares: list[float]) -> list[bytes]:
+    """Blocks of the training documents, source by source, evenly spread over all of them; of each source its share."""
+    seen, found = [0] * len(shares), [[] for _ in shares]
     for partition in range(job.partitions):
         rows = merged(job, partition)
         rows = rows[~plan.held_out(leaders(job, partition))]
@@ -28,7 +28,8 @@ def sample(job: Job, plan: Plan, shares: list[float]) -> Iterator[bytes]:
             numbers = seen[source] + np.arange(len(sizes))
             seen[source] += len(sizes)
             taken = np.floor((numbers + 1) * share) > np.floor(numbers * share)
-            yield from slices(job, offsets[taken], sizes[taken], segments[taken], whole)
+            found[source] += slices(job, offsets[taken], sizes[taken], segments[taken], whole)
+    return [block for of in found for block in of]
 
 
 def blocks(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
