@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """Configuration, data or checkpoint refused; the message names the mend. Never worth re-queueing."""
+    """Configuration, data or checkpoint refused; the message names the fix. Never worth re-queueing."""
 
     exit_code = 78
 

@@ -391,7 +391,7 @@ def load(path: Path) -> Config:
         return settings.from_dict(Config, settings.to_dict(config))  # a dataclass does not check types, this does
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except Exception as error:  # whatever a config file does wrong is the user's to mend
+    except Exception as error:  # whatever a config file does wrong is for the user to correct
         raise UserError(f"{path}: {type(error).__name__}: {error}") from error
 
 

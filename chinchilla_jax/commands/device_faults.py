@@ -1,4 +1,4 @@
-"""What devices refuse, in one line with the mend. JAX's errors are known by name: nothing here imports JAX."""
+"""What devices refuse, in one line with the fix. JAX's errors are known by name: nothing here imports JAX."""
 
 import traceback
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ def explained(error: BaseException | None, command: str) -> UserError | None:
     the error."""
     for each in chain(error):
         if out_of_memory(each):
-            mend = SMALLER.get(command, "a smaller model")
-            return UserError(f"out of memory: {first_line(each)}; the mends are {mend}")
+            fix = SMALLER.get(command, "a smaller model")
+            return UserError(f"out of memory: {first_line(each)}; try {fix}")
         if no_backend(each):
             return UserError(
                 f"JAX does not start its devices: {first_line(each)}; `python -m chinchilla_jax doctor` says what is "

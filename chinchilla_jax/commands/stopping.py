@@ -11,7 +11,7 @@ from chinchilla_jax.errors import Preempted, UserError
 
 
 class Terminated(BaseException):
-    """SIGTERM; no `Exception`, so that nobody who mends those swallows it, as with Ctrl-C."""
+    """SIGTERM; no `Exception`, so that no handler of those swallows it, as with Ctrl-C."""
 
 
 class Interrupted(UserError):

@@ -117,10 +117,10 @@ class SparsityConfig:
             f"--sparsity.pattern {self.pattern!r} is none of N:M with N below M, block:RxC, {', '.join(KINDS)}",
         )
         kind = "n_m" if n else KINDS.get(self.pattern, "split")
-        able, mend = PATTERNS_OF.get(self.method, ((kind,), ""))
+        able, others = PATTERNS_OF.get(self.method, ((kind,), ""))
         require(
             kind in able,
-            f"--sparsity.method {self.method} does not go with --sparsity.pattern {self.pattern}; choose {mend}",
+            f"--sparsity.method {self.method} does not go with --sparsity.pattern {self.pattern}; choose {others}",
         )
         self._check_few()
         require(

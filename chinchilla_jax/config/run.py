@@ -31,7 +31,7 @@ class TrainConfig:
     batch_ramp: tuple[tuple[int, int], ...] = setting(
         (), "later batch sizes as (from step, windows) pairs, such as '((50000, 1536),)'"
     )
-    microbatches: int = setting(1, "parts that the first batch size is worked off in")
+    microbatches: int = setting(1, "microbatches that the first batch size is split into")
     seed: int = setting(0, "decides parameters, order of the data and dropout")
     log_every: int = setting(10, "steps between two rows of metrics.jsonl")
     eval_every: int = setting(500, "steps between two validations; 0 validates at the end only")

@@ -10,7 +10,7 @@
 
 A quarter of an hour each on one core (`taskset -c 0`, XLA_FLAGS=--xla_cpu_multi_thread_eigen=false). No token is read
 twice. Expect L = (5.7e6 / N^0.68 + 1.9e9 / D)^0.173 nats a token. `docs/scaling/README.md` has the probe that the rate
-comes from, the law, and what it foretold of a run of 10.5 times the compute: 2.954 nats a token; it came to 2.998.
+comes from, the law, and what it predicted for a run of 10.5 times the compute: 2.954 nats a token; it came to 2.998.
 """
 
 from chinchilla_jax.config import CheckpointConfig, Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig

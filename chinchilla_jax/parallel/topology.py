@@ -43,8 +43,8 @@ def devices(name: str) -> list:
         return list(topologies.get_topology_desc(**asked).devices)
     except (RuntimeError, ValueError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        mend = f"name a slice such as v5e:4x4 or cards such as h100:8, and install the {extra}"
-        raise UserError(f"--topology {name}: {reason}; {mend}") from error
+        fix = f"name a slice such as v5e:4x4 or cards such as h100:8, and install the {extra}"
+        raise UserError(f"--topology {name}: {reason}; {fix}") from error
 
 
 def _cards(kind: str, count: str) -> dict[str, str]:
