@@ -10,6 +10,7 @@ COMMANDS = {
     "plan": "a budget -> parameters, tokens and loss with intervals, and a config that trains as it is",
     "prepare": "text -> SentencePiece model and token store",
     "pretrain": "a token store -> a trained model in a run directory",
+    "finetune": "a run directory and examples -> a tuned run directory",
     "fit": "a table of runs -> a scaling law, how sure it is, and what other choices would say",
     "compare": "two laws or tables of runs -> the speed-up of one recipe over the other",
     "evaluate": "loss, perplexity and bits per byte over the whole validation set; --attack: under attack too",

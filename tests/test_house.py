@@ -20,6 +20,7 @@ FLOORS = [
     {"finetuning", "planning"},
     {"training", "inference"},
     {"aot", "evaluation", "interop", "serving"},
+    {"tuning"},
     {"commands"},
     {"__main__"},
 ]

@@ -17,6 +17,9 @@ def options(parser) -> None:
     parser.add_argument("--prompt", action="append", metavar="TEXT", help="text to continue; may be given repeatedly")
     parser.add_argument("--prompt-file", metavar="FILE", help="file whose text is a prompt")
     parser.add_argument("--interactive", action="store_true", help="read prompts from the terminal, one a line")
+    parser.add_argument("--chat", action="store_true", help="talk with a model that was tuned on dialogues, in the "
+        "run's own template; --prompt, if given, is said first")  # fmt: skip
+    parser.add_argument("--system", default="", metavar="TEXT", help="with --chat: what the model is told before")
     parser.add_argument("--max-new-tokens", type=int, default=200, metavar="N", help="most tokens of a text [200]")
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="texts a prompt [1]")
     parser.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0 is greedy [0.8]")
@@ -37,8 +40,12 @@ def run(config, args) -> dict:
     require(args.samples > 0, "--samples must be at least 1")
     require(0 <= args.seed < 2**32, "--seed must lie in [0, 2**32)")
     how = Sampling(args.temperature, args.top_k, args.top_p)
+    require(args.chat or not args.system, "--system belongs to --chat")
+    require(not (args.chat and args.interactive), "--chat reads from the terminal by itself; leave --interactive out")
     prompts = given_prompts(args)
     loaded = load(config, args.run_dir, whole_mesh=False)
+    if args.chat:
+        return talk(loaded, how, args, prompts)
     completer = Completer(loaded.program.config.model, loaded.tokenizer, how)
     weights = completer.prepare(loaded.params)
     trained = config.train.seq_len
@@ -57,6 +64,42 @@ def run(config, args) -> dict:
         done += chat(complete)
     following = cli.line("report", "--run-dir", args.run_dir)
     return {"step": loaded.step, "completions": done, "next": following}
+
+
+def talk(loaded, how, args, prompts: list[str]) -> dict:
+    """A conversation: what --prompt says, then what is typed, until it ends."""
+    from chinchilla_jax.inference.chat import Conversation
+    from chinchilla_jax.tasks.data import own_template, read_task
+    from chinchilla_jax.tasks.render import Renderer
+
+    run_dir, done = Path(args.run_dir), []
+    template = own_template(run_dir)
+    require(
+        template is not None,
+        f"{run_dir} was not tuned on dialogues and has no chat template; tune it with finetune --task.train FILE",
+    )
+    both = read_task(run_dir).get("source") == "bidirectional"
+    renderer = Renderer(template, loaded.tokenizer)
+    conversation = Conversation(loaded.program.config.model, renderer, how, args.system, both=both)
+    weights = conversation.engine.prepare(loaded.params)
+
+    def answer(text: str) -> list[dict]:
+        require(bool(text.strip()), "nothing was said")
+        said = ""
+        for more in conversation.ask(weights, text, args.max_new_tokens, row_seed(args.seed, len(done))):
+            print(more, end="", flush=True)
+            said += more
+        print()
+        done.append({"prompt": text, "text": said})
+        return []
+
+    for text in prompts:
+        print(f"> {text}")
+        answer(text)
+    if not args.json:
+        chat(answer)
+    following = cli.line("report", "--run-dir", args.run_dir)
+    return {"step": loaded.step, "completions": done, "ids": conversation.ids, "next": following}
 
 
 def chat(complete) -> list[dict]:
@@ -92,7 +135,7 @@ def given_prompts(args) -> list[str]:
             prompts.append(text.whole(Path(args.prompt_file)))
         except OSError as error:
             raise UserError(f"--prompt-file {args.prompt_file}: {error.strerror}") from error
-    return prompts or ([] if args.interactive else [""])
+    return prompts or ([] if args.interactive or args.chat else [""])
 
 
 def show(stream, prompts: list[str]) -> list[dict]:

@@ -20,8 +20,19 @@ def run(config, args) -> dict:
     require(bool(args.run_dir), "name the run with --run-dir")
     run_dir, out = Path(args.run_dir), Path(args.out or args.run_dir)
     cli.writable(out, "--out")
+    if (run_dir / "task.json").exists():
+        return tuned(run_dir, out)
     figures = report.write(run_dir, out)
     print(report.headline(figures))
     written = (out / "report.md", out / report.PICTURE)
     following = cli.line("generate", "--run-dir", args.run_dir, "--interactive")
     return {**figures, "wrote": [str(path) for path in written if path.exists()], "next": following}
+
+
+def tuned(run_dir: Path, out: Path) -> dict:
+    """The page of a run of finetune."""
+    from chinchilla_jax.tuning import report
+
+    figures = report.write(run_dir, out)
+    print(report.headline(figures))
+    return {**figures, "wrote": [str(out / "report.md"), str(out / report.PICTURE)]}

@@ -22,6 +22,7 @@ from chinchilla_jax.config.settings import (
     to_dict,
 )
 from chinchilla_jax.config.shape import DataConfig, ModelConfig
+from chinchilla_jax.config.task import TaskConfig
 from chinchilla_jax.config.tuning import TuneConfig
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "ObjectiveConfig",
     "OptimizerConfig",
     "SparsityConfig",
+    "TaskConfig",
     "TrainConfig",
     "TuneConfig",
     "check",
@@ -61,6 +63,7 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     sparsity: SparsityConfig = field(default_factory=SparsityConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -73,4 +76,17 @@ class Config:
         require(
             self.adversarial.method == "off" or self.adversarial.first(self.train.steps) < self.train.steps,
             f"--adversarial.start {self.adversarial.start} leaves none of {self.train.steps} steps to attack; lower it",
+        )
+        attacked, both = self.adversarial.method != "off", self.task.source == "bidirectional"
+        require(
+            not (attacked and self.task.kind == "preference"),
+            "--adversarial.method attacks a loss of tokens or labels, which --task.kind preference has not; set it off",
+        )
+        require(
+            not both or self.model.positions == "rope",
+            "--task.source bidirectional needs positions in both directions, which --model.positions relative has not",
+        )
+        require(
+            not (both and self.adversarial.delayed),
+            "--adversarial.delayed keeps rows without their blocks; leave it off with --task.source bidirectional",
         )

@@ -25,11 +25,12 @@ class Likelihood:
     bounds of what the model can do with a full context.
     """
 
-    def __init__(self, program: Program, split: Split, limit: int = 0):
+    def __init__(self, program: Program, split: Split | None, limit: int = 0):
         self.program, self.split, self.limit = program, split, limit
         self.rows = program.microbatch
         # A stream of one source is read as it is.
-        self.parts = [part for part in split.sources if part.stop > part.start] if len(split.sources) > 1 else []
+        sources = split.sources if split else ()  # no split for who brings batches to `sums`
+        self.parts = [part for part in sources if part.stop > part.start] if len(sources) > 1 else []
         self.by_source: dict[str, float] = {}
 
     @functools.cached_property

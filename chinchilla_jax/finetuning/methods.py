@@ -182,7 +182,8 @@ class Recipe:
 
     def binding(self, frozen: Tree, axes: Tree) -> Binding:
         """How an objective sees the whole model; `axes` are those of what trains."""
-        return Binding(frozen, self.join, axes)
+        whole = not any(map(self.trains, self.shapes))
+        return Binding(frozen, self.join, axes, (lambda frozen: frozen) if whole else None)
 
     def axes(self) -> tuple[Tree, Tree]:
         """Logical axes of what trains and of what stands still."""

@@ -97,24 +97,45 @@ class Engine:
         return self._decode(weights, state, active_S, rows)
 
     def stream(
-        self, weights: Any, prompts: Sequence[Sequence[int]], new: int, rows: Rows, *, block: bool = False
+        self,
+        weights: Any,
+        prompts: Sequence[Sequence[int]],
+        new: int,
+        rows: Rows,
+        blocks: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[np.ndarray]:
-        """Blocks (B, at most `steps`) of the `new` tokens that continue each prompt, all rows side by side."""
+        """Blocks (B, at most `steps`) of the `new` tokens that continue each prompt, all rows side by side.
+
+        `blocks` number the tokens of the prompts as in a `Batch`: equal ones above 0 are read in both directions.
+        """
         longest = max(map(len, prompts))
         whole = _ceil(longest, BUCKET)
-        length, end = whole if block else min(CHUNK, whole), _ceil(longest + new, BUCKET)
-        state = self.empty(weights, len(prompts), max(_ceil(longest, length), min(end, capacity_for(longest))))
+        length, end = min(CHUNK, whole) if blocks is None else whole, _ceil(longest + new, BUCKET)
+        # A part is written with its padding, of which nothing may reach beyond the slot.
+        written = _ceil(longest, length) if blocks is None else longest + length
+        state = self.empty(weights, len(prompts), max(written, min(end, capacity_for(longest))))
         for slot, ids in enumerate(prompts):
             state = self.start(state, slot, ids)
-            for at in range(0, len(ids), length):
-                chunk, last = ids[at : at + length], at + length >= len(ids)
-                state, *_ = self.prefill(weights, state, slot, chunk, rows, last=last, length=length, block=block)
+            for at, stop in chunks(len(ids), length) if blocks is None else stretches(blocks[slot]):
+                both, how = blocks is not None and blocks[slot][at] > 0, {"last": stop == len(ids), "length": length}
+                state, *_ = self.prefill(weights, state, slot, ids[at:stop], rows, block=both, **how)
         yield np.asarray(state.token_S)[:, None]
         active_S = np.ones(len(prompts), bool)
         for at in range(1, new, self.steps):
             state = self.widen(weights, state, min(end, capacity_for(longest + at + self.steps)))
             state, drawn = self.decode(weights, state, active_S, rows)
             yield np.asarray(drawn.token_S).T[:, : new - at]
+
+
+def chunks(count: int, length: int) -> list[tuple[int, int]]:
+    """Where parts of at most `length` of `count` tokens begin and end."""
+    return [(at, min(at + length, count)) for at in range(0, count, length)]
+
+
+def stretches(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Where runs of equal numbers begin and end."""
+    cuts = [i for i in range(1, len(numbers)) if numbers[i] != numbers[i - 1]]
+    return list(zip([0, *cuts], [*cuts, len(numbers)]))
 
 
 def capacity_for(tokens: int) -> int:

@@ -42,7 +42,7 @@ def adversarial(attack: Attack) -> Objective:
     """The objective under `attack`, as its config says."""
     if attack.cfg.delayed:
         return delayed(attack)
-    return attack.base._replace(gradients=METHODS[attack.cfg.method](attack), others=("attacked",))
+    return attack.base._replace(gradients=METHODS[attack.cfg.method](attack), others=("loss_attacked",))
 
 
 def with_copies(find):
@@ -68,7 +68,7 @@ def with_copies(find):
                 return found
 
             grads, other = when(attack.active(step), attacked, lambda: (grads, Sums.zero()))
-            return grads, Sums(total, jnp.sum(batch.weights), {"attacked": other}), carry
+            return grads, Sums(total, jnp.sum(batch.weights), {"loss_attacked": other}), carry
 
         return gradients
 
@@ -120,7 +120,7 @@ def in_place(find):
             for noise_key in keys[1:]:
                 more = when(active, lambda k=noise_key: one(k), lambda k=noise_key: nothing(one, k))
                 grads, other = add((grads, other), more)
-            return grads, Sums(clean, hit.weight + rest.weight, {"attacked": other}), carry
+            return grads, Sums(clean, hit.weight + rest.weight, {"loss_attacked": other}), carry
 
         return gradients
 

@@ -7,7 +7,9 @@ from chinchilla_jax.objectives.adversarial import adversarial, multiple
 from chinchilla_jax.objectives.attack import Attack
 from chinchilla_jax.objectives.bound import WHOLE, Binding
 from chinchilla_jax.objectives.dense import dense
+from chinchilla_jax.objectives.labels import head_rows, labels
 from chinchilla_jax.objectives.objective import Objective
+from chinchilla_jax.objectives.preference import preference
 
 
 def language(config: Config, binding: Binding) -> Objective:
@@ -16,9 +18,22 @@ def language(config: Config, binding: Binding) -> Objective:
 
 
 Make = Callable[[Config, Binding], Objective]
+# A kind of task: its objective, and the shapes of the leaves that it adds to a model, by `NAME/leaf`.
+TASKS = {"labels": (labels, head_rows), "preference": (preference, lambda config: {})}
+TEXT = language, lambda config: {}
 
 
-def build(config: Config, binding: Binding = WHOLE, make: Make = language) -> Objective:
+def of_task(config: Config, binding: Binding) -> Objective:
+    """What the config's task minimises."""
+    return TASKS.get(config.task.kind, TEXT)[0](config, binding)
+
+
+def heads(config: Config) -> dict[str, tuple[int, ...]]:
+    """Shapes of the leaves that the config's task adds to the model."""
+    return TASKS.get(config.task.kind, TEXT)[1](config)
+
+
+def build(config: Config, binding: Binding = WHOLE, make: Make = of_task) -> Objective:
     """What `make` gives, under attack where `config.adversarial` has a method and a radius.
 
     `config` is one that `parallel.mesh.resolve` has settled. A radius of 0 is no attack, hence the plain objective.

@@ -68,9 +68,9 @@ def delayed(attack: Attack) -> Objective:
         kept, clean_nLD = jax.tree.map(lambda x: x[n : 2 * n], (batch, hidden_BLD if diverges else ()))
         direction_nLD = attack.along(g_BLD[n : 2 * n], kept).astype(jnp.bfloat16)
         carry = {"batch": kept, "direction": direction_nLD, "clean": clean_nLD, "valid": jnp.ones((), bool)}
-        return grads, Sums(fresh.loss, fresh.weight, {"attacked": other}), carry
+        return grads, Sums(fresh.loss, fresh.weight, {"loss_attacked": other}), carry
 
     split = "batch" if n % attack.shards == 0 else None
     whole = split, None, None
     axes = {"batch": Batch(*[(split, None)] * 5), "direction": whole, "clean": whole if diverges else (), "valid": ()}
-    return attack.base._replace(init=init, gradients=gradients, carry_axes=axes, others=("attacked",))
+    return attack.base._replace(init=init, gradients=gradients, carry_axes=axes, others=("loss_attacked",))

@@ -18,7 +18,8 @@ class Objective(NamedTuple):
     `table(params) -> table_VD`: the output table that `head` is given; `embedding(params) -> table_VD`: the one that
     tokens are looked up in. `params` are those that train, whatever stands for the others.
     `carry_axes`: logical axes of every leaf of the carry, so that the state lays it out on the mesh.
-    `others`: names of the further losses in `Sums.others`.
+    `others`: names of the further figures in `Sums.others`. `weighs`: what the weight of a loss counts, records where
+    each has the same say however long it is.
     """
 
     init: Callable[..., Any]
@@ -30,3 +31,4 @@ class Objective(NamedTuple):
     embedding: Callable[[Any], Any] | None = None
     carry_axes: Any = ()
     others: tuple[str, ...] = ()
+    weighs: str = "tokens"

@@ -37,7 +37,13 @@ def cut(arrays: tuple[jax.Array, ...], tile_tokens: int):
 
 def gathered(table_VD: jax.Array, dtype) -> jax.Array:
     """The compute copy of the table, whole along D before the loop over tiles rather than once a tile."""
-    return constrain(table_VD.astype(dtype), "vocab", None)
+    return constrain(table_VD.astype(dtype), rows_axis(table_VD), None)
+
+
+def rows_axis(table_VD: jax.Array) -> str | None:
+    """How rows are shared: as those of a vocabulary, or not at all where the devices do not divide them, as labels'."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return "vocab" if mesh.empty or table_VD.shape[0] % mesh.shape["tensor"] == 0 else None
 
 
 def sweep(tile_gradients, table_VD: jax.Array, arrays: tuple[jax.Array, ...], tile_tokens: int):
@@ -49,12 +55,14 @@ def sweep(tile_gradients, table_VD: jax.Array, arrays: tuple[jax.Array, ...], ti
     tiles, join = cut(arrays, tile_tokens)
     compute_VD = gathered(table_VD, arrays[0].dtype)
     S, (V, D) = tiles[0].shape[1], table_VD.shape
-    start = jnp.zeros((), jnp.float32), constrain(jnp.zeros((S, V, D), jnp.float32), "batch", "vocab", None)
+    start = jnp.zeros((), jnp.float32), constrain(jnp.zeros((S, V, D), jnp.float32), "batch", rows_axis(table_VD), None)
 
     def one(carry, tile):
         loss, values, dtable_SVD = tile_gradients(compute_VD, tile)
         return (carry[0] + loss, carry[1] + dtable_SVD), values
 
     (loss, dtable_SVD), values = jax.lax.scan(one, start, tiles)
-    dtable_VD = constrain(dtable_SVD.sum(0), "vocab", "embed")  # a scatter of the sum, not a whole copy each
+    dtable_VD = constrain(
+        dtable_SVD.sum(0), rows_axis(table_VD), "embed"
+    )  # a scatter of the sum, not a whole copy each
     return loss, tuple(map(join, values)), dtable_VD.astype(table_VD.dtype)

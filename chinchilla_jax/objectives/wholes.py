@@ -35,7 +35,7 @@ def freelb(attack: Attack):
 
         grads, other = when(active, ascended, lambda: (grads, Sums.zero()))
         clean = sums(losses_BL, batch.weights)
-        return grads, Sums(clean.loss, clean.weight, {"attacked": other}), carry
+        return grads, Sums(clean.loss, clean.weight, {"loss_attacked": other}), carry
 
     return gradients
 
@@ -71,7 +71,7 @@ def r3f(attack: Attack):
             return jax.grad(loss, has_aux=True)(params, [attack.noise(params, part, k) for k in attack.copies(key)])
 
         grads, (clean, other) = when(attack.active(step), noisy, lambda: jax.grad(loss, has_aux=True)(params, []))
-        return grads, Sums(clean, jnp.sum(batch.weights), {"attacked": other}), carry
+        return grads, Sums(clean, jnp.sum(batch.weights), {"loss_attacked": other}), carry
 
     return gradients
 
@@ -96,6 +96,6 @@ def softmax_margin(attack: Attack):
 
         grads, (losses_BL, plain_BL) = jax.grad(loss, has_aux=True)(params)
         clean = sums(plain_BL, batch.weights)
-        return grads, Sums(clean.loss, clean.weight, {"attacked": sums(losses_BL, hit_BL)}), carry
+        return grads, Sums(clean.loss, clean.weight, {"loss_attacked": sums(losses_BL, hit_BL)}), carry
 
     return gradients

@@ -13,7 +13,7 @@ from chinchilla_jax.optim.sparsity import share_zeros, sparsify
 # Which parameters decay: every leaf's path matches exactly one pattern.
 DECAY_RULES = (
     (r"/kernel$", True),
-    (r"/table$", True),
+    (r"^(?!rows/).*/table$", True),
     (r"(/|_)bias$", False),
     (r"/scale$", False),
     (r"^(adapters|rows)/", False),  # their leaves have names of their own

@@ -28,7 +28,7 @@ from chinchilla_jax.config import CheckpointConfig
 from chinchilla_jax.data.workspace import sync
 from chinchilla_jax.errors import StorageError
 from chinchilla_jax.parallel import peers
-from chinchilla_jax.training import integrity, one_by_one, packing, restore
+from chinchilla_jax.training import best, integrity, one_by_one, packing, restore
 from chinchilla_jax.training.agreement import from_first
 from chinchilla_jax.training.hush import hush_orbax
 from chinchilla_jax.training.restore import ITEM, PARTIAL, Restored
@@ -211,7 +211,7 @@ class Checkpoints:
         self._retain(step)
 
     def _retain(self, newest: int) -> None:
-        """Delete what is neither among the newest `keep` nor a multiple of `keep_every`.
+        """Delete what is neither among the newest `keep` nor a multiple of `keep_every` nor the run's best.
 
         A step beyond `newest` belongs to a course that training has left (it went back to an older step), and a
         number without a manifest is damage that a good checkpoint now follows: both go.
@@ -221,6 +221,7 @@ class Checkpoints:
         kept = set(older[-self.config.keep :])
         if self.config.keep_every:
             kept |= {n for n in older if n % self.config.keep_every == 0}
+        kept.add(best.read(self.folder.parent).get("step"))
         for n in restore.step_folders(self.folder):
             if n not in kept:
                 self._discard(self.folder / str(n))

@@ -18,7 +18,9 @@ from chinchilla_jax.errors import UserError
 from chinchilla_jax.finetuning.methods import TABLES
 from chinchilla_jax.model.stacks import whole
 from chinchilla_jax.model.weights import merged
+from chinchilla_jax.objectives import build as objectives
 from chinchilla_jax.parallel import mesh as meshes
+from chinchilla_jax.training import best
 from chinchilla_jax.training.program import Program
 from chinchilla_jax.training.restore import load_params, newest_meta
 from chinchilla_jax.training.resume import own_config
@@ -49,9 +51,18 @@ def run_folder(run_dir: str | None) -> Path:
 
 
 def load(
-    config: Config, run_dir: str | None, *, whole_mesh: bool = True, mesh: Mesh | None = None, step: int | None = None
+    config: Config,
+    run_dir: str | None,
+    *,
+    whole_mesh: bool = True,
+    mesh: Mesh | None = None,
+    step: int | None = None,
+    make: objectives.Make = objectives.language,
 ) -> Loaded:
     """Load `run_dir`: on all devices for throughput, on as few as fsdp and tensor ask for, or on `mesh`.
+
+    Of a run that names a best step that one is taken, of another the newest, unless `step` says which. `make` is the
+    objective of the program: that of a language model unless told otherwise, whatever the run was tuned for.
 
     Model, optimizer and method of tuning are the run's own, whatever `config` says of them; a run that holds an adapter
     alone is joined with its base. The averaged parameters are taken where the run keeps them. Raises `UserError` for a
@@ -61,15 +72,22 @@ def load(
     own = own_config(folder)
     train = dataclasses.replace(config.train, steps=own.train.steps, batch_ramp=())  # to which its optimizer belongs
     config = dataclasses.replace(
-        config, model=own.model, optimizer=own.optimizer, objective=own.objective, tune=own.tune, train=train
+        config,
+        model=own.model,
+        optimizer=own.optimizer,
+        objective=own.objective,
+        tune=own.tune,
+        task=own.task,
+        train=train,
     )
     # What an attack or masks keep is no part of what is loaded.
     config = dataclasses.replace(config, adversarial=AdversarialConfig(), sparsity=SparsityConfig())
+    step = best.read(folder).get("step") if step is None else step
     notes, moved = [], config.mesh == own.mesh and not meshes.fits(config.mesh, len(jax.devices()))
     if moved:
         notes = [f"the run's mesh does not fit the {len(jax.devices())} devices here; each takes a replica"]
         config = dataclasses.replace(config, mesh=MeshConfig())
-    program = _program(config, whole_mesh, mesh, folder)
+    program = _program(config, whole_mesh, mesh, folder, make)
     found = load_params(
         folder / "checkpoints",
         program.abstract.params,
@@ -88,7 +106,7 @@ def load(
     return Loaded(program, program.whole(found.state), tokenizer, found.step, notes + found.notes, digest, found.state)
 
 
-def _program(config: Config, whole_mesh: bool, mesh: Mesh | None, folder: Path) -> Program:
+def _program(config: Config, whole_mesh: bool, mesh: Mesh | None, folder: Path, make: objectives.Make) -> Program:
     """A program whose batch suits its mesh, whatever mesh the run was trained on."""
     few = MeshConfig(1, abs(config.mesh.fsdp), abs(config.mesh.tensor))
     if mesh is None:
@@ -97,7 +115,7 @@ def _program(config: Config, whole_mesh: bool, mesh: Mesh | None, folder: Path) 
     rows = -(-config.train.batch_size // config.train.microbatches // shards) * shards if whole_mesh else shards
     train = dataclasses.replace(config.train, batch_size=rows, microbatches=1, batch_ramp=())
     config = dataclasses.replace(config, train=train)
-    return Program(config, mesh, base=base_of(config, folder, mesh))
+    return Program(config, mesh, base=base_of(config, folder, mesh), make=make)
 
 
 @dataclass

@@ -47,18 +47,18 @@ class Meter:
             if peak
         }
 
-    def row(self, step: int, tokens: float, waited: float) -> dict[str, Any]:
-        """The timing row of a step that has just ended; `waited` is the loader's total."""
+    def row(self, step: int, count: float, waited: float, weighs: str = "tokens") -> dict[str, Any]:
+        """The timing row of a step of `count` tokens or records that has just ended; `waited` is the loader's total."""
         now = time.perf_counter()
         seconds, data = now - self.started, waited - self.waited
         self.started, self.waited = now, waited
         return {
             "step": step,
             "step_ms": 1e3 * seconds,
-            "tokens_per_s": tokens / seconds,
+            f"{weighs}_per_s": count / seconds,
             "data_wait": min(1.0, data / seconds),
             "seconds_left": (self.program.config.train.steps - step) * seconds,
-            **{name: share * tokens / seconds for name, share in self.mfu.items()},
+            **{name: share * count / seconds for name, share in self.mfu.items() if weighs == "tokens"},
         }
 
     def pause(self) -> None:
@@ -76,11 +76,13 @@ def pretrain(
     allow_changes: bool = False,
     alarm: Callable[[int], str | None] = lambda done: None,
     make_batches: Callable[[TokenStore, TrainConfig], Batches] = of_text,
+    enough: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Train to the last step of `config`, going on from the newest checkpoint in `run_dir` that verifies.
 
-    Returns the last metrics. Raises `Preempted` after a signal, or where `alarm(completed steps)` returns a word, and
-    `Diverged` after too many bad steps in a row, the last completed step being saved in all cases.
+    Returns the last metrics; `enough()`, asked after hooks, ends the run early. Raises `Preempted` after a signal, or
+    where `alarm(completed steps)` returns a word, and `Diverged` after too many bad steps in a row, the last completed
+    step being saved in all cases.
     """
     began = time.time()
     program = Program(config, base=base_of(config, run_dir))
@@ -97,8 +99,13 @@ def pretrain(
         read_s = time.time() - reading
         check_base(restored.meta if restored else {}, program.base)
         resume.announce(restored, meta, dict(program.mesh.shape), terminal.say)
-        if restored and restored.step >= config.train.steps and from_first(resume.ended(run_dir, restored.step)):
-            terminal.say(f"the run has all of its {config.train.steps} steps; nothing to do")
+        over = restored and (restored.step >= config.train.steps or enough())
+        if over and from_first(resume.ended(run_dir, restored.step)):
+            steps = config.train.steps
+            early = f"ended early with step {restored.step} of its {steps}"
+            terminal.say(
+                f"the run {early if restored.step < steps else f'has all of its {steps} steps'}; nothing to do"
+            )
             return resume.last_metrics(run_dir)
         done = restored.step if restored else 0
         first = jax.process_index() == 0
@@ -110,7 +117,7 @@ def pretrain(
         if first:
             resume.write_run(run_dir, config, store.path)
         hooks = Hooks(make_hooks(program, store), config.train.steps, writer, terminal, interrupts, watchdog)
-        run = Run(program, batches, checkpoints, writer, terminal, interrupts, watchdog, alarm, hooks)
+        run = Run(program, batches, checkpoints, writer, terminal, interrupts, watchdog, alarm, hooks, enough)
         if done < config.train.steps:
             run.compile()  # and refuse what does not fit, before the state takes its room
         return run.go(restored.state if restored else start(program, run_dir, writer))
@@ -148,6 +155,7 @@ class Run:
     watchdog: Watchdog
     alarm: Callable[[int], str | None]
     hooks: Hooks
+    enough: Callable[[], bool]
     steps: dict[int, Any] = field(default_factory=dict)
     bad: int = 0  # steps in a row that were bad; stands still once they are too many
     tracing: bool = False
@@ -199,6 +207,9 @@ class Run:
                     pending = None
                     self.save(done, state, due=save, signal=signal)
                     self.evaluate(ready, done, state, saved=save)
+                    if ready and self.enough():
+                        self.save(done, state, due=not save, signal=None)
+                        break
                     self.meter.pause()
                 self.checkpoints.check()
                 if done == begun + 1:
@@ -220,7 +231,8 @@ class Run:
         step, found = pending
         values = {name: np.asarray(value).item() for name, value in jax.device_get(found).items()}
         self.watchdog.beat()
-        timing = self.meter.row(step, values["tokens"], waited)
+        weighs = self.program.objective.weighs
+        timing = self.meter.row(step, values[weighs], waited, weighs)
         bad = values.pop("bad")
         row = {"step": step, **values, **self.batches.figures(values["loss"])}
         self.metrics = row

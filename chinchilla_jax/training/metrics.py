@@ -140,6 +140,7 @@ class Terminal:
 
 
 LOSSES = (("loss", "loss", ".3f"), ("bpb", "bits_per_byte", ".3f"), ("gnorm", "grad_norm", ".2f"))
+RATES = (("tokens_per_s", "tok"), ("records_per_s", "records"))
 
 
 def live_line(metrics: dict, timing: dict, steps: int) -> str:
@@ -149,7 +150,7 @@ def live_line(metrics: dict, timing: dict, steps: int) -> str:
         f"step {metrics['step']}/{steps}",
         *(f"{label} {metrics[name]:{form}}" for label, name, form in LOSSES if metrics.get(name) is not None),
         f"lr {metrics['lr']:.1e}",
-        f"{si(timing['tokens_per_s'])} tok/s",
+        *(f"{si(timing[name])} {unit}/s" for name, unit in RATES if name in timing),
         f"{100 * mfu:.1f}% MFU" if mfu is not None else "",
         f"data {100 * timing['data_wait']:.1f}%",
         f"skipped {metrics['skipped']}",

@@ -25,8 +25,8 @@ class Program:
     """A config on a mesh: the state's layout, and the compiled functions over it.
 
     `base` holds the model that tuning starts from; without one the program can be compiled and costed, and not run.
-    `make(config, binding)` is the objective before any attack, `heads` the shapes of its own leaves. Raises `UserError`
-    where the mesh divides neither the parameters nor a microbatch.
+    `make(config, binding)` is the objective before any attack, `heads` the shapes of its own leaves; both are those of
+    the config's task unless given. Raises `UserError` where the mesh divides neither the parameters nor a microbatch.
     """
 
     def __init__(
@@ -35,12 +35,13 @@ class Program:
         mesh: Mesh | None = None,
         *,
         base: Any = None,
-        make: objectives.Make = objectives.language,
+        make: objectives.Make = objectives.of_task,
         heads: dict[str, tuple[int, ...]] | None = None,
     ):
         self.mesh = meshes.build(config.mesh) if mesh is None else mesh
         self.config = meshes.resolve(config, self.mesh)
         require(self.config.model.vocab_size > 0, "--model.vocab-size is 0 and no token store tells it; set it")
+        heads = objectives.heads(self.config) if heads is None else heads
         self.base, self.recipe = base, methods.recipe(self.config.model, self.config.tune, heads)
         axes, frozen_axes = self.recipe.axes()
 
@@ -119,7 +120,7 @@ class Program:
         shape = (rows, self.config.train.seq_len)
         whole = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=where)
         real = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=where)
-        return Batch(whole, whole, real, whole, whole)
+        return Batch(whole, whole, real, whole, whole, whole if self.config.task.source == "bidirectional" else None)
 
     def step(self, rows: int) -> jax.stages.Compiled:
         """train_step(state, batch, frozen) -> state, metrics, compiled ahead of time for batches of `rows` windows."""

@@ -25,6 +25,7 @@ HARMLESS = (
     "model.scan_unroll",
     "objective.tile_tokens",
     "data.",  # the data's fingerprint, in every checkpoint, speaks for it
+    *(f"task.{name}" for name in ("train", "valid", "test", "text", "label", "generate", "max_new_tokens", "patience")),
     "train.microbatches",
     "train.log_every",
     "train.eval_",
@@ -92,7 +93,8 @@ def announce(restored: Restored | None, meta: dict[str, Any], mesh: dict[str, in
     for name in ("tokenizer", "data"):
         require(
             restored.meta.get(name) == meta[name],
-            f"the checkpoint was trained on another {name} than --data.store holds; point it at the run's own store",
+            f"the checkpoint was trained on another {name} than this command names; give it the run's own "
+            "(--data.store, or --task.train and --task.valid), or another --run-dir",
         )
     if restored.meta.get("dtype") != meta["dtype"]:
         say(f"warning: trained in {restored.meta.get('dtype')} so far, going on in {meta['dtype']} (--model.dtype)")

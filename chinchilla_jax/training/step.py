@@ -51,7 +51,8 @@ def build(
     """
 
     def train_step(state: TrainState, batch: Batch, frozen: Any):
-        gradients = accumulate(bind(frozen), parts)
+        objective = bind(frozen)
+        gradients = accumulate(objective, parts)
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         grads, sums, carry = gradients(state.params, batch, key, state.step, state.carry)
         grads = jax.tree.map(lambda g: g / sums.weight, grads)
@@ -64,10 +65,10 @@ def build(
         params, opt_state, carry = jax.tree.map(lambda a, b: jnp.where(ok, b, a), old, new)
         metrics = {
             "loss": sums.loss / sums.weight,
-            "tokens": sums.weight,
+            objective.weighs: sums.weight,
             "grad_norm": grad_norm,
             "lr": rate(state.step - state.skipped),
-            **{f"loss_{name}": other.loss / other.weight for name, other in sums.others.items()},
+            **{name: other.loss / other.weight for name, other in sums.others.items()},
         }
         skipped = state.skipped + ~ok
         bad = jnp.where(ok, 0, state.bad + 1)

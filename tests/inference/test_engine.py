@@ -169,7 +169,7 @@ def test_a_prompt_read_in_both_directions_equals_the_whole_pass():
     segments = np.int32(tokens > 0)
     batch = Batch(tokens, tokens, np.float32(segments), segments, np.arange(16)[None], blocks=segments)
     logits_V = np.asarray(whole(CFG)(params, batch))[0, 9] @ np.asarray(transformer.unembedding(params)).T
-    [made] = engine().stream(weights(), [ids], 1, Rows.of(GREEDY, [0]), block=True)
+    [made] = engine().stream(weights(), [ids], 1, Rows.of(GREEDY, [0]), [[1] * len(ids)])
     assert made.item() == logits_V[:59].argmax()
 
 

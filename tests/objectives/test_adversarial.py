@@ -107,7 +107,7 @@ def check(settings, params, cfg, loss, within=3e-5):
     assert carry == () and tiny.worst(grads, expected, floor=0.1) < within
     assert float(sums.loss) == pytest.approx(float(clean), rel=1e-5)
     assert float(sums.weight) == BATCH.weights.sum()
-    assert float(sums.others["attacked"].loss) == pytest.approx(float(shown), rel=within / 3)
+    assert float(sums.others["loss_attacked"].loss) == pytest.approx(float(shown), rel=within / 3)
 
 
 CFG, PARAMS = tiny.CHINCHILLA, tiny.spiced(tiny.CHINCHILLA)
@@ -240,7 +240,9 @@ def test_a_price_on_activations_does_not_bend_the_divergence():
     price = jax.tree.map(jnp.subtract, found(0.1, method="off")[0], found(0.0, method="off")[0])
     for method in ("vat", "r3f"):
         (plain, calm, _), (priced, dear, _) = found(0.0, method=method), found(0.1, method=method)
-        assert float(calm.others["attacked"].loss) == pytest.approx(float(dear.others["attacked"].loss), rel=1e-5)
+        assert float(calm.others["loss_attacked"].loss) == pytest.approx(
+            float(dear.others["loss_attacked"].loss), rel=1e-5
+        )
         assert tiny.worst(jax.tree.map(jnp.subtract, priced, plain), price, floor=0.1) < 1e-3
 
 
@@ -280,7 +282,7 @@ def test_steps_between_two_attacks_are_plain(settings):
     plain, expected, _ = without()
     for step in (0, 4, 5):
         grads, sums, _ = made(PARAMS, BATCH, KEY, jnp.int32(step), ())
-        attacked = float(sums.others["attacked"].weight) > 0
+        attacked = float(sums.others["loss_attacked"].weight) > 0
         assert attacked == (step == 5) == (tiny.worst(grads, plain, floor=1e-2) > 1e-4)
         assert attacked or float(sums.loss) == pytest.approx(float(expected.loss), rel=1e-6)
 
@@ -345,7 +347,7 @@ def test_a_pass_over_the_attacked_rows_drops_what_the_clean_pass_dropped():
     cfg = dataclasses.replace(tiny.MODERN, dropout=0.4)
     params, only = tiny.spiced(cfg), dataclasses.replace(BATCH, weights=BATCH.weights * (np.arange(4) < 2)[:, None])
     _, sums, _ = gradients(config(cfg, method="fgm", radius=1e-7), params, only)
-    assert float(sums.others["attacked"].loss) == pytest.approx(float(sums.loss), rel=1e-5)
+    assert float(sums.others["loss_attacked"].loss) == pytest.approx(float(sums.loss), rel=1e-5)
     _, undropped, _ = gradients(config(method="off", cfg=tiny.MODERN), params, only)
     assert abs(float(sums.loss) - float(undropped.loss)) > 0.1
 
@@ -354,7 +356,9 @@ def test_a_pass_over_the_attacked_rows_drops_what_the_clean_pass_dropped():
 def test_in_bfloat16_the_perturbation_is_as_strong(method):
     exact, found = (
         float(
-            gradients(config(dataclasses.replace(CFG, dtype=dtype), method=method), PARAMS)[1].others["attacked"].loss
+            gradients(config(dataclasses.replace(CFG, dtype=dtype), method=method), PARAMS)[1]
+            .others["loss_attacked"]
+            .loss
         )
         for dtype in ("float32", "bfloat16")
     )

@@ -90,7 +90,7 @@ def test_the_kept_rows_come_in_place_of_fresh_ones(kind):
     step = tiny.jit(made.gradients)
     grads, sums, carry = step(older, BATCHES[0], KEY, 0, made.init(older))
     assert tiny.worst(grads, slopes(older, BATCHES[0])[0], floor=0.1) < 2e-5, "nothing is kept yet: a plain step"
-    assert float(sums.weight) == BATCHES[0].weights.sum() and float(sums.others["attacked"].weight) == 0
+    assert float(sums.weight) == BATCHES[0].weights.sum() and float(sums.others["loss_attacked"].weight) == 0
     jax.tree.map(np.testing.assert_array_equal, carry["batch"], part(BATCHES[0], slice(N, 2 * N)))
 
     grads, sums, carry = step(params, BATCHES[1], KEY, 1, carry)
@@ -98,8 +98,8 @@ def test_the_kept_rows_come_in_place_of_fresh_ones(kind):
     assert tiny.worst(grads, expected, floor=1e-2) < 2e-3, "the direction is kept in bfloat16"
     assert float(sums.loss) == pytest.approx(float(clean), rel=1e-5)
     assert float(sums.weight) == BATCHES[1].weights[N:].sum()
-    assert float(sums.others["attacked"].loss) == pytest.approx(float(attacked), rel=1e-3)
-    assert float(sums.others["attacked"].weight) == BATCHES[0].weights[N : 2 * N].sum()
+    assert float(sums.others["loss_attacked"].loss) == pytest.approx(float(attacked), rel=1e-3)
+    assert float(sums.others["loss_attacked"].weight) == BATCHES[0].weights[N : 2 * N].sum()
     jax.tree.map(np.testing.assert_array_equal, carry["batch"], part(BATCHES[1], slice(N, 2 * N)))
 
 
@@ -123,7 +123,7 @@ def test_before_the_start_rows_are_kept_and_not_used(kind):
     assert tiny.worst(grads, slopes(params, BATCHES[1])[0], floor=0.1) < 2e-5, "a plain step"
     assert float(sums.weight) == BATCHES[1].weights.sum() and bool(carry["valid"])
     _, sums, _ = step(params, BATCHES[2], KEY, jnp.int32(2), carry)
-    assert float(sums.weight) == BATCHES[2].weights[N:].sum() and float(sums.others["attacked"].weight) > 0
+    assert float(sums.weight) == BATCHES[2].weights[N:].sum() and float(sums.others["loss_attacked"].weight) > 0
 
 
 def test_too_few_rows_to_keep_are_refused():

@@ -1,0 +1,81 @@
+"""Tune a trained model on examples, or go on where the run directory's last checkpoint stands."""
+
+import contextlib
+import json
+from pathlib import Path
+
+from chinchilla_jax.commands import cli
+from chinchilla_jax.config import require
+
+SECTIONS = ("task", "tune", "model.dropout", "model.dtype", "model.kernels", "model.remat", "model.scan_unroll",
+            "objective", "adversarial", "optimizer", "mesh", "train", "checkpoint")  # fmt: skip
+
+
+def options(parser) -> None:
+    """Flags of this command."""
+    parser.set_defaults(defaults={"optimizer.warmup_steps": 0})  # until the examples tell how many steps there are
+    parser.add_argument("--show", type=int, default=0, metavar="N", help="print N records as they train: [[trained]]")
+    parser.add_argument("--dry-run", action="store_true", help="compile, print what the run costs, and train nothing")
+    parser.add_argument("--allow-changes", action="store_true", help="go on although settings of the run have changed")
+
+
+def run(config, args) -> dict:
+    """Read the examples, then show them, or say what tuning would cost, or tune."""
+    from chinchilla_jax.parallel import host
+    from chinchilla_jax.training.program import use_compile_cache
+    from chinchilla_jax.tuning.start import start
+
+    require(bool(args.run_dir), "finetune needs --run-dir, the folder that the tuned run is to live in")
+    require(args.show >= 0, "--show must not be negative")
+    host.keep_freed_memory()
+    use_compile_cache(config.train.compile_cache)
+    given = {name for name in vars(args) if "." in name}
+    with start(config, Path(args.run_dir), given) as job:
+        for line in job.data.summary():
+            print(line)
+        if args.show:
+            return show(job, args)
+        return cost(job) if args.dry_run else train(job, args)
+
+
+def show(job, args) -> dict:
+    """Some records as they are trained."""
+    from chinchilla_jax.tasks.data import shown
+
+    lines = shown(job.data, args.show)
+    print("\n".join(lines))
+    return {"shown": lines}
+
+
+def cost(job) -> dict:
+    """What trains, and what a step needs."""
+    from chinchilla_jax.training.load import base_of
+    from chinchilla_jax.training.program import Program
+    from chinchilla_jax.tuning.start import figures, table
+
+    program = Program(job.config, base=base_of(job.config, job.run_dir))
+    found = figures(program, program.step(job.config.train.batch_size))
+    print(table(found))
+    return found
+
+
+def train(job, args) -> dict:
+    """Lock the directory, tune, and say which step is best."""
+    import jax
+
+    from chinchilla_jax.training.metrics import Terminal
+    from chinchilla_jax.training.rundir import lock
+    from chinchilla_jax.tuning import report, run
+
+    first = jax.process_index() == 0
+    terminal = Terminal(active=first)
+    with lock(job.run_dir) if first else contextlib.nullcontext():
+        found = run.finetune(job, terminal, allow_changes=args.allow_changes)
+        if first:
+            (job.run_dir / report.FOUND).write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+            report.write(job.run_dir)
+    print(report.headline(found))
+    chat = ["--chat"] if job.data.task.kind in ("chat", "preference") and job.data.renderer.template.several else []
+    what = ["report"] if job.data.task.kind == "labels" else ["generate"]
+    wrote = [str(job.run_dir / name) for name in ("", "report.md", run.PREDICTIONS) if (job.run_dir / name).exists()]
+    return {**found, "wrote": wrote, "next": cli.line(*what, "--run-dir", str(job.run_dir), *chat)}

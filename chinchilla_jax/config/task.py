@@ -1,0 +1,67 @@
+"""What a model is fine-tuned on: files of examples, how they become tokens, and how validation looks at the result."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from chinchilla_jax.config.settings import require, setting
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """Examples: files, fields, template, what of them trains, augmentation, and what is measured."""
+
+    kind: Literal["auto", "text", "chat", "labels", "preference"] = setting(
+        "auto", "what the records are for; auto follows the first one (prompt and answer are a chat of one turn)"
+    )
+    train: tuple[str, ...] = setting((), "files of examples: JSON lines, JSON, CSV, TSV, text, each also .gz")
+    valid: tuple[str, ...] = setting((), "files to validate on; none holds a share of the training files out")
+    test: tuple[str, ...] = setting((), "files that are looked at once, after the last step, with the best parameters")
+    valid_fraction: float = setting(0.1, "share held out where there is no --task.valid, at least one record")
+    text: str = setting("", "field or column with the text, where its name is not a known one")
+    label: str = setting("", "field or column with the label, where its name is not a known one")
+    template: str = setting(
+        "auto", "how turns are written: chatml, alpaca, plain, a .json file; auto is the run's own, else by the records"
+    )
+    source: Literal["causal", "bidirectional"] = setting(
+        "causal", "direction in which prompts are read; bidirectional is the encoder-decoder form"
+    )
+    turns: Literal["all", "last"] = setting("all", "answers of a dialogue that train")
+    epochs: float = setting(3.0, "passes over the examples, which decide --train.steps unless it is given")
+    labels: tuple[str, ...] = setting(
+        (), "names of the labels, in the order of their numbers; empty finds them in the examples"
+    )
+    metric: str = setting("auto", "figure of validation that chooses the best checkpoint; auto suits the kind")
+    patience: int = setting(0, "validations in a row without a better figure that end the run; 0 never does")
+    generate: int = setting(20, "validation examples answered by generating (chat), greedy, with the serving decoder")
+    max_new_tokens: int = setting(128, "most tokens of such an answer")
+    sampling: float = setting(
+        0.0, "augmentation: share of merges left out when cutting texts into pieces (BPE-dropout)"
+    )
+    deletion: float = setting(0.0, "augmentation: share of the words of a source that are deleted")
+    swap: float = setting(0.0, "augmentation: share of the words of a source that change places with another")
+    replacement: float = setting(0.0, "augmentation: share of the words of a source replaced by one of other sources")
+    balance: bool = setting(False, "weigh labels by n / (C n_c), 10 at most, against rare ones being ignored")
+    preference: Literal["sigmoid", "ipo"] = setting("sigmoid", "loss of preference pairs: DPO's own, or IPO's")
+    beta: float = setting(0.1, "strength of the pull towards the reference in preference tuning")
+    smoothing: float = setting(0.0, "share of preference pairs taken to be labelled the wrong way (sigmoid)")
+
+    def __post_init__(self):
+        for name in ("sampling", "deletion", "swap", "replacement", "valid_fraction"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"--task.{name.replace('_', '-')} {value} must lie in [0, 1)")
+        for name in ("patience", "generate"):
+            require(getattr(self, name) >= 0, f"--task.{name} must not be negative")
+        require(self.valid_fraction > 0 or self.valid != (), "--task.valid-fraction 0 needs --task.valid FILE")
+        require(self.epochs > 0, f"--task.epochs {self.epochs} must be positive")
+        require(self.max_new_tokens > 0, "--task.max-new-tokens must be at least 1")
+        require(self.beta > 0, f"--task.beta {self.beta} must be positive")
+        require(0 <= self.smoothing < 0.5, f"--task.smoothing {self.smoothing} must lie in [0, 0.5)")
+        require(
+            not self.smoothing or self.preference == "sigmoid",
+            "--task.smoothing belongs to --task.preference sigmoid; leave it at 0",
+        )
+
+    @property
+    def augmented(self) -> bool:
+        """Whether examples differ from epoch to epoch."""
+        return any((self.sampling, self.deletion, self.swap, self.replacement))

@@ -1,0 +1,57 @@
+"""A conversation in ids: what was said is kept as the ids it was said in, and never encoded again."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from chinchilla_jax.config import ModelConfig, require
+from chinchilla_jax.data.tokenizer_base import Streamer
+from chinchilla_jax.inference.engine import Engine
+from chinchilla_jax.inference.sampling import Rows, Sampling
+from chinchilla_jax.tasks.records import Turn
+from chinchilla_jax.tasks.render import Renderer, numbered
+
+
+class Conversation:
+    """Turns of a user and answers of a model, written by a template; an answer ends where its mark is drawn.
+
+    `both` reads what is no answer in both directions, as the model was tuned (`--task.source bidirectional`); `ids` are
+    those of the whole conversation so far.
+    """
+
+    def __init__(self, cfg: ModelConfig, renderer: Renderer, how: Sampling, system: str = "", *, both: bool = False):
+        require(
+            renderer.template.several, f"the template {renderer.template.name} knows no second turn; chat needs chatml"
+        )
+        self.renderer, self.how, self.both = renderer, how, both
+        self.engine = Engine(cfg, renderer.tokenizer.size)
+        self.system = [Turn("system", system)] if system else []
+        self.ids: list[int] = []
+        self.answered: list[bool] = []  # which of them an answer is made of
+
+    def ask(self, weights: Any, text: str, new: int, seed: int) -> Iterator[str]:
+        """The answer to `text` as it grows, of `new` tokens at most; afterwards it is part of the conversation."""
+        self._say(self.prompt(text), False)
+        streamer, made, ended = Streamer(self.renderer.tokenizer), [], False
+        blocks = [numbered(self.answered)] if self.both else None
+        for block_BC in self.engine.stream(weights, [self.ids], new, Rows.of(self.how, [seed]), blocks):
+            kept = list(block_BC[0].tolist())
+            stop = next((i for i, token in enumerate(kept) if token in self.renderer.stops), None)
+            ended = stop is not None
+            made += kept[:stop]
+            yield streamer.feed(kept[:stop])
+            if ended:
+                break
+        yield streamer.flush()
+        self._say([*made, self.renderer.end], True)
+
+    def prompt(self, text: str) -> list[int]:
+        """The ids that a user's turn adds, with what asks for the answer."""
+        turn = Turn("user", text)
+        if not self.ids:
+            return self.renderer.prompt([*self.system, turn])
+        gap = self.renderer.turn(Turn("assistant", "")).gap
+        return [*gap, *self.renderer.turn(turn).ids, *self.renderer.reply]
+
+    def _say(self, ids: Sequence[int], answer: bool) -> None:
+        self.ids += ids
+        self.answered += [answer] * len(ids)

@@ -1,0 +1,60 @@
+"""Sources changed by (seed, epoch, record): words deleted, swapped, replaced. Targets stay as they are.
+
+The operations of EDA (Wei and Zou 2019) that need no thesaurus; replacements are words of other sources. Sampled
+segmentation is the tokenizer's. Back-translations are records of a file like any other.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from chinchilla_jax.config import TaskConfig
+from chinchilla_jax.tasks.records import Dialogue, Labelled, Record
+
+WORDS = re.compile(r"\S+")
+
+
+def sources(record: Record) -> list[str]:
+    """The texts of a record that augmentation may change: questions and texts to label."""
+    if isinstance(record, Labelled):
+        return list(record.texts)
+    return [turn.content for turn in record.turns if turn.role == "user"] if isinstance(record, Dialogue) else []
+
+
+def vocabulary(records: Sequence[Record]) -> list[str]:
+    """The words that replacements are drawn from, as often as they occur."""
+    return [word for record in records for text in sources(record) for word in WORDS.findall(text)]
+
+
+def augmented(record: Record, task: TaskConfig, words: Sequence[str], draw: np.random.Generator) -> Record:
+    """A record with changed sources; one without any as it is."""
+    if isinstance(record, Labelled):
+        return dataclasses.replace(record, texts=tuple(changed(text, task, words, draw) for text in record.texts))
+    if isinstance(record, Dialogue):
+        turns = [
+            dataclasses.replace(turn, content=changed(turn.content, task, words, draw)) if turn.role == "user" else turn
+            for turn in record.turns
+        ]
+        return dataclasses.replace(record, turns=tuple(turns))
+    return record
+
+
+def changed(text: str, task: TaskConfig, words: Sequence[str], draw: np.random.Generator) -> str:
+    """A text with some words gone, replaced or in another's place; the blanks between them stay, and one word does."""
+    found = WORDS.findall(text)
+    blanks = WORDS.split(text)
+    n = len(found)
+    for i in np.flatnonzero(draw.random(n) < task.replacement) if words else ():
+        found[i] = words[draw.integers(len(words))]
+    for i in np.flatnonzero(draw.random(n) < task.swap):
+        j = draw.integers(n)
+        found[i], found[j] = found[j], found[i]
+    keep = draw.random(n) >= task.deletion
+    if n and not keep.any():
+        keep[draw.integers(n)] = True
+    kept = [blanks[0]]
+    for i in np.flatnonzero(keep):
+        kept += [found[i], blanks[i + 1]]
+    return "".join(kept)

@@ -1,0 +1,295 @@
+"""The examples of a run, ready for the loop: read, held out, encoded, packed, with a fingerprint of all of it."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chinchilla_jax.config import TaskConfig, TrainConfig, require
+from chinchilla_jax.data.batches import Batches
+from chinchilla_jax.data.controls import add_controls
+from chinchilla_jax.data.hashing import seeded
+from chinchilla_jax.data.tokenizer_base import BaseTokenizer
+from chinchilla_jax.data.tokenizers import open_tokenizer
+from chinchilla_jax.errors import UserError
+from chinchilla_jax.tasks import augment
+from chinchilla_jax.tasks.encode import Encoder, Item, check_dropped
+from chinchilla_jax.tasks.pack import Packed, text_bytes
+from chinchilla_jax.tasks.read import Found, read
+from chinchilla_jax.tasks.records import Labelled, Record
+from chinchilla_jax.tasks.render import Renderer, sampling
+from chinchilla_jax.tasks.template import CHATML, JINJA, PLAIN, TEMPLATES, Template, from_dict, from_jinja, named
+
+FILE = "task.json"
+MOST_CLASS_WEIGHT = 10.0
+
+
+@dataclass
+class TaskData:
+    """Examples with all that they need. It has what the loop asks of a `TokenStore`; `path` holds the tokenizer."""
+
+    task: TaskConfig
+    path: Path
+    tokenizer: BaseTokenizer
+    renderer: Renderer
+    seq_len: int
+    seed: int
+    train: list[Record]
+    valid: list[Record]
+    test: list[Record] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    added: tuple[int, ...] = ()  # ids of pieces that the base has not
+
+    def __post_init__(self):
+        self.encoder = Encoder(self.renderer, self.task, self.seq_len, self.task.labels)
+        self.words = augment.vocabulary(self.train) if self.task.replacement else []
+        self.first = self.encoded(self.train)
+        check_dropped(self.encoder.tally, len(self.train), self.seq_len)
+        if self.task.balance:
+            self.first = self.balanced(self.first)
+        self.packed = Packed(self.items, self.seq_len, self.seed, blocks=self.blocks, bytes_per_token=self.bytes)
+
+    @property
+    def blocks(self) -> bool:
+        """Whether batches say which tokens are read in both directions."""
+        return self.task.source == "bidirectional"
+
+    @property
+    def bytes(self) -> float | None:
+        """Bytes of text for each target; None where targets are labels or pairs."""
+        parts = [part for item in self.first for part in item.parts]
+        return text_bytes(parts, self.tokenizer.sizes) if self.task.kind in ("text", "chat") else None
+
+    @property
+    def tokenizer_sha256(self) -> str:
+        """The tokenizer's hash."""
+        return self.tokenizer.sha256
+
+    @property
+    def fingerprint(self) -> str:
+        """One hash over the records, the template and all that decides what is made of them."""
+        told = [self.renderer.template.sha256, self.seq_len, self.task.labels]
+        digest = hashlib.sha256(json.dumps(told).encode())
+        for part in (self.train, self.valid):
+            digest.update(f"{len(part)}\n".encode())
+            for record in part:
+                # Where the files lie is no part of what is in them.
+                values = [value for name, value in vars(record).items() if name != "where"]
+                digest.update(repr(values).encode("utf-8", "replace"))
+        return digest.hexdigest()
+
+    def encoded(self, records: Sequence[Record]) -> list[Item]:
+        """The items of some records."""
+        return [item for number, record in enumerate(records) for item in self.encoder.items(record, number)]
+
+    def items(self, epoch: int) -> list[Item]:
+        """Those of an epoch of training: the same every time, unless they are augmented."""
+        if not self.task.augmented:
+            return self.first
+        quiet = Encoder(self.renderer, self.task, self.seq_len, self.task.labels)
+        found = []
+        for number, record in enumerate(self.train):
+            draw = np.random.default_rng([self.seed, epoch, number])
+            changed = augment.augmented(record, self.task, self.words, draw)
+            own = int(draw.integers(2**31))
+            encode = sampling(self.tokenizer, self.task.sampling, own) if self.task.sampling else None
+            found += quiet.items(changed, number, encode)
+        return self.balanced(found) if self.task.balance else found
+
+    def balanced(self, items: list[Item]) -> list[Item]:
+        """Items whose label's weight is n / (C n_c), 10 at most."""
+        targets = [int(part.targets[-1]) for item in items for part in item.parts]
+        counts = np.bincount(targets, minlength=len(self.task.labels))
+        weights = np.minimum(len(targets) / (len(counts) * np.maximum(counts, 1)), MOST_CLASS_WEIGHT)
+        for item in items:
+            for part in item.parts:
+                part.weights[-1] = weights[part.targets[-1]]
+        return items
+
+    def batches(self, train: TrainConfig) -> Batches:
+        """The batch of every step."""
+        return Batches(self.packed, train)
+
+    def steps(self, batch_size: int) -> int:
+        """Steps of `task.epochs` passes."""
+        return max(1, -(-self.packed.rows_of(self.task.epochs) // batch_size))
+
+    def summary(self) -> list[str]:
+        """What there is, and what was left out, in a few lines."""
+        items = self.first
+        tokens = sum(map(len, items))
+        trained = sum(float((part.weights > 0).sum()) for item in items for part in item.parts)
+        rows = self.packed.rows_of(1)
+        what = {"labels": "labels", "preference": "tokens of answers"}.get(self.task.kind, "trained tokens")
+        lines = [
+            f"{len(self.train):,} records to train on, {len(self.valid):,} to validate: {tokens:,} tokens, "
+            f"{int(trained):,} {what}, in {rows:,} rows of {self.seq_len} ({tokens / (rows * self.seq_len):.0%} full)"
+        ]
+        if self.task.kind == "labels":
+            lines.append(f"{len(self.task.labels)} labels: {', '.join(self.task.labels):.160}")
+        else:
+            lines.append(f"template {self.renderer.template.name}")
+        return [*lines, *self.notes, *self.encoder.tally.lines()]
+
+    def describe(self, **more: Any) -> dict[str, Any]:
+        """What task.json keeps for whoever uses the run later."""
+        template = self.renderer.template
+        return {
+            "kind": self.task.kind,
+            "template": asdict(template),
+            "template_sha256": template.sha256,
+            "labels": list(self.task.labels),
+            "source": self.task.source,
+            **more,
+        }
+
+
+def open_task(task: TaskConfig, *, folder: Path, scratch: Path, seq_len: int, seed: int) -> TaskData:
+    """The examples that `task` names, for the run in `folder`, whose tokenizer and perhaps template are taken.
+
+    A tokenizer that lacks control pieces of the template gets them, in the folder `scratch`. Raises `UserError` for
+    whatever is wrong with files, fields, labels and template.
+    """
+    require(bool(task.train), "name the examples with --task.train FILE")
+    kind = "" if task.kind == "auto" else task.kind
+    how = {"kind": kind, "text": task.text, "label": task.label}
+    found = read(task.train, **how)
+    known = ("text", "chat", "labels", "preference")
+    require(
+        found.kind in known,
+        f"{task.train[0]}: records of the kind {found.kind} ({found.format}); --task.kind can be {', '.join(known)}",
+    )
+    how["kind"] = found.kind
+    notes = found.tally.lines()
+    train, valid = found.records, []
+    if task.valid:
+        given = read(task.valid, **how)
+        valid, notes = given.records, notes + given.tally.lines()
+    else:
+        train, valid = held_out(train, task.valid_fraction, seed)
+    test = read(task.test, **how).records if task.test else []
+    labels = task.labels or (label_names(train) if found.kind == "labels" else ())
+    settled = _settled(task, found.kind, labels)
+    template, tokenizer = template_of(settled, found, folder), open_tokenizer(folder)
+    added: tuple[int, ...] = ()
+    if missing := [mark for mark in template.marks if mark not in tokenizer.controls]:
+        folder, tokenizer = scratch, add_controls(folder, missing, scratch)
+        added = tuple(tokenizer.controls[mark] for mark in missing)
+        notes.append(f"control pieces added to the tokenizer: {', '.join(missing)}")
+    renderer = Renderer(template, tokenizer)
+    return TaskData(settled, folder, tokenizer, renderer, seq_len, seed, train, valid, test, notes, added)
+
+
+def _settled(task: TaskConfig, kind: str, labels: tuple[str, ...]) -> TaskConfig:
+    require(
+        kind != "labels" or len(labels) > 1, f"one label alone ({', '.join(labels)}): there is nothing to tell apart"
+    )
+    require(
+        not task.balance or kind == "labels", f"--task.balance belongs to labels, and these records are of kind {kind}"
+    )
+    return replace(task, kind=kind, labels=labels)
+
+
+def label_names(records: Sequence[Labelled]) -> tuple[str, ...]:
+    """Every label once, sorted; numbers by their value."""
+    names = {label for record in records for label in record.labels[:1]}
+    return tuple(sorted(names, key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name)))
+
+
+def held_out(records: list[Record], fraction: float, seed: int) -> tuple[list[Record], list[Record]]:
+    """Records to train and to validate on, by a hash of the group: what shares a text never falls apart."""
+    groups = list(dict.fromkeys(record.group for record in records))
+    if len(groups) < 2:
+        raise UserError(
+            f"{records[0].where.file}: one record (or one text) cannot be split; name a second file with --task.valid"
+        )
+    hashes = [
+        int.from_bytes(hashlib.sha256(group.encode("utf-8", "replace")).digest()[:8], "little") for group in groups
+    ]
+    order = np.argsort(seeded(np.array(hashes, np.uint64), seed), kind="stable")
+    count = min(len(groups) - 1, max(1, round(fraction * len(groups))))
+    chosen = {groups[i] for i in order[:count]}
+    return [r for r in records if r.group not in chosen], [r for r in records if r.group in chosen]
+
+
+def template_of(task: TaskConfig, found: Found, run: Path) -> Template:
+    """The template that was asked for, else the run's own, else what suits the records."""
+    if task.template != "auto":
+        return named(task.template)
+    if task.kind in ("text", "labels"):
+        return PLAIN
+    own = own_template(run)
+    if own is not None:
+        return own
+    if any(getattr(record, "messages", False) for record in found.records):
+        return CHATML
+    return TEMPLATES["alpaca"] if found.format == "Alpaca" else PLAIN
+
+
+def own_template(run: Path) -> Template | None:
+    """The template that a run was tuned with, or imported with; None where it has none."""
+    if (run / FILE).exists():
+        told = read_task(run)
+        if told.get("kind") in ("chat", "preference"):
+            return from_dict(told["template"], str(run / FILE))
+    path = run / JINJA
+    if not path.exists():
+        return None
+    found = from_jinja(path.read_text(encoding="utf-8"))
+    require(
+        found is not None,
+        f"{path} is of a kind that is not understood (ChatML is); name one with --task.template",
+    )
+    return found
+
+
+def read_task(run: Path) -> dict[str, Any]:
+    """task.json of a run; empty where there is none."""
+    path = run / FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        require(isinstance(found, dict), f"{path} holds no settings; put the run's own back")
+        return found
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read ({error}); put the run's own back") from error
+
+
+def shown(data: TaskData, count: int) -> list[str]:
+    """The first records as they are trained: `[[` and `]]` stand round what has a loss."""
+    lines = []
+    for item in data.first[:count]:
+        lines.append(f"--- {item.where}")
+        for part in item.parts:
+            lines.append(marked(data, part.tokens, part.targets, part.weights))
+    return lines
+
+
+def marked(data: TaskData, tokens: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> str:
+    """A document with its trained tokens in brackets, control pieces by name."""
+    names = {i: name for name, i in data.tokenizer.controls.items()}
+    if data.task.kind == "labels":
+        return spelled(data, names, tokens.tolist()) + f" -> [[{data.task.labels[targets[-1]]}]]"
+    ids, trained = [int(tokens[0]), *targets.tolist()], [False, *(weights > 0).tolist()]
+    text, start = "", 0
+    for end in range(1, len(ids) + 1):
+        if end == len(ids) or trained[end] != trained[start]:
+            part = spelled(data, names, ids[start:end])
+            text += f"[[{part}]]" if trained[start] else part
+            start = end
+    return text
+
+
+def spelled(data: TaskData, names: dict[int, str], ids: list[int]) -> str:
+    """Ids as text; a control piece, which stands for none, by its name."""
+    text, run = "", []
+    for i in [*ids, None]:
+        if i is not None and i not in names:
+            run.append(i)
+            continue
+        text += data.tokenizer.decode(run) + (names[i] if i is not None else "")
+        run = []
+    return text

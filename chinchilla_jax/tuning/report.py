@@ -1,0 +1,90 @@
+"""A tuned run as one page: figures of the best and the last step, curves, confusions, examples of what it answers."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from chinchilla_jax.config import require
+from chinchilla_jax.evaluation.tasks import lower_is_better
+from chinchilla_jax.training.metrics import read
+from chinchilla_jax.tuning.run import PREDICTIONS
+
+FOUND = "finetune.json"  # the figures of a run, which the page is written from
+PICTURE = "report.png"
+EXAMPLES = 10
+MOST_LABELS = 30  # of a confusion matrix
+
+
+def headline(found: dict[str, Any]) -> str:
+    """Best and last step in two lines, and the test's figures in a third."""
+    last = {name: value for name, value in found["last"].items() if name == "loss" or name in found["best"]}
+    lines = [
+        f"best: checkpoint {found['best_step']} by {found['metric']} ({told(found['best'])})",
+        f"last: checkpoint {found['last_step']} ({told(last)})",
+    ]
+    return "\n".join([*lines, *([f"test, with the best: {told(found['test'])}"] if "test" in found else [])])
+
+
+def told(figures: dict[str, Any]) -> str:
+    """Figures in a row."""
+    return ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if isinstance(value, float))
+
+
+def write(run_dir: Path, out: Path | None = None) -> dict[str, Any]:
+    """Write report.md and its picture from what the run has left; its figures."""
+    require((run_dir / FOUND).exists(), f"{run_dir} has not ended yet; go on with finetune --run-dir {run_dir}")
+    found, out = json.loads((run_dir / FOUND).read_text(encoding="utf-8")), out or run_dir
+    rows, predictions = read(run_dir / "metrics.jsonl"), read(run_dir / PREDICTIONS)
+    draw(rows, found, confusion(predictions, found["labels"]), out / PICTURE)
+    (out / "report.md").write_text(page(run_dir.name, found, predictions), encoding="utf-8")
+    return found
+
+
+def confusion(predictions: list[dict], labels: list[str]) -> list[list[int]]:
+    """Counts by (label, predicted); nothing where there are no labels, or too many to look at."""
+    if not labels or len(labels) > MOST_LABELS:
+        return []
+    counts = Counter((row["label"], row["predicted"]) for row in predictions)
+    return [[counts[label, other] for other in labels] for label in labels]
+
+
+def draw(rows: list[dict], found: dict[str, Any], matrix: list[list[int]], path) -> None:
+    """Losses, the figure that chooses, and the confusions where there are any."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5 * (3 if matrix else 2), 4), layout="constrained")
+    axes = figure.subplots(1, 3 if matrix else 2)
+    for name, style in (("loss", {"alpha": 0.6, "linewidth": 1}), ("valid_loss", {"marker": "o"})):
+        points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+        if points:
+            axes[0].plot(*zip(*points), label=name, **style)
+    axes[0].set(xlabel="step", ylabel="loss, nats", title="loss")
+    axes[0].legend()
+    metric = found["metric"]
+    points = [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
+    if points:
+        axes[1].plot(*zip(*points), marker="o")
+    if found["best_step"] is not None:
+        axes[1].axvline(found["best_step"], color="gray", linestyle=":", label="best")
+        axes[1].legend()
+    axes[1].set(xlabel="step", title=f"{metric} ({'lower' if lower_is_better(metric) else 'higher'} is better)")
+    if matrix:
+        axes[2].imshow(matrix, cmap="Blues")
+        axes[2].set(xlabel="predicted", ylabel="label", title="validation, best step")
+    for each in axes[:2]:
+        each.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+def page(name: str, found: dict[str, Any], predictions: list[dict]) -> str:
+    """report.md."""
+    lines = [
+        f"# {name}", "", f"`{found['method']}` on {found['kind']}, from `{found['base']}`.", "",
+        f"![curves]({PICTURE})", "", *(f"- {line}" for line in (*headline(found).splitlines(), *found["examples"])), "",
+    ]  # fmt: skip
+    wrong = [row for row in predictions if row.get("label") != row.get("predicted")] or predictions
+    if wrong:
+        what = "What it gets wrong" if "label" in wrong[0] else "What it answers"
+        lines += [f"## {what}", "", *(f"    {json.dumps(row, ensure_ascii=False)}" for row in wrong[:EXAMPLES]), ""]
+    return "\n".join(lines)

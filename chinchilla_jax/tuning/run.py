@@ -1,0 +1,94 @@
+"""A tuning run: the ordinary loop on packed examples, validation by loss and by doing the task, the best step."""
+
+import json
+from typing import Any
+
+import jax
+
+from chinchilla_jax.evaluation.tasks import Validator, lower_is_better, metric_of, write_predictions
+from chinchilla_jax.objectives import build as objectives
+from chinchilla_jax.tasks.data import FILE, TaskData
+from chinchilla_jax.tasks.template import JINJA, jinja
+from chinchilla_jax.training import best
+from chinchilla_jax.training.hooks import Hook
+from chinchilla_jax.training.load import load
+from chinchilla_jax.training.loop import pretrain
+from chinchilla_jax.training.metrics import Terminal, read
+from chinchilla_jax.training.program import Program
+from chinchilla_jax.tuning.start import Job
+
+PREDICTIONS = "predictions.jsonl"
+
+
+def finetune(job: Job, terminal: Terminal, *, allow_changes: bool = False) -> dict[str, Any]:
+    """Tune to the last step, or until validation says that it is enough; the figures of the best and the last step."""
+    config, run_dir = job.config, job.run_dir
+    metric = metric_of(config.task.kind, config.task.metric)
+    keep(job)
+    patience = config.task.patience
+
+    def enough() -> bool:
+        return bool(patience) and best.read(run_dir).get("since", 0) >= patience
+
+    def hooks(program: Program, data: TaskData) -> list[Hook]:
+        validator = Validator(program, data, data.valid)
+
+        def validate(state, poll):
+            step = int(state.step)
+            row, predictions = validator(program.evaluated(state), poll)
+            rows = [old for old in read(run_dir / "metrics.jsonl") if old["step"] < step]
+            found = best.choose([*rows, {"step": step, **row}], metric, lower_is_better(metric))
+            if jax.process_index() == 0:
+                best.write(run_dir, found)
+                if found.get("step") == step:
+                    write_predictions(run_dir / PREDICTIONS, predictions)
+            return row
+
+        return [Hook(config.train.eval_every, validate, "validation")]
+
+    last = pretrain(
+        config, run_dir, job.data, hooks, terminal, allow_changes=allow_changes,
+        make_batches=TaskData.batches, enough=enough,
+    )  # fmt: skip
+    rows = read(run_dir / "metrics.jsonl")
+    chosen = best.read(run_dir)
+    at_best = {
+        k: v for row in rows if row["step"] == chosen.get("step") for k, v in row.items() if k.startswith("valid_")
+    }
+    return {
+        "run_dir": str(run_dir),
+        "method": config.tune.method,
+        "base": config.tune.base,
+        "kind": config.task.kind,
+        "labels": list(config.task.labels),
+        "examples": job.data.summary(),
+        "metric": metric,
+        "best_step": chosen.get("step"),
+        "best": at_best,
+        "last_step": last["step"],
+        "last": {name: value for name, value in last.items() if name != "step"},
+        **tested(job),
+    }
+
+
+def keep(job: Job) -> None:
+    """Put what the task needs in later use into the run directory: task.json and the template."""
+    job.run_dir.mkdir(parents=True, exist_ok=True)
+    if jax.process_index():
+        return
+    data = job.data
+    metric = metric_of(data.task.kind, data.task.metric)
+    (job.run_dir / FILE).write_text(json.dumps(data.describe(metric=metric), ensure_ascii=False, indent=1) + "\n")
+    if data.task.kind in ("chat", "preference"):
+        text = jinja(data.renderer.template, bool(data.tokenizer.start))
+        (job.run_dir / JINJA).write_text(text, encoding="utf-8")
+
+
+def tested(job: Job) -> dict[str, Any]:
+    """The figures of --task.test under the best parameters."""
+    if not job.data.test:
+        return {}
+    loaded = load(job.config, str(job.run_dir), make=objectives.of_task)
+    figures, predictions = Validator(loaded.program, job.data, job.data.test, "test")(loaded.params)
+    write_predictions(job.run_dir / f"test_{PREDICTIONS}", predictions)
+    return {"test": figures}

@@ -1,0 +1,145 @@
+"""What a tuning run is made of before it starts: the base, its tokenizer, the examples, and settings nobody gave."""
+
+import contextlib
+import dataclasses
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from chinchilla_jax.config import AdversarialConfig, Config, TaskConfig, replace, require
+from chinchilla_jax.evaluation.tasks import metric_of
+from chinchilla_jax.finetuning import methods
+from chinchilla_jax.parallel import devices
+from chinchilla_jax.parallel import mesh as meshes
+from chinchilla_jax.scaling import counts
+from chinchilla_jax.tasks.data import TaskData, open_task
+from chinchilla_jax.training import load, resume
+from chinchilla_jax.training.metrics import duration
+from chinchilla_jax.training.program import Program, check_memory, total_tokens
+
+WINDOWS = 64  # windows are multiples of this
+VALIDATIONS = 10  # at most, unless --train.eval-every says otherwise
+
+
+@dataclass
+class Job:
+    """A settled config with its examples."""
+
+    config: Config
+    run_dir: Path
+    base: Path
+    data: TaskData
+
+
+@contextlib.contextmanager
+def start(config: Config, run_dir: Path, given: set[str]) -> Iterator[Job]:
+    """Settle everything; `given` names the settings of the command line. Raises `UserError` for what cannot be."""
+    fresh = not (run_dir / "config.json").exists()
+    require(bool(config.tune.base), "name the run to start from with --from DIR")
+    if fresh and config.tune.method == "off":
+        config = replace(config, {"tune.method": "lora"})
+    if fresh:
+        config = load.tuned(config, run_dir)
+    base = load.find_base(config.tune.base, run_dir)
+    with tempfile.TemporaryDirectory() as scratch:
+        opened = partial(open_task, folder=base, scratch=Path(scratch), seed=config.train.seed)
+        if not fresh:
+            yield Job(config, run_dir, base, opened(config.task, seq_len=config.train.seq_len))
+            return
+        length = config.train.seq_len if "train.seq_len" in given else needed(config.task, opened, context(base))
+        data = opened(config.task, seq_len=length)
+        metric_of(data.task.kind, data.task.metric)
+        config = fitted(dataclasses.replace(config, task=data.task), data)
+        yield Job(timed(config, data, given), run_dir, base, data)
+
+
+def needed(task: TaskConfig, opened: Callable[..., TaskData], longest: int) -> int:
+    """The window that holds the longest example, or as long as the base was trained on if that is less."""
+    data = opened(task, seq_len=longest)
+    held = max(max(map(len, data.first)), max(map(len, data.encoded(data.valid)), default=0))
+    return min(longest, -(-held // WINDOWS) * WINDOWS)
+
+
+def context(base: Path) -> int:
+    """The longest text that the base is good for."""
+    own = resume.own_config(base)
+    return own.model.context or own.train.seq_len
+
+
+def fitted(config: Config, data: TaskData) -> Config:
+    """A config whose windows are the data's and whose table has a row for every piece.
+
+    New pieces have rows that any method trains; the base gets them at the mean of its table.
+    """
+    own, size = config.model.vocab_size, data.tokenizer.size
+    changes: dict[str, Any] = {"model.vocab_size": max(own, size), "train.seq_len": data.seq_len}
+    if data.added and config.tune.method != "full":
+        changes["tune.rows"] = data.added
+    if config.adversarial.special == AdversarialConfig.special:
+        changes["adversarial.special"] = data.tokenizer.special
+    return replace(config, changes)
+
+
+def timed(config: Config, data: TaskData, given: set[str]) -> Config:
+    """Batch size, steps, rates, validations and checkpoints, where the command line does not say."""
+    sizes = dict(meshes.build(config.mesh).shape)
+    shards, rows = sizes["data"] * sizes["fsdp"], data.packed.rows_of(1)
+    batch = config.train.batch_size
+    if "train.batch_size" not in given:
+        batch = max(1, min(batch, rows // 8) // shards) * shards
+    steps = config.train.steps if "train.steps" in given else data.steps(batch)
+    every = -(-steps // min(VALIDATIONS, max(1, round(config.task.epochs))))
+    every = config.train.eval_every if "train.eval_every" in given else every
+    told = {
+        "train.batch_size": batch,
+        "train.steps": steps,
+        "train.eval_every": every,
+        "train.log_every": 1 if steps <= 200 else 10,
+        "checkpoint.every": every or steps,
+        "checkpoint.keep": 1,
+        "optimizer.warmup_steps": round(0.05 * steps),
+        **methods.defaults(config.tune.method),
+    }
+    return replace(config, {name: value for name, value in told.items() if name not in given})
+
+
+def figures(program: Program, compiled: jax.stages.Compiled) -> dict[str, Any]:
+    """What trains, and what the run costs, from shapes and from the compiled step; bytes are per device."""
+    memory, config = compiled.memory_analysis(), program.config
+    trained = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(program.abstract.params))
+    whole = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(program.abstract_whole))
+    rate = devices.expected_rate(list(program.mesh.devices.flat))
+    flops = total_tokens(config.train) * counts.flops_per_token(config.model, config.train.seq_len)
+    needed = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    needed -= memory.alias_size_in_bytes
+    check_memory(program, needed)
+    return {
+        "method": config.tune.method,
+        "trained_parameters": trained,
+        "parameters": whole,
+        "steps": config.train.steps,
+        "rows": config.train.batch_size,
+        "seq_len": config.train.seq_len,
+        "memory_bytes": needed,
+        "optimizer_bytes": sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.abstract.opt_state)),
+        "seconds_at_most": flops / rate if rate else None,
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    """The same for a reader."""
+    share = found["trained_parameters"] / found["parameters"]
+    lines = [
+        f"{found['method']}: {found['trained_parameters']:,} of {found['parameters']:,} parameters train ({share:.2%})",
+        f"{found['steps']:,} steps of {found['rows']} rows of {found['seq_len']} tokens",
+        f"{found['memory_bytes'] / 1e9:.2f} GB a device, {found['optimizer_bytes'] / 1e6:.1f} MB of it the optimizer's",
+    ]
+    if found["seconds_at_most"]:
+        lines.append(f"expected time: {duration(found['seconds_at_most'])} if everything trained, less with adapters")
+    return "\n".join(lines)

@@ -1,0 +1,167 @@
+"""The finetune command as a user types it, on a tiny run."""
+
+import json
+import math
+import shutil
+
+import pytest
+
+from chinchilla_jax.training import best
+from tests import runs
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+LABELS = [
+    {"text": f"{'the sea wind' if i % 2 else 'old cold stone'} {i}", "label": "wet" if i % 2 else "dry"}
+    for i in range(24)
+]
+CHAT = [
+    {"messages": [{"role": "user", "content": "old songs"}, {"role": "assistant", "content": "over cold stone"}]},
+    {"messages": [{"role": "user", "content": "the sea"}, {"role": "assistant", "content": "and wind"}]},
+] * 12  # fmt: skip
+PAIRS = [{"prompt": f"the {i}", "chosen": " sea and wind", "rejected": " cold stone"} for i in range(24)]
+FAST = {"optimizer.peak-lr": 0.01, "train.batch-size": 8, "train.seq-len": 48, "checkpoint.keep": 50}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tasks")
+    for name, records in (("labels", LABELS), ("chat", CHAT), ("pairs", PAIRS)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder
+
+
+@pytest.fixture
+def tune(whole_run, files, tmp_path):
+    """tune(name, words, **settings): exit code, what was said, and the folder of a run on that file of examples."""
+
+    def run(name: str, *words: str, run_dir=None, **settings):
+        folder = run_dir or tmp_path / name
+        told = {"run-dir": folder, "from": whole_run, "task.train": files / f"{name}.jsonl", **FAST, **settings}
+        return *runs.call("finetune", *words, **told), folder
+
+    return run
+
+
+def done(tune, *args, **settings):
+    code, said, folder = tune(*args, **settings)
+    assert code == 0, said
+    return said, folder
+
+
+# One program for every test of labels: what differs between them is decided on the host.
+SHARED = {"train.steps": 12, "train.eval-every": 2, "checkpoint.every": 2, "task.deletion": 0.2, "tune.dropout": 0.1}
+
+
+@pytest.fixture(scope="module")
+def labelled(whole_run, files, cache, tmp_path_factory):
+    """A run with a label head and LoRA; to be copied before anything is done to it."""
+    folder = tmp_path_factory.mktemp("labels") / "whole"
+    told = {"run-dir": folder, "from": whole_run, "task.train": files / "labels.jsonl", **FAST, **SHARED}
+    with runs.caching(cache):
+        code, said = runs.call("finetune", **told)
+    assert code == 0, said
+    return folder, said
+
+
+def test_labels_are_learned_and_the_best_step_is_named(labelled):
+    folder, said = labelled
+    rows = runs.rows(folder)
+    figures = {row["step"]: row["valid_accuracy"] for row in rows if "valid_accuracy" in row}
+    assert sorted(figures) == [2, 4, 6, 8, 10, 12] and figures[12] == 1.0
+    first = min(step for step, value in figures.items() if value == 1.0)
+    assert best.read(folder)["step"] == first and first in runs.saved(folder)
+    assert f"best: checkpoint {first} by valid_accuracy" in said and "last: checkpoint 12" in said and "next: " in said
+    predictions = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert {row["label"] for row in predictions} <= {"wet", "dry"} and len(predictions) == 2
+    assert json.loads((folder / "task.json").read_text())["labels"] == ["dry", "wet"]
+    assert all(row["records"] > 0 for row in rows if "loss" in row) and "bits_per_byte" not in rows[0]
+    leaves = runs.leaves(folder, 12)
+    assert "params/heads/labels/kernel" in leaves and not any("params/blocks" in name for name in leaves)
+    config = runs.config(folder)
+    assert (config.tune.method, config.task.kind, config.optimizer.weight_decay) == ("lora", "labels", 0.0)
+    assert "report.png" in (folder / "report.md").read_text() and (folder / "report.png").exists()
+
+
+def test_resumed_runs_are_the_same_to_the_byte(labelled, tune, tmp_path):
+    whole, _ = labelled
+    part = shutil.copytree(whole, tmp_path / "part")
+    runs.forget(part, 6)
+    (part / "best.json").unlink()
+    done(tune, "labels", run_dir=part, **SHARED)
+    runs.assert_same_run(part, whole, 12)
+    assert best.read(part) == best.read(whole)
+    again, _ = done(tune, "labels", run_dir=part, **SHARED)
+    assert "nothing to do" in again
+    code, said, _ = tune("chat", run_dir=part, **SHARED)
+    assert code == 78 and said.count("error:") == 1
+
+
+def test_early_stopping_ends_and_stays_ended_and_keeps_the_best(tune):
+    settings = {**SHARED, "task.patience": 2, "checkpoint.keep": 1}
+    said, folder = done(tune, "labels", **settings)
+    last, first = max(row["step"] for row in runs.rows(folder)), best.read(folder)["step"]
+    assert last < 12 and last - first == 4 and set(runs.saved(folder)) == {first, last}
+    assert f"last: checkpoint {last}" in said
+    again, _ = done(tune, "labels", **settings)
+    assert "ended early" in again
+
+
+def test_show_and_dry_run_train_nothing(tune):
+    said, folder = done(tune, "chat", "--show", "2")
+    assert "[[over cold stone<|im_end|>]]" in said and not folder.exists()
+    said, folder = done(tune, "labels", "--dry-run", **SHARED)
+    assert "parameters train" in said and "GB a device" in said and not folder.exists()
+
+
+def test_a_memorised_answer_stops_by_itself(tune, files):
+    """And control pieces that the base lacked are learned with it; the conversation keeps its ids."""
+    settings = {"tune.method": "full", "train.steps": 60, "task.max-new-tokens": 12, "train.eval-every": 60}
+    said, folder = done(tune, "chat", **settings, **{"task.valid": files / "chat.jsonl", "task.generate": 4})
+    assert "control pieces added" in said
+    row = runs.rows(folder)[-1]
+    assert row["valid_stopped"] == row["valid_exact"] == 1.0
+    words = ("--chat", "--prompt", "old songs", "--prompt", "the sea")
+    found = runs.ask("generate", *words, **{"run-dir": folder, "temperature": 0, "max-new-tokens": 12})
+    assert found["completions"][0] == {"prompt": "old songs", "text": "over cold stone"}
+    assert len(found["ids"]) > 20 and (folder / "chat_template.jinja").read_text().count("generation %}") == 2
+
+
+def test_both_directions_and_fresh_rows_under_an_adapter(tune):
+    settings = {"task.source": "bidirectional", "train.steps": 4, "task.generate": 2, "task.max-new-tokens": 4}
+    _, folder = done(tune, "chat", **settings, **{"train.eval-every": 4})
+    assert runs.config(folder).tune.rows and "params/rows/embed/table" in runs.leaves(folder, 4)
+    assert all(math.isfinite(loss) for loss in runs.losses(folder).values())
+
+
+def test_preference_starts_at_ln_2_and_learns(tune):
+    said, folder = done(tune, "pairs", **{"train.steps": 12, "train.seq-len": 64, "train.eval-every": 12})
+    rows = [row for row in runs.rows(folder) if "loss" in row]
+    assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6) and rows[0]["margin"] == pytest.approx(0, abs=1e-6)
+    assert rows[-1]["loss"] < 0.6 and rows[-1]["margin"] > 0 and rows[-1]["preferred"] == 1.0
+    assert "valid_preferred 1.0000" in said
+
+
+MISTAKES = {
+    "field": ({"task.label": "lable"}, "no such field"),
+    "kind": ({"task.kind": "chat"}, "no known format"),
+    "template": ({"task.template": "chatlm"}, "did you mean chatml"),
+    "metric": ({"task.metric": "acuracy"}, "accuracy"),
+    "file": ({"task.train": "nothing.jsonl"}, "no such file"),
+    "labels": ({"task.labels": "wet"}, "one label alone"),
+    "base": ({"from": "nowhere"}, "not there"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_one_line(tune, name):
+    settings, hint = MISTAKES[name]
+    code, said, folder = tune("labels", **settings)
+    assert code == 78 and said.count("error:") == 1 and hint in said and "Traceback" not in said, said
+    assert not folder.exists()
+
+
+def test_best_is_never_a_number_that_is_none():
+    rows = [{"step": s, "valid_loss": v} for s, v in ((1, None), (2, 3.0), (3, math.nan), (4, 2.0), (5, 2.0))]
+    assert best.choose(rows, "valid_loss", True) == {"step": 4, "metric": "valid_loss", "value": 2.0, "since": 1}
+    assert best.choose(rows, "valid_loss", False)["step"] == 2 and best.choose(rows[:1], "valid_loss", True) == {}

@@ -1,0 +1,129 @@
+"""DPO against the published formula in float64, differences, and what it must not need."""
+
+import dataclasses
+import gzip
+import json
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from chinchilla_jax.config import Config, TaskConfig
+from chinchilla_jax.model import transformer
+from chinchilla_jax.objectives.bound import Binding
+from chinchilla_jax.objectives.preference import pair_losses, preference, scores, there, token_losses
+from chinchilla_jax.types import Batch
+from tests import tiny
+
+CFG = dataclasses.replace(tiny.MODERN, layers=1)
+GOLDENS = Path(__file__).resolve().parents[3] / "shared" / "data" / "tasks" / "goldens" / "metrics.json.gz"
+BATCH = tiny.packed([[5, 4, 6, 3], [7, 5]], 20, CFG.vocab_size)
+
+
+def numpy_loss(task: TaskConfig, batch: Batch, losses_BL, reference_BL) -> tuple[float, int]:
+    """The formula pair by pair, and how many pairs there are."""
+    total, pairs = 0.0, 0
+    for row in range(len(batch.tokens)):
+        segments = np.asarray(batch.segments[row])
+        for chosen in range(1, segments.max(), 2):
+            sides = []
+            for segment in (chosen, chosen + 1):
+                w = np.where(segments == segment, batch.weights[row], 0).astype(np.float64)
+                count = w.sum() if task.preference == "ipo" else 1.0
+                sides.append(-w @ (np.asarray(losses_BL[row], np.float64) - reference_BL[row]) / count)
+            h = sides[0] - sides[1]
+            if task.preference == "ipo":
+                total += (h - 1 / (2 * task.beta)) ** 2
+            else:
+                right, wrong = np.logaddexp(0, -task.beta * h), np.logaddexp(0, task.beta * h)
+                total += (1 - task.smoothing) * right + task.smoothing * wrong
+            pairs += 1
+    return total, pairs
+
+
+def logits_losses(params, batch):
+    """-log p of every target with all logits at once."""
+    hidden = transformer.apply(params, batch, CFG)
+    logits = hidden @ transformer.unembedding(params).T
+    gold = np.take_along_axis(np.asarray(logits), batch.targets[..., None], -1)[..., 0]
+    return np.asarray(jax.nn.logsumexp(logits, -1)) - gold
+
+
+@pytest.fixture(scope="module")
+def params():
+    return tiny.spiced(CFG), tiny.spiced(CFG, seed=1)
+
+
+TASKS = [TaskConfig(beta=0.3), TaskConfig(beta=0.3, smoothing=0.2), TaskConfig(beta=0.3, preference="ipo")]
+
+
+@pytest.mark.parametrize("task", TASKS, ids=["sigmoid", "smoothed", "ipo"])
+def test_loss_and_gradient_are_the_formula_s(params, task):
+    """The reference is the frozen base, another model here; the gradient against central differences of the formula."""
+    policy, base = params
+    config = Config(model=CFG, task=dataclasses.replace(task, kind="preference"))
+    binding = Binding(base, lambda trained, frozen: trained, (), lambda frozen: frozen)
+    objective = preference(config, binding)
+    run = tiny.jit(lambda p: objective.gradients(p, BATCH, jax.random.key(0), 0, objective.init(p)))
+    grads, sums, carry = run(policy)
+    reference = logits_losses(base, BATCH)
+    expected, pairs = numpy_loss(task, BATCH, logits_losses(policy, BATCH), reference)
+    assert float(sums.loss) == pytest.approx(expected, rel=1e-5) and float(sums.weight) == pairs == 3
+    assert carry == () and objective.weighs == "records"
+    draw = np.random.default_rng(0)
+    step = jax.tree.map(lambda x: draw.standard_normal(x.shape).astype(np.float32), policy)
+    slope = sum(float(np.vdot(g, s)) for g, s in zip(jax.tree.leaves(grads), jax.tree.leaves(step)))
+    eps, ends = 2e-3, []
+    for sign in (1, -1):
+        moved = jax.tree.map(lambda p, s, sign=sign: p + sign * eps * s, policy, step)
+        ends.append(numpy_loss(task, BATCH, logits_losses(moved, BATCH), reference)[0])
+    assert slope == pytest.approx((ends[0] - ends[1]) / (2 * eps), rel=2e-2)
+
+
+def test_the_reference_itself_gives_ln_2_whatever_stands_for_it(params):
+    """Once as the frozen base, once as a copy in the carry, which full tuning keeps."""
+    policy, _ = params
+    config = Config(model=CFG, task=TaskConfig(kind="preference"))
+    for base in (lambda frozen: frozen, None):
+        objective = preference(config, Binding(policy, lambda trained, frozen: trained, (), base))
+        run = tiny.jit(lambda p, o=objective: o.gradients(p, BATCH, jax.random.key(0), 0, o.init(p))[1])
+        sums = run(policy)
+        assert float(sums.loss / sums.weight) == pytest.approx(math.log(2), abs=1e-6)
+        assert float(sums.others["margin"].loss) == pytest.approx(0, abs=1e-5)
+
+
+def test_pairs_are_counted_by_segments():
+    assert np.asarray(there(BATCH)).sum(1).tolist() == [2.0, 1.0]
+    found = np.asarray(scores(-np.ones((2, 20), np.float32), BATCH, False))
+    segments = np.asarray(BATCH.segments)
+    expected = [[BATCH.weights[r][segments[r] == s].sum() for s in range(1, 11)] for r in range(2)]
+    np.testing.assert_allclose(found.reshape(2, -1), expected)
+
+
+def test_tiles_change_nothing(params):
+    policy, _ = params
+    hidden = transformer.apply(policy, BATCH, CFG)
+    for tile in (7, 10**6):
+        found = token_losses(hidden, transformer.unembedding(policy), BATCH.targets, tile)
+        np.testing.assert_allclose(found, logits_losses(policy, BATCH), rtol=2e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not GOLDENS.exists(), reason="no ../shared/data/tasks/goldens here")
+def test_goldens():
+    """Float64 log-sigmoids of the published formulas, to 1e-6 relative."""
+    with gzip.open(GOLDENS) as file:
+        cases = json.load(file)["dpo"]
+    for case in cases:
+        policy, reference = (
+            np.array([[[case[f"{who}_chosen"], case[f"{who}_rejected"]]]]) for who in ("policy", "ref")
+        )
+        for name, told in (
+            ("sigmoid", {}),
+            ("label_smoothing_0.1", {"smoothing": 0.1}),
+            ("ipo", {"preference": "ipo"}),
+        ):
+            loss, margin = pair_losses(TaskConfig(beta=case["beta"], **told), policy, reference)
+            assert float(loss[0, 0]) == pytest.approx(case[name], rel=2e-6, abs=1e-6)
+            assert float(margin[0, 0]) == pytest.approx(case["reward_margin"], rel=2e-6, abs=1e-6)
