@@ -34,7 +34,7 @@ from chinchilla_jax.model import presets
 from chinchilla_jax.training.metrics import finite
 
 LISTS = (tuple[str, ...], tuple[float, ...])  # written as several words
-ALIASES = {"data.data_dir": "--data-dir", "tune.base": "--from"}  # setting -> a shorter flag
+ALIASES = {"data.data_dir": "--data-dir"}  # setting -> a shorter flag
 ALONE = {"distributed": False, "coordinator": "", "processes": 0, "process": -1}  # flags of a process alone
 ROOT = Path(__file__).resolve().parents[2]  # the clone, where the package runs from one
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

@@ -1,5 +1,6 @@
 """Tune a trained model on examples, or go on where the run directory's last checkpoint stands."""
 
+import argparse
 import contextlib
 import json
 from pathlib import Path
@@ -14,6 +15,8 @@ SECTIONS = ("task", "tune", "model.dropout", "model.dtype", "model.kernels", "mo
 def options(parser) -> None:
     """Flags of this command."""
     parser.set_defaults(defaults={"optimizer.warmup_steps": 0})  # until the examples tell how many steps there are
+    parser.add_argument("--from", dest="tune.base", default=argparse.SUPPRESS, metavar="RUN", help="the run to start "
+        "from, its best or newest checkpoint; the same as --tune.base")  # fmt: skip
     parser.add_argument("--show", type=int, default=0, metavar="N", help="print N records as they train: [[trained]]")
     parser.add_argument("--dry-run", action="store_true", help="compile, print what the run costs, and train nothing")
     parser.add_argument("--allow-changes", action="store_true", help="go on although settings of the run have changed")
