@@ -8,6 +8,7 @@ import json
 import random
 import sys
 import types
+from dataclasses import replace
 
 import pytest
 
@@ -15,10 +16,12 @@ from chinchilla_jax.config import DataConfig
 from chinchilla_jax.config.corpus import NearConfig, QualityConfig
 from chinchilla_jax.data import build, fs
 from chinchilla_jax.data.engines import Beam
-from chinchilla_jax.data.stages import job
+from chinchilla_jax.data.stages import job, table
+from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.errors import StorageError, UserError
 from tests.data import test_filtered
 from tests.data.filters.test_near import changed
+from tests.data.test_remote import URL, cloud  # noqa: F401 - a fixture
 
 
 class Step:
@@ -53,11 +56,17 @@ def shuffled(elements):
 
 
 @pytest.fixture(params=["stand-in", "beam"])
-def options(request, monkeypatch):
+def options(request):
     """Options of a runner, with the stand-in in place of Beam or with Beam itself."""
     if request.param == "beam":
         pytest.importorskip("apache_beam")
         return "runner=DirectRunner direct_num_workers=1"
+    return request.getfixturevalue("stand_in")
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Options of a runner of the stand-in."""
     beam = types.ModuleType("apache_beam")
     beam.Pipeline, beam.Reshuffle = Pipeline, lambda: Step(shuffled)
     beam.Create = lambda values: Step(lambda _: list(values))
@@ -93,6 +102,24 @@ def test_the_same_bytes_as_the_local_engine(options, tmp_path, monkeypatch, name
     beam, _ = test_filtered.prepare(tmp_path / "b", [source], engine="beam", beam_options=options, **config)
     assert beam == local
     assert (tmp_path / "a" / "manifest.json").read_bytes() == (tmp_path / "b" / "manifest.json").read_bytes()
+
+
+def test_a_remote_store_is_prepared_beside_itself(stand_in, cloud, tmp_path, monkeypatch):  # noqa: F811
+    """No worker needs this machine's disk; a run that was stopped goes on there, and nothing but the store is left."""
+    source = test_filtered.write(tmp_path / "text", corpora()["english"], 2)
+    config = DataConfig(sources=(source,), store=str(tmp_path / "here"), vocab_size=300, valid_fraction=0.1)
+    local = build.prepare(config, say=lambda line: None, show=False)
+    there = replace(config, store=URL, engine="beam", beam_options=stand_in)
+    with monkeypatch.context() as patch:
+        patch.setitem(table.STAGES, "encode", lambda job, task: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            build.prepare(there, say=lambda line: None, show=False)
+    assert any(".preparing/merge/" in path for path in cloud.store)
+    monkeypatch.setitem(table.STAGES, "read", lambda job, task: pytest.fail("read again"))
+    assert build.prepare(there, say=lambda line: None, show=False)["files"] == local["files"]
+    assert {path.rpartition("/")[2] for path in cloud.store} == {*local["files"], "manifest.json"}
+    opened = TokenStore.open(URL)
+    assert (opened.train.tokens[:] == TokenStore.open(config.store).train.tokens).all()
 
 
 def test_a_mistake_in_a_worker_is_one_line(options, tmp_path):
