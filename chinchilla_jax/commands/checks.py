@@ -40,6 +40,9 @@ ESSENTIAL = {  # distribution -> module
     "rich": "rich",
     "tensorboardx": "tensorboardX",
     "matplotlib": "matplotlib",
+    "safetensors": "safetensors",
+    "tokenizers": "tokenizers",
+    "gguf": "gguf",
 }
 
 

@@ -74,12 +74,12 @@ class Tokenizer(BaseTokenizer):
             return bytes([int(piece[3:5], 16)])
         return "\ufffd".encode() if self._model.is_unknown(i) else piece.replace(SPACE, " ").encode()
 
-    @property
+    @functools.cached_property
     def special(self) -> tuple[int, ...]:
         """The ids that stand for no text of their own: control pieces and the unknown one."""
         return tuple(i for i in range(self.size) if self._model.is_control(i) or self._model.is_unknown(i))
 
-    @property
+    @functools.cached_property
     def controls(self) -> dict[str, int]:
         """Name -> id of the control pieces, which no text gives."""
         return {self._model.id_to_piece(i): i for i in range(self.size) if self._model.is_control(i)}
