@@ -1,6 +1,6 @@
 """Throughput of greedy decoding with the cache (prompt 32, 128 new tokens); prints one JSON line.
 
-python tools/bench_decode.py --shape tiny --batch 1 [--seconds 20]
+python tools/bench_decode.py --shape tiny --batch 1 [--weights int8] [--seconds 20]
 """
 
 from bench_step import config, drive, parse
@@ -9,7 +9,11 @@ PROMPT, NEW = 32, 128
 
 
 def main() -> None:
-    args = parse(lambda parser: parser.add_argument("--batch", type=int, default=1))
+    def options(parser):
+        parser.add_argument("--batch", type=int, default=1)
+        parser.add_argument("--weights", choices=("float", "int8"), default="float")
+
+    args = parse(options)
     import jax
     import numpy as np
 
@@ -21,7 +25,7 @@ def main() -> None:
     keep_freed_memory()
     program = Program(config(args))
     cfg = program.config.model
-    engine = Engine(cfg, cfg.vocab_size)
+    engine = Engine(cfg, cfg.vocab_size, form=args.weights)
     rows = Rows.of(Sampling(temperature=0), range(args.batch))
     split = engine.prepare(program.initial().params)
     prompts = np.random.default_rng(1).integers(0, cfg.vocab_size, (args.batch, PROMPT))
@@ -30,7 +34,15 @@ def main() -> None:
         made_BN = np.concatenate(list(engine.stream(split, prompts.tolist(), NEW, rows)), axis=1)
         assert made_BN.shape == (args.batch, NEW)
 
-    drive("chinchilla_jax_decode", args, step, args.batch * NEW, batch=args.batch, version=f"jax {jax.__version__}")
+    drive(
+        "chinchilla_jax_decode",
+        args,
+        step,
+        args.batch * NEW,
+        batch=args.batch,
+        weights=args.weights,
+        version=f"jax {jax.__version__}",
+    )
 
 
 if __name__ == "__main__":

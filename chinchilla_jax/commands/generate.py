@@ -26,6 +26,7 @@ def options(parser) -> None:
     parser.add_argument("--top-k", type=int, default=0, metavar="K", help="draw among the K likeliest; 0 is all [0]")
     parser.add_argument("--top-p", type=float, default=0.95, metavar="P", help="draw among the likeliest P [0.95]")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides the draws [0]")
+    parser.add_argument("--weights", choices=("float", "int8"), default="float", help="form of the weights [float]")
 
 
 def run(config, args) -> dict:
@@ -46,7 +47,7 @@ def run(config, args) -> dict:
     loaded = load(config, args.run_dir, whole_mesh=False)
     if args.chat:
         return talk(loaded, how, args, prompts)
-    completer = Completer(loaded.program.config.model, loaded.tokenizer, how)
+    completer = Completer(loaded.program.config.model, loaded.tokenizer, how, args.weights)
     weights = completer.prepare(loaded.params)
     trained = config.train.seq_len
 
@@ -80,7 +81,7 @@ def talk(loaded, how, args, prompts: list[str]) -> dict:
     )
     both = read_task(run_dir).get("source") == "bidirectional"
     renderer = Renderer(template, loaded.tokenizer)
-    conversation = Conversation(loaded.program.config.model, renderer, how, args.system, both=both)
+    conversation = Conversation(loaded.program.config.model, renderer, how, args.system, both=both, form=args.weights)
     weights = conversation.engine.prepare(loaded.params)
 
     def answer(text: str) -> list[dict]:

@@ -1,6 +1,7 @@
 """Serve a run directory over HTTP, as OpenAI's API has it."""
 
 import ipaddress
+import sys
 from pathlib import Path
 
 from chinchilla_jax.config import require
@@ -18,6 +19,7 @@ def options(parser) -> None:
     parser.add_argument("--slots", type=int, default=8, metavar="N", help="texts decoded side by side [8]")
     parser.add_argument("--capacity", type=int, default=0, metavar="N", help="tokens of prompt and answer together "
         "[the length that the model was trained on, at most 2048]")  # fmt: skip
+    parser.add_argument("--weights", choices=("float", "int8"), default="float", help="form of the weights [float]")
     parser.add_argument("--queue", type=int, default=32, metavar="N", help="most requests that wait [32]")
 
 
@@ -76,6 +78,7 @@ def _service(config, args, key: str | None):
     from chinchilla_jax.parallel import host
     from chinchilla_jax.serving.app import Service
     from chinchilla_jax.serving.metrics import Metrics
+    from chinchilla_jax.tasks.records import Turn
     from chinchilla_jax.training.load import load
 
     host.keep_freed_memory()
@@ -84,7 +87,8 @@ def _service(config, args, key: str | None):
     capacity = args.capacity or min(2048, model.context or config.train.seq_len)
     require(2 <= capacity <= 1_000_000, "--capacity must lie in [2, 1000000]")
     capacity = -(-capacity // CHUNK) * CHUNK
-    engine, metrics = Engine(model, tokenizer.size, steps=4), Metrics()
+    renderer = _renderer(Path(args.run_dir), tokenizer)
+    engine, metrics = Engine(model, tokenizer.size, steps=4, form=args.weights), Metrics()
     weights = engine.prepare(loaded.params)
     scheduler = Scheduler(engine, weights, slots=args.slots, capacity=capacity, queue=args.queue, seen=metrics.seen)
     return Service(
@@ -93,6 +97,24 @@ def _service(config, args, key: str | None):
         tokenizer,
         tokenizer.size,
         metrics,
-        stops=tokenizer.stops,
+        chat=renderer and (lambda said: renderer.prompt([Turn(*message) for message in said])),
+        stops=renderer.stops if renderer else tokenizer.stops,
         key=key,
     )
+
+
+def _renderer(run_dir: Path, tokenizer):
+    """What turns messages into ids; None for a run without a chat template, or with one of a kind not understood."""
+    from chinchilla_jax.tasks.data import own_template, read_task
+    from chinchilla_jax.tasks.render import Renderer
+
+    require(
+        read_task(run_dir).get("source") != "bidirectional",
+        f"{run_dir} reads its prompts in both directions, which serve does not; use generate --chat",
+    )
+    try:
+        template = own_template(run_dir)
+        return Renderer(template, tokenizer) if template else None
+    except UserError as error:
+        print(f"warning: no chat completions: {error}", file=sys.stderr)
+        return None

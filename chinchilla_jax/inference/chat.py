@@ -18,12 +18,21 @@ class Conversation:
     those of the whole conversation so far.
     """
 
-    def __init__(self, cfg: ModelConfig, renderer: Renderer, how: Sampling, system: str = "", *, both: bool = False):
+    def __init__(
+        self,
+        cfg: ModelConfig,
+        renderer: Renderer,
+        how: Sampling,
+        system: str = "",
+        *,
+        both: bool = False,
+        form: str = "float",
+    ):
         require(
             renderer.template.several, f"the template {renderer.template.name} knows no second turn; chat needs chatml"
         )
         self.renderer, self.how, self.both = renderer, how, both
-        self.engine = Engine(cfg, renderer.tokenizer.size)
+        self.engine = Engine(cfg, renderer.tokenizer.size, form=form)
         self.system = [Turn("system", system)] if system else []
         self.ids: list[int] = []
         self.answered: list[bool] = []  # which of them an answer is made of

@@ -48,12 +48,13 @@ class Prompt(NamedTuple):
 class Engine:
     """The compiled functions for one shape of model. `pieces` is the size of the tokenizer, `steps` tokens a call.
 
-    `prepare(params)` gives the weights as every other call wants them: the compute type, laid out for decoding.
+    `prepare(params)` gives the weights as every other call wants them: the compute type, or int8 for `form` "int8",
+    laid out for decoding.
     """
 
-    def __init__(self, cfg: ModelConfig, pieces: int, steps: int = STEPS):
+    def __init__(self, cfg: ModelConfig, pieces: int, steps: int = STEPS, form: str = "float"):
         self.cfg, self.pieces, self.steps = cfg, pieces, steps
-        self.prepare = jax.jit(partial(caches.split_layers, cfg=cfg))
+        self.prepare = jax.jit(partial(caches.split_layers, cfg=cfg, form=form))
         self._start = jax.jit(_start, donate_argnums=0)
         self._prefill = jax.jit(partial(_prefill, cfg=cfg, pieces=pieces), static_argnames="block", donate_argnums=1)
         self._decode = jax.jit(partial(_decode, cfg=cfg, pieces=pieces, steps=steps), donate_argnums=1)
@@ -167,22 +168,16 @@ def _start(state: State, slot, prompt_V, bias_V) -> State:
     return State(cache, state.token_S, state.drawn_S.at[slot].set(0), text)
 
 
-def _logits(weights, hidden_BD) -> jax.Array:
-    """(B, V) in float32; the table from the left, along its rows: see model/linear.py."""
-    table_VD = transformer.unembedding(weights)
-    return jnp.einsum("vd,bd->vb", table_VD, hidden_BD, preferred_element_type=jnp.float32).T
-
-
 def _prefill(
     weights, state: State, tokens_C, next_C, count, slot, rows: Rows, last, wanted, *, cfg, pieces: int, block: bool
 ):
     hidden_1CD, cache = caches.extend(weights, tokens_C[None], count[None], state.cache, cfg, slot=slot, block=block)
     row, text = jax.tree.map(lambda x: x[slot][None], (rows, state.text))
-    logits_1V = _logits(weights, jax.lax.dynamic_slice_in_dim(hidden_1CD[0], count - 1, 1))
+    logits_1V = transformer.logits(weights, jax.lax.dynamic_slice_in_dim(hidden_1CD[0], count - 1, 1))
     drawn = draw(logits_1V, row, text, state.drawn_S[slot][None], pieces)
 
     def scored(hidden_CD):
-        logits_CV = jnp.where(jnp.arange(cfg.vocab_size) < pieces, _logits(weights, hidden_CD), -jnp.inf)
+        logits_CV = jnp.where(jnp.arange(cfg.vocab_size) < pieces, transformer.logits(weights, hidden_CD), -jnp.inf)
         return logprobs(logits_CV, next_C, wanted)
 
     def unscored(hidden_CD):
@@ -206,7 +201,7 @@ def _decode(weights, state: State, active_S, rows: Rows, *, cfg, pieces: int, st
 
     def one(state: State, _):
         hidden_S1D, cache = caches.extend(weights, state.token_S[:, None], one_S, state.cache, cfg)
-        drawn = draw(_logits(weights, hidden_S1D[:, 0]), rows, state.text, state.drawn_S, pieces)
+        drawn = draw(transformer.logits(weights, hidden_S1D[:, 0]), rows, state.text, state.drawn_S, pieces)
         token_S = jnp.where(active_S, drawn.token_S, state.token_S)
         text = state.text._replace(made_SV=state.text.made_SV.at[slots_S, token_S].add(one_S))
         return State(cache, token_S, state.drawn_S + one_S, text), drawn

@@ -12,11 +12,14 @@ from chinchilla_jax.inference.sampling import Rows, Sampling
 
 
 class Completer:
-    """Continues texts; a text that ends before its allowance ends with one of the tokenizer's stops."""
+    """Continues texts; a text that ends before its allowance ends with one of the tokenizer's stops.
 
-    def __init__(self, cfg: ModelConfig, tokenizer: BaseTokenizer, how: Sampling):
+    `form` is that of the weights: "float" or "int8".
+    """
+
+    def __init__(self, cfg: ModelConfig, tokenizer: BaseTokenizer, how: Sampling, form: str = "float"):
         self.tokenizer, self.how = tokenizer, how
-        self.engine = Engine(cfg, tokenizer.size)
+        self.engine = Engine(cfg, tokenizer.size, form=form)
         self.prepare = self.engine.prepare
 
     def stream(self, weights: Any, prompts: Sequence[str], new: int, seeds: Sequence[int]) -> Iterator[list[str]]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.model import transformer
 from chinchilla_jax.model.attention import MASKED
+from chinchilla_jax.model.int8 import Packed8
 from chinchilla_jax.model.linear import dense, packed
 from chinchilla_jax.model.positions import TABLES
 from chinchilla_jax.model.stacks import NAMES, stacks_of
@@ -42,13 +43,21 @@ class Cache:
         return self.layers[0].k_SGTK.shape[2]
 
 
-def split_layers(params: dict[str, Any], cfg: ModelConfig) -> dict[str, Any]:
-    """The parameters ready for decoding: compute type, a packed tree a layer instead of stacked ones."""
+# How decoding keeps kernels (w, kernels, contract) and tables.
+FORMS = {
+    "float": (packed, lambda table: table),
+    "int8": (lambda w, kernels, contract: Packed8.of(w, contract), Packed8.of_table),
+}
+
+
+def split_layers(params: dict[str, Any], cfg: ModelConfig, form: str = "float") -> dict[str, Any]:
+    """The parameters ready for decoding: compute type, a tree a layer instead of stacked ones, weights in `form`."""
+    pack, table = FORMS[form]
 
     def one(path, w):
         # Only the projection out of attention contracts two dimensions, heads and their width.
         contract = 2 if path[-2].key == "out" else 1
-        return packed(w, cfg.kernels, contract) if path[-1].key == "kernel" else w
+        return pack(w, cfg.kernels, contract) if path[-1].key == "kernel" else w
 
     copy, layers = transformer.compute_copy(params, cfg), []
     for name, _, count in stacks_of(copy):
@@ -56,7 +65,10 @@ def split_layers(params: dict[str, Any], cfg: ModelConfig) -> dict[str, Any]:
             layer = jax.tree.map(lambda w_N, i=i: w_N[i], copy[name])
             layers.append(jax.tree_util.tree_map_with_path(one, layer, is_leaf=is_node))
     rest = {name: part for name, part in copy.items() if name not in NAMES}
-    return {**rest, "blocks": tuple(layers)}
+    tables = {
+        name: {**rest[name], "table": table(rest[name]["table"])} for name in ("embed", "unembed") if name in rest
+    }
+    return {**rest, **tables, "blocks": tuple(layers)}
 
 
 def empty(split: dict[str, Any], cfg: ModelConfig, slots: int, capacity: int) -> Cache:

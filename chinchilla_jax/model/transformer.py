@@ -5,6 +5,7 @@ Pre-norm blocks, stacked over N and scanned; the rest of the house addresses par
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from functools import partial
@@ -303,3 +304,14 @@ def watched(
 def unembedding(params: Params) -> jax.Array:
     """The output matrix (V, D): the embedding table itself where the two are tied."""
     return array(params.get("unembed", params["embed"])["table"])
+
+
+@functools.singledispatch
+def table_logits(table, hidden_BD: jax.Array) -> jax.Array:
+    """(B, V) in float32 of a few rows, by the kind of the table; from the left, along its rows: see model/linear.py."""
+    return jnp.einsum("vd,bd->vb", array(table), hidden_BD, preferred_element_type=jnp.float32).T
+
+
+def logits(params: Params, hidden_BD: jax.Array) -> jax.Array:
+    """What follows a few hidden states, (B, V) in float32."""
+    return table_logits(params.get("unembed", params["embed"])["table"], hidden_BD)
