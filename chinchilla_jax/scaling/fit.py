@@ -127,8 +127,8 @@ def check(runs: Runs, form: str) -> None:
     free, least = FORMS[form].shape[1], LEAST_VALUES[form]
     require(
         len(runs.N) > free,
-        f"{runs.source}: {len(runs.N)} rows for the {free} parameters of --form {form}; add runs"
-        + ("" if form == "tied" else " or take --form tied"),
+        f"{runs.source} row {runs.row[-1]}, column loss: {len(runs.N)} rows for {free} parameters of {form}; add runs"
+        + ("" if form == "tied" or len(runs.N) < 5 else " or take --form tied"),
     )
     for values, column, what in ((runs.N, runs.count, "sizes"), (runs.D, "tokens", "lengths")):
         found = len(np.unique(np.round(np.log(values), 6)))

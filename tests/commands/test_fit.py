@@ -87,7 +87,7 @@ def test_json_and_folder(tmp_path, capsys):
         (["--replicates", "5"], "", "--replicates 5"),
         (["--protocol", "bca"], "", "--protocol bca"),
         (["--unit", "nats_token"], "", "says bpb; leave the flag out"),
-        (["--drop-outliers", "28"], "", "rows for the 4 parameters of --form tied"),
+        (["--drop-outliers", "28"], "", "rows for 4 parameters of tied"),
     ],
     ids=str,
 )
@@ -95,3 +95,13 @@ def test_faults_are_one_line(tmp_path, capsys, flags, broken, message):
     assert main(["fit", write(tmp_path / "runs.csv", broken), "--replicates", "20", *flags]) == 78
     said = capsys.readouterr().err.strip()
     assert message in said and "\n" not in said
+
+
+def test_five_rows_write_a_report(tmp_path, capsys):
+    """Fewer rows than Chinchilla's form has parameters: the forms of four give a law, and every picture is drawn."""
+    N, D = np.geomspace(3e7, 3e9, 5), np.array([2e9, 5e10, 1e9, 2e10, 5e9])
+    rows = [f"{n!r},{d!r},{x!r}" for n, d, x in zip(N.tolist(), D.tolist(), LAW.loss(N, D).tolist())]
+    (tmp_path / "five.csv").write_text("\n".join(["n_total,tokens,loss", *rows]))
+    assert main(["fit", str(tmp_path / "five.csv"), "--replicates", "20", "--out", str(tmp_path / "out")]) == 0
+    assert {"tied", "kaplan"} == {one.form for one in lawfile.load(tmp_path / "out/law.json").forms}
+    assert len(list((tmp_path / "out").glob("*.png"))) == 6 and "few for a bootstrap" in capsys.readouterr().out

@@ -316,7 +316,7 @@ def test_laws_meet_where_they_are_joined():
     )
 
 
-@pytest.mark.parametrize("per_nd, count", [(9.0, "n_total"), (6.0, "n_active"), (4.5, "n_nonembed"), (6.3, "n_matmul")])
+@pytest.mark.parametrize("per_nd, count", [(9.0, "n_total"), (6.0, "n_active"), (4.5, "n_nonembed")])
 def test_fit_and_plan_agree_whatever_the_accounting(tmp_path, capfd, monkeypatch, per_nd, count):
     """The whole way by the commands: a table of C = 9 N D, its law file, and one budget asked of both."""
     from chinchilla_jax.__main__ import main
@@ -328,7 +328,7 @@ def test_fit_and_plan_agree_whatever_the_accounting(tmp_path, capfd, monkeypatch
     (tmp_path / "runs.csv").write_text("\n".join([f"{count},tokens,flops_own,loss", *rows]))
     out = tmp_path / "out"
     assert (
-        main(["fit", str(tmp_path / "runs.csv"), "--replicates", "60", "--flops", "1e22", "--out", str(out), "--json"])
+        main(["fit", str(tmp_path / "runs.csv"), "--replicates", "20", "--flops", "1e22", "--out", str(out), "--json"])
         == 0
     )
     fitted = json.loads(capfd.readouterr().out)["answers"][0]

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize
 
 from chinchilla_jax.errors import UserError
-from chinchilla_jax.scaling import doubt
+from chinchilla_jax.scaling import analysis, doubt
 from chinchilla_jax.scaling import minimise as numerics
 from chinchilla_jax.scaling.fit import Fit, fit, surface
 from chinchilla_jax.scaling.law import Surface
@@ -184,7 +184,7 @@ def test_too_few_sizes_or_rows():
     N, D = grid(2, 5)
     with pytest.raises(UserError, match="row 1, column n_total: 2 different sizes"):
         fit(table(N, D, ROUNDED.loss(N, D)))
-    with pytest.raises(UserError, match="5 rows for the 5 parameters"):
+    with pytest.raises(UserError, match="5 rows for 5 parameters"):
         fit(table(N[:5] * np.arange(1, 6), D[:5], ROUNDED.loss(N[:5], D[:5])))
 
 
@@ -273,3 +273,35 @@ def test_rollout_predicts_the_largest():
     rows = doubt.rollout(fit(table(N, D, ROUNDED.loss(N, D))))
     assert [(row.fitted_on, row.predicted) for row in rows] == [(27, 3), (24, 6), (21, 9), (15, 15)]
     assert all(row.C_predicted > row.C_fitted and abs(row.worst_error) < 1e-6 for row in rows if not row.note)
+
+
+TRUTHS = {
+    "chinchilla": ROUNDED,
+    "tied": Surface(6.255414, 7.3049974, 0.6254804, 0.3526596, 0.3526596),
+    "skaling": Surface(9.0, 10.0, 0.5, 0.5, 0.6, 0.4),
+    "kaplan": Surface(23.5, 30.5, -12.0, 0.738, 1.0, 0.103),
+}
+
+
+@pytest.mark.parametrize("form", TRUTHS)
+@pytest.mark.parametrize("design", ["grid", "corner"])
+def test_noise_free_tables_answer_with_the_true_law(form, design):
+    """By the mixture, profile and all: whichever form the truth has leads, and the answer is exact."""
+    law = TRUTHS[form]
+    N, D = grid() if design == "grid" else (
+        np.r_[np.geomspace(3e7, 3e9, 10), np.full(10, 1e8)], np.r_[np.full(10, 2e9), np.geomspace(5e8, 1e11, 10)]
+    )  # fmt: skip
+    found = doubt.members(table(N, D, law.loss(N, D)), "mixture", "huber-log", 1e-3)
+    lead = found[0].fit
+    assert lead.form == {"tied": "chinchilla"}.get(form, form) and lead.converged
+    np.testing.assert_allclose(lead.surface.optimum(1e22), law.optimum(1e22), rtol=1e-6)
+    assert lead.surface.loss(1e10, 1e12) == pytest.approx(law.loss(1e10, 1e12), rel=1e-6)
+    low, high = doubt.profile(lead, "alpha", 0.9, points=11)
+    assert low == pytest.approx(high, rel=1e-2)
+
+
+def test_a_fit_in_levels_warns(whole):
+    """Least squares in levels on all 245 points: about one token a parameter at 5.88e23."""
+    law = analysis.law_of(whole, analysis.Settings(form="chinchilla", objective="mse-level", replicates=20))
+    N, D = law.surface.optimum(5.88e23)
+    assert D / N < 2 and any("far from what public tables say" in line for line in law.warnings(N, D))
