@@ -1,4 +1,4 @@
-"""Make a run directory from weights in another format: a Hugging Face folder, or a GGUF file."""
+"""Make a run directory from weights in another format: a Hugging Face folder, a GGUF file, or an adapter of peft's."""
 
 from pathlib import Path
 
@@ -10,7 +10,9 @@ SECTIONS = ("mesh",)
 
 def options(parser) -> None:
     """Flags of this command."""
-    parser.add_argument("path", metavar="PATH", help="a Hugging Face model folder (safetensors), or a .gguf file")
+    parser.add_argument("path", metavar="PATH", help="a Hugging Face model folder (safetensors), a .gguf file, or an "
+        "adapter folder of peft's")  # fmt: skip
+    parser.add_argument("--base", metavar="RUN", help="run directory of the model that an adapter belongs to")
     parser.add_argument("--ignore", nargs="+", default=[], metavar="NAME", help="settings of its config.json that "
         "change nothing of what the model computes")  # fmt: skip
 
@@ -26,6 +28,13 @@ def run(config, args) -> dict:
     from chinchilla_jax.training.metrics import Terminal
 
     terminal = Terminal()
+    following = cli.line("generate", "--run-dir", args.run_dir, "--prompt", "The capital of France is")
+    if (path / "adapter_config.json").exists():
+        require(bool(args.base), f"{path} holds an adapter; name the run of its base model with --base")
+        origin = imported.write_adapter(path, run_dir, Path(args.base), config)
+        terminal.say(f"a {origin['architecture']} adapter of {args.base}")
+        return {"origin": origin, "wrote": [str(run_dir)], "next": following}
+    require(not args.base, f"--base belongs to an adapter, and {path} holds none")
     source = imported.open_source(path, tuple(args.ignore))
     origin = imported.write(source, path, run_dir, config, terminal.say)
     model = source.model
@@ -37,5 +46,4 @@ def run(config, args) -> dict:
     }
     for name, value in report.items():
         terminal.say(f"{name:<14} {value:,}" if isinstance(value, int) else f"{name:<14} {value or 'not told'}")
-    following = cli.line("generate", "--run-dir", args.run_dir, "--prompt", "The capital of France is")
     return {**report, "origin": origin, "wrote": [str(run_dir)], "next": following}

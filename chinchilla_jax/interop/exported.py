@@ -9,7 +9,7 @@ import numpy as np
 
 from chinchilla_jax.config import Config, require
 from chinchilla_jax.data.workspace import publish, workspace
-from chinchilla_jax.interop import config_json, gguf_names, gguf_write, write_huggingface
+from chinchilla_jax.interop import config_json, gguf_names, gguf_write, peft, write_huggingface
 from chinchilla_jax.interop.gguf_read import File
 from chinchilla_jax.interop.huggingface import Folder
 from chinchilla_jax.interop.origin import read_origin
@@ -87,4 +87,15 @@ def context(loaded: Loaded) -> int:
     return loaded.program.config.model.context or loaded.program.config.train.seq_len
 
 
-FORMATS = {"hf": huggingface, "gguf": gguf}
+def adapter(folder: Path, run_dir: Path, loaded: Loaded, how: How, say: Say) -> dict[str, Any]:
+    """A folder for `PeftModel.from_pretrained`."""
+    require(how.dtype != "q8_0", "--dtype q8_0 is a type of GGUF; choose float32 or bfloat16")
+    require(not how.merge, "--merge makes a whole model, which --format peft is not; choose --format hf or gguf")
+    require(
+        loaded.program.config.tune.method != "off", "this run holds a whole model and no adapter; choose --format hf"
+    )
+    folder.mkdir()
+    return peft.write(folder, run_dir, loaded, how.dtype)
+
+
+FORMATS = {"hf": huggingface, "gguf": gguf, "peft": adapter}

@@ -1,7 +1,6 @@
 """A `Source` becomes a run directory: checkpoint 0 of its parameters, its tokenizer, and where it came from."""
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,18 +10,20 @@ import jax
 from chinchilla_jax import __version__
 from chinchilla_jax.config import Config, MeshConfig, require
 from chinchilla_jax.data.marks import TEMPLATE
-from chinchilla_jax.data.tokenizers import open_tokenizer
+from chinchilla_jax.data.tokenizers import open_tokenizer, tokenizer_file
 from chinchilla_jax.data.workspace import publish, workspace
-from chinchilla_jax.interop import files
+from chinchilla_jax.interop import files, peft
 from chinchilla_jax.interop.gguf_read import File
 from chinchilla_jax.interop.huggingface import Folder
+from chinchilla_jax.interop.origin import write_origin
 from chinchilla_jax.interop.source import Source, leaves
 from chinchilla_jax.optim.paths import named
 from chinchilla_jax.parallel import mesh as meshes
 from chinchilla_jax.training import params_only
+from chinchilla_jax.training.load import base_of, run_folder, tuned
 from chinchilla_jax.training.program import Program
+from chinchilla_jax.training.resume import own_config
 
-ORIGIN = "origin.json"
 WINDOW = 1024  # tokens of the windows that evaluation and training start with, where the model can read as many
 
 
@@ -63,7 +64,29 @@ def write(source: Source, path: Path, run_dir: Path, config: Config, say: Callab
             params_only.write(made, config, tokenizer, found, dtype=program.config.model.dtype)
         if (beside / TEMPLATE).exists():
             shutil.copyfile(beside / TEMPLATE, made / TEMPLATE)
-        (made / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n")
+        write_origin(made, origin)
+        publish(made, run_dir)
+    return origin
+
+
+def write_adapter(path: Path, run_dir: Path, base: Path, config: Config) -> dict:
+    """An adapter run on the run in `base`, from an adapter folder of peft's; what is in origin.json."""
+    adapter = peft.Adapter(path, str(base))
+    own = own_config(run_folder(str(base)))
+    own = dataclasses.replace(own, optimizer=dataclasses.replace(own.optimizer, ema_decay=0.0))
+    config = tuned(dataclasses.replace(own, tune=adapter.tune, mesh=config.mesh), run_dir)
+    few = MeshConfig(1, abs(config.mesh.fsdp), abs(config.mesh.tensor))
+    mesh = meshes.build(few, jax.devices()[: few.fsdp * few.tensor])
+    rows = dataclasses.replace(config.train, batch_size=few.fsdp, microbatches=1, batch_ramp=())
+    program = Program(dataclasses.replace(config, train=rows), mesh, base=base_of(config, run_dir, mesh))
+    found = adapter.leaves(config, program.recipe.sites, named(program.abstract.params))
+    sums = files.hashes(path, adapter.files)
+    origin = {"source": str(path), "format": "peft", "architecture": adapter.told["peft_type"], "files": sums}
+    with workspace(run_dir, "--run-dir") as place, jax.set_mesh(mesh):
+        made, dtype = place / "run", program.config.model.dtype
+        made.mkdir()
+        params_only.write(made, config, tokenizer_file(base), found, dtype=dtype, base=program.base_facts())
+        write_origin(made, {**origin, "version": __version__})
         publish(made, run_dir)
     return origin
 

@@ -48,10 +48,10 @@ def check_tensors(where: str, found: dict[str, tuple[int, ...]], wanted: dict[st
 def leaves(source: Source, where: dict[str, jax.ShapeDtypeStruct]) -> dict[str, Deferred]:
     """Every leaf of `where`, whose shardings it is born on, to be read when its turn comes."""
     check_tensors(str(source.files[0].parent), source.shapes, their_shapes(source.model))
-    return {path: Deferred(leaf, partial(_leaf, source, find(path), leaf)) for path, leaf in where.items()}
+    return {path: Deferred(leaf, partial(leaf_of, source, find(path), leaf)) for path, leaf in where.items()}
 
 
-def _leaf(source: Source, name: Name, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+def leaf_of(source: Source, name: Name, leaf: jax.ShapeDtypeStruct) -> jax.Array:
     """A whole leaf. Beside it, no more than a layer's part of one tensor is in memory."""
 
     def shard(index: tuple[slice, ...]) -> np.ndarray:

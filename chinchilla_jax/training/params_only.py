@@ -25,12 +25,14 @@ def write(
     dtype: str,
     step: int = 0,
     data: str | None = None,
+    base: dict[str, Any] | None = None,
 ) -> None:
     """Checkpoint `step` of `leaves` by path, the settings and the tokenizer: what every command but `pretrain` needs.
 
-    `dtype` is the compute type that the config's "auto" came to, `data` the fingerprint of the training data if any.
+    `dtype` is the compute type that the config's "auto" came to, `data` the fingerprint of the training data if any,
+    `base` what `Program.base_facts` says where the leaves are those of an adapter.
     """
-    meta = resume.facts(config, dtype, data, open_tokenizer(tokenizer).sha256)
+    meta = resume.facts(config, dtype, data, open_tokenizer(tokenizer).sha256) | (base or {})
     with Checkpoints(run_dir / "checkpoints", config.checkpoint, meta=meta) as checkpoints:
         checkpoints.save_one_by_one(step, {f"params/{path}": leaf for path, leaf in leaves.items()})
     resume.write_run(run_dir, config, tokenizer)

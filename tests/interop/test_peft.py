@@ -1,0 +1,173 @@
+"""Adapters as files: ours come back bit for bit, what is not supported is refused; test_peft_library.py asks peft."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from chinchilla_jax.config import Config, TuneConfig
+from chinchilla_jax.errors import UserError
+from chinchilla_jax.finetuning.trees import flat, nest
+from chinchilla_jax.interop import peft_config
+from chinchilla_jax.optim.paths import named
+from chinchilla_jax.training import params_only
+from chinchilla_jax.training.load import Base, load
+from chinchilla_jax.training.program import Program
+from tests import runs
+from tests.interop import folders
+from tests.interop.test_export import exported
+from tests.interop.test_import import imported
+
+TINY = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}  # fmt: skip
+METHODS = {  # settings, and how many tensors peft has for them on three layers
+    "lora": ({"rank": 4, "alpha": 10.0}, 42),
+    "rslora": ({"rank": 4, "targets": "q,v,down"}, 18),
+    "dora": ({"rank": 3}, 63),
+    "adalora": ({"rank": 4}, 63),
+    "ia3": ({}, 9),
+    "prompt": ({"prompt": 5}, 1),
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """An imported tiny Llama: its folder and its run."""
+    place = tmp_path_factory.mktemp("peft")
+    told = folders.settings("LlamaForCausalLM", **TINY)
+    weights = {name: x * (1 if "norm" in name else np.float32(0.2)) for name, x in folders.tensors(told).items()}
+    folders.write(place / "theirs", told, weights)
+    imported(place / "theirs", place / "base")
+    return place
+
+
+def adapter_run(place, method: str, **settings):
+    """A run that holds an adapter of random numbers; half of AdaLoRA's triplets are gone, and all of one matrix."""
+    tune = TuneConfig(method=method, base=str(place / "base"), **settings)
+    own = runs.config(place / "base")
+    config = dataclasses.replace(Config(), model=own.model, train=own.train, tune=tune)
+    program = Program(config, base=Base(config, place / "base", None, None))
+    draw, leaves = np.random.default_rng(1), {}
+    for name, x in flat(program.abstract.params).items():
+        values = 0.1 * draw.standard_normal(x.shape) + (name.split("/")[-1] in ("factors", "m"))
+        if name.endswith("/e"):
+            values[:, ::2] = 0
+            values[0] *= "query" not in name
+        leaves[name] = jax.device_put(values.astype(np.float32), x.sharding)
+    leaves, dtype = params_only.deferred(nest(leaves)), program.config.model.dtype
+    run_dir = place / f"run_{method}"
+    run_dir.mkdir()
+    params_only.write(run_dir, config, place / "base", leaves, dtype=dtype, base=program.base_facts())
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def adapters(base):
+    """A run of every method, made when it is asked for."""
+    made = {}
+
+    def of(method):
+        if method not in made:
+            made[method] = adapter_run(base, method, **METHODS[method][0])
+        return made[method]
+
+    return of
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_round_trip(method, adapters, base, tmp_path):
+    exported(adapters(method), tmp_path / "out", format="peft")
+    tensors = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert len(tensors) == METHODS[method][1]
+    code, said = runs.call("import", str(tmp_path / "out"), **{"run-dir": tmp_path / "again", "base": base / "base"})
+    assert code == 0, said
+    first, second = (load(runs.config(path), str(path), whole_mesh=False) for path in (adapters(method),
+                                                                                       tmp_path / "again"))  # fmt: skip
+    for one, other in zip(named(first.trained).items(), named(second.trained).items(), strict=True):
+        assert one[0] == other[0] and same(method, first, *one, other[1])
+    assert first.program.config.tune.scale(64) == second.program.config.tune.scale(64)
+
+
+def same(method, loaded, path, one, other) -> bool:
+    """Whether a leaf came back: of AdaLoRA's, what a triplet with e = 0 holds is gone."""
+    one, other = np.asarray(one), np.asarray(other)
+    if method == "adalora":
+        e_NR = np.asarray(flat(loaded.trained)[path.rpartition("/")[0] + "/e"])
+        shape = (len(e_NR), *[1] * (one.ndim - 2), -1) if path.endswith("/a") else (*e_NR.shape, *[1] * (one.ndim - 2))
+        one = one * (e_NR != 0).reshape(shape)
+    return np.array_equal(one, other)
+
+
+def test_adalora_is_shrunk(adapters, tmp_path):
+    exported(adapters("adalora"), tmp_path / "out", format="peft")
+    told = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    tensors = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert told["init_r"] == 6 and sum(told["rank_pattern"]["model.layers.1.mlp.up_proj.lora_E"]) == 3
+    assert tensors["base_model.model.model.layers.1.mlp.up_proj.lora_A"].shape == (3, 64)
+    assert tensors["base_model.model.model.layers.0.self_attn.q_proj.lora_B"].shape == (64, 0)
+
+
+def test_a_merged_export(adapters, base, tmp_path):
+    """The merged model is the base plus scale * B A, by hand."""
+    code, said = runs.call("export", **{"run-dir": adapters("lora"), "out": tmp_path / "no"})
+    assert code == 78 and "--merge" in said
+    exported(adapters("lora"), tmp_path / "out", merge=None)
+    exported(adapters("lora"), tmp_path / "adapter", format="peft")
+    before, after = (load_file(path / "model.safetensors") for path in (base / "theirs", tmp_path / "out"))
+    tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    name = "model.layers.2.self_attn.o_proj"
+    product = tensors[f"base_model.model.{name}.lora_B.weight"] @ tensors[f"base_model.model.{name}.lora_A.weight"]
+    assert np.abs(after[f"{name}.weight"] - before[f"{name}.weight"] - 2.5 * product).max() < 1e-6
+
+
+def test_what_peft_has_no_form_for(base, tmp_path):
+    code, said = runs.call("export", **{"run-dir": base / "base", "out": tmp_path / "out", "format": "peft"})
+    assert code == 78 and "no adapter" in said and not list(tmp_path.iterdir())
+
+
+TOLD = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
+REFUSED = {
+    "OFT": ({"peft_type": "OFT"}, {"q_proj"}, "OFT"),
+    "both variants": ({"use_dora": True, "use_rslora": True}, {"q_proj"}, "use_rslora and use_dora"),
+    "biases": ({"bias": "all"}, {"q_proj"}, "bias"),
+    "PiSSA": ({"init_lora_weights": "pissa"}, {"q_proj"}, "pissa"),
+    "ranks": ({"rank_pattern": {"q_proj": 2}}, {"q_proj"}, "rank_pattern"),
+    "alphas": ({"alpha_pattern": {"q_proj": 2}}, {"q_proj"}, "alpha_pattern"),
+    "modules": ({"modules_to_save": ["lm_head"]}, {"q_proj"}, "modules_to_save"),
+    "replicas": ({"layer_replication": [[0, 2]]}, {"q_proj"}, "layer_replication"),
+    "another module": ({}, {"qkv_proj"}, "qkv_proj"),
+    "no rank": ({"r": 0}, {"q_proj"}, "r is 0"),
+    "IA3 of inputs": ({"peft_type": "IA3", "feedforward_modules": ["k_proj"]}, {"k_proj"}, "feedforward_modules"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_settings_that_are_not_supported(case):
+    changes, modules, word = REFUSED[case]
+    with pytest.raises(UserError, match=word):
+        peft_config.to_tune(TOLD | changes, modules, "base")
+
+
+def test_damaged_adapters(adapters, base, tmp_path):
+    exported(adapters("lora"), tmp_path / "out", format="peft")
+    path = tmp_path / "out" / "adapter_model.safetensors"
+    whole = load_file(path)
+    (tmp_path / "out" / "SHA256SUMS").unlink()
+    some = "base_model.model.model.layers.1.mlp.up_proj.lora_A.weight"
+    for change, word in [
+        (lambda t: t.pop(some), f"{some} is missing"),
+        (lambda t: t.update({some: t[some][:2]}), "[2, 64]"),
+        (lambda t: t.update(extra=t[some]), "extra is not understood"),
+    ]:
+        tensors = dict(whole)
+        change(tensors)
+        save_file(tensors, path)
+        flags = {"run-dir": tmp_path / "again", "base": base / "base"}
+        code, said = runs.call("import", str(tmp_path / "out"), **flags)
+        assert code == 78 and word in said and said.count("error:") == 1, said
+        assert not (tmp_path / "again").exists()
+    code, said = runs.call("import", str(tmp_path / "out"), **{"run-dir": tmp_path / "again"})
+    assert code == 78 and "--base" in said

@@ -1,0 +1,83 @@
+"""peft itself: it loads the adapters that we write, and we those that it writes, with equal logits."""
+
+import numpy as np
+import pytest
+
+from chinchilla_jax.training.load import load
+from tests import runs
+from tests.interop.test_export import exported
+from tests.interop.test_import import IDS_BL, our_logits
+from tests.interop.test_peft import METHODS, adapters, base  # noqa: F401
+
+torch = pytest.importorskip("torch", reason="torch, transformers and peft are in the parity environment")
+peft = pytest.importorskip("peft")
+transformers = pytest.importorskip("transformers")
+
+ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+COMMON = {"task_type": "CAUSAL_LM"}
+CONFIGS = {
+    "lora": lambda: peft.LoraConfig(r=6, lora_alpha=9, target_modules=["q_proj", "v_proj"], **COMMON),
+    "lora-all": lambda: peft.LoraConfig(r=3, target_modules="all-linear", **COMMON),
+    "rslora": lambda: peft.LoraConfig(r=5, lora_alpha=7, use_rslora=True, target_modules=ALL, **COMMON),
+    "dora": lambda: peft.LoraConfig(r=4, use_dora=True, target_modules=["gate_proj", "o_proj"], **COMMON),
+    "adalora": lambda: peft.AdaLoraConfig(init_r=6, target_r=4, lora_alpha=16, total_step=10, tinit=1, tfinal=1,
+                                          target_modules=ALL, **COMMON),
+    "ia3": lambda: peft.IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"],
+                                  **COMMON),
+    "prompt": lambda: peft.PromptTuningConfig(num_virtual_tokens=5, **COMMON),
+}  # fmt: skip
+
+
+def model_of(place):
+    """The base as transformers loads it."""
+    return transformers.AutoModelForCausalLM.from_pretrained(place / "theirs").eval()
+
+
+def logits(model) -> np.ndarray:
+    with torch.no_grad():
+        return model(torch.tensor(IDS_BL.astype(np.int64))).logits.numpy()
+
+
+def ours(run_dir) -> np.ndarray:
+    loaded = load(runs.config(run_dir), str(run_dir), whole_mesh=False)
+    return our_logits(loaded.program.config.model, loaded.params)
+
+
+def close(found, expected) -> bool:
+    return np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max() + 2e-6
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "prompt"])
+def test_ours_in_peft(method, adapters, base, tmp_path):  # noqa: F811
+    exported(adapters(method), tmp_path / "out", format="peft")
+    model = model_of(base)
+    plain = logits(model)
+    found = logits(peft.PeftModel.from_pretrained(model, tmp_path / "out").eval())
+    assert np.abs(found - plain).max() > 1e-2, "the adapter has an effect"
+    assert close(ours(adapters(method)), found), np.abs(ours(adapters(method)) - found).max()
+
+
+def test_our_prompt_in_peft(adapters, base, tmp_path):  # noqa: F811
+    exported(adapters("prompt"), tmp_path / "out", format="peft")
+    found = peft.PeftModel.from_pretrained(model_of(base), tmp_path / "out").get_prompt(1)[0].detach().numpy()
+    run_dir = adapters("prompt")
+    trained = load(runs.config(run_dir), str(run_dir), whole_mesh=False).trained
+    assert np.array_equal(found, trained["adapters"]["embed"]["table"]["prompt_PD"])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_theirs_in_ours(name, base, tmp_path):  # noqa: F811
+    torch.manual_seed(1)
+    model = peft.get_peft_model(model_of(base), CONFIGS[name]())
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.05 * p.requires_grad * torch.randn_like(p)
+    model.eval().save_pretrained(tmp_path / "theirs")
+    code, said = runs.call("import", str(tmp_path / "theirs"), **{"run-dir": tmp_path / "run", "base": base / "base"})
+    assert code == 0, said
+    if name == "prompt":
+        loaded = load(runs.config(tmp_path / "run"), str(tmp_path / "run"), whole_mesh=False)
+        found = loaded.trained["adapters"]["embed"]["table"]["prompt_PD"]
+        assert np.array_equal(model.get_prompt(1)[0].detach().numpy(), found)
+        return
+    assert close(ours(tmp_path / "run"), logits(model)), np.abs(ours(tmp_path / "run") - logits(model)).max()
