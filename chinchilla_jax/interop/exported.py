@@ -12,10 +12,10 @@ from chinchilla_jax.data.workspace import publish, workspace
 from chinchilla_jax.interop import config_json, gguf_names, gguf_write, peft, write_huggingface
 from chinchilla_jax.interop.gguf_read import File
 from chinchilla_jax.interop.huggingface import Folder
-from chinchilla_jax.interop.origin import read_origin
 from chinchilla_jax.interop.rounding import Rounding
 from chinchilla_jax.model import stacks
 from chinchilla_jax.model.weights import is_node, merged
+from chinchilla_jax.training import origin as origins
 from chinchilla_jax.training.load import Loaded, load
 
 Say = Callable[[str], None]
@@ -72,7 +72,7 @@ def huggingface(folder: Path, run_dir: Path, loaded: Loaded, how: How, say: Say)
 
 def gguf(path: Path, run_dir: Path, loaded: Loaded, how: How, say: Say) -> dict[str, Any]:
     """A file for llama.cpp."""
-    cfg, origin = loaded.program.config.model, read_origin(run_dir)
+    cfg, origin = loaded.program.config.model, origins.read(run_dir)
     gguf_names.architecture_of(cfg)
     params, rounding = whole(loaded, how)
     tensors = list(write_huggingface.all_tensors(params, cfg, np.dtype(np.float32)))

@@ -15,10 +15,10 @@ from chinchilla_jax.data.workspace import publish, workspace
 from chinchilla_jax.interop import files, peft
 from chinchilla_jax.interop.gguf_read import File
 from chinchilla_jax.interop.huggingface import Folder
-from chinchilla_jax.interop.origin import write_origin
 from chinchilla_jax.interop.source import Source, leaves
 from chinchilla_jax.optim.paths import named
 from chinchilla_jax.parallel import mesh as meshes
+from chinchilla_jax.training import origin as origins
 from chinchilla_jax.training import params_only
 from chinchilla_jax.training.load import base_of, run_folder, tuned
 from chinchilla_jax.training.program import Program
@@ -64,7 +64,7 @@ def write(source: Source, path: Path, run_dir: Path, config: Config, say: Callab
             params_only.write(made, config, tokenizer, found, dtype=program.config.model.dtype)
         if (beside / TEMPLATE).exists():
             shutil.copyfile(beside / TEMPLATE, made / TEMPLATE)
-        write_origin(made, origin)
+        origins.write(made, origin)
         publish(made, run_dir)
     return origin
 
@@ -86,7 +86,8 @@ def write_adapter(path: Path, run_dir: Path, base: Path, config: Config) -> dict
         made, dtype = place / "run", program.config.model.dtype
         made.mkdir()
         params_only.write(made, config, tokenizer_file(base), found, dtype=dtype, base=program.base_facts())
-        write_origin(made, {**origin, "version": __version__})
+        before = origins.read(base)
+        origins.write(made, {**origin, "version": __version__, **({"from": before} if before else {})})
         publish(made, run_dir)
     return origin
 

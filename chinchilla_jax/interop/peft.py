@@ -14,11 +14,11 @@ from chinchilla_jax.finetuning.methods import below
 from chinchilla_jax.finetuning.targets import Site
 from chinchilla_jax.interop import files, peft_config
 from chinchilla_jax.interop.names import Name, find
-from chinchilla_jax.interop.origin import read_origin
 from chinchilla_jax.interop.source import check_tensors, leaf_of
 from chinchilla_jax.interop.tensors import FLOATS, opened
 from chinchilla_jax.interop.write_huggingface import TYPES
 from chinchilla_jax.interop.write_tensors import Tensor, write_file
+from chinchilla_jax.training import origin as origins
 from chinchilla_jax.training.load import Loaded
 from chinchilla_jax.training.one_by_one import Deferred
 
@@ -66,7 +66,7 @@ def write(folder: Path, run_dir: Path, loaded: Loaded, dtype: str) -> dict[str, 
             ]
     modules = sorted({find(site.name).theirs.split(".")[-2] for site in recipe.sites})
     base = Path(tune.base)
-    named = read_origin(base).get("source", str(base)) if base.exists() else str(base)
+    named = origins.read(base).get("source", str(base)) if base.exists() else str(base)
     told = peft_config.to_config(tune, config.model, modules, named, ranks)
     (folder / CONFIG).write_text(json.dumps(told, indent=2) + "\n")
     write_file(folder / WEIGHTS, tensors)

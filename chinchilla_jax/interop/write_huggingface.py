@@ -15,17 +15,17 @@ from chinchilla_jax.interop import config_json, files
 from chinchilla_jax.interop.architectures import ARCHITECTURES
 from chinchilla_jax.interop.huggingface import ZEROS
 from chinchilla_jax.interop.names import Name, find
-from chinchilla_jax.interop.origin import read_origin
 from chinchilla_jax.interop.tokenizers import export_tokenizer
 from chinchilla_jax.interop.write_tensors import Tensor, write_folder
 from chinchilla_jax.optim.paths import named
+from chinchilla_jax.training import origin as origins
 
 TYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
 
 def write(folder: Path, run_dir: Path, params: Any, cfg: ModelConfig, context: int, dtype: str, limit: int) -> dict:
     """Fill `folder` from whole parameters; {"architecture": ..., "notes": [...]}. `limit`: bytes of a shard."""
-    origin = read_origin(run_dir)
+    origin = origins.read(run_dir)
     name = config_json.choose(cfg, origin.get("architecture", ""))
     zeros = config_json.biases(ARCHITECTURES[name], cfg) & ZEROS.keys()
     tensors = list(all_tensors(params, cfg, TYPES[dtype], sorted(zeros)))
