@@ -5,7 +5,7 @@ from pathlib import Path
 from chinchilla_jax.commands import cli
 from chinchilla_jax.config import require
 
-SECTIONS = ("data", "mesh", "checkpoint")
+SECTIONS = ("data.store", "mesh", "checkpoint.verify")
 FORMATS = ("hf", "gguf", "peft")
 DTYPES = ("float32", "bfloat16", "float16", "q8_0")
 
