@@ -43,7 +43,7 @@ def run(config, args) -> dict:
 
 def show(job, args) -> dict:
     """Some records as they are trained."""
-    from chinchilla_jax.tasks.data import shown
+    from chinchilla_jax.tasks.show import shown
 
     lines = shown(job.data, args.show)
     print("\n".join(lines))

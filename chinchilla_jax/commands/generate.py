@@ -70,7 +70,7 @@ def run(config, args) -> dict:
 def talk(loaded, how, args, prompts: list[str]) -> dict:
     """A conversation: what --prompt says, then what is typed, until it ends."""
     from chinchilla_jax.inference.chat import Conversation
-    from chinchilla_jax.tasks.data import own_template, read_task
+    from chinchilla_jax.tasks.kept import own_template, read_task
     from chinchilla_jax.tasks.render import Renderer
 
     run_dir, done = Path(args.run_dir), []

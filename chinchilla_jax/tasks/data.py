@@ -18,13 +18,13 @@ from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.tasks import augment
 from chinchilla_jax.tasks.encode import Encoder, Item, check_dropped
+from chinchilla_jax.tasks.kept import own_template
 from chinchilla_jax.tasks.pack import Packed, text_bytes
 from chinchilla_jax.tasks.read import Found, read
 from chinchilla_jax.tasks.records import Labelled, Record
 from chinchilla_jax.tasks.render import Renderer, sampling
-from chinchilla_jax.tasks.template import CHATML, JINJA, PLAIN, TEMPLATES, Template, from_dict, from_jinja, named
+from chinchilla_jax.tasks.template import CHATML, PLAIN, TEMPLATES, Template, named
 
-FILE = "task.json"
 MOST_CLASS_WEIGHT = 10.0
 
 
@@ -228,68 +228,3 @@ def template_of(task: TaskConfig, found: Found, run: Path) -> Template:
     if any(getattr(record, "messages", False) for record in found.records):
         return CHATML
     return TEMPLATES["alpaca"] if found.format == "Alpaca" else PLAIN
-
-
-def own_template(run: Path) -> Template | None:
-    """The template that a run was tuned with, or imported with; None where it has none."""
-    if (run / FILE).exists():
-        told = read_task(run)
-        if told.get("kind") in ("chat", "preference"):
-            return from_dict(told["template"], str(run / FILE))
-    path = run / JINJA
-    if not path.exists():
-        return None
-    found = from_jinja(path.read_text(encoding="utf-8"))
-    require(
-        found is not None,
-        f"{path} is of a kind that is not understood (ChatML is); name one with --task.template",
-    )
-    return found
-
-
-def read_task(run: Path) -> dict[str, Any]:
-    """task.json of a run; empty where there is none."""
-    path = run / FILE
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        require(isinstance(found, dict), f"{path} holds no settings; put the run's own back")
-        return found
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read ({error}); put the run's own back") from error
-
-
-def shown(data: TaskData, count: int) -> list[str]:
-    """The first records as they are trained: `[[` and `]]` stand round what has a loss."""
-    lines = []
-    for item in data.first[:count]:
-        lines.append(f"--- {item.where}")
-        for part in item.parts:
-            lines.append(marked(data, part.tokens, part.targets, part.weights))
-    return lines
-
-
-def marked(data: TaskData, tokens: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> str:
-    """A document with its trained tokens in brackets, control pieces by name."""
-    names = {i: name for name, i in data.tokenizer.controls.items()}
-    if data.task.kind == "labels":
-        return spelled(data, names, tokens.tolist()) + f" -> [[{data.task.labels[targets[-1]]}]]"
-    ids, trained = [int(tokens[0]), *targets.tolist()], [False, *(weights > 0).tolist()]
-    text, start = "", 0
-    for end in range(1, len(ids) + 1):
-        if end == len(ids) or trained[end] != trained[start]:
-            part = spelled(data, names, ids[start:end])
-            text += f"[[{part}]]" if trained[start] else part
-            start = end
-    return text
-
-
-def spelled(data: TaskData, names: dict[int, str], ids: list[int]) -> str:
-    """Ids as text; a control piece, which stands for none, by its name."""
-    text, run = "", []
-    for i in [*ids, None]:
-        if i is not None and i not in names:
-            run.append(i)
-            continue
-        text += data.tokenizer.decode(run) + (names[i] if i is not None else "")
-        run = []
-    return text

@@ -7,7 +7,8 @@ import jax
 
 from chinchilla_jax.evaluation.tasks import Validator, lower_is_better, metric_of, write_predictions
 from chinchilla_jax.objectives import build as objectives
-from chinchilla_jax.tasks.data import FILE, TaskData
+from chinchilla_jax.tasks.data import TaskData
+from chinchilla_jax.tasks.kept import FILE
 from chinchilla_jax.tasks.template import JINJA, jinja
 from chinchilla_jax.training import best
 from chinchilla_jax.training.hooks import Hook

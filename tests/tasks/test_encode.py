@@ -11,12 +11,12 @@ from chinchilla_jax.config import TaskConfig, TrainConfig
 from chinchilla_jax.data.controls import add_controls
 from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.errors import UserError
-from chinchilla_jax.tasks import augment, data
+from chinchilla_jax.tasks import augment, data, show
 from chinchilla_jax.tasks.encode import CUT, NO_ROOM, Encoder
 from chinchilla_jax.tasks.pack import Packed, filled, in_order, layout
 from chinchilla_jax.tasks.records import Dialogue, Document, Labelled, Preference, Turn, Where
 from chinchilla_jax.tasks.render import Renderer
-from chinchilla_jax.tasks.template import ALPACA, CHATML, PLAIN, Template, from_dict, from_jinja, jinja
+from chinchilla_jax.tasks.template import ALPACA, CHATML, PLAIN, Template, from_dict, from_jinja, jinja, named
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "tasks"
 HERE = Where("here", 1, 1)
@@ -186,12 +186,12 @@ def test_blocks_number_what_is_not_trained(chat):
 def test_templates_as_data_and_as_jinja(tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps({"heads": CHATML.heads, "tails": CHATML.tails, "gap": "\n", "several": True}))
-    assert data.named(str(path)) == Template("mine", CHATML.heads, CHATML.tails, "\n", several=True)
+    assert named(str(path)) == Template("mine", CHATML.heads, CHATML.tails, "\n", several=True)
     for wrong, message in (({"head": {}}, "did you mean heads"), ({"several": True}, "control piece")):
         with pytest.raises(UserError, match=message):
             from_dict(wrong, "mine.json")
     with pytest.raises(UserError, match="did you mean chatml"):
-        data.named("chatlm")
+        named("chatlm")
     smol = (
         "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
         "You are SmolLM<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
@@ -331,7 +331,7 @@ def test_tokenizers_get_the_marks_that_they_lack(tiny_store, tmp_path):
     plain = open_tokenizer(tiny_store)
     assert found.renderer.template == CHATML and len(found.added) == 2 and min(found.added) >= plain.size
     assert found.tokenizer.encode("the sea <|im_end|>") == plain.encode("the sea <|im_end|>")
-    assert "[[songs<|im_end|>]]" in "\n".join(data.shown(found, 1)) and "<|im_start|>user" in data.shown(found, 1)[1]
+    assert "[[songs<|im_end|>]]" in "\n".join(show.shown(found, 1)) and "<|im_start|>user" in show.shown(found, 1)[1]
 
 
 def test_held_out_records_share_no_text(tiny_store, tmp_path):

@@ -1,0 +1,39 @@
+"""What a run directory keeps of its task for whoever uses it later: task.json and the template."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from chinchilla_jax.config import require
+from chinchilla_jax.errors import UserError
+from chinchilla_jax.tasks.template import JINJA, Template, from_dict, from_jinja
+
+FILE = "task.json"
+
+
+def own_template(run: Path) -> Template | None:
+    """The template that a run was tuned with, or imported with; None where it has none."""
+    if (run / FILE).exists():
+        told = read_task(run)
+        if told.get("kind") in ("chat", "preference"):
+            return from_dict(told["template"], str(run / FILE))
+    path = run / JINJA
+    if not path.exists():
+        return None
+    found = from_jinja(path.read_text(encoding="utf-8"))
+    require(
+        found is not None,
+        f"{path} is of a kind that is not understood (ChatML is); name one with --task.template",
+    )
+    return found
+
+
+def read_task(run: Path) -> dict[str, Any]:
+    """task.json of a run; empty where there is none."""
+    path = run / FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        require(isinstance(found, dict), f"{path} holds no settings; put the run's own back")
+        return found
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read ({error}); put the run's own back") from error

@@ -1,0 +1,42 @@
+"""Records as they are trained, for a reader: control pieces by name, what has a loss between [[ and ]]."""
+
+import numpy as np
+
+from chinchilla_jax.tasks.data import TaskData
+
+
+def shown(data: TaskData, count: int) -> list[str]:
+    """The first records as they are trained: `[[` and `]]` stand round what has a loss."""
+    lines = []
+    for item in data.first[:count]:
+        lines.append(f"--- {item.where}")
+        for part in item.parts:
+            lines.append(marked(data, part.tokens, part.targets, part.weights))
+    return lines
+
+
+def marked(data: TaskData, tokens: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> str:
+    """A document with its trained tokens in brackets, control pieces by name."""
+    names = {i: name for name, i in data.tokenizer.controls.items()}
+    if data.task.kind == "labels":
+        return spelled(data, names, tokens.tolist()) + f" -> [[{data.task.labels[targets[-1]]}]]"
+    ids, trained = [int(tokens[0]), *targets.tolist()], [False, *(weights > 0).tolist()]
+    text, start = "", 0
+    for end in range(1, len(ids) + 1):
+        if end == len(ids) or trained[end] != trained[start]:
+            part = spelled(data, names, ids[start:end])
+            text += f"[[{part}]]" if trained[start] else part
+            start = end
+    return text
+
+
+def spelled(data: TaskData, names: dict[int, str], ids: list[int]) -> str:
+    """Ids as text; a control piece, which stands for none, by its name."""
+    text, run = "", []
+    for i in [*ids, None]:
+        if i is not None and i not in names:
+            run.append(i)
+            continue
+        text += data.tokenizer.decode(run) + (names[i] if i is not None else "")
+        run = []
+    return text
