@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from chinchilla_jax.data.marks import SIDECARS
+from chinchilla_jax.data.marks import SIDECARS, TEMPLATE
 from chinchilla_jax.data.tokenizer import Tokenizer
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizer_json import JsonTokenizer
@@ -44,7 +44,7 @@ def copy_tokenizer(path: str | Path, folder: Path) -> Path:
     json = is_json(file)
     target = folder / NAMES[0 if json else 1]
     shutil.copyfile(file, target)
-    for name in SIDECARS if json else ():
+    for name in SIDECARS if json else (TEMPLATE,):
         if (file.parent / name).is_file():
             shutil.copyfile(file.parent / name, folder / name)
     return target

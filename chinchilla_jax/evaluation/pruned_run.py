@@ -8,7 +8,7 @@ import numpy as np
 
 from chinchilla_jax.data.batches import TrainWindows
 from chinchilla_jax.data.store import Split, TokenStore
-from chinchilla_jax.training import params_only, resume
+from chinchilla_jax.training import origin, params_only, resume
 from chinchilla_jax.training.load import Loaded
 from chinchilla_jax.types import Batch
 
@@ -31,3 +31,5 @@ def write(out: Path, run_dir: Path, loaded: Loaded, params: Any, store: TokenSto
     config = dataclasses.replace(own, optimizer=dataclasses.replace(own.optimizer, ema_decay=0.0))
     dtype, leaves = loaded.program.config.model.dtype, params_only.deferred(params)
     params_only.write(out, config, run_dir, leaves, dtype=dtype, step=loaded.step, data=store.fingerprint)
+    facts = {"run": str(run_dir), "step": loaded.step, "fingerprint": loaded.fingerprint}
+    origin.inherit(out, run_dir, facts)

@@ -27,6 +27,7 @@ def test_a_pruned_run_is_evaluated_and_generates(whole_run, tmp_path, method, wo
     assert report["after"]["loss_nats_per_token"] != report["before"]["loss_nats_per_token"]
     assert report["calibration_tokens"] == 256 and report["wrote"] == [str(out)]
     assert json.loads((out / "prune.json").read_text())["after"] == report["after"]
+    assert json.loads((out / "origin.json").read_text())["source"] == str(whole_run)
     found = runs.ask("evaluate", **{"run-dir": out})
     assert found["step"] == 20 and runs.leaves(whole_run, 20) == before
     code, said = runs.call("generate", **{"run-dir": out, "max-new-tokens": 2})
