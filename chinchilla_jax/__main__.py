@@ -20,6 +20,7 @@ COMMANDS = {
     "import": "a Hugging Face folder or a GGUF file -> a run directory",
     "export": "a run -> a Hugging Face folder, a GGUF file or a PEFT adapter",
     "prune": "a trained run -> a sparse one at one stroke: magnitude, Wanda, SparseGPT",
+    "supervise": "run another command, again after a crash or a lost peer, and say where the time went",
     "report": "a run directory -> report.md with its picture",
 }
 

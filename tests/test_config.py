@@ -135,3 +135,29 @@ def test_presets_are_valid(name):
 def test_unknown_preset():
     with pytest.raises(UserError, match="did you mean chinchilla-70b"):
         presets.preset("chinchila-70b")
+
+
+def test_config_json_carries_the_version(tmp_path, monkeypatch):
+    from chinchilla_jax import __version__
+    from chinchilla_jax.config import stored
+
+    made = settings.replace(Config(), {"train.steps": 700, "train.compile_cache": "/somewhere"})
+    values = stored.to_json(made)
+    assert values["version"] == __version__ and values["train"]["compile_cache"] == ""
+    assert stored.from_json(values) == settings.replace(made, {"train.compile_cache": ""})
+    newer = values | {"version": "9.0", "train": values["train"] | {"warp": 3}}
+    with pytest.raises(UserError, match=r"unknown setting train.warp.*written by chinchilla_jax 9.0 and this is"):
+        stored.from_json(newer)
+    with pytest.raises(UserError, match=r"unknown setting train.warp$"):
+        stored.from_json(newer | {"version": __version__})
+
+
+def test_a_received_config_chooses_no_compile_cache(tmp_path, capsys):
+    """What is in the cache is executed."""
+    import json
+
+    from chinchilla_jax.commands import cli
+
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"train": {"compile_cache": str(tmp_path / "theirs")}}))
+    assert cli.load(path).train.compile_cache == "" and "is ignored" in capsys.readouterr().err

@@ -27,11 +27,11 @@ from chinchilla_jax import config as settings
 from chinchilla_jax.commands import startup
 from chinchilla_jax.commands.device_faults import explained
 from chinchilla_jax.commands.stopping import asked_to, terminable
-from chinchilla_jax.config import Config, ModelConfig, closest, expanded, require
+from chinchilla_jax.config import Config, ModelConfig, closest, expanded, require, stored
 from chinchilla_jax.data.sources import with_store
+from chinchilla_jax.disk import finite, write_json
 from chinchilla_jax.errors import StorageError, UserError
 from chinchilla_jax.model import presets
-from chinchilla_jax.training.metrics import finite
 
 LISTS = (tuple[str, ...], tuple[float, ...])  # written as several words
 ALIASES = {"data.data_dir": "--data-dir"}  # setting -> a shorter flag
@@ -97,8 +97,9 @@ def run(name: str, summary: str, module: types.ModuleType, argv: list[str]) -> i
         with _quiet() if args.json else contextlib.nullcontext(sys.stdout) as out:
             with terminable():
                 join(args)
-                report = module.run(config, args)
-            if _speaks():
+                with contextlib.nullcontext() if speaks() else _silent():
+                    report = module.run(config, args)
+            if speaks():
                 _closing(report, args.json, out)
                 code = _arrived(report, args.json, out)
     except UserError as error:
@@ -151,7 +152,14 @@ def _quiet() -> Iterator[TextIO]:
         yield out
 
 
-def _speaks() -> bool:
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Inside, nothing is printed but errors: of many processes the first speaks for all."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
+def speaks() -> bool:
     """Whether this process reports: of many, the first."""
     jax = sys.modules.get("jax")
     return jax is None or not jax.distributed.is_initialized() or jax.process_index() == 0
@@ -231,10 +239,10 @@ def interpreter() -> str:
 
 def keep(path: Path, report: dict) -> list[str]:
     """Write figures that are printed anyway; what was written, nothing (and a warning) where it cannot be."""
-    fresh = path.with_name(path.name + ".new")
+    if not speaks():
+        return []
     try:
-        fresh.write_text(json.dumps(finite(report), indent=1) + "\n", encoding="utf-8")
-        os.replace(fresh, path)
+        write_json(path, report)
     except OSError as error:
         print(f"warning: {path} could not be written ({error.strerror}); the figures are printed only", file=sys.stderr)
         return []
@@ -334,13 +342,13 @@ def resolve(args: argparse.Namespace) -> Config:
     """The config file (or the run directory's, or the defaults), then the preset, then single settings."""
     given = {name: value for name, value in vars(args).items() if "." in name}
     require("://" not in (args.run_dir or ""), f"--run-dir {args.run_dir}: runs live in local folders; name one")
-    stored = Path(args.run_dir, "config.json") if args.run_dir else None
+    own = Path(args.run_dir, "config.json") if args.run_dir else None
     planned = getattr(args, "plan", "")
     require(not (planned and args.config), "--plan and --config both name a config; give one")
     if args.config or planned:
         config = load(Path(args.config or planned))
-    elif stored and stored.exists():
-        config = _with_store_of(args.run_dir, load(stored))
+    elif own and own.exists():
+        config = _with_store_of(args.run_dir, load(own))
     else:
         config = settings.replace(Config(), getattr(args, "defaults", {}))
     if given.get("model.preset"):
@@ -381,7 +389,7 @@ def load(path: Path) -> Config:
         if path.suffix == ".json":
             values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_told_once)
             values = values.get("config", values) if isinstance(values, dict) else values  # a plan.json holds one
-            return settings.from_dict(Config, _with_preset(values))
+            return _without_cache(stored.from_json(_with_preset(values)), path)
         with _importable(path.parent):
             made = runpy.run_path(os.fspath(path)).get("config")
             require(callable(made), "define a function config() that returns a Config")
@@ -422,6 +430,16 @@ def _lies_in(folder: Path, module: types.ModuleType) -> bool:
     """Whether a module is a file of `folder`, or a package right below it."""
     places = [getattr(module, "__file__", None) or "", *getattr(module, "__path__", ())]
     return any(Path(place).parent == folder for place in places if place)
+
+
+def _without_cache(config: Config, path: Path) -> Config:
+    """A JSON file may come from anybody, and what lies in the cache is executed: only a flag or a .py file names it."""
+    if not config.train.compile_cache:
+        return config
+    print(
+        f"note: {path} names a --train.compile-cache, which only the command line may; it is ignored", file=sys.stderr
+    )
+    return settings.replace(config, {"train.compile_cache": ""})
 
 
 def _with_preset(values: Any) -> Any:

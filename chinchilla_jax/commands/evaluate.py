@@ -9,6 +9,7 @@ SECTIONS = (
     "data.store", "mesh", "train.batch_size", "train.microbatches", "train.seq_len", "checkpoint.verify",
 )  # fmt: skip
 ATTACK = ("attack_tokens", "radii", "typo_rates", "restarts", "attack_seed")
+CLUSTER = True
 
 
 def options(parser) -> None:

@@ -10,6 +10,7 @@ from chinchilla_jax.errors import UserError
 
 SECTIONS = ("mesh", "checkpoint.verify")
 LONGEST = 1_000_000  # tokens of a text with its prompt
+CLUSTER = True
 
 
 def options(parser) -> None:
@@ -31,6 +32,8 @@ def options(parser) -> None:
 
 def run(config, args) -> dict:
     """Continue what was given, then, with --interactive, what is typed."""
+    import jax
+
     from chinchilla_jax.inference.sampling import Sampling
     from chinchilla_jax.inference.text import Completer
     from chinchilla_jax.parallel import host
@@ -44,7 +47,10 @@ def run(config, args) -> dict:
     require(args.chat or not args.system, "--system belongs to --chat")
     require(not (args.chat and args.interactive), "--chat reads from the terminal by itself; leave --interactive out")
     prompts = given_prompts(args)
-    loaded = load(config, args.run_dir, whole_mesh=False)
+    several = jax.process_count() > 1  # then each has a part of the parameters, and all compute every token
+    typed = args.interactive or args.chat
+    require(not (several and typed), "--interactive and --chat are for one process; give --prompt to several")
+    loaded = load(config, args.run_dir, whole_mesh=several)
     if args.chat:
         return talk(loaded, how, args, prompts)
     completer = Completer(loaded.program.config.model, loaded.tokenizer, how, args.weights)

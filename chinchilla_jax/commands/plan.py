@@ -8,8 +8,10 @@ from pathlib import Path
 
 from chinchilla_jax.commands import cli
 from chinchilla_jax.config import PENALTIES, Config, from_dict, require
+from chinchilla_jax.disk import write_json
 
 SECTIONS = ("model", "data", "mesh", "train", "adversarial", "sparsity")
+CLUSTER = True
 
 
 def options(parser) -> None:
@@ -65,8 +67,9 @@ def run(config, args) -> dict:
     if args.compile:
         planned |= {"compiled": compiled(planned, args.chips)}
     path = Path(args.out or Path(args.run_dir or ".", "plan.json"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(planned, indent=1) + "\n")
+    if cli.speaks():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, planned)
     print(table(planned))
     following = cli.line("pretrain", "--plan", str(path), "--run-dir", args.run_dir or "runs/planned")
     if planned["text"]["unique_tokens"] is None and not said.tokenizer:

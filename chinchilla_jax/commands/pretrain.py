@@ -1,6 +1,5 @@
 """Train a model on a token store, or go on where the run directory's last checkpoint stands."""
 
-import json
 import shutil
 import sys
 import time
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from chinchilla_jax.commands import cli
 from chinchilla_jax.config import AdversarialConfig, Config, from_dict, replace, require, to_dict
+from chinchilla_jax.disk import write_json
 
 SECTIONS = (
     "model", "data.store", "data.weights", "data.sources", "objective", "adversarial", "optimizer", "sparsity", "tune",
@@ -166,7 +166,7 @@ def train_for(config, run_dir: Path, store, args, terminal) -> dict:
     from chinchilla_jax.planning import plan as planning
     from chinchilla_jax.training.timed import TRAINING_SHARE, pretrain_for
 
-    seconds = 60 * args.minutes
+    seconds, asked = 60 * args.minutes, config
     require(args.minutes >= LEAST_MINUTES, f"--minutes {args.minutes:g}: getting ready takes half of one; give 2")
     if not (run_dir / "config.json").exists():
         text, devices = len(store.train.tokens), jax.device_count()
@@ -176,9 +176,9 @@ def train_for(config, run_dir: Path, store, args, terminal) -> dict:
         )  # fmt: skip
         planned = planning.plan(config, said, measured, step_multiple)
         terminal.say(table(planned))
-        (run_dir / "plan.json").write_text(json.dumps(planned, indent=1) + "\n")
+        write_json(run_dir / "plan.json", planned)
         config = replace(from_dict(Config, planned["config"]), {"train.eval_every": 0, "train.sample_every": 0})
-    return pretrain_for(seconds, args.began, config, run_dir, store, hooks, terminal)
+    return pretrain_for(seconds, args.began, config, run_dir, store, hooks, terminal, asked)
 
 
 def hooks(program, store) -> list:

@@ -1,18 +1,19 @@
 """Prune a trained run at one stroke; the pruned model is a run directory of its own."""
 
-import json
 import math
 import re
 from pathlib import Path
 
 from chinchilla_jax.commands import cli
 from chinchilla_jax.config import require
+from chinchilla_jax.disk import write_json
 
 SECTIONS = (
     "data.store", "mesh", "train.batch_size", "train.microbatches", "train.seq_len", "train.eval_batches",
     "checkpoint.verify",
 )  # fmt: skip
 METHODS = ("magnitude", "wanda", "sparsegpt")
+CLUSTER = True
 
 
 def options(parser) -> None:
@@ -44,7 +45,7 @@ def run(config, args) -> dict:
     from chinchilla_jax.optim.sparsity import sparsity_report
     from chinchilla_jax.parallel import host
     from chinchilla_jax.training.load import load, run_folder
-    from chinchilla_jax.training.metrics import Terminal, finite
+    from chinchilla_jax.training.metrics import Terminal
 
     host.keep_freed_memory()
     run_dir, terminal = run_folder(args.run_dir), Terminal()
@@ -76,7 +77,8 @@ def run(config, args) -> dict:
         "sparsity": sparsity_report(pruned),
     }
     pruned_run.write(out, run_dir, loaded, pruned, store)
-    (out / "prune.json").write_text(json.dumps(finite({"run": str(run_dir), **report}), indent=1) + "\n")
+    if cli.speaks():
+        write_json(out / "prune.json", {"run": str(run_dir), **report})
     for name, digits in (("loss_nats_per_token", 4), ("perplexity", 2), ("bits_per_byte", 4)):
         old, new = report["before"][name], report["after"][name]
         terminal.say(f"{name:<22} {old:,.{digits}f} -> {new:,.{digits}f}")

@@ -1,14 +1,16 @@
 """A ladder of small runs within a budget: what a scaling law of one's own is fitted to."""
 
-import json
+import contextlib
 from pathlib import Path
 
 from chinchilla_jax.commands import cli
 from chinchilla_jax.config import Config, from_dict, require, to_dict
+from chinchilla_jax.disk import write_json
 
 SECTIONS = ("model", "data.store", "data.sources", "objective", "optimizer", "mesh", "train", "checkpoint")
 RECIPE = "recipe.json"  # what `fit` puts into the law beside the table, and `plan --law` keeps
 PARTS = (32, 16, 8, 4, 2, 1)  # of the config's own size: the sizes that are taken where none are named
+CLUSTER = True
 
 
 def options(parser) -> None:
@@ -66,8 +68,9 @@ def run(config, args) -> dict:
         return {**report, "next": "the same command without --dry-run"}
     folder = Path(args.run_dir)
     kept = {"config": to_dict(config), "lr_exponent": args.lr_exponent}
-    with lock(folder):
-        (folder / RECIPE).write_text(json.dumps(kept, indent=1) + "\n")
+    with lock(folder) if cli.speaks() else contextlib.nullcontext():
+        if cli.speaks():
+            write_json(folder / RECIPE, kept)
         rows = sweep(plan, store, folder, Terminal())
     wrote = str(folder / ROWS)
     return {**report, "rows": len(rows), "wrote": [wrote], "next": cli.line("fit", wrote, "--out", str(folder / "fit"))}
@@ -93,7 +96,7 @@ def following(args) -> dict:
             path = Path(args.run_dir, f"next_{i}.json")
             path.parent.mkdir(parents=True, exist_ok=True)
             base = from_dict(Config, law.recipe["config"])
-            path.write_text(json.dumps(to_dict(followed(base, law, run.N, run.D)), indent=1) + "\n")
+            write_json(path, to_dict(followed(base, law, run.N, run.D)))
             wrote.append(str(path))
             words = words or ["pretrain", "--config", str(path), "--run-dir", str(Path(args.run_dir, f"next_{i}"))]
     rows = [vars(run) for run in found]

@@ -14,8 +14,10 @@ class MeshConfig:
     data: int = setting(-1, "replicas of the parameters that share the batch")
     fsdp: int = setting(1, "devices that share the batch and each parameter's model dimension")
     tensor: int = setting(1, "devices that share heads, hidden units and vocabulary")
+    slices: int = setting(1, "groups of devices, such as TPU slices, with a slower network between them: data spans it")
 
     def __post_init__(self):
+        require(self.slices > 0, "--mesh.slices must be at least 1")
         sizes = (self.data, self.fsdp, self.tensor)
         require(all(s == -1 or s > 0 for s in sizes), f"--mesh axes must be -1 or at least 1, not {sizes}")
         require(sizes.count(-1) <= 1, "only one --mesh axis may be -1; write the others out")

@@ -18,11 +18,13 @@ import jax
 
 from chinchilla_jax.config import Config, require
 from chinchilla_jax.data.store import TokenStore
+from chinchilla_jax.disk import write_json
 from chinchilla_jax.errors import Preempted
 from chinchilla_jax.evaluation.likelihood import Likelihood
 from chinchilla_jax.planning import ladder
 from chinchilla_jax.planning.ladder import Ladder, Run
 from chinchilla_jax.scaling import counts
+from chinchilla_jax.training.agreement import from_first
 from chinchilla_jax.training.checkpoint import PARTIAL
 from chinchilla_jax.training.hooks import Hook
 from chinchilla_jax.training.loop import pretrain
@@ -37,15 +39,18 @@ def sweep(plan: Ladder, store: TokenStore, folder: Path, terminal: Terminal) -> 
     Raises `UserError` where `folder` holds another ladder, and what `pretrain` raises.
     """
     _remember(plan, folder)
-    take_back(folder / ROWS, float("inf"))  # but for a torn line, which a kill leaves
+    if jax.process_index() == 0:
+        take_back(folder / ROWS, float("inf"))  # but for a torn line, which a kill leaves
     for number, run in enumerate(plan.runs, 1):
-        if run.run_id in {row["run_id"] for row in read(folder / ROWS)}:
+        if from_first(run.run_id in {row["run_id"] for row in read(folder / ROWS)}):
             continue
         terminal.say(f"run {number} of {len(plan.runs)}: {run.run_id}, {run.config.train.steps} steps")
         if run.fork:
             _branch(plan, run, store, folder)
         last = _quietly(run.config, folder / run.run_id, store, _validation)
-        append(folder / ROWS, row(run, store, last["valid_loss"]))
+        require("valid_loss" in last, f"the validation of {run.run_id} failed; run the same command again")
+        if jax.process_index() == 0:
+            append(folder / ROWS, row(run, store, last["valid_loss"]))
         terminal.say(f"{run.run_id}: {last['valid_loss']:.4f} nats a token")
         jax.clear_caches()  # or the programs of every run would stay to the end
     return read(folder / ROWS)
@@ -59,21 +64,22 @@ def _remember(plan: Ladder, folder: Path) -> None:
         same = json.loads(path.read_text()) == told
         require(same, f"{folder} holds another ladder; choose another --run-dir, or give the options it was begun with")
         return
-    fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(told, indent=1) + "\n")
-    os.replace(fresh, path)
+    if jax.process_index() == 0:
+        write_json(path, told)
 
 
 def _branch(plan: Ladder, run: Run, store: TokenStore, folder: Path) -> None:
     """Bring the trunk to the fork and put its checkpoint and its metrics into the branch's run directory."""
     own = folder / run.run_id
-    if (own / "checkpoints" / str(run.fork)).exists() or (own / "config.json").exists():
+    if from_first((own / "checkpoints" / str(run.fork)).exists() or (own / "config.json").exists()):
         return
     forks = [other.fork for other in plan.runs if other.cluster_id == run.cluster_id]
     trunk = folder / "trunks" / run.cluster_id
-    if not (trunk / "checkpoints" / str(run.fork)).exists():
+    if from_first(not (trunk / "checkpoints" / str(run.fork)).exists()):
         _grow(trunk, ladder.trunk_of(run.config, max(forks)), run.fork, store)
-    link(trunk, own, run.fork)
+    if jax.process_index() == 0:
+        link(trunk, own, run.fork)
+    from_first(None)  # the others go on when it is there
 
 
 def _grow(trunk: Path, config: Config, fork: int, store: TokenStore) -> None:

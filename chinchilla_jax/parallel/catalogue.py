@@ -42,6 +42,9 @@ DEVICES = {
     "A100": Device(312e12, 80e9, 2.039e12, 3e11),
     "MI300X": Device(1307e12, 192e9, 5.3e12, 4.48e11),
     "MI325X": Device(1307e12, 256e9, 6e12, 4.48e11),
+    "GH200": Device(989.4e12, 96e9, 4e12, 4.5e11),
+    "T4": Device(65e12, 16e9, 3.2e11, 1.6e10),  # float16: it has no bfloat16
+    "L40": Device(181e12, 48e9, 8.64e11, 3.2e10),
     "L40S": Device(362e12, 48e9, 8.64e11, 3.2e10),
     "L4": Device(121e12, 24e9, 3e11, 3.2e10),
     "A10G": Device(70e12, 24e9, 6e11, 3.2e10),

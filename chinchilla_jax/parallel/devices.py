@@ -1,7 +1,9 @@
 """What a device can do: peak rates and memory by the name that JAX gives it. An unknown device gives no figure."""
 
+import contextlib
 import os
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -53,8 +55,31 @@ def _measured(size: int = 1024, times: int = 4) -> float:
 
 
 def memory_bytes(device: jax.Device) -> float | None:
-    """Memory that one device may use, its share of the host's on a CPU; None where nobody can tell."""
+    """Memory that one device may use: what JAX's allocator says, else the catalogue; its share of the host's, or of
+    what a container is given, on a CPU. None where nobody can tell."""
     if device.platform == "cpu":
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / len(jax.local_devices(backend="cpu"))
+        return host_memory() / len(jax.local_devices(backend="cpu"))
+    try:
+        limit = (device.memory_stats() or {}).get("bytes_limit")
+    except (AttributeError, NotImplementedError, RuntimeError):  # a device of another machine, compiled for
+        limit = None
     own = known(device)
-    return own.memory if own else None
+    return float(limit) if limit else own.memory if own else None
+
+
+def host_memory(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Bytes of memory that this process may use: the machine's, or the least that one of its cgroups allows."""
+    found = [float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))]
+    with contextlib.suppress(OSError):
+        for line in groups.read_text().splitlines():
+            _, kinds, path = line.split(":", 2)
+            place, name = (root, "memory.max") if not kinds else (root / "memory", "memory.limit_in_bytes")
+            if kinds and "memory" not in kinds.split(","):
+                continue
+            own = place / path.lstrip("/")
+            for folder in (own, *own.parents):
+                with contextlib.suppress(OSError, ValueError):  # "max", or no such file in a container
+                    found.append(float((folder / name).read_text()))
+                if folder == place:
+                    break
+    return min(found)

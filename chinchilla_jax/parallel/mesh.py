@@ -48,17 +48,40 @@ def fits(config: MeshConfig, devices: int) -> bool:
 def build(config: MeshConfig, devices: list | None = None) -> Mesh:
     """The mesh over all devices (of every process), neighbours along `tensor`.
 
-    An axis of a TPU's torus is shared by two of the mesh only where there is no other way.
+    An axis of a TPU's torus is shared by two of the mesh only where there is no other way. Over several slices, or
+    processes where devices know of none, only the gradients' sum along `data` leaves a slice.
     """
     devices = jax.devices() if devices is None else devices
-    placed = mesh_utils.create_device_mesh(sizes(config, len(devices)), devices, allow_split_physical_axes=True)
+    data, fsdp, tensor = sizes(config, len(devices))
+    if config.slices == 1:
+        placed = mesh_utils.create_device_mesh((data, fsdp, tensor), devices, allow_split_physical_axes=True)
+    else:
+        placed = _over_slices(config.slices, (data, fsdp, tensor), devices)
     return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def _over_slices(slices: int, shape: tuple[int, int, int], devices: list):
+    """The devices of each slice side by side, the slices behind one another along `data`."""
+    data, fsdp, tensor = shape
+    by_process = len({getattr(device, "slice_index", None) for device in devices}) == 1  # as on GPUs and CPUs
+    groups = {device.process_index if by_process else device.slice_index for device in devices}
+    what = "processes" if by_process else "slices"
+    require(len(groups) == slices, f"--mesh.slices {slices}: there are {len(groups)} {what} here")
+    require(data % slices == 0, f"--mesh.data {data} is not divisible by --mesh.slices {slices}")
+    return mesh_utils.create_hybrid_device_mesh(
+        (data // slices, fsdp, tensor),
+        (slices, 1, 1),
+        devices,
+        process_is_granule=by_process,
+        allow_split_physical_axes=True,
+    )
+
+
 def platform(mesh: Mesh) -> str:
-    """`cpu`, `cuda` or `tpu`."""
-    name = mesh.devices.flat[0].platform
-    return {"gpu": "cuda"}.get(name, name)
+    """`cpu`, `cuda`, `rocm` or `tpu`."""
+    device = mesh.devices.flat[0]
+    amd = str(getattr(device, "compute_capability", "")).startswith("gfx")
+    return {"gpu": "rocm" if amd else "cuda"}.get(device.platform, device.platform)
 
 
 def computes_bfloat16(mesh: Mesh) -> bool:
@@ -87,5 +110,5 @@ def resolve(config: Config, mesh: Mesh) -> Config:
     return dataclasses.replace(
         config,
         model=dataclasses.replace(model, scan_unroll=unroll, **settled),
-        mesh=MeshConfig(**dict(mesh.shape)),
+        mesh=dataclasses.replace(config.mesh, **mesh.shape),
     )

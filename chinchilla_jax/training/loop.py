@@ -109,7 +109,7 @@ def pretrain(
             return resume.last_metrics(run_dir)
         done = restored.step if restored else 0
         first = jax.process_index() == 0
-        writer = Writer(run_dir, done, wandb=config.train.wandb, active=first)
+        writer = Writer(run_dir, done, wandb=config.train.wandb, active=first, config=meta["config"])
         stack.callback(writer.close)
         writer.event("begin", time=round(began, 3))
         if restored:

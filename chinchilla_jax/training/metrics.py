@@ -8,19 +8,22 @@ tensorboard/    the numbers of the first two
 
 import json
 import math
-import os
+import secrets
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from chinchilla_jax.disk import finite, write_json, write_text
 from chinchilla_jax.errors import UserError
 
 
 class Writer:
     """Appends rows to the files of a run directory; rows behind the resumed step are taken back first."""
 
-    def __init__(self, run_dir: Path, resumed: int, *, wandb: str = "", active: bool = True):
+    def __init__(
+        self, run_dir: Path, resumed: int, *, wandb: str = "", active: bool = True, config: dict[str, Any] | None = None
+    ):
         self.run_dir, self.active, self.others = run_dir, active, []
         if not active:
             return
@@ -32,8 +35,9 @@ class Writer:
         board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=resumed + 1, write_to_disk=True)
         self.others.append(board.add_scalar)
         self._board = board
-        if wandb:
-            self.others.append(_wandb(wandb, run_dir))
+        self._wandb = _wandb(wandb, run_dir, config or {}) if wandb else None
+        if self._wandb:
+            self.others.append(lambda key, value, step: self._wandb.log({key: value}, step=step))
 
     def metrics(self, row: dict[str, Any]) -> None:
         """Append a row of metrics.jsonl."""
@@ -52,6 +56,8 @@ class Writer:
         """Flush what is buffered."""
         if self.active:
             self._board.close()
+            if self._wandb:
+                self._wandb.finish()
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
         if not self.active:
@@ -61,15 +67,6 @@ class Writer:
             if key != "step" and isinstance(value, (int, float)) and math.isfinite(value):
                 for write in self.others:
                     write(key, value, row["step"])
-
-
-def finite(value: Any) -> Any:
-    """`value` with null for what JSON cannot say: infinities and not-a-number."""
-    if isinstance(value, dict):
-        return {k: finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
@@ -100,16 +97,18 @@ def take_back(path: Path, step: float) -> None:
     if not path.exists():
         return
     rows = [row for row in read(path) if row.get("step", 0) <= step]
-    fresh = path.with_suffix(".new")
-    fresh.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    os.replace(fresh, path)
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
-def _wandb(project: str, run_dir: Path):
+def _wandb(project: str, run_dir: Path, config: dict[str, Any]):
+    """A run of Weights & Biases: the one that this run directory began, whatever its folder is called."""
     import wandb
 
-    run = wandb.init(project=project, name=run_dir.name, dir=str(run_dir), resume="allow", id=run_dir.name)
-    return lambda key, value, step: run.log({key: value}, step=step)
+    path = run_dir / "wandb.json"
+    if not path.exists():
+        write_json(path, {"id": secrets.token_hex(8)})
+    own = json.loads(path.read_text())["id"]
+    return wandb.init(project=project, name=run_dir.name, dir=str(run_dir), resume="allow", id=own, config=config)
 
 
 class Terminal:

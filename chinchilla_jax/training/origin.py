@@ -2,11 +2,11 @@
 from one another.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.data.marks import read_json
+from chinchilla_jax.disk import write_json
 
 ORIGIN = "origin.json"
 HANDED_ON = ("architecture", "license")
@@ -21,7 +21,7 @@ def read(run_dir: Path) -> dict[str, Any]:
 
 def write(run_dir: Path, origin: dict[str, Any]) -> None:
     """Write it down."""
-    (run_dir / ORIGIN).write_text(json.dumps(origin, indent=1) + "\n")
+    write_json(run_dir / ORIGIN, origin)
 
 
 def inherit(run_dir: Path, base: Path, facts: dict[str, Any]) -> None:

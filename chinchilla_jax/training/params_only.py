@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from chinchilla_jax.config import Config
 from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.training import resume
@@ -35,4 +37,5 @@ def write(
     meta = resume.facts(config, dtype, data, open_tokenizer(tokenizer).sha256) | (base or {})
     with Checkpoints(run_dir / "checkpoints", config.checkpoint, meta=meta) as checkpoints:
         checkpoints.save_one_by_one(step, {f"params/{path}": leaf for path, leaf in leaves.items()})
-    resume.write_run(run_dir, config, tokenizer)
+    if jax.process_index() == 0:
+        resume.write_run(run_dir, config, tokenizer)

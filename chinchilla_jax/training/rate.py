@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from chinchilla_jax.config import Config
+from chinchilla_jax.training.agreement import from_first
 from chinchilla_jax.training.program import Program
 from chinchilla_jax.types import Batch
 
@@ -24,9 +25,9 @@ def tokens_per_second(config: Config, seconds: float = 2.0) -> float:
         return Batch(tokens, tokens, np.ones(shape, np.float32), np.ones(shape, np.int32), positions)
 
     batch, times = program.place(make, rows), []
-    while len(times) < 4 or sum(times) < seconds:
+    while from_first(len(times) < 4 or sum(times) < seconds):
         began = time.perf_counter()
         state, metrics = step(state, batch, program.frozen)
         jax.block_until_ready(metrics)
         times.append(time.perf_counter() - began)
-    return rows * length / float(np.median(times[1:]))
+    return from_first(rows * length / float(np.median(times[1:])))

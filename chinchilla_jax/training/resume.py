@@ -2,15 +2,15 @@
 
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from chinchilla_jax import config as settings
-from chinchilla_jax.config import Config, TrainConfig, require
+from chinchilla_jax.config import Config, TrainConfig, require, stored
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.data.tokenizers import copy_tokenizer
+from chinchilla_jax.disk import write_json
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.training.metrics import read
 from chinchilla_jax.training.restore import Restored
@@ -60,7 +60,10 @@ def read_config(run_dir: Path) -> dict[str, Any]:
 
 def own_config(run_dir: Path) -> Config:
     """The settings of a run, those of which it knew nothing at their defaults."""
-    return settings.from_dict(Config, read_config(run_dir))
+    try:
+        return stored.from_json(read_config(run_dir))
+    except UserError as error:
+        raise UserError(f"{run_dir / 'config.json'}: {error}") from error
 
 
 def check_config(run_dir: Path, config: Config, allow_changes: bool) -> None:
@@ -69,14 +72,16 @@ def check_config(run_dir: Path, config: Config, allow_changes: bool) -> None:
     if not path.exists() or allow_changes:
         return
     changed = settings.differences(settings.to_dict(own_config(run_dir)), settings.to_dict(config))
+    refuse_harmful(run_dir, changed, config, "choose another --run-dir, or --allow-changes")
+
+
+def refuse_harmful(run_dir: Path, changed: dict[str, tuple], config: Config, fix: str) -> None:
+    """Raise a `UserError` that lists those of the changed settings that would make it another run."""
     attacked = config.adversarial.method != "off"
     shaped = ("train.microbatches",) if attacked else ()  # which rows are attacked is decided in each microbatch
     harmful = {name: pair for name, pair in changed.items() if not name.startswith(HARMLESS) or name in shaped}
     listed = "; ".join(f"{name} was {old!r} and is {new!r}" for name, (old, new) in harmful.items())
-    require(
-        not harmful,
-        f"{run_dir} holds a run with other settings: {listed}; choose another --run-dir, or --allow-changes",
-    )
+    require(not harmful, f"{run_dir} holds a run with other settings: {listed}; {fix}")
 
 
 def announce(restored: Restored | None, meta: dict[str, Any], mesh: dict[str, int], say: Callable[[str], None]) -> None:
@@ -150,7 +155,5 @@ def last_metrics(run_dir: Path) -> dict[str, Any]:
 
 def write_run(run_dir: Path, config: Config, tokenizer: Path) -> None:
     """Put the settings and the tokenizer into the run directory, so that it needs nothing else to be used."""
-    fresh = run_dir / "config.json.new"
-    fresh.write_text(json.dumps(settings.to_dict(config), indent=1) + "\n")
-    os.replace(fresh, run_dir / "config.json")
+    write_json(run_dir / "config.json", stored.to_json(config))
     copy_tokenizer(tokenizer, run_dir)

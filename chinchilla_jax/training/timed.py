@@ -5,9 +5,11 @@ trains the same parameters again, since both schedules agree up to the first ste
 and end at the steps that were planned; only a window of zeros that the clock cuts short cannot be had again.
 """
 
+import contextlib
 import json
 import math
 import statistics
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,9 +19,10 @@ from typing import Any
 
 import jax
 
-from chinchilla_jax.config import Config, replace, require
+from chinchilla_jax.config import Config, differences, replace, require, to_dict
 from chinchilla_jax.data.store import TokenStore
-from chinchilla_jax.errors import Preempted
+from chinchilla_jax.disk import write_json
+from chinchilla_jax.errors import Preempted, UserError
 from chinchilla_jax.training import resume
 from chinchilla_jax.training.loop import pretrain
 from chinchilla_jax.training.metrics import Terminal
@@ -29,6 +32,7 @@ DECAY = 0.25  # share of the training time that the rate decays over; 0.2 matche
 RESTART, CLOSING = 1.2, 1.0
 TRAINING_SHARE = 0.85  # of a run's time that is for steps, roughly: what a plan may count on
 CLOSING_SHARE = 0.02  # of the time, for the last validation itself
+CLOCK, TICK = "clock.json", 5.0  # seconds between two notes of the time
 MARGIN = 4  # steps of a trunk over those that were planned: the clock ends it
 # Settings that are shares of the whole run, and how each becomes a step.
 SHARES = {"adversarial.start": math.ceil, "sparsity.start": round, "sparsity.stop": round}
@@ -79,17 +83,16 @@ def pretrain_for(
     store: TokenStore,
     make_hooks: Callable,
     terminal: Terminal,
+    asked: Config,
 ) -> dict[str, Any]:
     """Train so that the whole command, begun at monotonic time `began`, takes `seconds`; the last metrics.
 
-    `config` says everything, the number of steps only roughly. Interrupted, the same command goes on and the time that
-    it had spent counts. Raises what `pretrain` raises.
+    `config` says everything, the number of steps only roughly; `asked` is what it was made of. Interrupted, the same
+    command goes on and the time that it had spent counts. Raises what `pretrain` raises.
     """
     require(jax.process_count() == 1, "--minutes times one process; give --train.steps to many")
-    clock = run_dir / "clock.json"
-    spent = json.loads(clock.read_text())["spent_s"] if clock.exists() else 0.0
-    try:
-        config = _trunk(config, run_dir)
+    with Clock(run_dir, seconds, began, asked) as spent:
+        config = _trunk(config, run_dir, asked)
         if config.optimizer.schedule == "constant":
             alarm = Alarm(began + seconds - spent, CLOSING_SHARE * seconds)
             terminal.say("the clock ends this run: steps and time left are shown as the most that they can be")
@@ -101,15 +104,70 @@ def pretrain_for(
             config = cooldown(config, alarm.rang, alarm.remaining)
             terminal.say(f"cooling down from step {alarm.rang} to {config.train.steps}, when the time is up")
         return pretrain(config, run_dir, store, make_hooks, terminal, allow_changes=True)
-    finally:
-        if run_dir.exists():
-            clock.write_text(json.dumps({"seconds": seconds, "spent_s": spent + time.monotonic() - began}) + "\n")
 
 
-def _trunk(config: Config, run_dir: Path) -> Config:
-    """The run's own config where it has begun, else `config` at a constant rate without an end."""
+class Clock:
+    """clock.json: the time that a run has spent in all its attempts, and the settings that it was asked for.
+
+    Entered, it gives the seconds of earlier attempts; a thread keeps the file up to date, since a kill asks nobody.
+    """
+
+    def __init__(self, run_dir: Path, seconds: float, began: float, asked: Config):
+        self.path, self.seconds, self.began = run_dir / CLOCK, seconds, began
+        found = read_clock(run_dir)
+        self.spent = float(found.get("spent_s", 0.0))
+        begun = (run_dir / "config.json").exists()  # by a version that kept no settings here
+        self.asked = found.get("asked") or to_dict(resume.own_config(run_dir) if begun else asked)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="clock", daemon=True)
+
+    def __enter__(self) -> float:
+        self._write()
+        self._thread.start()
+        return self.spent
+
+    def __exit__(self, *error) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._write()
+
+    def _keep(self) -> None:
+        while not self._ended.wait(TICK):
+            self._write()
+
+    def _write(self) -> None:
+        spent = self.spent + time.monotonic() - self.began
+        with contextlib.suppress(OSError):  # a full disk is told by what has to be written
+            write_json(self.path, {"seconds": self.seconds, "spent_s": spent, "asked": self.asked})
+
+
+def read_clock(run_dir: Path) -> dict[str, Any]:
+    """What clock.json says; empty for a run that has not begun, a `UserError` for a file that says nothing."""
+    path = run_dir / CLOCK
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        float(found["spent_s"])
+        return found
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error}); delete it to count the time from now on, with --minutes as what is left"
+        ) from error
+
+
+def _trunk(config: Config, run_dir: Path, asked: Config) -> Config:
+    """The run's own config where it has begun, with what may change; else `config` at a constant rate without an end.
+
+    A setting that is neither what the run was asked for nor what it has, and would make it another run, is refused.
+    """
     if (run_dir / "config.json").exists():
-        return resume.own_config(run_dir)
+        own, now = resume.own_config(run_dir), to_dict(asked)
+        first = read_clock(run_dir).get("asked", to_dict(own))
+        new = differences(to_dict(own), now).keys() & differences(first, now).keys()
+        changed = {name: pair for name, pair in differences(first, now).items() if name in new}
+        resume.refuse_harmful(run_dir, changed, own, "choose another --run-dir, or leave them as they were")
+        return replace(own, {name: value for name, (_, value) in changed.items()})
     longer = {"optimizer.schedule": "constant", "train.steps": MARGIN * config.train.steps}
     return replace(config, longer | {name: share / MARGIN for name, share in _shares(config).items()})
 

@@ -109,3 +109,36 @@ def test_fused_attention_only_on_cards_that_have_it(capability, asked, settled):
     mesh = SimpleNamespace(devices=np.array([[[card]]]), shape={"data": 1, "fsdp": 1, "tensor": 1})
     model = meshes.resolve(Config(model=dataclasses.replace(MODEL, dtype=asked)), mesh).model
     assert (model.kernels, model.dtype, model.remat) == (*settled, "projections")
+
+
+def fake(count: int, slices: int, processes: int = 1) -> list:
+    """Devices of slices; where there is one slice, of so many processes."""
+    return [
+        SimpleNamespace(
+            id=n,
+            process_index=n * processes // count,
+            slice_index=n * slices // count,
+            platform="gpu",
+            device_kind="fake",
+        )
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("devices", [fake(16, 2), fake(16, 1, 2)], ids=["slices", "processes"])
+def test_only_data_spans_slices(devices):
+    """16 devices in two slices: whatever shares fsdp or tensor lies in one of them."""
+    config = MeshConfig(data=-1, fsdp=2, tensor=2, slices=2)
+    data, fsdp, tensor = meshes.sizes(config, 16)
+    placed = meshes._over_slices(2, (data, fsdp, tensor), devices)
+    assert placed.shape == (4, 2, 2) and sorted(device.id for device in placed.flat) == list(range(16))
+    for block in placed.reshape(2, -1):  # the halves of data are the slices
+        assert {device.id // 8 for device in block} in ({0}, {1})
+
+
+@pytest.mark.parametrize(
+    "shape, slices, hint", [((4, 4, 1), 4, "there are 2 slices"), ((1, 16, 1), 2, "not divisible")]
+)
+def test_slices_that_do_not_fit_are_refused(shape, slices, hint):
+    with pytest.raises(UserError, match=hint):
+        meshes._over_slices(slices, shape, fake(16, 2))

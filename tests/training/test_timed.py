@@ -1,12 +1,16 @@
 """Runs that the clock ends: when the alarm rings, and that what comes out is an ordinary run."""
 
 import json
+import time
 
 import numpy as np
 import pytest
 
+from chinchilla_jax import config as settings
 from chinchilla_jax.__main__ import main
-from chinchilla_jax.config import Config, OptimizerConfig, TrainConfig, replace
+from chinchilla_jax.config import Config, OptimizerConfig, TrainConfig, replace, stored
+from chinchilla_jax.disk import write_json
+from chinchilla_jax.errors import UserError
 from chinchilla_jax.optim.schedules import schedule
 from chinchilla_jax.optim.window import window
 from chinchilla_jax.training import timed
@@ -80,10 +84,10 @@ def test_attacks_and_zeros_keep_the_steps_that_were_planned(tmp_path, rang, rema
         when = window(config.sparsity, config.train.steps)
         return when.first, when.last, config.adversarial.first(config.train.steps)
 
-    trunk = timed._trunk(planned, tmp_path)
+    trunk = timed._trunk(planned, tmp_path, planned)
     assert steps(trunk) == pytest.approx(steps(planned), abs=1) and steps(planned)[:2] == (250, 750)
     assert steps(cooldown(trunk, rang, remaining)) == pytest.approx(expected, abs=1)
-    off = timed._trunk(TRUNK, tmp_path)
+    off = timed._trunk(TRUNK, tmp_path, TRUNK)
     assert off.sparsity == TRUNK.sparsity and cooldown(off, rang, remaining).sparsity == TRUNK.sparsity
 
 
@@ -140,4 +144,40 @@ def test_a_run_that_has_begun_keeps_its_config(tmp_path):
     folder.mkdir()
     mine = replace(TRUNK, {"train.seed": 7})
     (folder / "config.json").write_text(json.dumps(timed.resume.settings.to_dict(mine)))
-    assert timed._trunk(TRUNK, folder) == mine
+    assert timed._trunk(TRUNK, folder, mine) == mine
+
+
+# What clock.json is for
+
+
+def test_the_time_of_a_killed_attempt_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(timed, "TICK", 0.05)
+    clock = timed.Clock(tmp_path, 60.0, time.monotonic() - 7, Config())
+    assert clock.__enter__() == 0.0
+    deadline = time.monotonic() + 10
+    while timed.read_clock(tmp_path)["spent_s"] < 7.2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    with timed.Clock(tmp_path, 60.0, time.monotonic(), Config()) as spent:  # as after a kill: nobody has left it
+        assert 7.2 <= spent < 17
+    clock.__exit__()
+
+
+def test_a_torn_clock_is_one_line(tmp_path):
+    for content in ("{", "[]", '{"spent_s": null}'):
+        (tmp_path / "clock.json").write_text(content)
+        with pytest.raises(UserError, match="delete it"):
+            timed.Clock(tmp_path, 60.0, 0.0, Config())
+
+
+def test_flags_that_would_make_another_run_are_refused(tmp_path):
+    """As without --minutes; harmless ones are followed."""
+    asked = settings.replace(Config(), {"optimizer.peak_lr": 0.01})
+    own = settings.replace(asked, {"model.layers": 3, "train.steps": 5000})
+    write_json(tmp_path / "config.json", stored.to_json(own))
+    write_json(tmp_path / "clock.json", {"spent_s": 1.0, "asked": settings.to_dict(asked)})
+    assert timed._trunk(own, tmp_path, asked) == own == timed._trunk(own, tmp_path, own)
+    kept = timed._trunk(own, tmp_path, settings.replace(asked, {"checkpoint.keep": 9}))
+    assert kept == settings.replace(own, {"checkpoint.keep": 9})
+    for start in (asked, own):
+        with pytest.raises(UserError, match=r"optimizer.peak_lr was 0.01 and is 0.5"):
+            timed._trunk(own, tmp_path, settings.replace(start, {"optimizer.peak_lr": 0.5}))

@@ -1,0 +1,45 @@
+"""Small files are whole, old or new, and hold nothing that JSON cannot say."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from chinchilla_jax import disk
+
+
+def test_what_json_cannot_say_is_null(tmp_path):
+    disk.write_json(tmp_path / "a.json", {"x": [1.5, float("nan")], "y": {"z": float("inf")}})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": [1.5, None], "y": {"z": None}}
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_alone(broken, tmp_path, monkeypatch):
+    disk.write_json(tmp_path / "a.json", 1)
+
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, broken, fail)
+    with pytest.raises(OSError):
+        disk.write_json(tmp_path / "a.json", 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"] and (tmp_path / "a.json").read_text() == "1\n"
+
+
+def test_a_kill_leaves_one_or_the_other(tmp_path):
+    """A process that writes two texts in turn is killed at whatever it does."""
+    script = (
+        "import sys, pathlib, itertools\n"
+        "from chinchilla_jax import disk\n"
+        "for n in itertools.count(): disk.write_json(pathlib.Path(sys.argv[1]), [n % 2] * 20000)\n"
+    )
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "a.json")])
+        while not (tmp_path / "a.json").exists():
+            assert process.poll() is None
+        process.kill()
+        process.wait()
+        found = json.loads((tmp_path / "a.json").read_text())
+        assert len(found) == 20000 and len(set(found)) == 1
