@@ -74,6 +74,10 @@ class Config:
             f"--optimizer.warmup-steps {self.optimizer.warmup_steps} exceeds --train.steps {self.train.steps}",
         )
         require(
+            self.tune.method != "prompt" or self.tune.prompt < self.train.seq_len,
+            f"--tune.prompt {self.tune.prompt} leaves no room in windows of --train.seq-len {self.train.seq_len}",
+        )
+        require(
             self.adversarial.method == "off" or self.adversarial.first(self.train.steps) < self.train.steps,
             f"--adversarial.start {self.adversarial.start} leaves none of {self.train.steps} steps to attack; lower it",
         )

@@ -7,6 +7,7 @@ tracers and shapes alike.
 
 import functools
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,25 +15,35 @@ import jax
 import jax.numpy as jnp
 
 from chinchilla_jax.config import ModelConfig, TuneConfig, require
+from chinchilla_jax.finetuning import budget
 from chinchilla_jax.finetuning.adapters import KINDS, STORED, Kind
+from chinchilla_jax.finetuning.prompts import prefixed
 from chinchilla_jax.finetuning.targets import Site, choose, is_matrix, site
 from chinchilla_jax.finetuning.trees import flat, nest
 from chinchilla_jax.model import stacks, transformer
-from chinchilla_jax.model.adapted import Rows
+from chinchilla_jax.model.adapted import Rows, prefix
 from chinchilla_jax.model.weights import RANK, array
 from chinchilla_jax.objectives.bound import Binding
+from chinchilla_jax.optim.sparsity import Links
+from chinchilla_jax.types import Batch
 
 Tree = dict[str, Any]
 OWN = ("adapters", "rows", "heads")  # what no pretrained model has
 
 
 class Method(NamedTuple):
-    """`trains`: regular expression of the paths that train whole; `kind`: of its adapters; and its default rates."""
+    """`trains`: regular expression of the paths that train whole; `kind`: of its adapters; and its default rates.
+
+    `links(tune, triplets, links, steps)`: what it makes of the optimizer; `penalty(adapters, sites)`: what it adds to
+    the loss, times `TuneConfig.orthogonality`.
+    """
 
     trains: str = r"(?!)"
     kind: Kind | None = None
     peak_lr: float = 1e-3
     decay: float = 0.0
+    links: Callable[..., Links] | None = None
+    penalty: Callable[..., Any] | None = None
 
 
 METHODS = {
@@ -42,7 +53,7 @@ METHODS = {
     "lora": Method(kind=KINDS["lora"], peak_lr=3e-4),
     "rslora": Method(kind=KINDS["rslora"], peak_lr=1e-4),
     "dora": Method(kind=KINDS["dora"], peak_lr=3e-4),
-    "adalora": Method(kind=KINDS["adalora"]),
+    "adalora": Method(kind=KINDS["adalora"], links=budget.links, penalty=budget.orthogonality),
     "ia3": Method(kind=KINDS["ia3"], peak_lr=5e-3),
     "houlsby": Method(kind=KINDS["houlsby"]),
     "prompt": Method(kind=KINDS["prompt"], peak_lr=2e-2),
@@ -183,7 +194,32 @@ class Recipe:
     def binding(self, frozen: Tree, axes: Tree) -> Binding:
         """How an objective sees the whole model; `axes` are those of what trains."""
         whole = not any(map(self.trains, self.shapes))
-        return Binding(frozen, self.join, axes, (lambda frozen: frozen) if whole else None)
+        base = (lambda frozen: frozen) if whole else None
+        return Binding(frozen, self.join, axes, base, self.penalty if self.method.penalty else None)
+
+    def fed(self, batch: Batch) -> Batch:
+        """A batch as the model takes it: with the ids of a soft prompt before every document, if there is one."""
+        table = self.abstract_whole_table
+        return prefixed(batch, prefix(table)) if prefix(table) else batch
+
+    @functools.cached_property
+    def abstract_whole_table(self) -> Any:
+        """Shapes of the input table with whatever the method adds to it."""
+        base = self.abstract_base()
+        trained = jax.eval_shape(self.start, jax.random.key(0), base)
+        return self.join(trained, jax.eval_shape(self.freeze, base))["embed"]["table"]
+
+    def penalty(self, trained: Tree) -> jax.Array:
+        """What the method adds to the loss of a token."""
+        adapters = [(here, below(trained["adapters"], here.name)) for here in self.sites]
+        return self.tune.orthogonality * self.method.penalty(adapters)
+
+    def around(self, links: Links, steps: int) -> Links:
+        """What the method makes of the optimizer's links, in a run of so many steps."""
+        if self.method.links is None:
+            return links
+        layers = sum(self.shapes[here.name].shape[0] for here in self.sites)
+        return self.method.links(self.tune, layers, links, steps)
 
     def axes(self) -> tuple[Tree, Tree]:
         """Logical axes of what trains and of what stands still."""
@@ -219,6 +255,14 @@ class Scratch:
     def binding(self, frozen: Tree, axes: Tree) -> Binding:
         """None: the objective sees the parameters themselves."""
         return Binding(axes=axes)
+
+    def fed(self, batch: Batch) -> Batch:
+        """A batch as it is."""
+        return batch
+
+    def around(self, links: Links, steps: int) -> Links:
+        """The optimizer's links as they are."""
+        return links
 
     def start(self, key: jax.Array, base: Tree) -> Tree:
         """Fresh parameters."""

@@ -1,5 +1,6 @@
 """Further representations: what scales, what follows a product, and what a table has beside its rows."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.model.linear import look_up
-from chinchilla_jax.model.weights import Weight, array, node, static
+from chinchilla_jax.model.weights import Weight, array, node, settled, static
 
 
 @node
@@ -61,6 +62,9 @@ class Bottleneck(Weight):
         hidden = jax.nn.silu(plain(z, self.down, self.down.ndim - 1) + self.down_shift)
         return z + plain(hidden, self.up, 1) + self.up_shift
 
+    def settle(self):
+        return self
+
     def merge(self):
         raise UserError("a houlsby adapter is not linear and has no merged form; keep the adapter beside its base")
 
@@ -81,6 +85,14 @@ class Rows(Weight):
         return look_up(self.kernel, tokens) + hit @ self.rows_nD
 
 
+def prefix(table: Any) -> tuple[int, ...]:
+    """Ids that have to stand before every document: those of a soft prompt, if the input table has one."""
+    if not isinstance(table, Prompt):
+        return ()
+    first = table.kernel.shape[0]
+    return tuple(range(first, first + table.prompt_PD.shape[0]))
+
+
 @node
 class Prompt(Weight):
     """An input table that goes on, at ids from V upward, with the learned rows (P, D) of a soft prompt.
@@ -93,6 +105,9 @@ class Prompt(Weight):
 
     def array(self):
         return array(self.kernel)
+
+    def settle(self):
+        return dataclasses.replace(self, kernel=settled(self.kernel))
 
     def merge(self):
         raise UserError("a soft prompt is no part of any matrix and has no merged form; keep it beside its base")

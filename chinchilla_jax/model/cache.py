@@ -18,7 +18,7 @@ from chinchilla_jax.model.int8 import Packed8
 from chinchilla_jax.model.linear import dense, packed
 from chinchilla_jax.model.positions import TABLES
 from chinchilla_jax.model.stacks import NAMES, stacks_of
-from chinchilla_jax.model.weights import is_node
+from chinchilla_jax.model.weights import is_node, settled
 
 
 class LayerCache(NamedTuple):
@@ -59,7 +59,7 @@ def split_layers(params: dict[str, Any], cfg: ModelConfig, form: str = "float") 
         contract = 2 if path[-2].key == "out" else 1
         return pack(w, cfg.kernels, contract) if path[-1].key == "kernel" else w
 
-    copy, layers = transformer.compute_copy(params, cfg), []
+    copy, layers = transformer.compute_copy(settled(params), cfg), []
     for name, _, count in stacks_of(copy):
         for i in range(count):
             layer = jax.tree.map(lambda w_N, i=i: w_N[i], copy[name])

@@ -37,6 +37,9 @@ class Quantised(Weight):
     def merge(self):
         return self.expand(jnp.float32)
 
+    def settle(self):
+        return self
+
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _product(x, w, contract, plain):

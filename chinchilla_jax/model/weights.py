@@ -95,6 +95,10 @@ class Weight:
         """What an output table is multiplied as: the merged array, unless there is none."""
         return self.merge()
 
+    def settle(self) -> Any:
+        """What decoding multiplies by: the merged array, but for a kernel that is to stay small."""
+        return self if is_node(self.kernel) else self.merge().astype(self.dtype)
+
     def rows(self, tokens: jax.Array) -> jax.Array:
         """Rows of a table by number."""
         return self.merge()[tokens]
@@ -129,6 +133,11 @@ def array(w: Any) -> jax.Array:
 def merged(params: Any) -> Any:
     """`params` with every node merged into a plain array of its kernel's type; what has no merged form is an error."""
     return jax.tree.map(lambda w: w.merge().astype(w.dtype) if is_node(w) else w, params, is_leaf=is_node)
+
+
+def settled(params: Any) -> Any:
+    """`params` as decoding wants them: merged wherever a node has a merged form and lies on no quantised one."""
+    return jax.tree.map(lambda w: w.settle() if is_node(w) else w, params, is_leaf=is_node)
 
 
 def keyed(params: Any, key: jax.Array | None) -> Any:

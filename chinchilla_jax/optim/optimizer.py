@@ -1,6 +1,7 @@
 """One optax chain: clip, AdamW with masks by path, schedule, average of the parameters."""
 
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from chinchilla_jax.config import OptimizerConfig, SparsityConfig, require
-from chinchilla_jax.optim.sparsity import share_zeros, sparsify
+from chinchilla_jax.optim.sparsity import Links, share_zeros, sparsify
 
 # Which parameters decay: every leaf's path matches exactly one pattern.
 DECAY_RULES = (
@@ -63,6 +64,14 @@ def _is_average(state) -> bool:
     return isinstance(state, AverageState)
 
 
+Around = Callable[[Links, int], Links]
+
+
+def as_they_are(links: Links, steps: int) -> Links:
+    """The links themselves."""
+    return links
+
+
 def build(
     cfg: OptimizerConfig,
     rate: optax.Schedule,
@@ -70,17 +79,19 @@ def build(
     *,
     steps: int = 1,
     seed: int = 0,
+    around: Around = as_they_are,
 ) -> optax.GradientTransformation:
     """clip -> Adam moments -> decoupled decay -> -rate -> zeros -> average (Loshchilov & Hutter 2019).
 
-    `steps`, the updates of the run, and `seed` matter to `sparsity` alone.
+    `steps`, the updates of the run, and `seed` matter to `sparsity` alone. `around(links, steps)` is what a method of
+    tuning makes of the links behind the clip.
     """
     links = [optax.clip_by_global_norm(cfg.clip_norm)] if cfg.clip_norm else []
-    links += [
+    moving = [
         optax.scale_by_adam(cfg.b1, cfg.b2, cfg.eps),
         optax.add_decayed_weights(cfg.weight_decay, mask=lambda params: by_path(params, DECAY_RULES)),
         optax.scale_by_learning_rate(rate),
     ]
-    links = sparsify(links, sparsity, rate, steps, seed)
+    links = sparsify([*links, *around(moving, steps)], sparsity, rate, steps, seed)
     links += [share_zeros(average_parameters(cfg.ema_decay), sparsity)] if cfg.ema_decay else []
     return optax.chain(*links)

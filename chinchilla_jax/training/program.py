@@ -52,7 +52,12 @@ class Program:
         self.rate = schedules.schedule(self.config.optimizer, self.config.train.steps)
         train = self.config.train
         self.optimizer = optimizer.build(
-            self.config.optimizer, self.rate, self.config.sparsity, steps=train.steps, seed=train.seed
+            self.config.optimizer,
+            self.rate,
+            self.config.sparsity,
+            steps=train.steps,
+            seed=train.seed,
+            around=self.recipe.around,
         )
         with jax.set_mesh(self.mesh):
             shapes, frozen = jax.eval_shape(self._start, jax.random.key(0), self.recipe.abstract_base())
@@ -154,7 +159,7 @@ class Program:
         """A global batch of `rows` windows on the mesh; `make` is asked only for the rows that this process holds."""
         shape, where = (rows, self.config.train.seq_len), sharding.batch_sharding(self.mesh)
         spans = {index[0].indices(rows)[:2] for index in where.addressable_devices_indices_map(shape).values()}
-        local = {span: make(slice(*span)) for span in spans}
+        local = {span: self.recipe.fed(make(slice(*span))) for span in spans}
 
         def field(name: str):
             def rows_of(index):

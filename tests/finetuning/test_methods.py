@@ -10,6 +10,7 @@ import pytest
 from chinchilla_jax.config import ModelConfig, TuneConfig
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.finetuning.methods import recipe
+from chinchilla_jax.finetuning.prompts import prefixed
 from chinchilla_jax.finetuning.targets import choose
 from chinchilla_jax.finetuning.trees import flat
 from chinchilla_jax.model import transformer
@@ -153,3 +154,19 @@ def test_new_rows_start_at_the_mean_of_the_table():
     np.testing.assert_array_equal(np.delete(table, (7, 9), 0), np.delete(old, (7, 9), 0))
     tokens = jnp.array([[7, 3], [9, 9]])
     np.testing.assert_allclose(transformer.embed(whole, tokens, LLAMA), table[tokens], atol=1e-6)
+
+
+def test_a_soft_prompt_stands_before_every_document():
+    rows = tiny.packed([[3, 4], [9]], 12, 61)
+    found = prefixed(rows, (61, 62))
+    t = np.asarray(rows.tokens)
+    assert found.tokens[0].tolist() == [61, 62, *t[0, :3], 61, 62, *t[0, 3:7], 0]
+    assert found.segments[0].tolist() == [1] * 5 + [2] * 6 + [0]
+    assert found.positions[0].tolist() == [*range(5), *range(6), 0]
+    assert found.weights[0].tolist() == [0, 0, *rows.weights[0, :3], 0, 0, *rows.weights[0, 3:7], 0]
+    assert found.targets[1].tolist() == [0, 0, *rows.targets[1, :9], 0]
+    full = prefixed(tiny.packed([[12]], 12, 61), (61, 62))
+    assert full.tokens.shape == (1, 12) and full.segments.min() == 1, "what runs over is cut off"
+    made = recipe(LLAMA, TuneConfig(method="prompt", prompt=2))
+    assert made.fed(rows).tokens[0, :2].tolist() == [256, 257]
+    assert recipe(LLAMA, TuneConfig(method="lora")).fed(rows) is rows
