@@ -183,7 +183,7 @@ def train_for(config, run_dir: Path, store, args, terminal) -> dict:
 
 def hooks(program, store) -> list:
     """What happens now and then while the model trains: validation, and a sample of its writing."""
-    from chinchilla_jax.evaluation import density
+    from chinchilla_jax.evaluation import density, ranks
     from chinchilla_jax.evaluation.likelihood import Likelihood, affordable
     from chinchilla_jax.evaluation.report import LAST
     from chinchilla_jax.inference.sampling import Sampling
@@ -208,4 +208,5 @@ def hooks(program, store) -> list:
         Hook(train.eval_every, validate, "validation"),
         Hook(train.sample_every, sample, "sample"),
         *density.hooks(program),
+        *ranks.hooks(program),
     ]

@@ -37,7 +37,7 @@ class Method:
     follows: tuple[str, ...] = ("norm",)
 
 
-FEW = ("norm", "step_size", "probe")
+FEW = ("norm", "step_size", "probe", "proximity", "momentum")
 ATTACKS = {
     "off": Method(),
     "noise": Method(inits=("uniform", "gaussian"), fraction=1.0),
@@ -46,6 +46,12 @@ ATTACKS = {
     "freelb": Method(steps=2, examples=False, follows=("norm", "step_size")),
     "vat": Method(losses=("kl", "sym_kl"), inits=("gaussian", "uniform"), steps=1, follows=("norm", "probe")),
     "r3f": Method(losses=("sym_kl", "kl"), inits=("uniform", "gaussian")),
+    "smart": Method(
+        losses=("sym_kl", "kl"),
+        inits=("gaussian", "uniform"),
+        steps=1,
+        follows=("norm", "step_size", "proximity", "momentum"),
+    ),
     "softmax_margin": Method(inits=("zeros",), fraction=1.0, examples=False, follows=()),
 }
 
@@ -54,7 +60,7 @@ ATTACKS = {
 class AdversarialConfig:
     """Perturbations of the embeddings that the loss is also to be small under."""
 
-    method: Literal["off", "noise", "fgm", "pgd", "freelb", "vat", "r3f", "softmax_margin"] = setting(
+    method: Literal["off", "noise", "fgm", "pgd", "freelb", "vat", "r3f", "smart", "softmax_margin"] = setting(
         "off", "how the perturbation is found"
     )
     radius: float = setting(0.05, "strength: size of the ball, in units of the mean norm of the table's rows")
@@ -62,7 +68,7 @@ class AdversarialConfig:
         "l2_token", "what the radius bounds: a token's L2 norm, a document's, or every coordinate"
     )
     examples: int = setting(1, "perturbed copies of an attacked row, which share its weight")
-    steps: int = setting(0, "ascent steps of pgd, freelb and vat; 0 is 3, 2 and 1")
+    steps: int = setting(0, "ascent steps of pgd, freelb, vat and smart; 0 is 3, 2, 1 and 1")
     step_size: float = setting(
         0.0, "length of an ascent step in units of the radius; 0 is 1 for one step, else 2/steps"
     )
@@ -70,6 +76,8 @@ class AdversarialConfig:
         "auto", "where the ascent starts, or the kind of noise; auto suits the method"
     )
     probe: float = setting(1.0, "length of vat's random probe in units of the radius; bfloat16 swallows a short one")
+    proximity: float = setting(1.0, "weight of smart's divergence from what the parameters' average predicts")
+    momentum: float = setting(0.99, "decay, a step, of that average")
     fraction: float = setting(
         0.0,
         "share of a microbatch's rows, rounded down but to 1; 0 is all for noise and softmax_margin, else an eighth",
@@ -92,6 +100,8 @@ class AdversarialConfig:
         for name in ("steps", "step_size", "weight"):
             value = getattr(self, name)
             require(value >= 0, f"--adversarial.{name.replace('_', '-')} {value} must not be negative")
+        require(self.proximity >= 0, f"--adversarial.proximity {self.proximity} must not be negative")
+        require(0 <= self.momentum < 1, f"--adversarial.momentum {self.momentum} must lie in [0, 1)")
         require(self.probe > 0, f"--adversarial.probe {self.probe} must be positive")
         require(0 <= self.fraction <= 1, f"--adversarial.fraction {self.fraction} must lie in [0, 1]")
         require(0 <= self.start < 1, f"--adversarial.start {self.start} must lie in [0, 1)")

@@ -23,9 +23,8 @@ def schedule(tune: TuneConfig, matrices: int, steps: int) -> Schedule:
     return Schedule(matrices * start, matrices * final, first, last, tune.every or min(max(10, steps // 100), last))
 
 
-def links(tune: TuneConfig, matrices: int, links: Links, steps: int) -> Links:
-    """The optimizer's links under the budget."""
-    when = schedule(tune, matrices, steps)
+def links(tune: TuneConfig, when: Schedule, links: Links) -> Links:
+    """The optimizer's links under a budget."""
     return [allocate(optax.chain(*links), when, tune.beta, held=tune.compat == "ours")]
 
 

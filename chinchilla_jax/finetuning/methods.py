@@ -24,6 +24,7 @@ from chinchilla_jax.model import stacks, transformer
 from chinchilla_jax.model.adapted import Rows, prefix
 from chinchilla_jax.model.weights import RANK, array
 from chinchilla_jax.objectives.bound import Binding
+from chinchilla_jax.optim.allocate import Schedule
 from chinchilla_jax.optim.sparsity import Links
 from chinchilla_jax.types import Batch
 
@@ -34,15 +35,15 @@ OWN = ("adapters", "rows", "heads")  # what no pretrained model has
 class Method(NamedTuple):
     """`trains`: regular expression of the paths that train whole; `kind`: of its adapters; and its default rates.
 
-    `links(tune, triplets, links, steps)`: what it makes of the optimizer; `penalty(adapters, sites)`: what it adds to
-    the loss, times `TuneConfig.orthogonality`.
+    `schedule(tune, matrices, steps)`: the budget that it gives its ranks; `penalty(adapters)`: what comes to the loss,
+    times `TuneConfig.orthogonality`.
     """
 
     trains: str = r"(?!)"
     kind: Kind | None = None
     peak_lr: float = 1e-3
     decay: float = 0.0
-    links: Callable[..., Links] | None = None
+    schedule: Callable[..., Schedule] | None = None
     penalty: Callable[..., Any] | None = None
 
 
@@ -53,7 +54,7 @@ METHODS = {
     "lora": Method(kind=KINDS["lora"], peak_lr=3e-4),
     "rslora": Method(kind=KINDS["rslora"], peak_lr=1e-4),
     "dora": Method(kind=KINDS["dora"], peak_lr=3e-4),
-    "adalora": Method(kind=KINDS["adalora"], links=budget.links, penalty=budget.orthogonality),
+    "adalora": Method(kind=KINDS["adalora"], schedule=budget.schedule, penalty=budget.orthogonality),
     "ia3": Method(kind=KINDS["ia3"], peak_lr=5e-3),
     "houlsby": Method(kind=KINDS["houlsby"]),
     "prompt": Method(kind=KINDS["prompt"], peak_lr=2e-2),
@@ -216,10 +217,15 @@ class Recipe:
 
     def around(self, links: Links, steps: int) -> Links:
         """What the method makes of the optimizer's links, in a run of so many steps."""
-        if self.method.links is None:
-            return links
+        schedule = self.schedule(steps)
+        return links if schedule is None else budget.links(self.tune, schedule, links)
+
+    def schedule(self, steps: int) -> Schedule | None:
+        """The budget of a run of so many steps, if the method has one."""
+        if self.method.schedule is None:
+            return None
         layers = sum(self.shapes[here.name].shape[0] for here in self.sites)
-        return self.method.links(self.tune, layers, links, steps)
+        return self.method.schedule(self.tune, layers, steps)
 
     def axes(self) -> tuple[Tree, Tree]:
         """Logical axes of what trains and of what stands still."""
@@ -263,6 +269,9 @@ class Scratch:
     def around(self, links: Links, steps: int) -> Links:
         """The optimizer's links as they are."""
         return links
+
+    def schedule(self, steps: int) -> None:
+        """No budget."""
 
     def start(self, key: jax.Array, base: Tree) -> Tree:
         """Fresh parameters."""

@@ -17,6 +17,9 @@ freelb   mean over K of CE(e + d_t) / W: every point of the ascent trains, the l
 r3f      (CE(e) + w symKL(e, e + z)) / W with random z; no gradient reaches the embedding table through the noisy
          branch, and the clean one is no constant (Aghajanyan et al. 2021). Costs 1 + fraction and three products of a
          head.
+smart    (CE(e) + w symKL(e, e + d) + m symKL(now, before)) / W: d climbs the divergence from noise, both branches
+         learn, and `before` is what a running average of the parameters predicts, so that a step goes nowhere far
+         (Jiang et al. 2020). Costs 1 + (1 + 2/3 K) fraction + 1/3.
 softmax_margin   in closed form on the output side; see margin.py. Costs 1.
 
 `loss` in the metrics is the clean loss as it is minimised, with z-loss and the price of activations (softmax_margin: no
@@ -42,7 +45,8 @@ def adversarial(attack: Attack) -> Objective:
     """The objective under `attack`, as its config says."""
     if attack.cfg.delayed:
         return delayed(attack)
-    return attack.base._replace(gradients=METHODS[attack.cfg.method](attack), others=("loss_attacked",))
+    kept = KEEPS[attack.cfg.method](attack) if attack.cfg.method in KEEPS else {}
+    return attack.base._replace(gradients=METHODS[attack.cfg.method](attack), others=("loss_attacked",), **kept)
 
 
 def with_copies(find):
@@ -154,8 +158,11 @@ COSTS = {
     "noise": lambda E, K: E - 1,
     "freelb": lambda E, K: K - 1,
     "r3f": lambda E, K: E,
+    "smart": lambda E, K: E * (1 + 2 / 3 * K),
     "softmax_margin": lambda E, K: 0,
 }
+
+OVER_ALL = {"smart": 1 / 3}  # and what they cost in steps of all rows: the forward pass of the average
 
 
 def multiple(attack: Attack) -> float:
@@ -164,7 +171,8 @@ def multiple(attack: Attack) -> float:
     rows = train.batch_size // train.microbatches
     attacking = (1 - cfg.first(train.steps) / train.steps) / cfg.every
     passes = 0 if cfg.delayed else COSTS[cfg.method](cfg.examples, cfg.steps)
-    return 1 + attacking * passes * attack.filled(attack.count(rows)) / rows
+    over_all = OVER_ALL.get(cfg.method, 0.0)
+    return 1 + attacking * (over_all + passes * attack.filled(attack.count(rows)) / rows)
 
 
 METHODS = {
@@ -174,5 +182,9 @@ METHODS = {
     "noise": in_place(noise_point),
     "freelb": wholes.freelb,
     "r3f": wholes.r3f,
+    "smart": wholes.smart,
     "softmax_margin": wholes.softmax_margin,
 }
+
+# What a method keeps between steps, beside its gradients: fields of `Objective`.
+KEEPS = {"smart": wholes.average_before}

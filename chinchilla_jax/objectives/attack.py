@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ class Attack:
     base: Objective
     config: Config
     cfg: AdversarialConfig
+    axes: Any = ()  # logical axes of what trains
 
     # Which rows
 

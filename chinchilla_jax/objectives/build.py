@@ -1,6 +1,7 @@
 """The objective that a config names."""
 
 from collections.abc import Callable
+from typing import Any
 
 from chinchilla_jax.config import Config
 from chinchilla_jax.objectives.adversarial import adversarial, multiple
@@ -39,15 +40,15 @@ def build(config: Config, binding: Binding = WHOLE, make: Make = of_task) -> Obj
     `config` is one that `parallel.mesh.resolve` has settled. A radius of 0 is no attack, hence the plain objective.
     """
     base = make(config, binding)
-    attack = attack_of(config, base)
+    attack = attack_of(config, base, binding.axes)
     return adversarial(attack) if attack else base
 
 
-def attack_of(config: Config, base: Objective) -> Attack | None:
+def attack_of(config: Config, base: Objective, axes: Any = ()) -> Attack | None:
     """What `config` attacks `base` with, if it does."""
     if config.adversarial.method == "off" or config.adversarial.radius == 0:
         return None
-    return Attack(base, config, config.adversarial.settled())
+    return Attack(base, config, config.adversarial.settled(), axes)
 
 
 def step_multiple(config: Config) -> float:
