@@ -19,6 +19,7 @@ COMMANDS = {
     "sweep": "a ladder of small runs within a budget -> one row per final loss",
     "import": "a Hugging Face folder or a GGUF file -> a run directory",
     "export": "a run -> a Hugging Face folder, a GGUF file or a PEFT adapter",
+    "merge": "an adapter and its base -> a run directory that needs no other",
     "prune": "a trained run -> a sparse one at one stroke: magnitude, Wanda, SparseGPT",
     "supervise": "run another command, again after a crash or a lost peer, and say where the time went",
     "report": "a run directory -> report.md with its picture",

@@ -22,6 +22,8 @@ def options(parser) -> None:
         "run's own template; --prompt, if given, is said first")  # fmt: skip
     parser.add_argument("--system", default="", metavar="TEXT", help="with --chat: what the model is told before")
     parser.add_argument("--max-new-tokens", type=int, default=200, metavar="N", help="most tokens of a text [200]")
+    parser.add_argument("--adapter", action="append", metavar="DIR", help="tuned run whose base is --run-dir; may be "
+        "given repeatedly: each continues every prompt")  # fmt: skip
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="texts a prompt [1]")
     parser.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0 is greedy [0.8]")
     parser.add_argument("--top-k", type=int, default=0, metavar="K", help="draw among the K likeliest; 0 is all [0]")
@@ -54,7 +56,9 @@ def run(config, args) -> dict:
     if args.chat:
         return talk(loaded, how, args, prompts)
     completer = Completer(loaded.program.config.model, loaded.tokenizer, how, args.weights)
-    weights = completer.prepare(loaded.params)
+    models = {"": completer.prepare(loaded.params)} if not args.adapter else {}
+    for folder in args.adapter or ():
+        models[folder] = completer.prepare(over(load(config, folder, base=loaded), loaded).params)
     trained = config.train.seq_len
 
     def complete(prompts: list[str]) -> list[dict]:
@@ -64,7 +68,12 @@ def run(config, args) -> dict:
             print(f"note: {longest} tokens exceed the {trained} that the model was trained on", file=sys.stderr)
         rows = [prompt for prompt in prompts for _ in range(args.samples)]
         seeds = [row_seed(args.seed, row) for row in range(len(rows))]
-        return show(completer.stream(weights, rows, args.max_new_tokens, seeds), rows)
+        found = []
+        for name, weights in models.items():
+            print(f"--- {name} ---" if name else "", end="\n" if name else "")
+            made = show(completer.stream(weights, rows, args.max_new_tokens, seeds), rows)
+            found += [{**row, "adapter": name} if name else row for row in made]
+        return found
 
     done = complete(prompts) if prompts else []
     if args.interactive:
@@ -107,6 +116,13 @@ def talk(loaded, how, args, prompts: list[str]) -> dict:
         chat(answer)
     following = cli.line("report", "--run-dir", args.run_dir)
     return {"step": loaded.step, "completions": done, "ids": conversation.ids, "next": following}
+
+
+def over(adapter, base):
+    """An adapter, if it leaves the base's shape as it is: then all of them share the compiled programs."""
+    same = adapter.program.config.model == base.program.config.model
+    require(same, "--adapter: that run's model has another shape than its base; generate from it with --run-dir")
+    return adapter
 
 
 def chat(complete) -> list[dict]:

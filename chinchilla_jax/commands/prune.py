@@ -57,6 +57,11 @@ def run(config, args) -> dict:
     )
     for note in loaded.notes:
         terminal.say(f"warning: {note}")
+    require(
+        loaded.program.recipe.plain,
+        f"{args.run_dir} holds an adapter beside its base; merge it first: "
+        + cli.line("merge", "--run-dir", args.run_dir, "--out", f"{args.run_dir}-merged"),
+    )
     model, batches = loaded.program.config.model, pruned_run.calibration(loaded, store.train, args.calibration_tokens)
     likelihood = Likelihood(loaded.program, store.valid, max(0, config.train.eval_batches))
 

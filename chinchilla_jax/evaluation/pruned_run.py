@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from chinchilla_jax.config import TuneConfig
 from chinchilla_jax.data.batches import TrainWindows
 from chinchilla_jax.data.store import Split, TokenStore
 from chinchilla_jax.training import origin, params_only, resume
@@ -28,7 +29,7 @@ def write(out: Path, run_dir: Path, loaded: Loaded, params: Any, store: TokenSto
     one, is what was pruned, so the new run keeps none.
     """
     own = resume.own_config(run_dir)
-    config = dataclasses.replace(own, optimizer=dataclasses.replace(own.optimizer, ema_decay=0.0))
+    config = dataclasses.replace(own, optimizer=dataclasses.replace(own.optimizer, ema_decay=0.0), tune=TuneConfig())
     dtype, leaves = loaded.program.config.model.dtype, params_only.deferred(params)
     params_only.write(out, config, run_dir, leaves, dtype=dtype, step=loaded.step, data=store.fingerprint)
     facts = {"run": str(run_dir), "step": loaded.step, "fingerprint": loaded.fingerprint}

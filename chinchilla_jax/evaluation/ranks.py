@@ -7,7 +7,7 @@ import numpy as np
 from chinchilla_jax.config import require
 from chinchilla_jax.finetuning.trees import flat
 from chinchilla_jax.optim.allocate import allocation
-from chinchilla_jax.training.loop import Hook
+from chinchilla_jax.training.hooks import Hook
 from chinchilla_jax.training.program import Program
 from chinchilla_jax.training.state import TrainState
 
@@ -27,7 +27,7 @@ def hooks(program: Program) -> list[Hook]:
         )
         return {"triplets": living, "budget": int(schedule.budget(max(0, count - 1)))}
 
-    return [Hook(program.config.train.eval_every, run)]
+    return [Hook(program.config.train.eval_every, run, "ranks")]
 
 
 def ranks(state: TrainState) -> dict[str, list[int]]:

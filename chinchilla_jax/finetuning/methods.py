@@ -188,6 +188,11 @@ class Recipe:
 
     needs_base = True
 
+    @property
+    def plain(self) -> bool:
+        """Whether the whole parameters are arrays in the shape of any pretrained model."""
+        return self.tune.whole and not self.heads
+
     def abstract_base(self) -> Tree:
         """Shapes of the model that tuning starts from."""
         return transformer.abstract(self.cfg)
@@ -253,6 +258,7 @@ class Scratch:
 
     cfg: ModelConfig
     needs_base = False
+    plain = True
 
     def abstract_base(self) -> Tree:
         """Nothing."""

@@ -19,6 +19,7 @@ from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.inference.sampling import Drawn, Rows, Text, draw, logprobs
 from chinchilla_jax.model import cache as caches
 from chinchilla_jax.model import transformer
+from chinchilla_jax.model.adapted import prefix
 
 CHUNK = 64  # tokens of a prompt that a call reads
 BUCKET = 32  # prompts shorter than a chunk and slots are padded to multiples of this
@@ -73,7 +74,7 @@ class Engine:
         """Give `slot` to a text that begins with `ids`, none of which is in the cache yet."""
         V = self.cfg.vocab_size
         prompt_V, bias_V = np.zeros(V, bool), np.zeros(V, np.float32)
-        prompt_V[list(ids)] = True
+        prompt_V[[token for token in ids if token < V]] = True  # a soft prompt's ids go on behind the vocabulary
         for token, value in (bias or {}).items():
             bias_V[token] = value
         return self._start(state, np.int32(slot), prompt_V, bias_V)
@@ -109,6 +110,9 @@ class Engine:
 
         `blocks` number the tokens of the prompts as in a `Batch`: equal ones above 0 are read in both directions.
         """
+        soft = prefix(weights["embed"]["table"])
+        prompts = [[*soft, *ids] for ids in prompts]
+        blocks = blocks and [[*[0] * len(soft), *numbers] for numbers in blocks]
         longest = max(map(len, prompts))
         whole = _ceil(longest, BUCKET)
         length, end = min(CHUNK, whole) if blocks is None else whole, _ceil(longest + new, BUCKET)

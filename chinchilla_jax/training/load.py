@@ -16,7 +16,7 @@ from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.finetuning.methods import TABLES
-from chinchilla_jax.model.stacks import whole
+from chinchilla_jax.model import stacks
 from chinchilla_jax.model.weights import merged
 from chinchilla_jax.objectives import build as objectives
 from chinchilla_jax.parallel import mesh as meshes
@@ -40,6 +40,7 @@ class Loaded:
     notes: list[str]
     fingerprint: str = ""
     trained: Any = None  # what the run itself holds: an adapter, or the parameters again
+    folder: str = ""
 
 
 def run_folder(run_dir: str | None) -> Path:
@@ -58,6 +59,7 @@ def load(
     mesh: Mesh | None = None,
     step: int | None = None,
     make: objectives.Make = objectives.language,
+    base: Loaded | None = None,
 ) -> Loaded:
     """Load `run_dir`: on all devices for throughput, on as few as fsdp and tensor ask for, or on `mesh`.
 
@@ -65,8 +67,8 @@ def load(
     objective of the program: that of a language model unless told otherwise, whatever the run was tuned for.
 
     Model, optimizer and method of tuning are the run's own, whatever `config` says of them; a run that holds an adapter
-    alone is joined with its base. The averaged parameters are taken where the run keeps them. Raises `UserError` for a
-    folder that holds no run, and where a base is not the one that the adapter was trained on.
+    alone is joined with its base, which is `base` where that is loaded already. The averaged parameters are taken where
+    the run keeps them. Raises `UserError` for a folder that holds no run, and for a base that is not the adapter's.
     """
     folder = run_folder(run_dir)
     own = own_config(folder)
@@ -87,7 +89,8 @@ def load(
     if moved:
         notes = [f"the run's mesh does not fit the {len(jax.devices())} devices here; each takes a replica"]
         config = dataclasses.replace(config, mesh=MeshConfig())
-    program = _program(config, whole_mesh, mesh, folder, make)
+    mesh = base.program.mesh if base else mesh
+    program = _program(config, whole_mesh, mesh, base_of(config, folder, mesh, base), make)
     found = load_params(
         folder / "checkpoints",
         program.abstract.params,
@@ -103,10 +106,21 @@ def load(
     )
     check_base(found.meta, program.base)
     digest = hashlib.sha256(f"{found.fingerprint} {found.meta.get('base')}".encode()).hexdigest()
-    return Loaded(program, program.whole(found.state), tokenizer, found.step, notes + found.notes, digest, found.state)
+    return Loaded(
+        program,
+        program.whole(found.state),
+        tokenizer,
+        found.step,
+        notes + found.notes,
+        digest,
+        found.state,
+        str(folder),
+    )
 
 
-def _program(config: Config, whole_mesh: bool, mesh: Mesh | None, folder: Path, make: objectives.Make) -> Program:
+def _program(
+    config: Config, whole_mesh: bool, mesh: Mesh | None, base: "Base | None", make: objectives.Make
+) -> Program:
     """A program whose batch suits its mesh, whatever mesh the run was trained on."""
     few = MeshConfig(1, abs(config.mesh.fsdp), abs(config.mesh.tensor))
     if mesh is None:
@@ -114,8 +128,7 @@ def _program(config: Config, whole_mesh: bool, mesh: Mesh | None, folder: Path, 
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     rows = -(-config.train.batch_size // config.train.microbatches // shards) * shards if whole_mesh else shards
     train = dataclasses.replace(config.train, batch_size=rows, microbatches=1, batch_ramp=())
-    config = dataclasses.replace(config, train=train)
-    return Program(config, mesh, base=base_of(config, folder, mesh), make=make)
+    return Program(dataclasses.replace(config, train=train), mesh, base=base, make=make)
 
 
 @dataclass
@@ -126,8 +139,9 @@ class Base:
     run_dir: Path  # that is tuned
     mesh: Mesh | None
     step: int | None
+    held: Loaded | None = None
 
-    @property
+    @functools.cached_property
     def folder(self) -> Path:
         """Where it is."""
         return find_base(self.config.tune.base, self.run_dir)
@@ -135,13 +149,15 @@ class Base:
     @functools.cached_property
     def loaded(self) -> Loaded:
         """The run itself."""
-        return load(self.config, str(self.folder), mesh=self.mesh or meshes.build(self.config.mesh), step=self.step)
+        return self.held or load(
+            self.config, str(self.folder), mesh=self.mesh or meshes.build(self.config.mesh), step=self.step
+        )
 
     @property
     def params(self) -> Any:
         """Its parameters, adapters merged, and with as many pieces as the tuned model has: new ones are the mean."""
         found = {name: part for name, part in merged(self.loaded.params).items() if name != "heads"}
-        return grown(whole(found), self.config.model.vocab_size)
+        return grown(stacks.whole(found), self.config.model.vocab_size)
 
     def release(self) -> None:
         """Forget its parameters; whoever asks again reads them again."""
@@ -150,7 +166,7 @@ class Base:
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
         """What a checkpoint of a tuned run says of its base."""
-        return {"run": str(self.folder), "step": self.loaded.step, "fingerprint": self.loaded.fingerprint}
+        return {"run": self.loaded.folder, "step": self.loaded.step, "fingerprint": self.loaded.fingerprint}
 
 
 def grown(params: Any, pieces: int) -> Any:
@@ -165,12 +181,15 @@ def grown(params: Any, pieces: int) -> Any:
     return params if pieces == params["embed"]["table"].shape[0] else params | tables
 
 
-def base_of(config: Config, run_dir: Path, mesh: Mesh | None = None) -> Base | None:
-    """The base that `config.tune` names, at the step that the checkpoints in `run_dir` were trained on, if any are."""
+def base_of(config: Config, run_dir: Path, mesh: Mesh | None = None, held: Loaded | None = None) -> Base | None:
+    """The base that `config.tune` names, at the step that the checkpoints in `run_dir` were trained on, if any are.
+
+    `held` is one that is loaded already.
+    """
     if not config.tune.base:
         return None
     step = newest_meta(run_dir / "checkpoints").get("base", {}).get("step")
-    return Base(config, run_dir, mesh, step)
+    return Base(config, run_dir, mesh, step, held)
 
 
 def find_base(named: str, run_dir: Path) -> Path:
@@ -192,8 +211,8 @@ def check_base(meta: dict[str, Any], base: Base | None) -> None:
     require(base is not None, f"the checkpoint holds an adapter of {wanted['run']} alone; name it with --tune.base")
     require(
         base.facts["fingerprint"] == wanted["fingerprint"],
-        f"{base.folder} is not the base that the adapter was trained on ({wanted['run']} at step {wanted['step']}): "
-        "their parameters differ; put that run back",
+        f"{base.facts['run']} at step {base.facts['step']} is not the base that the adapter was trained on "
+        f"({wanted['run']} at step {wanted['step']}): their parameters differ; put that run back",
     )
 
 

@@ -1,0 +1,38 @@
+"""Merge an adapter into its base: the tuned model becomes a run directory that needs no other."""
+
+from pathlib import Path
+
+from chinchilla_jax.commands import cli
+from chinchilla_jax.config import require
+
+SECTIONS = ("mesh", "checkpoint")
+
+
+def options(parser) -> None:
+    """Flags of this command."""
+    parser.add_argument("--out", metavar="DIR", help="folder of the merged run; must not exist")
+
+
+def run(config, args) -> dict:
+    """Merge in float32, check it on probe rows, write the run."""
+    require(bool(args.out), "name the folder of the merged run with --out")
+    out = Path(args.out)
+    require(not out.exists(), f"--out {out} is there already, and nothing is overwritten; name another folder")
+
+    from chinchilla_jax.evaluation import merging
+    from chinchilla_jax.parallel import host
+    from chinchilla_jax.training.load import load, run_folder
+
+    host.keep_freed_memory()
+    run_dir = run_folder(args.run_dir)
+    loaded = load(config, args.run_dir, whole_mesh=False)
+    for note in loaded.notes:
+        print(f"warning: {note}")
+    params, found = merging.whole(loaded)
+    merging.write(out, run_dir, loaded, params)
+    print(
+        f"merged at step {loaded.step}: logits of {merging.ROWS} probe rows differ by at most "
+        f"{found['largest_difference']:.2g} (the largest is {found['largest_logit']:.3g})"
+    )
+    following = cli.line("generate", "--run-dir", str(out), "--prompt", "Once upon a time")
+    return {"step": loaded.step, **found, "wrote": [str(out)], "next": following}
