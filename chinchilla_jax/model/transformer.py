@@ -6,7 +6,6 @@ Pre-norm blocks, stacked over N and scanned; the rest of the house addresses par
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -199,7 +198,7 @@ class Trunk(nn.Module):
         )
         seen = []
         for name, first, layers in self.stacks or (("blocks", 0, cfg.layers),):
-            blocks = scan(length=layers, unroll=math.gcd(cfg.scan_unroll, layers))
+            blocks = scan(length=layers, unroll=min(cfg.scan_unroll, layers))
             keys = keys_N if keys_N is None else keys_N[first : first + layers]
             x_BLD, (_, more) = blocks(cfg, self.attend, self.watch, name=name)(x_BLD, tables, keys)
             seen.append(more)
