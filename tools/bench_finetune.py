@@ -83,9 +83,10 @@ def theirs(threads: int):
     moving = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(moving, lr=3e-4, betas=(0.9, 0.95), weight_decay=0.0)
     tokens = torch.randint(0, SHAPE["vocab_size"], (ROWS, LENGTH + 1))
+    targets = tokens[:, 1:].contiguous()
 
     def step() -> float:
-        loss = model(input_ids=tokens[:, :-1], labels=tokens[:, 1:], shift_labels=tokens[:, 1:]).loss
+        loss = model(input_ids=tokens[:, :-1], labels=targets, shift_labels=targets).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(moving, 1.0)
         optimizer.step()
