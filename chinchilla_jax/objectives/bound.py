@@ -15,8 +15,8 @@ from chinchilla_jax.objectives.objective import Objective
 class Binding:
     """What a tree that trains has to be joined with: `join(trained, frozen)` is a whole model's parameters.
 
-    `base(frozen)` is the model before any training, where that is among the frozen; `penalty(trained)` is a price a token,
-    beside the loss's own; `axes` are the logical axes of the trained tree, for what an objective keeps beside it.
+    `base(frozen)` is the model before any training, where that is among the frozen; `penalty(trained)` is a price a
+    token, beside the loss's own; `axes` are the logical axes of what trains, for what an objective keeps beside it.
     """
 
     frozen: Any = None
