@@ -89,7 +89,7 @@ def load(
     if moved:
         notes = [f"the run's mesh does not fit the {len(jax.devices())} devices here; each takes a replica"]
         config = dataclasses.replace(config, mesh=MeshConfig())
-    mesh = base.program.mesh if base else mesh
+    mesh = base.program.mesh if base else mesh or _mesh(config, whole_mesh)
     program = _program(config, whole_mesh, mesh, base_of(config, folder, mesh, base), make)
     found = load_params(
         folder / "checkpoints",
@@ -118,13 +118,14 @@ def load(
     )
 
 
-def _program(
-    config: Config, whole_mesh: bool, mesh: Mesh | None, base: "Base | None", make: objectives.Make
-) -> Program:
-    """A program whose batch suits its mesh, whatever mesh the run was trained on."""
+def _mesh(config: Config, whole: bool) -> Mesh:
+    """The config's mesh, or one of as few devices as its fsdp and tensor ask for."""
     few = MeshConfig(1, abs(config.mesh.fsdp), abs(config.mesh.tensor))
-    if mesh is None:
-        mesh = meshes.build(config.mesh) if whole_mesh else meshes.build(few, jax.devices()[: few.fsdp * few.tensor])
+    return meshes.build(config.mesh) if whole else meshes.build(few, jax.devices()[: few.fsdp * few.tensor])
+
+
+def _program(config: Config, whole_mesh: bool, mesh: Mesh, base: "Base | None", make: objectives.Make) -> Program:
+    """A program whose batch suits its mesh, whatever mesh the run was trained on."""
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     rows = -(-config.train.batch_size // config.train.microbatches // shards) * shards if whole_mesh else shards
     train = dataclasses.replace(config.train, batch_size=rows, microbatches=1, batch_ramp=())
@@ -177,8 +178,9 @@ def grown(params: Any, pieces: int) -> Any:
         require(more >= 0, f"--model.vocab-size {pieces} is less than the {table_VD.shape[0]} rows of the base's table")
         return jnp.concatenate([table_VD, jnp.broadcast_to(table_VD.mean(0), (more, table_VD.shape[1]))])
 
-    tables = {name: {"table": one(params[name]["table"])} for name in TABLES if name in params}
-    return params if pieces == params["embed"]["table"].shape[0] else params | tables
+    if pieces == params["embed"]["table"].shape[0]:
+        return params
+    return params | {name: {"table": one(params[name]["table"])} for name in TABLES if name in params}
 
 
 def base_of(config: Config, run_dir: Path, mesh: Mesh | None = None, held: Loaded | None = None) -> Base | None:
