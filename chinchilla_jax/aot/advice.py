@@ -4,7 +4,7 @@ from typing import Any
 
 
 def advise(found: dict[str, Any]) -> str:
-    """What to change: where a step does not fit the setting that mends it, where it waits what makes it wait less."""
+    """What to change: the setting that makes a step fit where it does not, or wait less where it waits."""
     capacity, mesh = found["memory_capacity_bytes"], found["mesh"]
     if capacity is None:
         return ""

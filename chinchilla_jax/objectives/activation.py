@@ -45,7 +45,7 @@ def l1(h_BLF):
 def counted(cfg: ModelConfig) -> Callable:
     """(params, batch) -> hidden_BLD, and {"activation_zeros": Sums} of a model whose activations can be exactly 0.
 
-    Each token counts with the share of its d_ff activations that are 0, meaned over layers.
+    Each token counts with the share of its d_ff activations that are 0, averaged over layers.
     """
 
     def one(params, batch: Batch):

@@ -98,8 +98,8 @@ class Cells:
         """A column (n,) of positive finite numbers; anything else is refused."""
         own = self.named(name)
         if own not in self.header:
-            mend = f"name the file's own with --columns {name}=NAME"
-            raise UserError(f"{self.path}: row 1 has no column {own!r}{closest(own, self.header)}; {mend}")
+            fix = f"name the file's own with --columns {name}=NAME"
+            raise UserError(f"{self.path}: row 1 has no column {own!r}{closest(own, self.header)}; {fix}")
         factor = self.preset.factors.get(name, 1.0)
         return factor * np.array([self._number(at, row.get(own), own) for at, row in self.rows])
 

@@ -45,9 +45,9 @@ def test_akima_is_less_biased():
     assert abs(budgets[0].akima / true - 1) < 0.01 < abs(budgets[0].N / true - 1)
 
 
-@pytest.mark.parametrize(("centre", "mend"), [(30, "smaller"), (1 / 30, "larger")])
-def test_no_interior_minimum(centre, mend):
-    with pytest.raises(UserError, match=f"row .*, column loss: .*end of its sizes.*{mend}"):
+@pytest.mark.parametrize(("centre", "fix"), [(30, "smaller"), (1 / 30, "larger")])
+def test_no_interior_minimum(centre, fix):
+    with pytest.raises(UserError, match=f"row .*, column loss: .*end of its sizes.*{fix}"):
         approaches.isoflop(design(ROUNDED, 4, centre=centre))
 
 
