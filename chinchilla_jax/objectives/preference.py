@@ -32,7 +32,7 @@ def token_losses(hidden_BLD, table_VD, targets_BL, tile_tokens: int) -> jax.Arra
 
 
 def scores(losses_BL, batch: Batch, mean: bool) -> jax.Array:
-    """log p of every answer, chosen and rejected, summed or averaged over its tokens: (B, P, 2); 0 for what is not there.
+    """log p of every answer, chosen and rejected, summed or averaged over tokens: (B, P, 2); 0 for what is not there.
 
     A segment has a token at least, so L segments are the most; the sums are over one-hot rows, as the batch is split.
     """

@@ -79,9 +79,7 @@ def newest(folder: Path, abstract: Any, *, level: str, step: int | None = None, 
             digest = fingerprint(manifest["leaves"], abstract, part)
             return Restored(n, state, manifest["meta"], notes, manifest.get("mesh", {}), digest)
         notes.append(f"checkpoint {n} is damaged: {problem or 'another process could not read it'}")
-    fix = (
-        "name another step" if step is not None else "move that folder away or choose another --run-dir to start over"
-    )
+    fix = "name another step" if step is not None else "move that folder away or choose another --run-dir to start over"
     raise UserError(f"no usable checkpoint in {folder} ({'; '.join(notes)}); {fix}")
 
 
