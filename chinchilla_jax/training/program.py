@@ -82,8 +82,9 @@ class Program:
             lambda key, base: states.create(self.recipe.start(key, base), self.objective, self.optimizer),
             out_shardings=self.state_shardings,
         )
+        base = self.base_params()  # may lie on another mesh, so before this one is set
         with jax.set_mesh(self.mesh):
-            return make(jax.random.key(self.config.train.seed), self.base_params())
+            return make(jax.random.key(self.config.train.seed), base)
 
     def base_params(self) -> Any:
         """The parameters of the model that tuning starts from."""
@@ -103,8 +104,8 @@ class Program:
         """What stands still, on the mesh; it is read for the first step and kept."""
         if not jax.tree.leaves(self.abstract_frozen):
             return self.abstract_frozen
-        with jax.set_mesh(self.mesh):
-            return jax.device_put(self.recipe.freeze(self.base_params()), shardings_of(self.abstract_frozen))
+        frozen = self.recipe.freeze(self.base_params())  # on the base's mesh, which may be another
+        return jax.device_put(frozen, shardings_of(self.abstract_frozen))
 
     def whole(self, trained: Any) -> Any:
         """A whole model's parameters from those that train; adapted matrices are nodes of `model.weights`."""
