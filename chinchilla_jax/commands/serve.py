@@ -105,7 +105,7 @@ def _service(config, args, key: str | None):
 
 def _renderer(run_dir: Path, tokenizer):
     """What turns messages into ids; None for a run without a chat template, or with one of a kind not understood."""
-    from chinchilla_jax.tasks.data import own_template, read_task
+    from chinchilla_jax.tasks.kept import own_template, read_task
     from chinchilla_jax.tasks.render import Renderer
 
     require(
