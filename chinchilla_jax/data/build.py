@@ -13,7 +13,8 @@ from chinchilla_jax.data.sources import Say, open_sources, states, with_store
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import open_tokenizer
-from chinchilla_jax.data.workspace import publish, sync, workspace
+from chinchilla_jax.data.workspace import publish, workspace
+from chinchilla_jax.disk import sync
 from chinchilla_jax.errors import UserError
 
 ELSEWHERE = (

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from chinchilla_jax.disk import sync
 from chinchilla_jax.errors import StorageError, UserError
 
 LOCK, KEY = "lock", "key"
@@ -95,12 +96,3 @@ def publish(made: Path, store: Path) -> None:
         store.rename(old)
     made.rename(store)
     sync(store.parent)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or a folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

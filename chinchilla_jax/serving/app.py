@@ -22,6 +22,7 @@ from chinchilla_jax.serving.job import Job
 from chinchilla_jax.serving.limits import check_key, read_body
 from chinchilla_jax.serving.metrics import Metrics
 from chinchilla_jax.serving.protocol import ApiError, Ask
+from chinchilla_jax.serving.text import names
 
 ANSWER_SECONDS, SEND_SECONDS = 600, 30
 
@@ -138,10 +139,10 @@ class Service:
 
     async def info(self, request: HttpRequest) -> Response:
         """What lm-eval asks of a tokenizer."""
-        names = {id: name for name, id in self.tokenizer.controls.items()}
+        known = names(self.tokenizer)
         start = self.tokenizer.start[0] if self.tokenizer.start else None
-        end = names.get(self.tokenizer.closing)
-        return JSONResponse({"eos_token": end, "bos_token": names.get(start), "pad_token": end, "chat_template": None})
+        end = known.get(self.tokenizer.closing)
+        return JSONResponse({"eos_token": end, "bos_token": known.get(start), "pad_token": end, "chat_template": None})
 
     async def health(self, request: HttpRequest) -> Response:
         """200 while the engine serves; 503 while it loads or drains, failed, or has not moved for a minute."""

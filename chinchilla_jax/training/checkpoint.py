@@ -25,7 +25,7 @@ from jax.sharding import NamedSharding
 
 from chinchilla_jax import __version__
 from chinchilla_jax.config import CheckpointConfig
-from chinchilla_jax.data.workspace import sync
+from chinchilla_jax.disk import sync
 from chinchilla_jax.errors import StorageError
 from chinchilla_jax.parallel import peers
 from chinchilla_jax.training import best, integrity, one_by_one, packing, restore

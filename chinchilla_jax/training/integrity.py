@@ -14,7 +14,7 @@ import xxhash
 from jax.sharding import NamedSharding, PartitionSpec
 
 from chinchilla_jax.data.store import checksum
-from chinchilla_jax.data.workspace import sync
+from chinchilla_jax.disk import sync
 
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 64 << 20  # bytes; a stranger's file is bounded before it is read
