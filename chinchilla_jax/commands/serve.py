@@ -75,6 +75,7 @@ def _service(config, args, key: str | None):
     """The run's model behind a scheduler."""
     from chinchilla_jax.inference.engine import CHUNK, Engine
     from chinchilla_jax.inference.scheduler import Scheduler
+    from chinchilla_jax.model.adapted import prefix
     from chinchilla_jax.parallel import host
     from chinchilla_jax.serving.app import Service
     from chinchilla_jax.serving.metrics import Metrics
@@ -83,6 +84,10 @@ def _service(config, args, key: str | None):
 
     host.keep_freed_memory()
     loaded = load(config, args.run_dir, whole_mesh=False)
+    require(
+        not prefix(loaded.params["embed"]["table"]),
+        f"{args.run_dir} has a soft prompt, which serve does not put before requests; use generate",
+    )
     model, tokenizer = loaded.program.config.model, loaded.tokenizer
     capacity = args.capacity or min(2048, model.context or config.train.seq_len)
     require(2 <= capacity <= 1_000_000, "--capacity must lie in [2, 1000000]")

@@ -13,6 +13,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from chinchilla_jax.config import require
+from chinchilla_jax.model.adapted import prefix
 from chinchilla_jax.model.linear import look_up, product
 from chinchilla_jax.model.transformer import table_logits
 from chinchilla_jax.model.weights import array
@@ -36,6 +38,7 @@ class Packed8:
     @classmethod
     def of_table(cls, w_VD: jax.Array) -> "Packed8":
         """The nearest of a table, a scale a row: as an output matrix and for look-ups."""
+        require(not prefix(w_VD), "int8 weights cannot hold the rows of a soft prompt; use --weights float")
         w_VD = array(w_VD)
         return cls(*_nearest(w_VD), w_VD.shape)
 

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from chinchilla_jax.errors import UserError
 from chinchilla_jax.inference.engine import Engine
 from chinchilla_jax.inference.sampling import Rows, Sampling
-from chinchilla_jax.model import int8
+from chinchilla_jax.model import adapted, int8
 from chinchilla_jax.model.linear import dense, look_up
 from chinchilla_jax.model.transformer import table_logits
 from tests import tiny
@@ -55,3 +56,9 @@ def test_a_model_in_int8_says_nearly_the_same(family):
     assert {leaf.dtype.name for leaf in names.values()} >= {"int8"}
     assert abs(found["int8"].mean() - found["float"].mean()) < 0.02
     np.testing.assert_allclose(found["int8"], found["float"], atol=0.2)
+
+
+def test_a_soft_prompt_is_refused():
+    table = adapted.Prompt(np.ones((30, 40), np.float32), np.ones((4, 40), np.float32))
+    with pytest.raises(UserError, match="soft prompt"):
+        int8.Packed8.of_table(table)
