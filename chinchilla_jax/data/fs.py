@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -30,6 +31,11 @@ def read(path: str, start: int = 0, size: int | None = None) -> bytes:
         return os.pread(file.fileno(), os.fstat(file.fileno()).st_size - start if size is None else size, start)
 
 
+def _part(path: str) -> str:
+    """Where a file is written first: a name of its own for every process and thread that writes the same one."""
+    return f"{path}.{os.getpid()}.{threading.get_ident()}.part"
+
+
 def write(path: str, content: bytes | memoryview, sync: bool = False) -> None:
     """Write a file that is there whole or not at all, and its folder."""
     if is_remote(path):
@@ -37,7 +43,7 @@ def write(path: str, content: bytes | memoryview, sync: bool = False) -> None:
         found.pipe_file(name, bytes(content))
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    part = f"{path}.{os.getpid()}.part"
+    part = _part(path)
     try:
         with open(part, "wb") as file:
             file.write(content)
@@ -132,7 +138,7 @@ def writing(path: str) -> Iterator[BinaryIO]:
             yield file
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    part = f"{path}.{os.getpid()}.part"
+    part = _part(path)
     try:
         with open(part, "wb") as file:
             yield file
