@@ -32,8 +32,8 @@ def prepare(
 ) -> dict:
     """Make the token store of `config`, or find it made already; gives its manifest.
 
-    A run that was killed or interrupted goes on where it was. Raises `UserError` for text that cannot be read, and for
-    a store with other settings unless `force`; `StorageError` for a full disk. Nothing half-written is left then.
+    A run that was killed or interrupted goes on where it was. Raises `UserError` for text that cannot be read, for a
+    full disk, and for a store with other settings unless `force`. Nothing half-written is left then.
     """
     config = with_store(config)
     given, named = len(config.weights), len(config.sources)

@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from chinchilla_jax.data import fs
 from chinchilla_jax.data.stages import table
-from chinchilla_jax.errors import StorageError, UserError
+from chinchilla_jax.errors import UserError
 
 SHARE = 8 << 20  # bytes of text that are worth the start of a worker
 RETRIES = 2  # times that tasks are tried again after a worker died
@@ -144,8 +144,7 @@ class Beam:
             raise UserError(f"Apache Beam ended in stage {stage}: {last}; see --data.beam-options") from error
         failures = [fs.join(root, stage, f"{task['name']}.error") for task in tasks]
         for path in filter(fs.exists, failures):
-            kind, message = json.loads(fs.read(path))
-            raise {"StorageError": StorageError}.get(kind, UserError)(message)
+            raise UserError(json.loads(fs.read(path)))
 
     def close(self) -> None:
         """Nothing is left open."""
@@ -157,7 +156,7 @@ def run_quietly(task: str, root: str, version: str, stage: str) -> None:
     try:
         run_task(root, version, stage, found)
     except UserError as error:
-        content = json.dumps([type(error).__name__, str(error)]).encode()
+        content = json.dumps(str(error)).encode()
         fs.write(fs.join(root, stage, f"{found['name']}.error"), content)
 
 

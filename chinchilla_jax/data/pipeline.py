@@ -20,7 +20,7 @@ from chinchilla_jax.data.stages import near, rows, sampling, sharding, splitting
 from chinchilla_jax.data.stages.splitting import Plan, Totals
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import copy_tokenizer, open_tokenizer, tokenizer_file
-from chinchilla_jax.errors import StorageError, UserError
+from chinchilla_jax.errors import UserError
 
 # Training reads no more text than this: its memory peaks at 1.0 GB (BPE) and 0.7 GB (unigram) then.
 SAMPLE_BYTES = {"bpe": 100 << 20, "unigram": 32 << 20}
@@ -223,7 +223,7 @@ class Pipeline:
         size = sum(corpus.totals.bytes)
         free = float("inf") if fs.is_remote(self.store) else shutil.disk_usage(self.store).free
         if free < size:
-            raise StorageError(
+            raise UserError(
                 f"{free / 1e6:,.0f} MB are free for about {size / 1e6:,.0f} MB of tokens in {self.config.store}; free "
                 "some space or choose another --data.store"
             )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from chinchilla_jax.disk import sync
-from chinchilla_jax.errors import StorageError, UserError
+from chinchilla_jax.errors import UserError
 
 LOCK, KEY = "lock", "key"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -22,8 +22,8 @@ def workspace(
     """A folder beside `store`, empty at first and removed in the end.
 
     With a `key` an interrupt or a kill leaves it, and the next one with the same key goes on with what is there. `flag`
-    is the one that names `store`. Raises `UserError` while another process prepares the same store, `StorageError` when
-    the disk is full.
+    is the one that names `store`. Raises `UserError` while another process prepares the same store and when the disk is
+    full.
     """
     folder = store.parent / f".{store.name}.preparing"
     lock, keep = _locked(folder, store, flag), False
@@ -65,13 +65,13 @@ def _locked(folder: Path, store: Path, flag: str) -> int:
 
 @contextlib.contextmanager
 def storage_errors(target: Path, flag: str = "--data.store") -> Iterator[None]:
-    """Turns a full disk into a `StorageError`."""
+    """Turns a full disk into a `UserError`: freeing space or another folder is the fix."""
     try:
         yield
     except OSError as error:
         if error.errno not in FULL:
             raise
-        raise StorageError(
+        raise UserError(
             f"the disk is full while writing {target} ({error.strerror}); nothing was left behind; free some space or "
             f"choose another {flag}"
         ) from error

@@ -18,7 +18,7 @@ from chinchilla_jax.data import build, fs
 from chinchilla_jax.data.engines import Beam
 from chinchilla_jax.data.stages import job, table
 from chinchilla_jax.data.store import TokenStore
-from chinchilla_jax.errors import StorageError, UserError
+from chinchilla_jax.errors import UserError
 from tests.data import test_filtered
 from tests.data.filters.test_near import changed
 from tests.data.test_remote import URL, cloud  # noqa: F401 - a fixture
@@ -132,15 +132,14 @@ def test_a_mistake_in_a_worker_is_one_line(options, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["t.jsonl"]
 
 
-def test_failures_keep_their_exit_code(options, tmp_path):
+def test_a_failure_left_by_a_worker_is_raised(options, tmp_path):
     root = str(tmp_path)
     job.save(root, {"config": {}, "store": "", "bits": 0, "segment": 1})
-    fs.write(f"{root}/merge/0.error", json.dumps(["StorageError", "the disk is full"]).encode())
+    fs.write(f"{root}/merge/0.error", json.dumps("the disk is full").encode())
     fs.write(f"{root}/merge/1.json", b"{}")
     engine = Beam(options)
-    with pytest.raises(UserError, match=r"Apache Beam ended in stage merge|disk is full") as caught:
+    with pytest.raises(UserError, match=r"Apache Beam ended in stage merge|disk is full"):
         engine.map(root, "1", "merge", [{"name": "0", "partition": 0, "sources": 1}], lambda task: None)
-    assert isinstance(caught.value, StorageError) or "Beam" in str(caught.value)
     assert engine.map(root, "1", "merge", [{"name": "1"}], lambda task: None) == [{}]
 
 

@@ -20,7 +20,7 @@ from chinchilla_jax.data.stages import table
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.data.tokenizer import Tokenizer
 from chinchilla_jax.data.tokenizers import open_tokenizer
-from chinchilla_jax.errors import StorageError, UserError
+from chinchilla_jax.errors import UserError
 from tests.data import jsons
 from tests.data.conftest import story
 
@@ -191,13 +191,13 @@ def test_a_full_disk_leaves_nothing(config, monkeypatch):
     for limit in (100, 8000, 20_000):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, old[1]))
         try:
-            with pytest.raises(StorageError, match="the disk is full"):
+            with pytest.raises(UserError, match="the disk is full"):
                 prepare(config)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, old)
         assert os.listdir(Path(config.store).parent) == []
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("usage", (), {"free": 10}))
-    with pytest.raises(StorageError, match="free some space"):
+    with pytest.raises(UserError, match="free some space"):
         prepare(config)
     assert os.listdir(Path(config.store).parent) == []
 

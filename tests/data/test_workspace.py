@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from chinchilla_jax.data.workspace import publish, workspace
-from chinchilla_jax.errors import StorageError, UserError
+from chinchilla_jax.errors import UserError
 
 
 def test_it_is_emptied_before_and_removed_after(tmp_path):
@@ -37,7 +37,7 @@ def test_an_error_removes_it_and_an_interrupt_leaves_it(tmp_path):
 
 
 def test_only_a_full_disk_is_a_full_disk(tmp_path):
-    with pytest.raises(StorageError, match="disk is full"), workspace(tmp_path / "s", key="k"):
+    with pytest.raises(UserError, match="disk is full"), workspace(tmp_path / "s", key="k"):
         raise OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(PermissionError), workspace(tmp_path / "s", key="k"):
         raise PermissionError(errno.EACCES, "no")
