@@ -78,7 +78,7 @@ def train(job, args) -> dict:
             (job.run_dir / report.FOUND).write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
             report.write(job.run_dir)
     print(report.headline(found))
-    chat = ["--chat"] if job.data.task.kind in ("chat", "preference") and job.data.renderer.template.several else []
-    what = ["report"] if job.data.task.kind == "labels" else ["generate"]
+    chat = ["--chat"] if job.data.kind.keeps_template and job.data.renderer.template.several else []
+    what = ["generate" if job.data.kind.generates else "report"]
     wrote = [str(job.run_dir / name) for name in ("", "report.md", run.PREDICTIONS) if (job.run_dir / name).exists()]
     return {**found, "wrote": wrote, "next": cli.line(*what, "--run-dir", str(job.run_dir), *chat)}

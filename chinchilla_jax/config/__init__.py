@@ -81,11 +81,7 @@ class Config:
             self.adversarial.method == "off" or self.adversarial.first(self.train.steps) < self.train.steps,
             f"--adversarial.start {self.adversarial.start} leaves none of {self.train.steps} steps to attack; lower it",
         )
-        attacked, both = self.adversarial.method != "off", self.task.source == "bidirectional"
-        require(
-            not (attacked and self.task.kind == "preference"),
-            "--adversarial.method attacks a loss of tokens or labels, which --task.kind preference has not; set it off",
-        )
+        both = self.task.source == "bidirectional"
         require(
             not both or self.model.positions == "rope",
             "--task.source bidirectional needs positions in both directions, which --model.positions relative has not",

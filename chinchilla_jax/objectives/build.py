@@ -3,14 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from chinchilla_jax.config import Config
+from chinchilla_jax.config import Config, require
 from chinchilla_jax.objectives.adversarial import adversarial, multiple
 from chinchilla_jax.objectives.attack import Attack
 from chinchilla_jax.objectives.bound import WHOLE, Binding
 from chinchilla_jax.objectives.dense import dense
-from chinchilla_jax.objectives.labels import head_rows, labels
 from chinchilla_jax.objectives.objective import Objective
-from chinchilla_jax.objectives.preference import preference
 
 
 def language(config: Config, binding: Binding) -> Objective:
@@ -19,22 +17,9 @@ def language(config: Config, binding: Binding) -> Objective:
 
 
 Make = Callable[[Config, Binding], Objective]
-# A kind of task: its objective, and the shapes of the leaves that it adds to a model, by `NAME/leaf`.
-TASKS = {"labels": (labels, head_rows), "preference": (preference, lambda config: {})}
-TEXT = language, lambda config: {}
 
 
-def of_task(config: Config, binding: Binding) -> Objective:
-    """What the config's task minimises."""
-    return TASKS.get(config.task.kind, TEXT)[0](config, binding)
-
-
-def heads(config: Config) -> dict[str, tuple[int, ...]]:
-    """Shapes of the leaves that the config's task adds to the model."""
-    return TASKS.get(config.task.kind, TEXT)[1](config)
-
-
-def build(config: Config, binding: Binding = WHOLE, make: Make = of_task) -> Objective:
+def build(config: Config, binding: Binding = WHOLE, make: Make = language) -> Objective:
     """What `make` gives, under attack where `config.adversarial` has a method and a radius.
 
     `config` is one that `parallel.mesh.resolve` has settled. A radius of 0 is no attack, hence the plain objective.
@@ -48,6 +33,11 @@ def attack_of(config: Config, base: Objective, axes: Any = ()) -> Attack | None:
     """What `config` attacks `base` with, if it does."""
     if config.adversarial.method == "off" or config.adversarial.radius == 0:
         return None
+    require(
+        base.loss is not None,
+        f"--adversarial.method attacks a loss of tokens or labels, which --task.kind {config.task.kind} has not; "
+        "set it off",
+    )
     return Attack(base, config, config.adversarial.settled(), axes)
 
 

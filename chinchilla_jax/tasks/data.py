@@ -19,9 +19,11 @@ from chinchilla_jax.errors import UserError
 from chinchilla_jax.tasks import augment
 from chinchilla_jax.tasks.encode import Encoder, Item, check_dropped
 from chinchilla_jax.tasks.kept import own_template
+from chinchilla_jax.tasks.kinds.kind import Kind
+from chinchilla_jax.tasks.kinds.table import KINDS, kind_of, settled
 from chinchilla_jax.tasks.pack import Packed, text_bytes
 from chinchilla_jax.tasks.read import Found, read
-from chinchilla_jax.tasks.records import Labelled, Record
+from chinchilla_jax.tasks.records import Record
 from chinchilla_jax.tasks.render import Renderer, sampling
 from chinchilla_jax.tasks.template import CHATML, PLAIN, TEMPLATES, Template, named
 
@@ -45,13 +47,22 @@ class TaskData:
     added: tuple[int, ...] = ()  # ids of pieces that the base has not
 
     def __post_init__(self):
-        self.encoder = Encoder(self.renderer, self.task, self.seq_len, self.task.labels)
+        self.encoder = self.new_encoder()
         self.words = augment.vocabulary(self.train) if self.task.replacement else []
         self.first = self.encoded(self.train)
         check_dropped(self.encoder.tally, len(self.train), self.seq_len)
         if self.task.balance:
             self.first = self.balanced(self.first)
         self.packed = Packed(self.items, self.seq_len, self.seed, blocks=self.blocks, bytes_per_token=self.bytes)
+
+    @property
+    def kind(self) -> Kind:
+        """The row of the task's kind."""
+        return kind_of(self.task.kind)
+
+    def new_encoder(self) -> Encoder:
+        """An encoder that has counted nothing yet."""
+        return Encoder(self.kind.encode, self.renderer, self.task, self.seq_len, self.task.labels)
 
     @property
     def blocks(self) -> bool:
@@ -62,7 +73,7 @@ class TaskData:
     def bytes(self) -> float | None:
         """Bytes of text for each target; None where targets are labels or pairs."""
         parts = [part for item in self.first for part in item.parts]
-        return text_bytes(parts, self.tokenizer.sizes) if self.task.kind in ("text", "chat") else None
+        return text_bytes(parts, self.tokenizer.sizes) if self.kind.in_bytes else None
 
     @property
     def tokenizer_sha256(self) -> str:
@@ -90,7 +101,7 @@ class TaskData:
         """Those of an epoch of training: the same every time, unless they are augmented."""
         if not self.task.augmented:
             return self.first
-        quiet = Encoder(self.renderer, self.task, self.seq_len, self.task.labels)
+        quiet = self.new_encoder()
         found = []
         for number, record in enumerate(self.train):
             draw = np.random.default_rng([self.seed, epoch, number])
@@ -124,12 +135,12 @@ class TaskData:
         tokens = sum(map(len, items))
         trained = sum(float((part.weights > 0).sum()) for item in items for part in item.parts)
         rows = self.packed.rows_of(1)
-        what = {"labels": "labels", "preference": "tokens of answers"}.get(self.task.kind, "trained tokens")
         lines = [
             f"{len(self.train):,} records to train on, {len(self.valid):,} to validate: {tokens:,} tokens, "
-            f"{int(trained):,} {what}, in {rows:,} rows of {self.seq_len} ({tokens / (rows * self.seq_len):.0%} full)"
+            f"{int(trained):,} {self.kind.counts}, in {rows:,} rows of {self.seq_len} "
+            f"({tokens / (rows * self.seq_len):.0%} full)"
         ]
-        if self.task.kind == "labels":
+        if self.task.labels:
             lines.append(f"{len(self.task.labels)} labels: {', '.join(self.task.labels):.160}")
         else:
             lines.append(f"template {self.renderer.template.name}")
@@ -155,15 +166,11 @@ def open_task(task: TaskConfig, *, folder: Path, scratch: Path, seq_len: int, se
     whatever is wrong with files, fields, labels and template.
     """
     require(bool(task.train), "name the examples with --task.train FILE")
-    kind = "" if task.kind == "auto" else task.kind
-    how = {"kind": kind, "text": task.text, "label": task.label}
+    asked = KINDS.get(task.kind)
+    how = {"kinds": asked.reads if asked else (), "text": task.text, "label": task.label}
     found = read(task.train, **how)
-    known = ("text", "chat", "labels", "preference")
-    require(
-        found.kind in known,
-        f"{task.train[0]}: records of the kind {found.kind} ({found.format}); --task.kind can be {', '.join(known)}",
-    )
-    how["kind"] = found.kind
+    kind = asked or settled(found.kind, found.records, f"{task.train[0]} ({found.format})")
+    how["kinds"] = (found.kind,)
     notes = found.tally.lines()
     train, valid = found.records, []
     if task.valid:
@@ -172,32 +179,31 @@ def open_task(task: TaskConfig, *, folder: Path, scratch: Path, seq_len: int, se
     else:
         train, valid = held_out(train, task.valid_fraction, seed)
     test = read(task.test, **how).records if task.test else []
-    labels = task.labels or (label_names(train) if found.kind == "labels" else ())
-    settled = _settled(task, found.kind, labels)
-    template, tokenizer = template_of(settled, found, folder), open_tokenizer(folder)
+    task = _settled(task, kind, train)
+    template, tokenizer = template_of(task, kind, found, folder), open_tokenizer(folder)
     added: tuple[int, ...] = ()
     if missing := [mark for mark in template.marks if mark not in tokenizer.controls]:
         folder, tokenizer = scratch, add_controls(folder, missing, scratch)
         added = tuple(tokenizer.controls[mark] for mark in missing)
         notes.append(f"control pieces added to the tokenizer: {', '.join(missing)}")
     renderer = Renderer(template, tokenizer)
-    return TaskData(settled, folder, tokenizer, renderer, seq_len, seed, train, valid, test, notes, added)
+    return TaskData(task, folder, tokenizer, renderer, seq_len, seed, train, valid, test, notes, added)
 
 
-def _settled(task: TaskConfig, kind: str, labels: tuple[str, ...]) -> TaskConfig:
+def _settled(task: TaskConfig, kind: Kind, train: Sequence[Record]) -> TaskConfig:
+    """The task with its kind and its labels. Raises `UserError` for settings that the kind has no use for."""
+    labels = task.labels or (kind.names(train) if kind.names else ())
+    require(not kind.names or len(labels) > 1, f"one label alone ({', '.join(labels)}): there is nothing to tell apart")
     require(
-        kind != "labels" or len(labels) > 1, f"one label alone ({', '.join(labels)}): there is nothing to tell apart"
+        not task.balance or kind.balances, f"--task.balance belongs to labels; records of kind {kind.name} have none"
     )
     require(
-        not task.balance or kind == "labels", f"--task.balance belongs to labels, and these records are of kind {kind}"
+        task.source in kind.sources,
+        f"--task.source {task.source}: {kind.name} has {', '.join(kind.sources)}",
     )
-    return replace(task, kind=kind, labels=labels)
-
-
-def label_names(records: Sequence[Labelled]) -> tuple[str, ...]:
-    """Every label once, sorted; numbers by their value."""
-    names = {label for record in records for label in record.labels[:1]}
-    return tuple(sorted(names, key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name)))
+    task = replace(task, kind=kind.name, labels=labels)
+    kind.check(task, train)
+    return task
 
 
 def held_out(records: list[Record], fraction: float, seed: int) -> tuple[list[Record], list[Record]]:
@@ -216,12 +222,12 @@ def held_out(records: list[Record], fraction: float, seed: int) -> tuple[list[Re
     return [r for r in records if r.group not in chosen], [r for r in records if r.group in chosen]
 
 
-def template_of(task: TaskConfig, found: Found, run: Path) -> Template:
+def template_of(task: TaskConfig, kind: Kind, found: Found, run: Path) -> Template:
     """The template that was asked for, else the run's own, else what suits the records."""
     if task.template != "auto":
         return named(task.template)
-    if task.kind in ("text", "labels"):
-        return PLAIN
+    if kind.template:
+        return TEMPLATES[kind.template]
     own = own_template(run)
     if own is not None:
         return own

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from chinchilla_jax.config import TaskConfig, require
-from chinchilla_jax.tasks.records import Dialogue, Document, Labelled, Preference, Record, Tally, Turn, Where
-from chinchilla_jax.tasks.render import Encode, Ids, Rendered, Renderer, numbered
+from chinchilla_jax.tasks.records import Dialogue, Document, Preference, Record, Tally, Turn, Where
+from chinchilla_jax.tasks.render import Encode, Rendered, Renderer, numbered
 
 NO_ROOM = "answers dropped: longer than --train.seq-len"
 CUT = "sources cut to --train.seq-len"
@@ -56,8 +56,12 @@ def example(ids: Sequence[int], trained: Sequence[bool], closing: int, closes: b
 
 @dataclass
 class Encoder:
-    """Records of one kind as items of at most `limit` tokens; `labels` are the names that label ids stand for."""
+    """Records of one kind as items of at most `limit` tokens; `labels` are the names that label ids stand for.
 
+    `make(encoder, record, encode)` gives the parts of every item of a record.
+    """
+
+    make: Callable[..., Iterator[tuple[Example, ...]]]
     renderer: Renderer
     task: TaskConfig
     limit: int
@@ -67,7 +71,7 @@ class Encoder:
     def items(self, record: Record, number: int, encode: Encode | None = None) -> list[Item]:
         """What a record trains on: none where nothing is left of it, several where it is long."""
         encode = encode or self.renderer.tokenizer.encode
-        found = [Item(record.where, number, parts) for parts in ENCODERS[type(record)](self, record, encode)]
+        found = [Item(record.where, number, parts) for parts in self.make(self, record, encode)]
         if not found:
             self.tally.note(EMPTY, record.where)
         return found
@@ -167,39 +171,6 @@ class Encoder:
             parts.append(example(whole, trained, closing, len(ids) <= room and any(mask), False))
         if all(part.weights.any() and len(part) > 1 for part in parts):
             yield tuple(parts)
-
-    def labelled(self, record: Labelled, encode: Encode) -> Iterator[tuple[Example, ...]]:
-        """A text whose last token predicts the label; two texts are divided by a newline."""
-        label = record.labels[0]
-        if len(record.labels) > 1:
-            self.tally.note("records with several labels, of which the first counts", record.where)
-        require(
-            label in self.labels,
-            f"{record.where}: label {label!r} is none of the training set's {', '.join(self.labels)!r:.200}",
-        )
-        tokens = np.array(self.asking(record, encode), np.int32)
-        weights, targets = np.zeros(len(tokens), np.float32), np.zeros(len(tokens), np.int32)
-        targets[-1], weights[-1] = self.labels.index(label), 1
-        blocks = np.ones(len(tokens), np.int32) if self.task.source == "bidirectional" else None
-        yield (Example(tokens, targets, weights, blocks),)
-
-    def asking(self, record: Labelled, encode: Encode) -> Ids:
-        """The ids of a text that is to get a label, cut from the right."""
-        turns = self.renderer.turns([Turn("user", "\n".join(record.texts))], encode)
-        frame = [*self.renderer.tokenizer.start, *(i for t in turns[:-1] for i in t.ids)], self.renderer.reply
-        room = self.limit - sum(map(len, frame))
-        ids = turns[-1].ids
-        if len(ids) > room:
-            self.tally.note(CUT, record.where)
-            turn = Turn("user", "\n".join(record.texts))
-            bare = self.renderer.turn(turn, encode, slice(0, 0))
-            ids = self.renderer.turn(turn, encode, slice(0, max(0, room - len(bare.ids)))).ids[:room]
-        return [*frame[0], *ids, *frame[1]] or [self.renderer.tokenizer.separator]
-
-
-ENCODERS: dict[type, Callable] = {
-    Document: Encoder.text, Dialogue: Encoder.dialogue, Preference: Encoder.preference, Labelled: Encoder.labelled,
-}  # fmt: skip
 
 
 def check_dropped(tally: Tally, records: int, limit: int) -> None:

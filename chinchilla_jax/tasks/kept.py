@@ -6,6 +6,7 @@ from typing import Any
 
 from chinchilla_jax.config import require
 from chinchilla_jax.errors import UserError
+from chinchilla_jax.tasks.kinds.table import kind_of
 from chinchilla_jax.tasks.template import JINJA, Template, from_dict, from_jinja
 
 FILE = "task.json"
@@ -15,7 +16,7 @@ def own_template(run: Path) -> Template | None:
     """The template that a run was tuned with, or imported with; None where it has none."""
     if (run / FILE).exists():
         told = read_task(run)
-        if told.get("kind") in ("chat", "preference"):
+        if kind_of(told.get("kind", "")).keeps_template:
             return from_dict(told["template"], str(run / FILE))
     path = run / JINJA
     if not path.exists():

@@ -43,8 +43,8 @@ FORMATS = (
     Format("preference", "preference", ("chosen", "rejected"), dialogues.preference),
     Format("prompt and completion", "chat", ("prompt", "completion"), dialogues.pair("prompt", "completion")),
     Format("Alpaca", "chat", ("instruction", "output"), dialogues.alpaca),
-    Format("SQuAD", "span", ("context", "question", "answers"), spans.question),
-    Format("SQuAD", "span", ("context", "question", "is_impossible"), spans.question),
+    Format("SQuAD", "spans", ("context", "question", "answers"), spans.question),
+    Format("SQuAD", "spans", ("context", "question", "is_impossible"), spans.question),
     Format("question and answer", "chat", ("question", "answer"), dialogues.pair("question", "answer")),
     Format("tagged words", "tags", ("tokens", "tags"), spans.words),
     Format("tagged words", "tags", ("tokens", "ner_tags"), spans.words),
@@ -66,7 +66,7 @@ FORMATS = (
 KINDS = tuple(dict.fromkeys(form.kind for form in FORMATS))
 EVENTS = {name for names in histories.NAMES.values() for name in names}
 KNOWN = frozenset({name for form in FORMATS for name in form.needs} | EVENTS)
-BARE = {"chat": ("source", "target")}  # two columns without a header, where they are not text and label
+BARE = {("chat",): ("source", "target")}  # two columns without a header, where they are not text and label
 
 
 @dataclass
@@ -79,24 +79,24 @@ class Found:
     tally: Tally = field(default_factory=Tally)
 
 
-def read(paths: Iterable[str | Path], kind: str = "", text: str = "", label: str = "") -> Found:
-    """The records of `paths`, which are all of the `kind` asked for, or of that of the first record.
+def read(paths: Iterable[str | Path], kinds: tuple[str, ...] = (), text: str = "", label: str = "") -> Found:
+    """The records of `paths`, all of one format of the `kinds` asked for, or of any; the first record decides.
 
     `text` and `label` name the user's own fields for these two. Raises `UserError`, which names file and line.
     """
     tally, records, form, names = Tally(), [], None, [str(path) for path in paths]
     require(bool(names), "no file of examples; name one with --task.train")
     for path in names:
-        columns = Columns(KNOWN, tuple(name for name in (text, label) if name), BARE.get(kind, ("text", "label")))
+        columns = Columns(KNOWN, tuple(name for name in (text, label) if name), BARE.get(kinds[:1], ("text", "label")))
         found = (renamed(raw, text, label) for raw in rows(path, columns))
         first = next(found, None)
         require(first is not None, f"{path}: no record in this file")
         whole = chain([first], found)
-        if kind in ("", "items") and histories.is_event(first.fields):
+        if (not kinds or "items" in kinds) and histories.is_event(first.fields):
             form = Format("events", "items", (), histories.history)
             records += histories.events(whole)
             continue
-        form = form or chosen(first, kind)
+        form = form or chosen(first, kinds)
         for raw in whole:
             if not form.fits(raw.fields):
                 raise UserError(misfit(raw, form))
@@ -120,12 +120,13 @@ def renamed(raw: Raw, text: str, label: str) -> Raw:
     return Raw(raw.where, rest | {name: raw.fields[own] for name, own in given.items()})
 
 
-def chosen(raw: Raw, kind: str) -> Format:
+def chosen(raw: Raw, kinds: tuple[str, ...]) -> Format:
     """The format of a first record; a `UserError` lists its fields and what is known."""
-    found = next((form for form in FORMATS if form.fits(raw.fields) and kind in ("", form.kind)), None)
+    suitable = [form for form in FORMATS if not kinds or form.kind in kinds]
+    found = next((form for form in suitable if form.fits(raw.fields)), None)
     if found is None:
-        known = "; ".join(dict.fromkeys(", ".join(form.needs) for form in FORMATS if kind in ("", form.kind)))
-        asked = f" of --task.kind {kind}" if kind else ""
+        known = "; ".join(dict.fromkeys(", ".join(form.needs) for form in suitable))
+        asked = f" of {' or '.join(kinds)}" if kinds else ""
         raise UserError(
             f"{raw.where}: the fields {', '.join(raw.fields) or '(none)'} are no known format{asked}; known are: "
             f"{known}; name your own with --task.text and --task.label"

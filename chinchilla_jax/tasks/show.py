@@ -1,8 +1,7 @@
 """Records as they are trained, for a reader: control pieces by name, what has a loss between [[ and ]]."""
 
-import numpy as np
-
 from chinchilla_jax.tasks.data import TaskData
+from chinchilla_jax.tasks.encode import Example
 
 
 def shown(data: TaskData, count: int) -> list[str]:
@@ -11,16 +10,16 @@ def shown(data: TaskData, count: int) -> list[str]:
     for item in data.first[:count]:
         lines.append(f"--- {item.where}")
         for part in item.parts:
-            lines.append(marked(data, part.tokens, part.targets, part.weights))
+            lines.append(marked(data, part))
     return lines
 
 
-def marked(data: TaskData, tokens: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> str:
+def marked(data: TaskData, part: Example) -> str:
     """A document with its trained tokens in brackets, control pieces by name."""
     names = {i: name for name, i in data.tokenizer.controls.items()}
-    if data.task.kind == "labels":
-        return spelled(data, names, tokens.tolist()) + f" -> [[{data.task.labels[targets[-1]]}]]"
-    ids, trained = [int(tokens[0]), *targets.tolist()], [False, *(weights > 0).tolist()]
+    if data.kind.shown:
+        return data.kind.shown(data, spelled(data, names, part.tokens.tolist()), part)
+    ids, trained = [int(part.tokens[0]), *part.targets.tolist()], [False, *(part.weights > 0).tolist()]
     text, start = "", 0
     for end in range(1, len(ids) + 1):
         if end == len(ids) or trained[end] != trained[start]:

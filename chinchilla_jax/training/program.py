@@ -16,6 +16,7 @@ from chinchilla_jax.optim import optimizer, schedules
 from chinchilla_jax.parallel import devices, sharding
 from chinchilla_jax.parallel import mesh as meshes
 from chinchilla_jax.scaling import counts
+from chinchilla_jax.tasks.kinds import table as kinds
 from chinchilla_jax.training import state as states
 from chinchilla_jax.training import step as steps
 from chinchilla_jax.types import Batch
@@ -35,13 +36,13 @@ class Program:
         mesh: Mesh | None = None,
         *,
         base: Any = None,
-        make: objectives.Make = objectives.of_task,
+        make: objectives.Make = kinds.of_task,
         heads: dict[str, tuple[int, ...]] | None = None,
     ):
         self.mesh = meshes.build(config.mesh) if mesh is None else mesh
         self.config = meshes.resolve(config, self.mesh)
         require(self.config.model.vocab_size > 0, "--model.vocab-size is 0 and no token store tells it; set it")
-        heads = objectives.heads(self.config) if heads is None else heads
+        heads = kinds.heads(self.config) if heads is None else heads
         self.base, self.recipe = base, methods.recipe(self.config.model, self.config.tune, heads)
         axes, frozen_axes = self.recipe.axes()
 

@@ -1,19 +1,17 @@
 """A tuned run as one page: figures of the best and the last step, curves, confusions, examples of what it answers."""
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.config import require
-from chinchilla_jax.evaluation.tasks import lower_is_better
+from chinchilla_jax.tasks.kinds.table import kind_of
 from chinchilla_jax.training.metrics import read
 from chinchilla_jax.tuning.run import PREDICTIONS
 
 FOUND = "finetune.json"  # the figures of a run, which the page is written from
 PICTURE = "report.png"
 EXAMPLES = 10
-MOST_LABELS = 30  # of a confusion matrix
 
 
 def headline(found: dict[str, Any]) -> str:
@@ -36,17 +34,9 @@ def write(run_dir: Path, out: Path | None = None) -> dict[str, Any]:
     require((run_dir / FOUND).exists(), f"{run_dir} has not ended yet; go on with finetune --run-dir {run_dir}")
     found, out = json.loads((run_dir / FOUND).read_text(encoding="utf-8")), out or run_dir
     rows, predictions = read(run_dir / "metrics.jsonl"), read(run_dir / PREDICTIONS)
-    draw(rows, found, confusion(predictions, found["labels"]), out / PICTURE)
+    draw(rows, found, kind_of(found["kind"]).matrix(found, predictions), out / PICTURE)
     (out / "report.md").write_text(page(run_dir.name, found, predictions), encoding="utf-8")
     return found
-
-
-def confusion(predictions: list[dict], labels: list[str]) -> list[list[int]]:
-    """Counts by (label, predicted); nothing where there are no labels, or too many to look at."""
-    if not labels or len(labels) > MOST_LABELS:
-        return []
-    counts = Counter((row["label"], row["predicted"]) for row in predictions)
-    return [[counts[label, other] for other in labels] for label in labels]
 
 
 def draw(rows: list[dict], found: dict[str, Any], matrix: list[list[int]], path) -> None:
@@ -68,7 +58,10 @@ def draw(rows: list[dict], found: dict[str, Any], matrix: list[list[int]], path)
     if found["best_step"] is not None:
         axes[1].axvline(found["best_step"], color="gray", linestyle=":", label="best")
         axes[1].legend()
-    axes[1].set(xlabel="step", title=f"{metric} ({'lower' if lower_is_better(metric) else 'higher'} is better)")
+    axes[1].set(
+        xlabel="step",
+        title=f"{metric} ({'lower' if kind_of(found['kind']).lower_is_better(metric) else 'higher'} is better)",
+    )
     if matrix:
         axes[2].imshow(matrix, cmap="Blues")
         axes[2].set(xlabel="predicted", ylabel="label", title="validation, best step")
@@ -83,8 +76,9 @@ def page(name: str, found: dict[str, Any], predictions: list[dict]) -> str:
         f"# {name}", "", f"`{found['method']}` on {found['kind']}, from `{found['base']}`.", "",
         f"![curves]({PICTURE})", "", *(f"- {line}" for line in (*headline(found).splitlines(), *found["examples"])), "",
     ]  # fmt: skip
-    wrong = [row for row in predictions if row.get("label") != row.get("predicted")] or predictions
+    lines += kind_of(found["kind"]).sections(found, predictions)
+    wrong = [row for row in predictions if row["output"] != row["reference"]]
     if wrong:
-        what = "What it gets wrong" if "label" in wrong[0] else "What it answers"
-        lines += [f"## {what}", "", *(f"    {json.dumps(row, ensure_ascii=False)}" for row in wrong[:EXAMPLES]), ""]
+        lines += ["## Where output and reference differ", ""]
+        lines += [*(f"    {json.dumps(row, ensure_ascii=False)}" for row in wrong[:EXAMPLES]), ""]
     return "\n".join(lines)

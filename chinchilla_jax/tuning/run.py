@@ -5,10 +5,10 @@ from typing import Any
 
 import jax
 
-from chinchilla_jax.evaluation.tasks import Validator, lower_is_better, metric_of, write_predictions
-from chinchilla_jax.objectives import build as objectives
+from chinchilla_jax.evaluation.tasks import Validator, write_predictions
 from chinchilla_jax.tasks.data import TaskData
 from chinchilla_jax.tasks.kept import FILE
+from chinchilla_jax.tasks.kinds import table as kinds
 from chinchilla_jax.tasks.template import JINJA, jinja
 from chinchilla_jax.training import best
 from chinchilla_jax.training.hooks import Hook
@@ -24,7 +24,8 @@ PREDICTIONS = "predictions.jsonl"
 def finetune(job: Job, terminal: Terminal, *, allow_changes: bool = False) -> dict[str, Any]:
     """Tune to the last step, or until validation says that it is enough; the figures of the best and the last step."""
     config, run_dir = job.config, job.run_dir
-    metric = metric_of(config.task.kind, config.task.metric)
+    kind = job.data.kind
+    metric = kind.metric_of(config.task.metric)
     keep(job)
     patience = config.task.patience
 
@@ -38,7 +39,7 @@ def finetune(job: Job, terminal: Terminal, *, allow_changes: bool = False) -> di
             step = int(state.step)
             row, predictions = validator(program.evaluated(state), poll)
             rows = [old for old in read(run_dir / "metrics.jsonl") if old["step"] < step]
-            found = best.choose([*rows, {"step": step, **row}], metric, lower_is_better(metric))
+            found = best.choose([*rows, {"step": step, **row}], metric, kind.lower_is_better(metric))
             if jax.process_index() == 0:
                 best.write(run_dir, found)
                 if found.get("step") == step:
@@ -78,9 +79,9 @@ def keep(job: Job) -> None:
     if jax.process_index():
         return
     data = job.data
-    metric = metric_of(data.task.kind, data.task.metric)
+    metric = data.kind.metric_of(data.task.metric)
     (job.run_dir / FILE).write_text(json.dumps(data.describe(metric=metric), ensure_ascii=False, indent=1) + "\n")
-    if data.task.kind in ("chat", "preference"):
+    if data.kind.keeps_template:
         text = jinja(data.renderer.template, bool(data.tokenizer.start))
         (job.run_dir / JINJA).write_text(text, encoding="utf-8")
 
@@ -89,7 +90,7 @@ def tested(job: Job) -> dict[str, Any]:
     """The figures of --task.test under the best parameters."""
     if not job.data.test:
         return {}
-    loaded = load(job.config, str(job.run_dir), make=objectives.of_task)
+    loaded = load(job.config, str(job.run_dir), make=kinds.of_task)
     figures, predictions = Validator(loaded.program, job.data, job.data.test, "test")(loaded.params)
     write_predictions(job.run_dir / f"test_{PREDICTIONS}", predictions)
     return {"test": figures}

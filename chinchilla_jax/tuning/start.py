@@ -13,7 +13,6 @@ from typing import Any
 import jax
 
 from chinchilla_jax.config import AdversarialConfig, Config, TaskConfig, replace, require
-from chinchilla_jax.evaluation.tasks import metric_of
 from chinchilla_jax.finetuning import methods
 from chinchilla_jax.parallel import devices
 from chinchilla_jax.parallel import mesh as meshes
@@ -54,7 +53,7 @@ def start(config: Config, run_dir: Path, given: set[str]) -> Iterator[Job]:
             return
         length = config.train.seq_len if "train.seq_len" in given else needed(config.task, opened, context(base))
         data = opened(config.task, seq_len=length)
-        metric_of(data.task.kind, data.task.metric)
+        data.kind.metric_of(data.task.metric)
         config = fitted(dataclasses.replace(config, task=data.task), data)
         yield Job(timed(config, data, given), run_dir, base, data)
 

@@ -73,7 +73,7 @@ def test_labels_are_learned_and_the_best_step_is_named(labelled):
     assert best.read(folder)["step"] == first and first in runs.saved(folder)
     assert f"best: checkpoint {first} by valid_accuracy" in said and "last: checkpoint 12" in said and "next: " in said
     predictions = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
-    assert {row["label"] for row in predictions} <= {"wet", "dry"} and len(predictions) == 2
+    assert {row["reference"] for row in predictions} <= {"wet", "dry"} and len(predictions) == 2
     assert json.loads((folder / "task.json").read_text())["labels"] == ["dry", "wet"]
     assert all(row["records"] > 0 for row in rows if "loss" in row) and "bits_per_byte" not in rows[0]
     leaves = runs.leaves(folder, 12)

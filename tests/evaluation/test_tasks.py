@@ -1,11 +1,16 @@
 """Figures of validation against scikit-learn, and which of them chooses."""
 
+import dataclasses
+from typing import get_args
+
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
+from chinchilla_jax.config.task import TaskConfig
 from chinchilla_jax.errors import UserError
-from chinchilla_jax.evaluation.tasks import FIGURES, METRICS, classified, lower_is_better, metric_of
+from chinchilla_jax.tasks.kinds.labels import classified
+from chinchilla_jax.tasks.kinds.table import KINDS
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -20,8 +25,14 @@ def test_classification_agrees_with_scikit_learn(seed):
 
 
 def test_metrics_are_named_and_directed():
-    assert all(METRICS[kind] in figures for kind, figures in FIGURES.items())
-    assert metric_of("labels", "auto") == "valid_accuracy" and metric_of("chat", "valid_exact") == "valid_exact"
-    assert lower_is_better("valid_loss") and not lower_is_better("valid_accuracy")
+    assert all(kind.metric in kind.figures and "loss" in kind.figures for kind in KINDS.values())
+    labels, chat = KINDS["labels"], KINDS["chat"]
+    assert labels.metric_of("auto") == "valid_accuracy" and chat.metric_of("valid_exact") == "valid_exact"
+    assert labels.lower_is_better("valid_loss") and not labels.lower_is_better("valid_accuracy")
     with pytest.raises(UserError, match="did you mean accuracy"):
-        metric_of("labels", "acuracy")
+        labels.metric_of("acuracy")
+
+
+def test_the_settings_know_every_kind():
+    [field] = [field for field in dataclasses.fields(TaskConfig) if field.name == "kind"]
+    assert set(get_args(field.type)) == {"auto", *KINDS} and all(name == kind.name for name, kind in KINDS.items())

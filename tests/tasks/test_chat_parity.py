@@ -48,7 +48,7 @@ def test_ids_and_masks_are_those_of_apply_chat_template(folder, tmp_path):
     theirs = transformers.PreTrainedTokenizerFast.from_pretrained(folder)
     theirs.chat_template = jinja(CHATML, bool(ours.start))
     renderer = Renderer(CHATML, ours)
-    encoder = Encoder(renderer, TaskConfig(), 10**6)
+    encoder = Encoder(Encoder.dialogue, renderer, TaskConfig(), 10**6)
     for record in records(tmp_path):
         messages = [{"role": turn.role, "content": turn.content} for turn in record.turns]
         told = theirs.apply_chat_template(messages, return_assistant_tokens_mask=True, return_dict=True)

@@ -13,6 +13,7 @@ from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.tasks import augment, data, show
 from chinchilla_jax.tasks.encode import CUT, NO_ROOM, Encoder
+from chinchilla_jax.tasks.kinds.table import KINDS
 from chinchilla_jax.tasks.pack import Packed, filled, in_order, layout
 from chinchilla_jax.tasks.records import Dialogue, Document, Labelled, Preference, Turn, Where
 from chinchilla_jax.tasks.render import Renderer
@@ -42,8 +43,8 @@ def dialogue(answers: int, seed: int = 0, system: bool = False) -> Dialogue:
     return Dialogue(HERE, tuple(turns), messages=True)
 
 
-def encoder(renderer, limit=1000, labels=(), **task) -> Encoder:
-    return Encoder(renderer, TaskConfig(**task), limit, labels)
+def encoder(renderer, limit=1000, labels=(), kind="chat", **task) -> Encoder:
+    return Encoder(KINDS[kind].encode, renderer, TaskConfig(**task), limit, labels)
 
 
 def examples(made: Encoder, record):
@@ -112,7 +113,7 @@ def test_plain_and_alpaca(tokenizer):
 def test_a_text_has_a_loss_everywhere_and_is_cut_into_windows(chat, tokenizer):
     record = Document(HERE, "the sea and the wind and the cold stone " * 10)
     whole = [tokenizer.separator, *tokenizer.encode(record.text), tokenizer.separator]
-    parts = examples(encoder(chat, 16), record)
+    parts = examples(encoder(chat, 16, kind="text"), record)
     assert [int(i) for part in parts for i in part.targets] == whole[1:] and all(part.weights.all() for part in parts)
     assert max(map(len, parts)) == 16
 
@@ -153,7 +154,7 @@ def test_preference_pairs_share_a_prompt_and_keep_both_answers(chat, tokenizer):
     good, bad = (Turn("assistant", "wind " * 3),), (Turn("assistant", "stone " * 40),)
     pair = Preference(HERE, (Turn("user", "the sea " * 40),), good, bad)
     for limit in (1000, 120):
-        [item] = encoder(chat, limit).items(pair, 0)
+        [item] = encoder(chat, limit, kind="preference").items(pair, 0)
         chosen, rejected = item.parts
         assert len(item) <= limit and all(part.weights.sum() >= 3 for part in item.parts)
         shared = int(np.flatnonzero(chosen.weights)[0]) + 1
@@ -162,7 +163,7 @@ def test_preference_pairs_share_a_prompt_and_keep_both_answers(chat, tokenizer):
 
 
 def test_a_label_is_the_target_of_the_last_token(tokenizer):
-    made = encoder(Renderer(PLAIN, tokenizer), 12, labels=("a", "b"))
+    made = encoder(Renderer(PLAIN, tokenizer), 12, labels=("a", "b"), kind="labels")
     [part] = examples(made, Labelled(HERE, ("wind", "the sea"), ("b",)))
     assert part.tokens.tolist() == [tokenizer.separator, *tokenizer.encode("wind\nthe sea")]
     assert part.weights.sum() == part.weights[-1] == 1 and part.targets[-1] == 1

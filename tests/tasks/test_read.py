@@ -306,8 +306,8 @@ def test_missing_damaged_and_foreign_files(tmp_path):
             read([tmp_path / name])
     with pytest.raises(UserError, match=r"--task.label no: no such field; found text, label"):
         read([tmp_path / "c.jsonl"], label="no")
-    with pytest.raises(UserError, match=r"no known format of --task.kind chat"):
-        read([tmp_path / "c.jsonl"], kind="chat")
+    with pytest.raises(UserError, match=r"no known format of chat"):
+        read([tmp_path / "c.jsonl"], kinds=("chat",))
 
 
 # Counts from the sets' own README; but for two quoted newlines in MultiDoGO, which it left out.
@@ -326,7 +326,7 @@ SETS = {
     "qa/xquad/xquad.en.json.gz": (1_190, {}),
     "qa/cmrc2018/trial.json.gz": (1_002, {}),
     "qa/fairytaleqa/test.jsonl.gz": (1_007, {}),
-    "mt/tatoeba_en-de/test.tsv.gz": (1_000, {"kind": "chat"}),
+    "mt/tatoeba_en-de/test.tsv.gz": (1_000, {"kinds": ("chat",)}),
     "summarisation/scitldr_a/test.jsonl.gz": (618, {}),
     "dialogue/sgd/test.jsonl.gz": (500, {}),
     "dialogue/crosswoz/test.jsonl.gz": (500, {}),

@@ -1,0 +1,86 @@
+"""What a kind of task has to say of itself; the rest of the house asks the row and never the kind's name."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from chinchilla_jax.config import Config, TaskConfig, closest, require
+from chinchilla_jax.objectives.bound import Binding
+from chinchilla_jax.objectives.build import language
+from chinchilla_jax.objectives.objective import Objective
+from chinchilla_jax.tasks.records import Record
+
+Figures = dict[str, float]
+Rows = list[dict[str, Any]]  # of predictions.jsonl
+Judge = Callable[[Any, Callable[[], None]], tuple[Figures, Rows]]  # (whole parameters, poll)
+
+
+class Examination(Protocol):
+    """What a judge may use: `evaluation.tasks.Validator`."""
+
+    program: Any  # training.program.Program
+    data: Any  # tasks.data.TaskData
+    records: Sequence[Record]
+    held: Sequence[Any]  # items of every row of every batch
+
+    def compiled(self, f: Callable) -> Callable:
+        """f(whole parameters, batch), compiled on the mesh."""
+
+    def over(self, run: Callable, params: Any, poll: Callable[[], None]) -> Iterator[tuple[Any, Any, Any]]:
+        """(items of every row, batch, what `run` makes of it as numpy) for every batch."""
+
+    def writer(self) -> Callable[..., list[Any]]:
+        """write(params, prompts, blocks, most tokens, poll): `evaluation.writing.Writer`."""
+
+
+def nothing(examination: Examination) -> Judge:
+    """A judge for which the loss is all there is."""
+    return lambda params, poll: ({}, [])
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A row of `table.KINDS`.
+
+    `encode(encoder, record, encode)` gives the parts of every item that a record becomes; `objective` and `heads` are
+    its loss and the shapes of the leaves that it adds to a model; `judge` does the task. `figures` of validation say
+    whether more of them is better, and `metric` is the one that chooses the best checkpoint.
+    """
+
+    name: str
+    encode: Callable[..., Iterator[tuple]]
+    figures: Mapping[str, bool]
+    metric: str = "loss"
+    judge: Callable[[Examination], Judge] = nothing
+    objective: Callable[[Config, Binding], Objective] = language
+    heads: Callable[[Config], dict[str, tuple[int, ...]]] = lambda config: {}
+    # Kinds of formats (`read.FORMATS`) that it takes, and whether it is what "auto" makes of such records.
+    reads: tuple[str, ...] = ()
+    when: Callable[[Sequence[Record]], bool] = lambda records: True
+    # Names of the labels in some records, where there are any; and what is wrong with settled ones.
+    names: Callable[[Sequence[Record]], tuple[str, ...]] | None = None
+    check: Callable[[TaskConfig, Sequence[Record]], None] = lambda task, records: None
+    counts: str = "trained tokens"  # what targets with a weight are called
+    in_bytes: bool = False  # whether targets are text, so that a loss is one in bits per byte too
+    template: str = ""  # the only one, where the user has no choice but by name
+    keeps_template: bool = False  # whether whoever uses the run later has to write turns as it did
+    generates: bool = False  # whether `generate` is what one does with the run
+    balances: bool = False  # whether `--task.balance` means anything
+    sources: tuple[str, ...] = ("causal", "bidirectional")  # of --task.source
+    # What predictions.jsonl has beside record, input, output and reference.
+    columns: tuple[str, ...] = ()
+    # Sections of report.md from the run's figures and its predictions; counts by (reference, output) for the picture.
+    sections: Callable[[dict[str, Any], Rows], list[str]] = lambda found, rows: []
+    matrix: Callable[[dict[str, Any], Rows], list[list[int]]] = lambda found, rows: []
+    shown: Callable[..., str] | None = None  # (data, example) -> a line of --show
+
+    def metric_of(self, asked: str) -> str:
+        """The figure of validation that chooses the best step."""
+        name = self.metric if asked == "auto" else asked.removeprefix("valid_")
+        known = tuple(self.figures)
+        require(name in known, f"--task.metric {asked}: {self.name} has {', '.join(known)}{closest(name, known)}")
+        return f"valid_{name}"
+
+    def lower_is_better(self, metric: str) -> bool:
+        """Whether less of a figure, such as valid_loss, is better."""
+        return not self.figures[metric.split("_", 1)[1]]

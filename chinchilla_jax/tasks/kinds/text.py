@@ -1,0 +1,8 @@
+"""Plain text with a loss on every token."""
+
+from chinchilla_jax.tasks.encode import Encoder
+from chinchilla_jax.tasks.kinds.kind import Kind
+
+KIND = Kind(
+    "text", Encoder.text, {"loss": False}, reads=("text",), in_bytes=True, template="plain", generates=True
+)  # fmt: skip
