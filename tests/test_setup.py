@@ -140,7 +140,19 @@ def test_there_are_two_lines_of_jax():
 
 
 def test_extras_are_the_documented_ones():
-    assert set(EXTRAS) == {"train", "cuda", "tpu", "beam", "corpora", "docs", "serve", "wandb", "parity", "dev"}
+    assert set(EXTRAS) == {
+        "train",
+        "cuda",
+        "tpu",
+        "beam",
+        "corpora",
+        "docs",
+        "serve",
+        "lm-eval",
+        "wandb",
+        "parity",
+        "dev",
+    }
 
 
 def test_what_the_package_imports_is_declared():

@@ -1,4 +1,7 @@
-"""Evaluate a run on the whole validation set of its token store; with --attack, on faulty and hostile input too."""
+"""Evaluate a run on the whole validation set of its token store; with --attack, on faulty and hostile input too.
+
+With --lm-eval it answers the tasks of lm-evaluation-harness instead, and needs no token store.
+"""
 
 from pathlib import Path
 
@@ -15,6 +18,10 @@ CLUSTER = True
 def options(parser) -> None:
     """Flags of this command."""
     add = parser.add_argument
+    add("--lm-eval", nargs="+", metavar="TASK", help="answer tasks of lm-evaluation-harness: shakespeare_lines, "
+        "shakespeare_words, shakespeare_bits, YAML files, or its own by name: lm_eval.json")  # fmt: skip
+    add("--limit", type=int, metavar="N", help="with --lm-eval: only the first N documents of a task [all]")
+    add("--shots", type=int, metavar="N", help="with --lm-eval: examples before a question [as the task says]")
     add("--attack", action="store_true", help="measure the loss under attack too: attack.json, attack.png")
     add("--radii", type=float, nargs="+", metavar="R", help="sizes of the attack, in mean norms of the table's rows "
         "[0.05 0.1 0.2 0.5]")  # fmt: skip
@@ -31,6 +38,13 @@ def run(config, args) -> dict:
     given = {name: getattr(args, name) for name in ATTACK if getattr(args, name) is not None}
     for name in given:
         require(args.attack, f"--{name.replace('_', '-')} belongs to --attack; add it")
+    for name in ("limit", "shots"):
+        value = getattr(args, name)
+        require(value is None or bool(args.lm_eval), f"--{name} belongs to --lm-eval; add it")
+        require(value is None or value >= (name == "limit"), f"--{name} {value} is too few")
+    if args.lm_eval:
+        require(not args.attack, "--lm-eval and --attack are two evaluations; run them one after the other")
+        return by_tasks(config, args)
 
     from chinchilla_jax.data.store import TokenStore
     from chinchilla_jax.evaluation.attack import Attack
@@ -70,6 +84,27 @@ def run(config, args) -> dict:
     following = cli.line("generate", "--run-dir", args.run_dir, "--prompt", "Once upon a time")
     attacked, more = under_attack(loaded, store, attack, Path(args.run_dir)) if args.attack else ({}, [])
     return {**report, **attacked, "wrote": [*wrote, *more], "next": following}
+
+
+def by_tasks(config, args) -> dict:
+    """The figures of tasks of lm-evaluation-harness, printed and kept in lm_eval.json."""
+    from chinchilla_jax.evaluation import harness
+    from chinchilla_jax.parallel import host
+    from chinchilla_jax.training.load import load
+
+    host.keep_freed_memory()
+    loaded = load(config, args.run_dir, whole_mesh=True)
+    for note in loaded.notes:
+        print(f"warning: {note}")
+    found = harness.run(loaded, args.lm_eval, args.limit, args.shots)
+    for task, figures in found.items():
+        for name, value in figures.items():
+            error = figures.get(f"{name}_stderr")
+            if not name.endswith("_stderr"):
+                print(f"{task:<22} {name:<18} {value:,.6g}{'' if error is None else f' +- {error:.3g}'}")
+    report = {"step": loaded.step, "lm_eval": found}
+    wrote = cli.keep(Path(args.run_dir, "lm_eval.json"), report)
+    return {**report, "wrote": wrote, "next": cli.line("evaluate", "--run-dir", args.run_dir)}
 
 
 def zeros(params) -> dict:

@@ -1,6 +1,6 @@
-"""Text in, text out: the engine with its tokenizer."""
+"""Text in, text out: the engine with its tokenizer; of what is made, whole characters and nothing of a stop string."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,59 @@ from chinchilla_jax.inference.engine import Engine
 from chinchilla_jax.inference.sampling import Rows, Sampling
 
 
+class Stopper:
+    """Text up to the stop string that is complete first. Held back is the longest end that one may begin with."""
+
+    def __init__(self, stops: Sequence[str]):
+        self.stops, self.held, self.stopped = [stop for stop in stops if stop], "", False
+
+    def feed(self, text: str) -> str:
+        """What may be sent of the text so far and `text`."""
+        if self.stopped:
+            return ""
+        whole = self.held + text
+        found = [(whole.find(stop) + len(stop), whole.find(stop)) for stop in self.stops if stop in whole]
+        if found:
+            self.stopped, self.held = True, ""
+            return whole[: min(found)[1]]
+        longest = max(map(len, self.stops), default=1) - 1
+        for size in range(min(longest, len(whole)), 0, -1):
+            if any(stop.startswith(whole[-size:]) for stop in self.stops):
+                self.held = whole[-size:]
+                return whole[:-size]
+        self.held = ""
+        return whole
+
+    def flush(self) -> str:
+        """What was held back, at the end of a text that did not stop."""
+        held, self.held = self.held, ""
+        return held
+
+
+class Writer:
+    """The text of one choice; `feed` and `flush` give what may be sent."""
+
+    def __init__(self, tokenizer: BaseTokenizer, stops: Sequence[str]):
+        self.streamer, self.stopper = Streamer(tokenizer), Stopper(stops)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was met."""
+        return self.stopper.stopped
+
+    def feed(self, ids: Iterable[int]) -> str:
+        """The text that became certain with more tokens."""
+        return self.stopper.feed(self.streamer.feed(ids))
+
+    def flush(self) -> str:
+        """The rest of a text that ended."""
+        return self.stopper.feed(self.streamer.flush()) + self.stopper.flush()
+
+
 class Completer:
     """Continues texts; a text that ends before its allowance ends with one of the tokenizer's stops.
 
-    `form` is that of the weights: "float" or "int8".
+    `how` may be changed between calls; `form` is that of the weights: "float" or "int8".
     """
 
     def __init__(self, cfg: ModelConfig, tokenizer: BaseTokenizer, how: Sampling, form: str = "float"):
@@ -22,37 +71,46 @@ class Completer:
         self.engine = Engine(cfg, tokenizer.size, form=form)
         self.prepare = self.engine.prepare
 
-    def stream(self, weights: Any, prompts: Sequence[str], new: int, seeds: Sequence[int]) -> Iterator[list[str]]:
+    def stream(
+        self,
+        weights: Any,
+        prompts: Sequence[str | Sequence[int]],
+        new: int,
+        seeds: Sequence[int],
+        stops: Sequence[str] = (),
+    ) -> Iterator[list[str]]:
         """Per block of tokens, the text that each row gained; rows that have ended gain nothing.
 
-        `weights` come from `prepare(params)`; `new` is the most tokens a row gains; a row's seed decides its draws.
+        `weights` come from `prepare(params)`; `new` is the most tokens a row gains; a row's seed decides its draws. A
+        row ends before the first of `stops`. Prompts are texts, or ids as they are.
         """
-        stops = np.array(sorted(self.tokenizer.stops))
-        ids = [self.tokenizer.prompt(prompt) for prompt in prompts]
-        streamers, ended = [Streamer(self.tokenizer) for _ in ids], np.zeros(len(ids), bool)
+        ends = np.array(sorted(self.tokenizer.stops))
+        ids = [self.tokenizer.prompt(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
+        writers, ended = [Writer(self.tokenizer, stops) for _ in ids], np.zeros(len(ids), bool)
         for block_BC in self.engine.stream(weights, ids, new, Rows.of(self.how, seeds)):
             gained = []
             for row, made_C in enumerate(block_BC):
-                end = np.flatnonzero(np.isin(made_C, stops))
+                end = np.flatnonzero(np.isin(made_C, ends))
                 kept = made_C[: end[0]] if end.size else made_C
-                gained.append("" if ended[row] else streamers[row].feed(kept.tolist()))
-                ended[row] |= bool(end.size)
+                gained.append("" if ended[row] else writers[row].feed(kept.tolist()))
+                ended[row] |= bool(end.size) or writers[row].stopped
             yield gained
             if ended.all():
                 break
-        yield [streamer.flush() for streamer in streamers]
+        yield [writer.flush() for writer in writers]
 
     def complete(
         self,
         weights: Any,
-        prompts: Sequence[str],
+        prompts: Sequence[str | Sequence[int]],
         new: int,
         seeds: Sequence[int],
         poll: Callable[[], None] = lambda: None,
+        stops: Sequence[str] = (),
     ) -> list[str]:
         """The whole continuation of each prompt."""
         texts = [""] * len(prompts)
-        for gained in self.stream(weights, prompts, new, seeds):
+        for gained in self.stream(weights, prompts, new, seeds, stops):
             texts = [text + more for text, more in zip(texts, gained)]
             poll()
         return texts

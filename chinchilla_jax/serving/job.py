@@ -9,8 +9,9 @@ import numpy as np
 
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.inference.scheduler import Closed, Event, Full, Request, Scheduler, Token
+from chinchilla_jax.inference.text import Writer
 from chinchilla_jax.serving.protocol import ApiError, Ask, usage
-from chinchilla_jax.serving.text import Writer, spelled
+from chinchilla_jax.serving.text import spelled
 
 FAILURES = {
     "closed": ApiError(503, "the server is shutting down", kind="server_error"),
@@ -48,7 +49,7 @@ class Choice:
         named += [(spelled(self.tokenizer, token.id), token) for token in event.prompt]
         for token in () if self.silent else event.tokens:
             self.made += 1
-            text += self.writer.feed(token)
+            text += self.writer.feed([token.id])
             named.append((spelled(self.tokenizer, token.id), token))
             if self.writer.stopped:
                 self.end = "stop"

@@ -1,6 +1,7 @@
 """From prompts to texts: the end of a text, whole characters, stopping early."""
 
 import dataclasses
+import random
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from chinchilla_jax.config import DataConfig
 from chinchilla_jax.data import tokenizer_train
 from chinchilla_jax.data.tokenizer import Tokenizer
 from chinchilla_jax.inference.sampling import Sampling
-from chinchilla_jax.inference.text import Completer
+from chinchilla_jax.inference.text import Completer, Stopper
 from tests import tiny
 
 
@@ -86,3 +87,24 @@ def test_end_to_end(tokenizer):
     weights = made.prepare(tiny.spiced(cfg))
     one, two = made.complete(weights, ["the sea", "and"], 8, [0, 1])
     assert [two, one] == made.complete(weights, ["and", "the sea"], 8, [5, 6])
+
+
+def test_no_character_of_a_stop_leaks_and_none_is_lost():
+    """Random texts over two letters, so that stops begin everywhere, cut into random pieces."""
+    draw = random.Random(0)
+    for _ in range(500):
+        text = "".join(draw.choices("ab", k=draw.randint(0, 30)))
+        stops = ["".join(draw.choices("ab", k=draw.randint(1, 6))) for _ in range(draw.randint(0, 3))]
+        stopper, sent, at = Stopper(stops), "", 0
+        while at < len(text) and not stopper.stopped:
+            size = draw.randint(1, 4)
+            sent += stopper.feed(text[at : at + size])
+            at += size
+            ends = [i for i in range(at) if any(s.startswith(text[i:at]) for s in stops)]
+            held = min(ends, default=min(at, len(text)))
+            assert stopper.stopped or len(sent) == held, "an end that a stop may begin with was sent, or more was held"
+        sent += stopper.flush()
+        found = [(text.find(stop) + len(stop), text.find(stop)) for stop in stops if stop in text]
+        expected = text[: min(found)[1]] if found else text
+        assert sent == expected
+        assert stopper.stopped == any(stop in text for stop in stops)
