@@ -1,4 +1,4 @@
-"""Opening and copying tokenizers of either kind."""
+"""Opening and copying tokenizers of every kind."""
 
 import shutil
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from chinchilla_jax.data.marks import SIDECARS, TEMPLATE
 from chinchilla_jax.data.tokenizer import Tokenizer
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
+from chinchilla_jax.data.tokenizer_items import ItemTokenizer, is_catalogue
 from chinchilla_jax.data.tokenizer_json import JsonTokenizer
 from chinchilla_jax.errors import UserError
 
@@ -13,9 +14,11 @@ NAMES = ("tokenizer.json", "tokenizer.model")  # of a folder with both, such as 
 
 
 def open_tokenizer(path: str | Path) -> BaseTokenizer:
-    """The tokenizer in a file or folder, of the kind that the file is of: JSON or a SentencePiece model."""
+    """The tokenizer in a file or folder, of the kind that the file is of: JSON, items or a SentencePiece model."""
     file = tokenizer_file(path)
-    return JsonTokenizer(file) if is_json(file) else Tokenizer(file)
+    if not is_json(file):
+        return Tokenizer(file)
+    return ItemTokenizer(file) if is_catalogue(file) else JsonTokenizer(file)
 
 
 def tokenizer_file(path: str | Path) -> Path:

@@ -33,10 +33,11 @@ def events(rows: Iterable[Raw]) -> list[History]:
             raise UserError(f"{row.where}: timestamp {time!r} is no number") from error
         users.setdefault(user, []).append((when, order, item))
         first.setdefault(user, row.where)
-    return [
-        History(first[user], user, tuple(item for _, _, item in sorted(seen, key=lambda event: event[:2])))
-        for user, seen in users.items()
-    ]
+    found = []
+    for user, seen in users.items():
+        ordered = sorted(seen, key=lambda event: event[:2])
+        found.append(History(first[user], user, tuple(e[2] for e in ordered), tuple(e[0] for e in ordered)))
+    return found
 
 
 def is_event(fields: dict) -> bool:

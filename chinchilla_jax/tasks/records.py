@@ -149,11 +149,16 @@ class Question:
 
 @dataclass(frozen=True)
 class History:
-    """The items of one user, in the order of time."""
+    """The items of one user, in the order of time; with `asked` the last one is to be predicted from the others.
+
+    `times` are those of the items, where the file has them.
+    """
 
     where: Where
     user: str
     items: tuple[str, ...]
+    times: tuple[float, ...] = ()
+    asked: bool = False
 
     @property
     def group(self) -> str:

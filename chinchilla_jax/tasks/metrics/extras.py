@@ -1,0 +1,18 @@
+"""Libraries that only some metrics need, by name: the extra `tasks`."""
+
+import importlib
+import importlib.util
+from types import ModuleType
+
+from chinchilla_jax.config import require
+
+
+def library(name: str) -> ModuleType:
+    """A module of the extra. Raises `UserError` with the command that installs it."""
+    top = name.split(".")[0]
+    package = top.replace("_", "-")
+    require(
+        importlib.util.find_spec(top) is not None,
+        f"{package}, which computes this metric, is not installed; pip install 'chinchilla_jax[tasks]'",
+    )
+    return importlib.import_module(name)
