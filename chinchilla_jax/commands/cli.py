@@ -361,6 +361,17 @@ def resolve(args: argparse.Namespace) -> Config:
     return dataclasses.replace(config, data=with_store(config.data))
 
 
+def told(config: Config) -> set[str]:
+    """The settings in which a config differs from the defaults: what its file says."""
+
+    def leaves(values: dict, path: str) -> Iterator[tuple[str, Any]]:
+        for name, value in values.items():
+            yield from leaves(value, f"{path}{name}.") if isinstance(value, dict) else [(f"{path}{name}", value)]
+
+    default = dict(leaves(settings.to_dict(Config()), ""))
+    return {name for name, value in leaves(settings.to_dict(config), "") if value != default.get(name)}
+
+
 def _with_store_of(run_dir: str, config: Config) -> Config:
     """A run's config keeps its store as it was typed: found again from another folder, where it lies above the run."""
     store = Path(config.data.store)
@@ -373,13 +384,16 @@ def _with_store_of(run_dir: str, config: Config) -> Config:
 
 def find(path: Path) -> Path:
     """A config's file: `path`, or one that comes with the package, as `quickstart` or as the clone's own path to it."""
-    shipped = {file.stem: file for file in CONFIGS.glob("*.py") if file.stem != "__init__"}
+    found = (file for file in CONFIGS.rglob("*.py") if file.stem != "__init__")
+    shipped = {file.relative_to(CONFIGS).with_suffix("").as_posix(): file for file in found}
     if path.is_file():
         return path
-    if str(path) in (path.stem, f"configs/{path.stem}.py") and path.stem in shipped:
-        return shipped[path.stem]
+    name = path.as_posix()
+    name = name.removeprefix("configs/").removesuffix(".py") if name.startswith("configs/") else name
+    if name in shipped:
+        return shipped[name]
     names = ", ".join(sorted(shipped))
-    raise UserError(f"{path}: no such config file{closest(path.stem, shipped)}; the package brings {names}")
+    raise UserError(f"{path}: no such config file{closest(name, shipped)}; the package brings {names}")
 
 
 def load(path: Path) -> Config:

@@ -1,4 +1,4 @@
-"""Tune a trained model on examples, or go on where the run directory's last checkpoint stands."""
+"""Tune a trained model on examples, or train one on items from nothing; or go on where the last checkpoint stands."""
 
 import argparse
 import contextlib
@@ -8,8 +8,7 @@ from pathlib import Path
 from chinchilla_jax.commands import cli
 from chinchilla_jax.config import require
 
-SECTIONS = ("task", "tune", "model.dropout", "model.dtype", "model.kernels", "model.remat", "model.scan_unroll",
-            "objective", "adversarial", "optimizer", "mesh", "train", "checkpoint")  # fmt: skip
+SECTIONS = ("task", "tune", "model", "objective", "adversarial", "optimizer", "mesh", "train", "checkpoint")
 
 
 def options(parser) -> None:
@@ -25,6 +24,7 @@ def options(parser) -> None:
 def run(config, args) -> dict:
     """Read the examples, then show them, or say what tuning would cost, or tune."""
     from chinchilla_jax.parallel import host
+    from chinchilla_jax.training.load import HOW
     from chinchilla_jax.training.program import use_compile_cache
     from chinchilla_jax.tuning.start import start
 
@@ -32,7 +32,12 @@ def run(config, args) -> dict:
     require(args.show >= 0, "--show must not be negative")
     host.keep_freed_memory()
     use_compile_cache(config.train.compile_cache)
-    given = {name for name in vars(args) if "." in name}
+    shape = {name for name in vars(args) if name.startswith("model.")} - {f"model.{name}" for name in HOW}
+    require(
+        not (shape and config.tune.base),
+        f"--{min(shape, default='').replace('_', '-')}: the model is that of {config.tune.base}; leave the setting out",
+    )
+    given = {name for name in vars(args) if "." in name} | (cli.told(config) if args.config else set())
     with start(config, Path(args.run_dir), given) as job:
         for line in job.data.summary():
             print(line)

@@ -10,13 +10,16 @@ from chinchilla_jax.config.settings import require, setting
 class TaskConfig:
     """Examples: files, fields, template, what of them trains, augmentation, and what is measured."""
 
-    kind: Literal["auto", "text", "chat", "labels", "preference"] = setting(
+    kind: Literal["auto", "text", "chat", "labels", "preference", "items"] = setting(
         "auto", "what the records are for; auto follows the first one (prompt and answer are a chat of one turn)"
     )
-    train: tuple[str, ...] = setting((), "files of examples: JSON lines, JSON, CSV, TSV, text, each also .gz")
+    train: tuple[str, ...] = setting(
+        (), "files of examples: JSON lines, JSON, CSV, TSV, text, .inter, each also .gz; or builtin:NAME"
+    )
     valid: tuple[str, ...] = setting((), "files to validate on; none holds a share of the training files out")
     test: tuple[str, ...] = setting((), "files that are looked at once, after the last step, with the best parameters")
     valid_fraction: float = setting(0.1, "share held out where there is no --task.valid, at least one record")
+    data_dir: str = setting("", "folder of built-in examples and downloads; empty means ~/tensorflow_datasets")
     text: str = setting("", "field or column with the text, where its name is not a known one")
     label: str = setting("", "field or column with the label, where its name is not a known one")
     template: str = setting(
@@ -41,6 +44,12 @@ class TaskConfig:
     swap: float = setting(0.0, "augmentation: share of the words of a source that change places with another")
     replacement: float = setting(0.0, "augmentation: share of the words of a source replaced by one of other sources")
     balance: bool = setting(False, "weigh labels by n / (C n_c), 10 at most, against rare ones being ignored")
+    core: int = setting(
+        5, "items: fewest events of a user and of an item; rarer ones go until none is left; 0 keeps all"
+    )
+    split: Literal["leave_one_out", "time"] = setting(
+        "leave_one_out", "items: what is asked is the last item of every user, or what comes after a point in time"
+    )
     preference: Literal["sigmoid", "ipo"] = setting("sigmoid", "loss of preference pairs: DPO's own, or IPO's")
     beta: float = setting(0.1, "strength of the pull towards the reference in preference tuning")
     smoothing: float = setting(0.0, "share of preference pairs taken to be labelled the wrong way (sigmoid)")
@@ -49,7 +58,7 @@ class TaskConfig:
         for name in ("sampling", "deletion", "swap", "replacement", "valid_fraction"):
             value = getattr(self, name)
             require(0 <= value < 1, f"--task.{name.replace('_', '-')} {value} must lie in [0, 1)")
-        for name in ("patience", "generate"):
+        for name in ("patience", "generate", "core"):
             require(getattr(self, name) >= 0, f"--task.{name} must not be negative")
         require(self.valid_fraction > 0 or self.valid != (), "--task.valid-fraction 0 needs --task.valid FILE")
         require(self.epochs > 0, f"--task.epochs {self.epochs} must be positive")

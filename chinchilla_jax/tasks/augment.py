@@ -1,7 +1,7 @@
 """Sources changed by (seed, epoch, record): words deleted, swapped, replaced. Targets stay as they are.
 
-The operations of EDA (Wei and Zou 2019) that need no thesaurus; replacements are words of other sources. Sampled
-segmentation is the tokenizer's. Back-translations are records of a file like any other.
+The operations of EDA (Wei and Zou 2019) that need no thesaurus; replacements are words of other sources. Histories
+lose items. Sampled segmentation is the tokenizer's. Back-translations are records of a file like any other.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from chinchilla_jax.config import TaskConfig
-from chinchilla_jax.tasks.records import Dialogue, Labelled, Record
+from chinchilla_jax.tasks.records import Dialogue, History, Labelled, Record
 
 WORDS = re.compile(r"\S+")
 
@@ -32,6 +32,9 @@ def augmented(record: Record, task: TaskConfig, words: Sequence[str], draw: np.r
     """A record with changed sources; one without any as it is."""
     if isinstance(record, Labelled):
         return dataclasses.replace(record, texts=tuple(changed(text, task, words, draw) for text in record.texts))
+    if isinstance(record, History):
+        keep = np.flatnonzero(draw.random(len(record.items)) >= task.deletion)
+        return dataclasses.replace(record, items=tuple(record.items[i] for i in keep)) if len(keep) > 1 else record
     if isinstance(record, Dialogue):
         turns = [
             dataclasses.replace(turn, content=changed(turn.content, task, words, draw)) if turn.role == "user" else turn

@@ -12,10 +12,9 @@ import numpy as np
 from chinchilla_jax.config import TaskConfig, TrainConfig, require
 from chinchilla_jax.data.batches import Batches
 from chinchilla_jax.data.controls import add_controls
-from chinchilla_jax.data.hashing import seeded
+from chinchilla_jax.data.examples import table
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import open_tokenizer
-from chinchilla_jax.errors import UserError
 from chinchilla_jax.tasks import augment
 from chinchilla_jax.tasks.encode import Encoder, Item, check_dropped
 from chinchilla_jax.tasks.kept import own_template
@@ -23,7 +22,7 @@ from chinchilla_jax.tasks.kinds.kind import Kind
 from chinchilla_jax.tasks.kinds.table import KINDS, kind_of, settled
 from chinchilla_jax.tasks.pack import Packed, text_bytes
 from chinchilla_jax.tasks.read import Found, read
-from chinchilla_jax.tasks.records import Record
+from chinchilla_jax.tasks.records import Record, Tally
 from chinchilla_jax.tasks.render import Renderer, sampling
 from chinchilla_jax.tasks.template import CHATML, PLAIN, TEMPLATES, Template, named
 
@@ -143,7 +142,8 @@ class TaskData:
         if self.task.labels:
             lines.append(f"{len(self.task.labels)} labels: {', '.join(self.task.labels):.160}")
         else:
-            lines.append(f"template {self.renderer.template.name}")
+            own = f"template {self.renderer.template.name}"
+            lines.append(own if self.kind.catalogue is None else f"{self.tokenizer.size - 1:,} items")
         return [*lines, *self.notes, *self.encoder.tally.lines()]
 
     def describe(self, **more: Any) -> dict[str, Any]:
@@ -159,28 +159,31 @@ class TaskData:
         }
 
 
-def open_task(task: TaskConfig, *, folder: Path, scratch: Path, seq_len: int, seed: int) -> TaskData:
+def open_task(task: TaskConfig, *, folder: Path | None, scratch: Path, seq_len: int, seed: int) -> TaskData:
     """The examples that `task` names, for the run in `folder`, whose tokenizer and perhaps template are taken.
 
-    A tokenizer that lacks control pieces of the template gets them, in the folder `scratch`. Raises `UserError` for
-    whatever is wrong with files, fields, labels and template.
+    Without one the kind of task makes a tokenizer from the records, in the folder `scratch`; one that lacks control
+    pieces of the template gets them there. Raises `UserError` for whatever is wrong with files, fields, labels and
+    template.
     """
     require(bool(task.train), "name the examples with --task.train FILE")
+    files = files_of(task)
     asked = KINDS.get(task.kind)
     how = {"kinds": asked.reads if asked else (), "text": task.text, "label": task.label}
-    found = read(task.train, **how)
-    kind = asked or settled(found.kind, found.records, f"{task.train[0]} ({found.format})")
+    found = read(files["train"], **how)
+    kind = asked or settled(found.kind, found.records, f"{files['train'][0]} ({found.format})")
     how["kinds"] = (found.kind,)
-    notes = found.tally.lines()
-    train, valid = found.records, []
-    if task.valid:
-        given = read(task.valid, **how)
-        valid, notes = given.records, notes + given.tally.lines()
-    else:
-        train, valid = held_out(train, task.valid_fraction, seed)
-    test = read(task.test, **how).records if task.test else []
+    tally, others = found.tally, []
+    for paths in (files["valid"], files["test"]):
+        given = read(paths, **how) if paths else None
+        others.append(given and given.records)
+        tally.add(given.tally if given else Tally())
+    train, valid, test = kind.divide(task, found.records, *others, seed, tally)
     task = _settled(task, kind, train)
-    template, tokenizer = template_of(task, kind, found, folder), open_tokenizer(folder)
+    if folder is None:
+        require(kind.catalogue is not None, "name the run to start from with --from DIR")
+        folder = kind.catalogue([*train, *valid, *test] if not any(others) else train, scratch)
+    template, tokenizer, notes = template_of(task, kind, found, folder), open_tokenizer(folder), tally.lines()
     added: tuple[int, ...] = ()
     if missing := [mark for mark in template.marks if mark not in tokenizer.controls]:
         folder, tokenizer = scratch, add_controls(folder, missing, scratch)
@@ -188,6 +191,15 @@ def open_task(task: TaskConfig, *, folder: Path, scratch: Path, seq_len: int, se
         notes.append(f"control pieces added to the tokenizer: {', '.join(missing)}")
     renderer = Renderer(template, tokenizer)
     return TaskData(task, folder, tokenizer, renderer, seq_len, seed, train, valid, test, notes, added)
+
+
+def files_of(task: TaskConfig) -> dict[str, tuple[str, ...]]:
+    """The files of each split, with those of built-in sets; one that is named alone has its own validation and test."""
+    found = table.expanded(task.train, task.data_dir, print)
+    for name in ("valid", "test"):
+        given = tuple(table.named(path, task.data_dir, print) for path in getattr(task, name))
+        found[name] = given or found.get(name, ())
+    return found
 
 
 def _settled(task: TaskConfig, kind: Kind, train: Sequence[Record]) -> TaskConfig:
@@ -204,22 +216,6 @@ def _settled(task: TaskConfig, kind: Kind, train: Sequence[Record]) -> TaskConfi
     task = replace(task, kind=kind.name, labels=labels)
     kind.check(task, train)
     return task
-
-
-def held_out(records: list[Record], fraction: float, seed: int) -> tuple[list[Record], list[Record]]:
-    """Records to train and to validate on, by a hash of the group: what shares a text never falls apart."""
-    groups = list(dict.fromkeys(record.group for record in records))
-    if len(groups) < 2:
-        raise UserError(
-            f"{records[0].where.file}: one record (or one text) cannot be split; name a second file with --task.valid"
-        )
-    hashes = [
-        int.from_bytes(hashlib.sha256(group.encode("utf-8", "replace")).digest()[:8], "little") for group in groups
-    ]
-    order = np.argsort(seeded(np.array(hashes, np.uint64), seed), kind="stable")
-    count = min(len(groups) - 1, max(1, round(fraction * len(groups))))
-    chosen = {groups[i] for i in order[:count]}
-    return [r for r in records if r.group not in chosen], [r for r in records if r.group in chosen]
 
 
 def template_of(task: TaskConfig, kind: Kind, found: Found, run: Path) -> Template:

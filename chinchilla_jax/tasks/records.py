@@ -28,6 +28,11 @@ class Tally:
         self.counts[what] = self.counts.get(what, 0) + times
         self.first.setdefault(what, where)
 
+    def add(self, other: "Tally") -> None:
+        """Count what another has counted."""
+        for what, times in other.counts.items():
+            self.note(what, other.first[what], times)
+
     def lines(self) -> list[str]:
         """A line for each kind of event, such as `3 records dropped: ...; first at FILE:LINE`."""
         return [f"{count:,} {what}; first at {self.first[what]}" for what, count in self.counts.items()]

@@ -1,24 +1,58 @@
-"""Histories as sequential recommendation wants them: a k-core, then who is trained on and what is asked.
+"""Which records train, which validate and which test.
 
-Leave-one-out (Kang and McAuley 2018): of every user the last item is the test, the one before it the validation, the
+Records of most kinds fall by a hash of their group. Histories are split as sequential recommendation does:
+leave-one-out (Kang and McAuley 2018): of every user the last item is the test, the one before it the validation, the
 rest trains; a model may then learn from what other users did later. By time: nothing that trains is later than what is
 asked.
 """
 
 import dataclasses
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
-from chinchilla_jax.config import require
-from chinchilla_jax.tasks.records import History, Tally
+from chinchilla_jax.config import TaskConfig, require
+from chinchilla_jax.data.hashing import seeded
+from chinchilla_jax.errors import UserError
+from chinchilla_jax.tasks.records import History, Record, Tally
 
 SHORT = "users with fewer than three items: trained on, never asked"
 ALONE = "users dropped: one item alone"
 LEAST = 3  # items of a user who is asked: one to start from, one for validation, one for the test
 
 Split = tuple[list[History], list[History], list[History]]
+
+
+def by_group(
+    task: TaskConfig,
+    train: list[Record],
+    valid: list[Record] | None,
+    test: list[Record] | None,
+    seed: int,
+    tally: Tally,
+) -> tuple[list, list, list]:
+    """Files as they were given; without one to validate on a share of the training's groups."""
+    if valid is None:
+        train, valid = held_out(train, task.valid_fraction, seed)
+    return train, valid, test or []
+
+
+def held_out(records: list[Record], fraction: float, seed: int) -> tuple[list[Record], list[Record]]:
+    """Records to train and to validate on, by a hash of the group: what shares a text never falls apart."""
+    groups = list(dict.fromkeys(record.group for record in records))
+    if len(groups) < 2:
+        raise UserError(
+            f"{records[0].where.file}: one record (or one text) cannot be split; name a second file with --task.valid"
+        )
+    hashes = [
+        int.from_bytes(hashlib.sha256(group.encode("utf-8", "replace")).digest()[:8], "little") for group in groups
+    ]
+    order = np.argsort(seeded(np.array(hashes, np.uint64), seed), kind="stable")
+    count = min(len(groups) - 1, max(1, round(fraction * len(groups))))
+    chosen = {groups[i] for i in order[:count]}
+    return [r for r in records if r.group not in chosen], [r for r in records if r.group in chosen]
 
 
 def core(histories: Sequence[History], k: int) -> list[History]:
@@ -87,6 +121,16 @@ def by_time(histories: Sequence[History], fraction: float, tally: Tally) -> Spli
     if lone:
         tally.note(ALONE, lone[0].where, len(lone))
     return train, asked[first], asked[second]
+
+
+def beside(
+    train: Sequence[History], valid: Sequence[History] | None, test: Sequence[History] | None, tally: Tally
+) -> Split:
+    """Histories that train whole, and files of others; without one to validate on, the last item of each is asked."""
+    if valid is None:
+        cut = [history for history in train if len(history.items) > 1]
+        valid, train = cut, [until(history, len(history.items) - 1) for history in cut]
+    return [h for h in train if h.items], last_asked(valid, tally), last_asked(test or (), tally)
 
 
 def last_asked(histories: Sequence[History], tally: Tally) -> list[History]:

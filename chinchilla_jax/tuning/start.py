@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from chinchilla_jax.config import AdversarialConfig, Config, TaskConfig, replace, require
+from chinchilla_jax.config import AdversarialConfig, Config, TaskConfig, replace
 from chinchilla_jax.finetuning import methods
 from chinchilla_jax.parallel import devices
 from chinchilla_jax.parallel import mesh as meshes
@@ -32,7 +32,6 @@ class Job:
 
     config: Config
     run_dir: Path
-    base: Path
     data: TaskData
 
 
@@ -40,22 +39,23 @@ class Job:
 def start(config: Config, run_dir: Path, given: set[str]) -> Iterator[Job]:
     """Settle everything; `given` names the settings of the command line. Raises `UserError` for what cannot be."""
     fresh = not (run_dir / "config.json").exists()
-    require(bool(config.tune.base), "name the run to start from with --from DIR")
-    if fresh and config.tune.method == "off":
+    based = bool(config.tune.base)
+    if fresh and based and config.tune.method == "off":
         config = replace(config, {"tune.method": "lora"})
     if fresh:
         config = load.tuned(config, run_dir)
-    base = load.find_base(config.tune.base, run_dir)
+    base = load.find_base(config.tune.base, run_dir) if based else None
     with tempfile.TemporaryDirectory() as scratch:
         opened = partial(open_task, folder=base, scratch=Path(scratch), seed=config.train.seed)
         if not fresh:
-            yield Job(config, run_dir, base, opened(config.task, seq_len=config.train.seq_len))
+            yield Job(config, run_dir, opened(config.task, seq_len=config.train.seq_len))
             return
-        length = config.train.seq_len if "train.seq_len" in given else needed(config.task, opened, context(base))
+        own = "train.seq_len" in given or base is None
+        length = config.train.seq_len if own else needed(config.task, opened, context(base))
         data = opened(config.task, seq_len=length)
         data.kind.metric_of(data.task.metric)
         config = fitted(dataclasses.replace(config, task=data.task), data)
-        yield Job(timed(config, data, given), run_dir, base, data)
+        yield Job(timed(config, data, given), run_dir, data)
 
 
 def needed(task: TaskConfig, opened: Callable[..., TaskData], longest: int) -> int:
@@ -103,7 +103,7 @@ def timed(config: Config, data: TaskData, given: set[str]) -> Config:
         "checkpoint.every": every or steps,
         "checkpoint.keep": 1,
         "optimizer.warmup_steps": round(0.05 * steps),
-        **methods.defaults(config.tune.method),
+        **(methods.defaults(config.tune.method) if config.tune.base else {}),
     }
     return replace(config, {name: value for name, value in told.items() if name not in given})
 

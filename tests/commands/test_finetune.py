@@ -150,6 +150,7 @@ MISTAKES = {
     "file": ({"task.train": "nothing.jsonl"}, "no such file"),
     "labels": ({"task.labels": "wet"}, "one label alone"),
     "base": ({"from": "nowhere"}, "not there"),
+    "shape": ({"model.d-model": 64}, "the model is that of"),
 }
 
 

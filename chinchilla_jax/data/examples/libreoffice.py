@@ -64,9 +64,7 @@ def pairs(language: str) -> Callable[[Path], Iterator[tuple[str, dict]]]:
     """Makes the pairs of English and another language: a source once, with what looks like a translation of it."""
 
     def make(raw: Path) -> Iterator[tuple[str, dict]]:
-        english, other = (
-            paragraphs(package(raw, f"libreoffice-help-{name}")) for name in ("en-us", language)
-        )
+        english, other = (paragraphs(package(raw, f"libreoffice-help-{name}")) for name in ("en-us", language))
         low, high = RATIOS.get(language, RATIO)
         seen = set()
         for key, source in english.items():

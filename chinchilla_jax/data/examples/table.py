@@ -37,8 +37,9 @@ class ExampleSet:
 
 SETS: dict[str, ExampleSet] = {
     "movielens": ExampleSet(
-        "items", "100,000 ratings of 1,682 films by 943 users with their times (recbole 1.2.1)",
-        "GroupLens research terms: no redistribution, no commercial use without permission", wheels.movielens, whole=True,
+        "items", "100,000 ratings of 1,682 films by 943 users with times (recbole 1.2.1)",
+        "GroupLens research terms: no redistribution, no commercial use without permission", wheels.movielens,
+        whole=True,
     ),
     "vader": ExampleSet(
         "labels", "English sentences of reviews, news and tweets, rated negative, neutral or positive (vaderSentiment)",

@@ -51,50 +51,33 @@ def scenes(raw: Path) -> dict[str, list[dict]]:
         split = next((split for split, names in held.items() if name in names), "train")
         for number, scene in enumerate(text.split("\n### ")[1:]):
             said = [" ".join(turn[1].split()) for turn in TURN.findall(scene)]
-            turns = [{"role": "assistant" if i % 2 else "user", "content": turn} for i, turn in enumerate(said)]
+            turns = alternating(said)
             if len(turns) > 1:
                 found[split].append({"id": f"{name}-{number}", "messages": turns})
     return found
+
+
+def alternating(said: list[str]) -> list[dict[str, str]]:
+    """Turns of a user and an assistant, from what was said in turns."""
+    return [{"role": "assistant" if i % 2 else "user", "content": text} for i, text in enumerate(said)]
 
 
 def chatterbot(language: str) -> Callable[[Path], Iterator[tuple[str, dict]]]:
     """Makes the conversations of one language."""
 
     def make(raw: Path) -> Iterator[tuple[str, dict]]:
+        import yaml
+
         with zipfile.ZipFile(download.wheel(raw, *CHATTERBOT)) as archive:
             for name in sorted(archive.namelist()):
                 if not name.startswith(f"chatterbot_corpus/data/{language}/") or not name.endswith(".yml"):
                     continue
-                for said in conversations(archive.read(name).decode()):
-                    turns = [{"role": "assistant" if i % 2 else "user", "content": t} for i, t in enumerate(said)]
+                for said in yaml.safe_load(archive.read(name))["conversations"]:
+                    turns = alternating(list(map(str, said)))
                     if len(turns) > 1:
-                        yield said[0], {"messages": turns}
+                        yield turns[0]["content"], {"messages": turns}
 
     return make
-
-
-def conversations(text: str) -> Iterator[list[str]]:
-    """The lists of lists in this corpus's YAML: `- - first` begins a conversation, `  - next` goes on with it."""
-    said: list[str] = []
-    for line in [*text.partition("conversations:")[2].splitlines(), "- - "]:
-        found = re.match(r"^( *)- (- )?(.*)$", line)
-        if found is None:
-            if said and line.strip() and not line.startswith("#"):
-                said[-1] += f" {unquoted(line)}"  # a text that goes on
-            continue
-        if found[2]:
-            if said:
-                yield said
-            said = []
-        said.append(unquoted(found[3]))
-
-
-def unquoted(text: str) -> str:
-    """A YAML scalar without its quotes."""
-    text = text.strip()
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
-        return text[1:-1].replace("''", "'") if text[0] == "'" else text[1:-1].replace('\\"', '"')
-    return text
 
 
 def peoples_daily(raw: Path) -> Iterator[tuple[str, dict]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from chinchilla_jax.config import Config, TaskConfig, closest, require
@@ -9,6 +10,7 @@ from chinchilla_jax.objectives.bound import Binding
 from chinchilla_jax.objectives.build import language
 from chinchilla_jax.objectives.objective import Objective
 from chinchilla_jax.tasks.records import Record
+from chinchilla_jax.tasks.splits import by_group
 
 Figures = dict[str, float]
 Rows = list[dict[str, Any]]  # of predictions.jsonl
@@ -56,6 +58,10 @@ class Kind:
     heads: Callable[[Config], dict[str, tuple[int, ...]]] = lambda config: {}
     # Kinds of formats (`read.FORMATS`) that it takes, and whether it is what "auto" makes of such records.
     reads: tuple[str, ...] = ()
+    # (task, records to train on, to validate, to test or None each, seed, tally) -> records of the three splits.
+    divide: Callable[..., tuple[list, list, list]] = by_group
+    # Makes the tokenizer of a task that starts from no run: (records, folder) -> folder.
+    catalogue: Callable[[Sequence[Record], Path], Path] | None = None
     when: Callable[[Sequence[Record]], bool] = lambda records: True
     # Names of the labels in some records, where there are any; and what is wrong with settled ones.
     names: Callable[[Sequence[Record]], tuple[str, ...]] | None = None

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 TOP = 10
+NAMES = (f"hr{TOP}", f"ndcg{TOP}", "mrr")
 UNKNOWN = -1  # the number of an item that the model does not have: it is never ranked, so never hit
 
 
@@ -28,15 +29,11 @@ def ranks(scores_UI: np.ndarray, target_U: np.ndarray, seen: Sequence[Sequence[i
 
 
 def figures(rank_U: np.ndarray, mark: str = "") -> dict[str, float]:
-    """HR@10, NDCG@10 and MRR of some ranks; `mark` stands behind their names. An item never ranked has MRR 0."""
+    """HR@10, NDCG@10 and MRR of some ranks; `mark` stands behind their names."""
     rank_U = np.asarray(rank_U, np.float64)
     hit_U = rank_U < TOP
-    found = {
-        f"hr{TOP}": hit_U.mean(),
-        f"ndcg{TOP}": np.where(hit_U, 1 / np.log2(rank_U + 2), 0.0).mean(),
-        "mrr": (1 / (rank_U + 1)).mean(),
-    }
-    return {f"{name}{mark}": float(value) for name, value in found.items()}
+    found = hit_U, np.where(hit_U, 1 / np.log2(rank_U + 2), 0.0), 1 / (rank_U + 1)
+    return {f"{name}{mark}": float(value_U.mean()) for name, value_U in zip(NAMES, found)}
 
 
 def popularity(histories: Sequence[Sequence[int]], items: int) -> np.ndarray:

@@ -1,0 +1,1 @@
+"""Configs of fine-tuning, a task each; `--config tasks/NAME` finds them."""
