@@ -149,6 +149,7 @@ def test_extras_are_the_documented_ones():
         "docs",
         "serve",
         "lm-eval",
+        "tasks",
         "wandb",
         "parity",
         "dev",
@@ -158,7 +159,7 @@ def test_extras_are_the_documented_ones():
 def test_what_the_package_imports_is_declared():
     names = {Requirement(text).name.lower().replace("-", "_") for texts in EXTRAS.values() for text in texts}
     names |= {Requirement(text).name for text in PROJECT["dependencies"]}
-    modules = {"orbax": "orbax_checkpoint", "tensorboardx": "tensorboardx"}
+    modules = {"orbax": "orbax_checkpoint", "tensorboardx": "tensorboardx", "yaml": "pyyaml"}
     for path in (ROOT / "chinchilla_jax").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             found = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
