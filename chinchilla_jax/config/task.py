@@ -10,7 +10,7 @@ from chinchilla_jax.config.settings import require, setting
 class TaskConfig:
     """Examples: files, fields, template, what of them trains, augmentation, and what is measured."""
 
-    kind: Literal["auto", "text", "chat", "labels", "preference", "items"] = setting(
+    kind: Literal["auto", "text", "chat", "labels", "multilabel", "preference", "tags", "items"] = setting(
         "auto", "what the records are for; auto follows the first one (prompt and answer are a chat of one turn)"
     )
     train: tuple[str, ...] = setting(
@@ -22,11 +22,14 @@ class TaskConfig:
     data_dir: str = setting("", "folder of built-in examples and downloads; empty means ~/tensorflow_datasets")
     text: str = setting("", "field or column with the text, where its name is not a known one")
     label: str = setting("", "field or column with the label, where its name is not a known one")
+    divider: str = setting("", "what divides several labels in one field, such as a comma; <div> always does")
     template: str = setting(
         "auto", "how turns are written: chatml, alpaca, plain, a .json file; auto is the run's own, else by the records"
     )
-    source: Literal["causal", "bidirectional"] = setting(
-        "causal", "direction in which prompts are read; bidirectional is the encoder-decoder form"
+    source: Literal["causal", "bidirectional", "twice"] = setting(
+        "causal",
+        "how inputs are read: in both directions (bidirectional, the encoder-decoder form), or twice, so that a causal "
+        "model that tags words has seen the whole sentence",
     )
     turns: Literal["all", "last"] = setting("all", "answers of a dialogue that train")
     epochs: float = setting(3.0, "passes over the examples, which decide --train.steps unless it is given")

@@ -1,8 +1,8 @@
 """Validation of a tuned model by its task: what it gets right, and what it answers, one line an example."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,16 @@ Poll = Callable[[], None]
 
 @dataclass
 class Validator:
-    """Some records of a task, judged by a program; `name` stands before every figure."""
+    """Some records of a task, judged by a program; `name` stands before every figure.
+
+    `tuned` are figures of validation, by which thresholds were set that other records are to be judged with.
+    """
 
     program: Program
     data: TaskData
     records: Sequence[Record]
     name: str = "valid"
+    tuned: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
         self.items = self.data.encoded(self.records)

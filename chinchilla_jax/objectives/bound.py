@@ -49,6 +49,6 @@ def bound(
     return objective._replace(
         gradients=plain(loss),
         loss=loss,
-        table=lambda trained: objective.table(join(trained, frozen)),
+        table=objective.table and (lambda trained: objective.table(join(trained, frozen))),
         embedding=lambda trained: objective.embedding(join(trained, frozen)),
     )

@@ -38,6 +38,11 @@ def attack_of(config: Config, base: Objective, axes: Any = ()) -> Attack | None:
         f"--adversarial.method attacks a loss of tokens or labels, which --task.kind {config.task.kind} has not; "
         "set it off",
     )
+    require(
+        base.table is not None or config.adversarial.settled().loss == "ce",
+        f"--adversarial.method {config.adversarial.method} compares predictions, which --task.kind {config.task.kind} "
+        "has no measure for; take fgm, pgd, noise or freelb with --adversarial.loss ce",
+    )
     return Attack(base, config, config.adversarial.settled(), axes)
 
 

@@ -169,7 +169,7 @@ def open_task(task: TaskConfig, *, folder: Path | None, scratch: Path, seq_len: 
     require(bool(task.train), "name the examples with --task.train FILE")
     files = files_of(task)
     asked = KINDS.get(task.kind)
-    how = {"kinds": asked.reads if asked else (), "text": task.text, "label": task.label}
+    how = {"kinds": asked.reads if asked else (), "text": task.text, "label": task.label, "divider": task.divider}
     found = read(files["train"], **how)
     kind = asked or settled(found.kind, found.records, f"{files['train'][0]} ({found.format})")
     how["kinds"] = (found.kind,)

@@ -79,16 +79,19 @@ class Found:
     tally: Tally = field(default_factory=Tally)
 
 
-def read(paths: Iterable[str | Path], kinds: tuple[str, ...] = (), text: str = "", label: str = "") -> Found:
+def read(
+    paths: Iterable[str | Path], kinds: tuple[str, ...] = (), text: str = "", label: str = "", divider: str = ""
+) -> Found:
     """The records of `paths`, all of one format of the `kinds` asked for, or of any; the first record decides.
 
-    `text` and `label` name the user's own fields for these two. Raises `UserError`, which names file and line.
+    `text` and `label` name the user's own fields for these two; `divider` stands between labels of one field.
+    Raises `UserError`, which names file and line.
     """
     tally, records, form, names = Tally(), [], None, [str(path) for path in paths]
     require(bool(names), "no file of examples; name one with --task.train")
     for path in names:
         columns = Columns(KNOWN, tuple(name for name in (text, label) if name), BARE.get(kinds[:1], ("text", "label")))
-        found = (renamed(raw, text, label) for raw in rows(path, columns))
+        found = (divided(renamed(raw, text, label), divider) for raw in rows(path, columns))
         first = next(found, None)
         require(first is not None, f"{path}: no record in this file")
         whole = chain([first], found)
@@ -118,6 +121,14 @@ def renamed(raw: Raw, text: str, label: str) -> Raw:
         return raw
     rest = {name: value for name, value in raw.fields.items() if name not in given and name not in given.values()}
     return Raw(raw.where, rest | {name: raw.fields[own] for name, own in given.items()})
+
+
+def divided(raw: Raw, divider: str) -> Raw:
+    """A row whose field `label` is a list, where the user has said what divides it."""
+    label = raw.fields.get("label")
+    if not divider or not isinstance(label, str):
+        return raw
+    return Raw(raw.where, raw.fields | {"label": [part.strip() for part in label.split(divider) if part.strip()]})
 
 
 def chosen(raw: Raw, kinds: tuple[str, ...]) -> Format:

@@ -6,9 +6,13 @@ from typing import Any
 from chinchilla_jax.config import require
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.tasks.dialogues import text_of
+from chinchilla_jax.tasks.metrics.entities import begun
 from chinchilla_jax.tasks.records import Question, Spans, Tagged, Tally, Where
 
 MOVED = "answers or entities that did not stand where their offset says, moved to the nearest place"
+SCHEME = "tags of the scheme BIOES or BILOU, read as B- and I-"
+BROKEN = "I- tags that continue nothing, read as B-"
+ALIKE = {"S-": "B-", "U-": "B-", "E-": "I-", "L-": "I-"}
 GONE = "records dropped: an answer or entity does not occur in its text"
 
 
@@ -21,7 +25,17 @@ def words(where: Where, fields: dict, tally: Tally) -> Iterator[Tagged]:
     if names and all(isinstance(tag, int) for tag in tags):
         require(all(0 <= tag < len(names) for tag in tags), f"{where}: a tag beyond the {len(names)} names")
         tags = [names[tag] for tag in tags]
-    yield Tagged(where, tuple(map(str, tokens)), tuple(map(str, tags)))
+    yield Tagged(where, tuple(map(str, tokens)), tuple(to_iob2(where, list(map(str, tags)), tally)))
+
+
+def to_iob2(where: Where, tags: list[str], tally: Tally) -> list[str]:
+    """Tags of the schemes BIOES, BILOU and IOB1 in IOB2; what is changed is counted."""
+    same = [ALIKE.get(tag[:2], tag[:2]) + tag[2:] for tag in tags]
+    made = begun(same)
+    for what, old, new in ((SCHEME, tags, same), (BROKEN, same, made)):
+        if times := sum(a != b for a, b in zip(old, new)):
+            tally.note(what, where, times)
+    return made
 
 
 def entities(where: Where, fields: dict, tally: Tally) -> Iterator[Spans]:

@@ -69,7 +69,7 @@ def finetune(job: Job, terminal: Terminal, *, allow_changes: bool = False) -> di
         "best": at_best,
         "last_step": last["step"],
         "last": {name: value for name, value in last.items() if name != "step"},
-        **tested(job),
+        **tested(job, at_best),
     }
 
 
@@ -86,11 +86,12 @@ def keep(job: Job) -> None:
         (job.run_dir / JINJA).write_text(text, encoding="utf-8")
 
 
-def tested(job: Job) -> dict[str, Any]:
+def tested(job: Job, best: dict[str, float]) -> dict[str, Any]:
     """The figures of --task.test under the best parameters."""
     if not job.data.test:
         return {}
     loaded = load(job.config, str(job.run_dir), make=kinds.of_task)
-    figures, predictions = Validator(loaded.program, job.data, job.data.test, "test")(loaded.params)
+    tuned = {name.removeprefix("valid_"): value for name, value in best.items()}
+    figures, predictions = Validator(loaded.program, job.data, job.data.test, "test", tuned)(loaded.params)
     write_predictions(job.run_dir / f"test_{PREDICTIONS}", predictions)
     return {"test": figures}

@@ -24,6 +24,7 @@ class Examination(Protocol):
     data: Any  # tasks.data.TaskData
     records: Sequence[Record]
     held: Sequence[Any]  # items of every row of every batch
+    tuned: Mapping[str, float]  # figures of validation, where these records are others
 
     def compiled(self, f: Callable) -> Callable:
         """f(whole parameters, batch), compiled on the mesh."""

@@ -1,28 +1,29 @@
 """A text, or two, with one label: classification, sentiment, intents, inference between two sentences."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from chinchilla_jax.config import require
 from chinchilla_jax.model import transformer
-from chinchilla_jax.objectives.labels import head_rows, labels, rows
+from chinchilla_jax.objectives import labels as heads
 from chinchilla_jax.tasks.encode import CUT, Encoder, Example
+from chinchilla_jax.tasks.kinds import tables
 from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
+from chinchilla_jax.tasks.metrics import classes
 from chinchilla_jax.tasks.records import Labelled, Turn
 from chinchilla_jax.tasks.render import Encode, Ids
 
 MOST_LABELS = 30  # of a confusion matrix
+MOST_CONFUSED = 20
 
 
-def label_names(records: Sequence[Labelled]) -> tuple[str, ...]:
-    """The first label of every record once, sorted; numbers by their value."""
-    names = {label for record in records for label in record.labels[:1]}
+def label_names(records: Sequence[Labelled], most: int = 1) -> tuple[str, ...]:
+    """The first label of every record once, or the first `most`; sorted, numbers by their value."""
+    names = {label for record in records for label in record.labels[:most]}
     return tuple(sorted(names, key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name)))
 
 
@@ -57,57 +58,72 @@ def asking(encoder: Encoder, record: Labelled, encode: Encode) -> Ids:
 
 
 class Classes:
-    """Accuracy and macro-F1 of a label head."""
+    """The likeliest label of every record, with its probability."""
 
     def __init__(self, examination: Examination):
         self.examination = examination
         cfg = examination.program.config.model
 
-        def choose(params, batch):
-            hidden_BLD = transformer.apply(params, batch, cfg)
-            rows_CD = rows(params).astype(hidden_BLD.dtype)
-            logits_BLC = jnp.einsum("bld,cd->blc", hidden_BLD, rows_CD, preferred_element_type=jnp.float32)
-            log_p_BLC = jax.nn.log_softmax(logits_BLC)
-            return jnp.argmax(log_p_BLC, -1), jnp.max(log_p_BLC, -1)
+        def log_p(params, batch):
+            return jax.nn.log_softmax(heads.logits(transformer.apply(params, batch, cfg), heads.rows(params)))
 
-        self.choose = examination.compiled(choose)
+        self.log_p = examination.compiled(log_p)
 
     def __call__(self, params: Any, poll: Callable[[], None]) -> tuple[Figures, Rows]:
-        names, found, right, chosen = self.examination.data.task.labels, [], [], []
-        for held, batch, (choice_BL, log_p_BL) in self.examination.over(self.choose, params, poll):
-            for row, items in enumerate(held):
-                at = np.flatnonzero(batch.weights[row])
-                for item, place in zip(items, at):
-                    record = self.examination.records[item.record]
-                    right.append(int(batch.targets[row, place]))
-                    chosen.append(int(choice_BL[row, place]))
-                    found.append(
-                        {
-                            "record": str(item.where), "input": " | ".join(record.texts),
-                            "output": names[chosen[-1]], "reference": names[right[-1]],
-                            "probability": round(math.exp(log_p_BL[row, place]), 4),
-                        }
-                    )  # fmt: skip
-        return classified(np.array(right), np.array(chosen), len(names)), found
+        names, found, right, chosen, p = self.examination.data.task.labels, [], [], [], []
+        for item, target, log_p_C in at_last(self.examination, self.log_p, params, poll):
+            right.append(target)
+            chosen.append(int(log_p_C.argmax()))
+            p.append(float(np.exp(log_p_C.max())))
+            output, reference = names[chosen[-1]], names[target]
+            texts = self.examination.records[item.record].texts
+            row = {"record": str(item.where), "input": " | ".join(texts), "output": output, "reference": reference}
+            found.append({**row, "probability": round(p[-1], 4)})
+        right_N, chosen_N = np.array(right, int), np.array(chosen, int)
+        figures = classes.single(right_N, chosen_N, len(names))
+        return figures | {"ece": classes.ece(right_N == chosen_N, np.array(p))}, found
 
 
-def classified(right: np.ndarray, chosen: np.ndarray, labels: int) -> Figures:
-    """Accuracy, and the mean over labels of F1; a label that neither has is left out of the mean."""
-    each = [
-        2 * np.sum((right == c) & (chosen == c)) / (np.sum(right == c) + np.sum(chosen == c))
-        for c in range(labels)
-        if np.any(right == c) or np.any(chosen == c)
-    ]
-    return {"accuracy": float(np.mean(right == chosen)), "macro_f1": float(np.mean(each))}
+def at_last(examination: Examination, run: Callable, params: Any, poll: Callable[[], None]) -> Iterator[tuple]:
+    """(item, its target, what `run` says) at the last token of every record."""
+    for held, batch, out_BLC in examination.over(run, params, poll):
+        for row, items in enumerate(held):
+            ends = np.cumsum([len(item) for item in items]) - 1
+            for item, at in zip(items, ends):
+                yield item, int(batch.targets[row, at]), out_BLC[row, at]
 
 
-def confusion(found: dict[str, Any], predictions: Rows) -> list[list[int]]:
+def confusion(found: dict[str, Any], rows: Rows) -> list[list[int]]:
     """Counts by (label, predicted); nothing where there are too many labels to look at."""
     names = found["labels"]
     if len(names) > MOST_LABELS:
         return []
-    counts = Counter((row["reference"], row["output"]) for row in predictions)
+    counts = Counter((row["reference"], row["output"]) for row in rows)
     return [[counts[label, other] for other in names] for label in names]
+
+
+def sections(found: dict[str, Any], rows: Rows) -> list[str]:
+    """Every label, the pairs most confused, the length of the input, and how sure the model was."""
+    pairs = Counter((row["reference"], row["output"]) for row in rows)
+    right = np.array([row["output"] == row["reference"] for row in rows])
+    by_label = []
+    for name in found["labels"]:
+        there = sum(n for (a, _), n in pairs.items() if a == name)
+        said = sum(n for (_, b), n in pairs.items() if b == name)
+        same = pairs[name, name]
+        by_label.append((name, there, said, same / max(said, 1), same / max(there, 1), 2 * same / max(said + there, 1)))
+    wrong = [(a, b, n) for (a, b), n in pairs.most_common() if a != b][:MOST_CONFUSED]
+    bins = classes.calibration(right, np.array([row["probability"] for row in rows])) if rows else []
+
+    def accuracy(part: Rows) -> float:
+        return sum(row["output"] == row["reference"] for row in part) / len(part)
+
+    return [
+        *tables.section("By label", ("label", "references", "outputs", "precision", "recall", "F1"), by_label),
+        *tables.section("Confused most", ("reference", "output", "times"), wrong),
+        *tables.by_length(rows, lambda row: len(row["input"]), "characters", {"accuracy": accuracy}),
+        *tables.section("Calibration", ("mean probability", "share right", "records"), bins),
+    ]
 
 
 def shown(data: Any, text: str, part: Example) -> str:
@@ -115,8 +131,11 @@ def shown(data: Any, text: str, part: Example) -> str:
     return f"{text} -> [[{data.task.labels[part.targets[-1]]}]]"
 
 
+FIGURES = {
+    "loss": False, "accuracy": True, "macro_f1": True, "weighted_f1": True, "mcc": True, "ece": False,
+}  # fmt: skip
 KIND = Kind(
-    "labels", encode, {"loss": False, "accuracy": True, "macro_f1": True}, metric="accuracy", judge=Classes,
-    objective=labels, heads=head_rows, reads=("labels",), names=label_names, counts="labels", template="plain",
-    balances=True, columns=("probability",), matrix=confusion, shown=shown,
+    "labels", encode, FIGURES, metric="accuracy", judge=Classes, objective=heads.labels, heads=heads.head_rows,
+    reads=("labels",), names=label_names, counts="labels", template="plain", balances=True, columns=("probability",),
+    sections=sections, matrix=confusion, shown=shown,
 )  # fmt: skip

@@ -1,0 +1,118 @@
+"""A text, or two, with any number of labels, each decided by itself."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from chinchilla_jax.config import require
+from chinchilla_jax.model import transformer
+from chinchilla_jax.objectives import labels as heads
+from chinchilla_jax.tasks.encode import Encoder, Example
+from chinchilla_jax.tasks.kinds import tables
+from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
+from chinchilla_jax.tasks.kinds.labels import asking, at_last, label_names
+from chinchilla_jax.tasks.metrics import classes
+from chinchilla_jax.tasks.records import Labelled
+from chinchilla_jax.tasks.render import Encode
+
+CERTAIN = 0.5
+TOLD = 0.05  # probabilities below are left out of predictions.jsonl
+
+
+def encode(encoder: Encoder, record: Labelled, encode: Encode) -> Iterator[tuple[Example, ...]]:
+    """A text whose last token predicts the labels, which stand as bits in the targets of its last tokens."""
+    names, count = encoder.labels, heads.words_of(len(encoder.labels))
+    unknown = [label for label in record.labels if label not in names]
+    require(
+        not unknown,
+        f"{record.where}: label {unknown[:1]} is none of the training set's {', '.join(names)!r:.200}",
+    )
+    ids = asking(replace(encoder, limit=encoder.limit - count), record, encode)
+    ids = [encoder.renderer.tokenizer.separator] * (count - len(ids)) + ids
+    targets, weights = np.zeros(len(ids), np.int32), np.zeros(len(ids), np.float32)
+    for label in record.labels:
+        word, bit = divmod(names.index(label), heads.BITS)
+        targets[-1 - word] |= 1 << bit
+    weights[-1] = 1
+    blocks = np.ones(len(ids), np.int32) if encoder.task.source == "bidirectional" else None
+    yield (Example(np.array(ids, np.int32), targets, weights, blocks),)
+
+
+class Sets:
+    """Sets of labels at the threshold 0.5, and at the one that validation found best."""
+
+    def __init__(self, examination: Examination):
+        self.examination = examination
+        cfg = examination.program.config.model
+
+        def p(params, batch):
+            return jax.nn.sigmoid(heads.logits(transformer.apply(params, batch, cfg), heads.rows(params)))
+
+        self.p = examination.compiled(p)
+
+    def __call__(self, params: Any, poll: Callable[[], None]) -> tuple[Figures, Rows]:
+        names, records = self.examination.data.task.labels, self.examination.records
+        found = {item.record: p_C for item, _, p_C in at_last(self.examination, self.p, params, poll)}
+        p_NC = np.stack(list(found.values()))
+        there_NC = np.array([[name in records[number].labels for name in names] for number in found])
+        best = self.examination.tuned.get("threshold", 0.0) or classes.threshold(there_NC, p_NC)
+        figures = classes.several(there_NC, p_NC >= CERTAIN)
+        tuned = classes.several(there_NC, p_NC >= best)
+        figures |= {f"{name}_tuned": tuned[name] for name in ("micro_f1", "macro_f1")}
+        ece = classes.ece(there_NC.ravel(), p_NC.ravel())
+        rows = [self.row(records[number], p_C) for number, p_C in found.items()]
+        return figures | {"threshold": best, "ece": ece}, rows
+
+    def row(self, record: Labelled, p_C: np.ndarray) -> dict[str, Any]:
+        """A line of predictions.jsonl."""
+        names = self.examination.data.task.labels
+        return {
+            "record": str(record.where), "input": " | ".join(record.texts),
+            "output": [name for name, p in zip(names, p_C) if p >= CERTAIN], "reference": sorted(record.labels),
+            "probabilities": {name: round(float(p), 4) for name, p in zip(names, p_C) if p >= TOLD},
+        }  # fmt: skip
+
+
+def sections(found: dict[str, Any], rows: Rows) -> list[str]:
+    """Every label at the threshold 0.5, and the length of the input."""
+    by_label = []
+    for name in found["labels"]:
+        there, said = ([name in row[part] for row in rows] for part in ("reference", "output"))
+        same = sum(a and b for a, b in zip(there, said))
+        there, said = sum(there), sum(said)
+        by_label.append((name, there, said, same / max(said, 1), same / max(there, 1), 2 * same / max(said + there, 1)))
+
+    def equal(part: Rows) -> float:
+        return sum(set(row["output"]) == set(row["reference"]) for row in part) / len(part)
+
+    return [
+        *tables.section("By label", ("label", "references", "outputs", "precision", "recall", "F1"), by_label),
+        *tables.by_length(rows, lambda row: len(row["input"]), "characters", {"equal sets": equal}),
+    ]
+
+
+def shown(data: Any, text: str, part: Example) -> str:
+    """The text and its labels."""
+    names, words = data.task.labels, part.targets[::-1]
+    there = [name for i, name in enumerate(names) if words[i // heads.BITS] >> (i % heads.BITS) & 1]
+    return f"{text} -> [[{', '.join(there)}]]"
+
+
+def several(records: Sequence[Labelled]) -> bool:
+    """Whether any record has not just one label."""
+    return any(len(record.labels) != 1 for record in records)
+
+
+KIND = Kind(
+    "multilabel", encode, {
+        "loss": False, "micro_f1": True, "macro_f1": True, "micro_f1_tuned": True, "macro_f1_tuned": True,
+        "equal": True, "ece": False,
+    },
+    metric="micro_f1", judge=Sets, objective=heads.multilabel, heads=heads.head_rows, reads=("labels",), when=several,
+    names=partial(label_names, most=1 << 30), counts="records", template="plain", columns=("probabilities",),
+    sections=sections, shown=shown,
+)  # fmt: skip

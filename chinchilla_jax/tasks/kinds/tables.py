@@ -1,0 +1,42 @@
+"""Tables of a report: what the sections of every kind are made of."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+PARTS = 4  # of a table by length
+
+
+def section(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+    """A heading and a table; nothing where there are no rows."""
+    rows = list(rows)
+    if not rows:
+        return []
+    lines = ["| " + " | ".join(map(shown, row)) + " |" for row in (head, ["---"] * len(head), *rows)]
+    return [f"## {title}", "", *lines, ""]
+
+
+def shown(value: Any) -> str:
+    """A cell: figures to four places, and nothing that would end it."""
+    return f"{value:.4f}" if isinstance(value, float) else str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def by_length(
+    rows: Sequence[dict[str, Any]],
+    length: Callable[[dict[str, Any]], int],
+    unit: str,
+    figures: Mapping[str, Callable[[list[dict[str, Any]]], float]],
+) -> list[str]:
+    """Figures of the predictions in four parts of about equal size, by the length of the input."""
+    if not rows:
+        return []
+    sizes = np.array([length(row) for row in rows])
+    edges = np.unique(np.quantile(sizes, np.arange(1, PARTS) / PARTS, method="inverted_cdf"))
+    place, lines = np.searchsorted(edges, sizes), []
+    for part in np.unique(place):
+        chosen = place == part
+        held = [row for row, one in zip(rows, chosen) if one]
+        span = f"{sizes[chosen].min()} to {sizes[chosen].max()}"
+        lines.append((span, len(held), *(float(figure(held)) for figure in figures.values())))
+    return section(f"By length of the input, in {unit}", (unit, "records", *figures), lines)
