@@ -371,7 +371,6 @@ def test_balanced_labels_have_the_same_say(tiny_store, tmp_path):
     [
         (LABELLED[:1], {}, "--task.valid"),
         ([{"text": "a", "label": "x"}, {"text": "b", "label": "x"}], {}, "one label alone"),
-        ([{"user": "a", "items": ["b", "c"]}], {}, "of the kind items"),
         ([{"tokens": [word, "b"], "tags": ["O", "PER"]} for word in "ac"], {}, "neither O nor B-TYPE"),
         (MESSAGES, {"template": "alpacca"}, "did you mean alpaca"),
         (MESSAGES, {"balance": True}, "--task.balance belongs to labels"),
