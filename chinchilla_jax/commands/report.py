@@ -20,7 +20,7 @@ def run(config, args) -> dict:
     require(bool(args.run_dir), "name the run with --run-dir")
     run_dir, out = Path(args.run_dir), Path(args.out or args.run_dir)
     cli.writable(out, "--out")
-    if (run_dir / "task.json").exists():
+    if (run_dir / "task.json").exists() and (run_dir / "metrics.jsonl").exists():  # and no imported adapter
         return tuned(run_dir, out)
     figures = report.write(run_dir, out)
     print(report.headline(figures))

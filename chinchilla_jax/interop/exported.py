@@ -40,6 +40,8 @@ def export(config: Config, run_dir: Path, out: Path, how: How, say: Say) -> dict
         publish(place / "made", out)
     for note in report.get("notes", ()):
         say(f"warning: {note}")
+    for line in report.get("load", ()):
+        say(line)
     return {"step": loaded.step, "format": how.format, "dtype": how.dtype, **report}
 
 

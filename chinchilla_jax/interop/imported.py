@@ -10,14 +10,16 @@ import jax
 from chinchilla_jax import __version__
 from chinchilla_jax.config import Config, MeshConfig, require
 from chinchilla_jax.data.marks import TEMPLATE
-from chinchilla_jax.data.tokenizers import open_tokenizer, tokenizer_file
+from chinchilla_jax.data.tokenizers import NAMES, open_tokenizer, tokenizer_file
 from chinchilla_jax.data.workspace import publish, workspace
-from chinchilla_jax.interop import files, peft
+from chinchilla_jax.interop import files
 from chinchilla_jax.interop.gguf_read import File
 from chinchilla_jax.interop.huggingface import Folder
+from chinchilla_jax.interop.peft_read import Adapter
 from chinchilla_jax.interop.source import Source, leaves
 from chinchilla_jax.optim.paths import named
 from chinchilla_jax.parallel import mesh as meshes
+from chinchilla_jax.tasks import kept
 from chinchilla_jax.training import origin as origins
 from chinchilla_jax.training import params_only
 from chinchilla_jax.training.load import base_of, run_folder, tuned
@@ -71,25 +73,43 @@ def write(source: Source, path: Path, run_dir: Path, config: Config, say: Callab
 
 def write_adapter(path: Path, run_dir: Path, base: Path, config: Config) -> dict:
     """An adapter run on the run in `base`, from an adapter folder of peft's; what is in origin.json."""
-    adapter = peft.Adapter(path, str(base))
+    adapter = Adapter(path, str(base))
     own = own_config(run_folder(str(base)))
     own = dataclasses.replace(own, optimizer=dataclasses.replace(own.optimizer, ema_decay=0.0))
-    config = tuned(dataclasses.replace(own, tune=adapter.tune, mesh=config.mesh), run_dir)
+    own = dataclasses.replace(own, tune=adapter.tune, task=adapter.task, mesh=config.mesh)
+    config = tuned(own, run_dir)
+    model = dataclasses.replace(config.model, vocab_size=adapter.pieces(config.model))
     few = MeshConfig(1, abs(config.mesh.fsdp), abs(config.mesh.tensor))
     mesh = meshes.build(few, jax.devices()[: few.fsdp * few.tensor])
     rows = dataclasses.replace(config.train, batch_size=few.fsdp, microbatches=1, batch_ramp=())
+    config = dataclasses.replace(config, model=model)
     program = Program(dataclasses.replace(config, train=rows), mesh, base=base_of(config, run_dir, mesh))
-    found = adapter.leaves(config, program.recipe.sites, named(program.abstract.params))
+    if program.recipe.rows:
+        adapter.part_rows(program.recipe, program.base.params)
+    found = adapter.leaves(program.recipe, named(program.abstract.params))
     sums = files.hashes(path, adapter.files)
     origin = {"source": str(path), "format": "peft", "architecture": adapter.told["peft_type"], "files": sums}
+    tokenizer = own_tokenizer(path, base, bool(adapter.tune.rows))
+    fits(open_tokenizer(tokenizer).size, model.vocab_size, path)
     with workspace(run_dir, "--run-dir") as place, jax.set_mesh(mesh):
         made, dtype = place / "run", program.config.model.dtype
         made.mkdir()
-        params_only.write(made, config, tokenizer_file(base), found, dtype=dtype, base=program.base_facts())
+        params_only.write(made, config, tokenizer, found, dtype=dtype, base=program.base_facts())
+        for name in (TEMPLATE, kept.FILE):
+            if (path / name).is_file():
+                shutil.copyfile(path / name, made / name)
         before = origins.read(base)
         origins.write(made, {**origin, "version": __version__, **({"from": before} if before else {})})
         publish(made, run_dir)
     return origin
+
+
+def own_tokenizer(path: Path, base: Path, grown: bool) -> Path:
+    """The base's tokenizer, or that of an adapter with pieces of its own, of the base's kind where it has both."""
+    theirs = tokenizer_file(base)
+    if not grown or not any((path / name).is_file() for name in NAMES):
+        return theirs
+    return path / theirs.name if (path / theirs.name).is_file() else tokenizer_file(path)
 
 
 def fits(pieces: int, rows: int, path: Path) -> None:

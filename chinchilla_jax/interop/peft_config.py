@@ -2,25 +2,25 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from chinchilla_jax.config import ModelConfig, TuneConfig, require
 from chinchilla_jax.finetuning.targets import KNOWN
 
 FORWARD = "down_proj"  # the projection whose inputs, and not outputs, our IA3 scales
-ADALORA = {  # ours -> peft's
-    "beta": ("beta1", "beta2"),
-    "orthogonality": ("orth_reg_weight",),
-}
 
 
 @dataclass(frozen=True)
 class Form:
-    """What peft calls a method; `flags` of its config that choose it; the tensors of a module by our leaves' names."""
+    """What peft calls a method; `flags` of its config that choose it; the tensors of a module by our leaves' names.
+
+    `rows`: its config has a place for rows of a table that train beside it.
+    """
 
     peft_type: str
     flags: dict[str, bool]
     tensors: dict[str, str]
+    rows: bool = True
 
 
 LOW_RANK = {"a": "lora_A.weight", "b": "lora_B.weight"}
@@ -29,19 +29,34 @@ FORMS = {
     "rslora": Form("LORA", {"use_rslora": True, "use_dora": False}, LOW_RANK),
     "dora": Form("LORA", {"use_rslora": False, "use_dora": True}, LOW_RANK | {"m": "lora_magnitude_vector"}),
     "adalora": Form("ADALORA", {}, {"a": "lora_A", "b": "lora_B", "e": "lora_E"}),
-    "ia3": Form("IA3", {}, {"factors": "ia3_l"}),
-    "prompt": Form("PROMPT_TUNING", {}, {"prompt_PD": "prompt_embeddings"}),
+    "ia3": Form("IA3", {}, {"factors": "ia3_l"}, rows=False),
+    "prompt": Form("PROMPT_TUNING", {}, {"prompt_PD": "prompt_embeddings"}, rows=False),
 }
+
+
+class Head(NamedTuple):
+    """A head of ours as transformers has it: peft's type of task, the class that makes one, its module."""
+
+    task_type: str
+    loader: str
+    module: str
+
+
+TEXT = "CAUSAL_LM"
+HEADS = {"labels": Head("SEQ_CLS", "AutoModelForSequenceClassification", "score")}
+SAVED = ["classifier", "score"]  # what peft itself writes as modules_to_save of such tasks
+TABLES = {"embed_tokens", "lm_head"}  # whose rows may train
 
 # Keys that change nothing of what a finished adapter computes, and values of others that say nothing.
 NEUTRAL = {
-    "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
+    "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
     "exclude_modules", "layers_pattern", "megatron_core", "qalora_group_size", "init_ia3_weights", "tinit", "tfinal",
     "deltaT", "total_step", "prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path",
     "tokenizer_kwargs", "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers",
 }  # fmt: skip
 READ = {
-    "peft_type", "r", "target_modules", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "bias", "rank_pattern",
+    "task_type", "modules_to_save", "trainable_token_indices", "peft_type", "r",
+    "target_modules", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "bias", "rank_pattern",
     "init_lora_weights", "init_r", "target_r", "beta1", "beta2", "orth_reg_weight", "feedforward_modules",
     "num_virtual_tokens", "runtime_config",
 }  # fmt: skip
@@ -68,7 +83,34 @@ def to_tune(told: Mapping[str, Any], modules: set[str], base: str) -> TuneConfig
     require(start in (True, False, "gaussian"), f"init_lora_weights {start!r} changes the base model; not supported")
     unknown = sorted(module for module in modules if module not in KNOWN)
     require(not unknown, f"adapters of {', '.join(unknown)} are not supported; those of projections are")
-    return SETTINGS[names[0]](names[0], told, {"base": base, "targets": ",".join(sorted(modules))})
+    saved = set(told.get("modules_to_save") or ()) - set(SAVED if head_of(told) else ())
+    require(not saved, f"modules_to_save {', '.join(sorted(map(str, saved)))} is not supported; heads of labels are")
+    common = {"base": base, "targets": ",".join(sorted(modules)), "rows": rows_of(told)}
+    return SETTINGS[names[0]](names[0], told, common)
+
+
+def head_of(told: Mapping[str, Any]) -> str:
+    """Our name of the head that an adapter has, empty for a language model's."""
+    known = {TEXT: ""} | {head.task_type: name for name, head in HEADS.items()}
+    kind = told.get("task_type") or TEXT
+    supported = isinstance(kind, str) and kind in known
+    require(supported, f"task_type {kind!r} is not supported; those that are: {', '.join(known)}")
+    return known[kind]
+
+
+def rows_of(told: Mapping[str, Any]) -> tuple[int, ...]:
+    """The rows of the table that train beside the adapter."""
+    found = told.get("trainable_token_indices")
+    tables = found if isinstance(found, Mapping) else {"embed_tokens": found or []}
+    names = {str(name).rpartition(".")[2] for name in tables}
+    require(names <= TABLES, f"trainable_token_indices of {', '.join(sorted(names - TABLES))} are not supported")
+    lists = list(tables.values())
+    ok = all(isinstance(ids, list) and all(type(i) is int and i >= 0 for i in ids) for ids in lists)
+    require(
+        ok and all(ids == lists[0] for ids in lists[1:]) and all(len({*ids}) == len(ids) for ids in lists),
+        "adapter_config.json: trainable_token_indices is no list of different ids, the same for every table",
+    )
+    return tuple(lists[0]) if lists else ()
 
 
 def _number(told: Mapping[str, Any], key: str, kind: type = int, least: float = 1) -> Any:
@@ -117,7 +159,7 @@ SETTINGS = {
     "adalora": _adalora,
     "ia3": _ia3,
     "prompt": lambda name, told, common: TuneConfig(
-        method=name, base=common["base"], prompt=_number(told, "num_virtual_tokens")
+        method=name, base=common["base"], rows=common["rows"], prompt=_number(told, "num_virtual_tokens")
     ),
 }
 
@@ -127,7 +169,7 @@ def to_config(tune: TuneConfig, cfg: ModelConfig, modules: list[str], base: str,
     form = FORMS[tune.method]
     common = {
         "peft_type": form.peft_type,
-        "task_type": "CAUSAL_LM",
+        "task_type": TEXT,
         "base_model_name_or_path": base,
         "inference_mode": True,
         **form.flags,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from chinchilla_jax.config import Config, TuneConfig
+from chinchilla_jax.config import Config, TaskConfig, TuneConfig
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.finetuning.trees import flat, nest
 from chinchilla_jax.interop import peft_config
@@ -30,7 +30,10 @@ METHODS = {  # settings, and how many tensors peft has for them on three layers
     "adalora": ({"rank": 4}, 63),
     "ia3": ({}, 9),
     "prompt": ({"prompt": 5}, 1),
+    "labelled": ({"method": "lora", "rank": 2, "targets": "q,v", "rows": (5, 320, 17)}, 14),
 }
+pytestmark = pytest.mark.usefixtures("compiled_once")
+LABELS = ("bad", "good", "so-so")  # of the run `labelled`, which has a piece more than its base too
 
 
 @pytest.fixture(scope="module")
@@ -44,22 +47,26 @@ def base(tmp_path_factory):
     return place
 
 
-def adapter_run(place, method: str, **settings):
+def adapter_run(place, name: str, **settings):
     """A run that holds an adapter of random numbers; half of AdaLoRA's triplets are gone, and all of one matrix."""
-    tune = TuneConfig(method=method, base=str(place / "base"), **settings)
+    tune = TuneConfig(base=str(place / "base"), **{"method": name, **settings})
     own = runs.config(place / "base")
-    config = dataclasses.replace(Config(), model=own.model, train=own.train, tune=tune)
+    task = TaskConfig(kind="labels", labels=LABELS) if name == "labelled" else TaskConfig()
+    model = dataclasses.replace(own.model, vocab_size=max(own.model.vocab_size, 1 + max(tune.rows, default=0)))
+    config = dataclasses.replace(Config(), model=model, train=own.train, tune=tune, task=task)
     program = Program(config, base=Base(config, place / "base", None, None))
     draw, leaves = np.random.default_rng(1), {}
-    for name, x in flat(program.abstract.params).items():
-        values = 0.1 * draw.standard_normal(x.shape) + (name.split("/")[-1] in ("factors", "m"))
-        if name.endswith("/e"):
+    for path, x in flat(program.abstract.params).items():
+        values = 0.1 * draw.standard_normal(x.shape) + (path.split("/")[-1] in ("factors", "m"))
+        if path.endswith("/e"):
             values[:, ::2] = 0
-            values[0] *= "query" not in name
-        leaves[name] = jax.device_put(values.astype(np.float32), x.sharding)
+            values[0] *= "query" not in path
+        leaves[path] = jax.device_put(values.astype(np.float32), x.sharding)
     leaves, dtype = params_only.deferred(nest(leaves)), program.config.model.dtype
-    run_dir = place / f"run_{method}"
+    run_dir = place / f"run_{name}"
     run_dir.mkdir()
+    if task.labels:
+        (run_dir / "task.json").write_text(json.dumps({"kind": "labels", "labels": LABELS}))
     params_only.write(run_dir, config, place / "base", leaves, dtype=dtype, base=program.base_facts())
     return run_dir
 
@@ -88,6 +95,7 @@ def test_round_trip(method, adapters, base, tmp_path):
                                                                                        tmp_path / "again"))  # fmt: skip
     for one, other in zip(named(first.trained).items(), named(second.trained).items(), strict=True):
         assert one[0] == other[0] and same(method, first, *one, other[1])
+    assert first.program.config.task.labels == second.program.config.task.labels
     assert first.program.config.tune.scale(64) == second.program.config.tune.scale(64)
 
 
@@ -98,6 +106,8 @@ def same(method, loaded, path, one, other) -> bool:
         e_NR = np.asarray(flat(loaded.trained)[path.rpartition("/")[0] + "/e"])
         shape = (len(e_NR), *[1] * (one.ndim - 2), -1) if path.endswith("/a") else (*e_NR.shape, *[1] * (one.ndim - 2))
         one = one * (e_NR != 0).reshape(shape)
+    if path.startswith("rows/"):  # kept whole there: the base's row is added and taken off again
+        return np.abs(one - other).max() < 1e-7
     return np.array_equal(one, other)
 
 
@@ -123,9 +133,29 @@ def test_a_merged_export(adapters, base, tmp_path):
     assert np.abs(after[f"{name}.weight"] - before[f"{name}.weight"] - 2.5 * product).max() < 1e-6
 
 
+def test_a_head_and_rows_as_peft_writes_them(adapters, base, tmp_path):
+    """Names and settings are those of a folder of peft 0.21.2; its rows are whole rows, ours what is added to them."""
+    said = exported(adapters("labelled"), tmp_path / "out", format="peft")
+    told = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert (told["task_type"], told["modules_to_save"]) == ("SEQ_CLS", ["classifier", "score"])
+    assert told["trainable_token_indices"] == {"embed_tokens": [5, 320, 17]}
+    assert "num_labels=3" in said and "resize_token_embeddings(321)" in said
+    tensors = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    run = adapters("labelled")
+    trained = load(runs.config(run), str(run), whole_mesh=False).trained
+    assert np.array_equal(tensors["base_model.model.score.weight"], trained["heads"]["labels"]["kernel"])
+    table = load_file(base / "theirs" / "model.safetensors")["model.embed_tokens.weight"]
+    before = np.stack([table[5], table.mean(0), table[17]])
+    found = tensors["base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"]
+    assert np.abs(found - before - trained["rows"]["embed"]["table"]).max() < 1e-6
+
+
 def test_what_peft_has_no_form_for(base, tmp_path):
     code, said = runs.call("export", **{"run-dir": base / "base", "out": tmp_path / "out", "format": "peft"})
     assert code == 78 and "no adapter" in said and not list(tmp_path.iterdir())
+    run = adapter_run(base, "houlsby", rank=2)
+    code, said = runs.call("export", **{"run-dir": run, "out": tmp_path / "out", "format": "peft"})
+    assert code == 78 and "the run directory itself" in said and not list(tmp_path.iterdir())
 
 
 TOLD = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
@@ -137,6 +167,10 @@ REFUSED = {
     "ranks": ({"rank_pattern": {"q_proj": 2}}, {"q_proj"}, "rank_pattern"),
     "alphas": ({"alpha_pattern": {"q_proj": 2}}, {"q_proj"}, "alpha_pattern"),
     "modules": ({"modules_to_save": ["lm_head"]}, {"q_proj"}, "modules_to_save"),
+    "a head of tags": ({"task_type": "TOKEN_CLS"}, {"q_proj"}, "TOKEN_CLS"),
+    "rows that differ": ({"trainable_token_indices": {"embed_tokens": [1], "lm_head": [2]}}, {"q_proj"}, "every table"),
+    "rows twice": ({"trainable_token_indices": [1, 1]}, {"q_proj"}, "different ids"),
+    "rows of a projection": ({"trainable_token_indices": {"q_proj": [1]}}, {"q_proj"}, "q_proj"),
     "replicas": ({"layer_replication": [[0, 2]]}, {"q_proj"}, "layer_replication"),
     "another module": ({}, {"qkv_proj"}, "qkv_proj"),
     "no rank": ({"r": 0}, {"q_proj"}, "r is 0"),

@@ -7,7 +7,7 @@ from chinchilla_jax.training.load import load
 from tests import runs
 from tests.interop.test_export import exported
 from tests.interop.test_import import IDS_BL, our_logits
-from tests.interop.test_peft import METHODS, adapters, base  # noqa: F401
+from tests.interop.test_peft import LABELS, METHODS, adapters, base  # noqa: F401
 
 torch = pytest.importorskip("torch", reason="torch, transformers and peft are in the parity environment")
 peft = pytest.importorskip("peft")
@@ -25,12 +25,16 @@ CONFIGS = {
     "ia3": lambda: peft.IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"],
                                   **COMMON),
     "prompt": lambda: peft.PromptTuningConfig(num_virtual_tokens=5, **COMMON),
+    "rows": lambda: peft.LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=[5, 17, 2], **COMMON),
+    "labels": lambda: peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="SEQ_CLS"),
 }  # fmt: skip
 
 
-def model_of(place):
+def model_of(place, labels: int = 0):
     """The base as transformers loads it."""
-    return transformers.AutoModelForCausalLM.from_pretrained(place / "theirs").eval()
+    kind = transformers.AutoModelForSequenceClassification if labels else transformers.AutoModelForCausalLM
+    more = {"num_labels": labels, "pad_token_id": 0} if labels else {}
+    return kind.from_pretrained(place / "theirs", **more).eval()
 
 
 def logits(model) -> np.ndarray:
@@ -39,8 +43,13 @@ def logits(model) -> np.ndarray:
 
 
 def ours(run_dir) -> np.ndarray:
+    """Logits of pieces at every place, or of labels at the last one."""
     loaded = load(runs.config(run_dir), str(run_dir), whole_mesh=False)
-    return our_logits(loaded.program.config.model, loaded.params)
+    cfg, heads = loaded.program.config.model, loaded.params.get("heads")
+    if heads is None:
+        return our_logits(cfg, loaded.params)
+    rows_CD = heads["labels"]["kernel"]
+    return our_logits(cfg, loaded.params | {"unembed": {"table": rows_CD}})[:, -1]
 
 
 def close(found, expected) -> bool:
@@ -50,8 +59,10 @@ def close(found, expected) -> bool:
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "prompt"])
 def test_ours_in_peft(method, adapters, base, tmp_path):  # noqa: F811
     exported(adapters(method), tmp_path / "out", format="peft")
-    model = model_of(base)
+    model = model_of(base, len(LABELS) if method == "labelled" else 0)
     plain = logits(model)
+    if method == "labelled":
+        model.resize_token_embeddings(321)
     found = logits(peft.PeftModel.from_pretrained(model, tmp_path / "out").eval())
     assert np.abs(found - plain).max() > 1e-2, "the adapter has an effect"
     assert close(ours(adapters(method)), found), np.abs(ours(adapters(method)) - found).max()
@@ -68,7 +79,7 @@ def test_our_prompt_in_peft(adapters, base, tmp_path):  # noqa: F811
 @pytest.mark.parametrize("name", CONFIGS)
 def test_theirs_in_ours(name, base, tmp_path):  # noqa: F811
     torch.manual_seed(1)
-    model = peft.get_peft_model(model_of(base), CONFIGS[name]())
+    model = peft.get_peft_model(model_of(base, 3 if name == "labels" else 0), CONFIGS[name]())
     with torch.no_grad():
         for p in model.parameters():
             p += 0.05 * p.requires_grad * torch.randn_like(p)

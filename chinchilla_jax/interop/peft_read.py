@@ -1,0 +1,118 @@
+"""An adapter folder of peft's as leaves of a run that trains an adapter."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from chinchilla_jax.config import ModelConfig, TaskConfig, require
+from chinchilla_jax.finetuning.methods import Recipe
+from chinchilla_jax.interop import files, peft_config
+from chinchilla_jax.interop import peft_names as names
+from chinchilla_jax.interop.peft import CONFIG, WEIGHTS
+from chinchilla_jax.interop.source import check_tensors, leaf_of
+from chinchilla_jax.interop.tensors import FLOATS, opened
+from chinchilla_jax.tasks import kept
+from chinchilla_jax.training.one_by_one import Deferred
+
+
+class Adapter:
+    """An adapter folder: `tune` and `task` are its settings, `read` gives its tensors, without their fringe shapes."""
+
+    def __init__(self, folder: Path, base: str):
+        self.told = files.read_json(folder / CONFIG)
+        path = folder / WEIGHTS
+        require(path.exists(), f"{folder} has no {WEIGHTS}; other kinds of files are not loaded")
+        with opened(path) as file:
+            dtypes = {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            require(dtypes <= set(FLOATS), f"{path} holds {', '.join(sorted(dtypes))}; {', '.join(FLOATS)} are read")
+            self.arrays = {name: np.asarray(file.get_tensor(name), np.float32) for name in file.keys()}  # noqa: SIM118
+        self.folder, self.files = folder, [folder / CONFIG, path]
+        self.tune = peft_config.to_tune(self.told, self._modules(path), base)
+        self.task = self._task()
+        self._unfold()
+
+    def _modules(self, path: Path) -> set[str]:
+        found = {name: names.MODULE.fullmatch(name) for name in self.arrays}
+        odd = [name for name, match in found.items() if not match and not self._beside(name)]
+        whole = [name for name in odd if name.endswith((".embed_tokens.weight", ".base_layer.weight"))]
+        require(
+            not whole,
+            f"{path} holds a whole table, {whole[0] if whole else ''}: merge the adapter into its base with peft's "
+            "merge_and_unload, and import that",
+        )
+        require(not odd, f"{path}: {', '.join(odd[:3])} is not understood")
+        return {match.group(1) for match in found.values() if match}
+
+    def _beside(self, name: str) -> bool:
+        """Whether a tensor is that of a prompt, of rows, or of a head."""
+        return name == names.PROMPT or name.endswith(names.DELTA) or name == self._head()
+
+    def _head(self) -> str:
+        kind = peft_config.head_of(self.told)
+        prefix = "base_model." if self.told.get("peft_type") == "PROMPT_TUNING" else names.PREFIX
+        return f"{prefix}{peft_config.HEADS[kind].module}.weight" if kind else ""
+
+    def _task(self) -> TaskConfig:
+        """The task of a head. peft says no labels: they are those of a run of ours, or as transformers calls them."""
+        kind = peft_config.head_of(self.told)
+        if not kind:
+            return TaskConfig()
+        require(self._head() in self.arrays, f"{self.folder}: {self._head()} is missing")
+        count = len(self.arrays[self._head()])
+        told = kept.read_task(self.folder).get("labels")
+        own = isinstance(told, list) and len(told) == count and all(isinstance(name, str) for name in told)
+        return TaskConfig(kind=kind, labels=tuple(told) if own else tuple(f"LABEL_{i}" for i in range(count)))
+
+    def _unfold(self) -> None:
+        """Take columns and rows of one for vectors, and give AdaLoRA's triplets the places that they had."""
+        pattern = self.told.get("rank_pattern") or {}
+        for key, alive in pattern.items() if self.tune.method == "adalora" else ():
+            module, places = names.PREFIX + key.rpartition(".lora_")[0], np.array(alive, bool)
+            require(places.shape == (self.tune.start_rank,), f"rank_pattern of {key} has {len(places)} entries")
+            for part, axis in (("lora_A", 0), ("lora_B", 1), ("lora_E", 0)):
+                self._spread(f"{module}.{part}", places, axis)
+        for name, x in self.arrays.items():
+            if name.endswith(("lora_E", "ia3_l")) and 1 in x.shape:
+                self.arrays[name] = x.reshape(-1)
+
+    def _spread(self, name: str, places: np.ndarray, axis: int) -> None:
+        x = self.arrays.get(name)
+        require(x is not None, f"{self.folder}: {name} is missing")
+        if x.shape[axis] == len(places):  # peft leaves what kept all its triplets as it is
+            return
+        require(x.shape[axis] == places.sum(), f"{name} is {list(x.shape)} and rank_pattern leaves {places.sum()}")
+        whole = np.zeros((len(places), *x.shape[1:]) if axis == 0 else (x.shape[0], len(places)), np.float32)
+        whole[(places, slice(None)) if axis == 0 else (slice(None), places)] = x
+        self.arrays[name] = whole
+
+    def pieces(self, cfg: ModelConfig) -> int:
+        """Rows of the table: those of the base, and those of pieces that the adapter brings."""
+        return max([cfg.vocab_size, *(i + 1 for i in self.tune.rows)])
+
+    def part_rows(self, recipe: Recipe, base: Any) -> None:
+        """Take from rows, which peft keeps whole, those of the base: ours are added to them. No rows: nothing is."""
+        for table in recipe.rows:
+            name, ids = names.delta(table).theirs, np.array(self.tune.rows)
+            own = np.asarray(base[table.split("/")[0]]["table"][ids], np.float32)
+            found = self.arrays.get(name, own)
+            require(
+                found.shape == own.shape, f"{name} is {list(found.shape)} and {len(ids)} rows are {list(own.shape)}"
+            )
+            self.arrays[name] = found - own
+
+    def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
+        """A part of a tensor."""
+        return self.arrays[name][index]
+
+    def leaves(self, recipe: Recipe, where: dict[str, jax.ShapeDtypeStruct]) -> dict[str, Deferred]:
+        """Every leaf of `where`, the paths of what trains."""
+        rows, wanted = names.of(recipe), {}
+        for path, x in where.items():
+            name = rows[path]
+            shape = name.flattened(x.shape[1:] if name.stacked else x.shape)
+            wanted |= {name.theirs.format(n=n): shape for n in (range(recipe.cfg.layers) if name.stacked else [0])}
+        check_tensors(str(self.folder), {name: x.shape for name, x in self.arrays.items()}, wanted)
+        return {path: Deferred(x, partial(leaf_of, self, rows[path], x)) for path, x in where.items()}
