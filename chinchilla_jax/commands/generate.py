@@ -39,7 +39,7 @@ def run(config, args) -> dict:
     from chinchilla_jax.inference.sampling import Sampling
     from chinchilla_jax.inference.text import Completer
     from chinchilla_jax.parallel import host
-    from chinchilla_jax.training.load import load
+    from chinchilla_jax.training.load import adapter, load
 
     host.keep_freed_memory()
     require(0 < args.max_new_tokens <= LONGEST, f"--max-new-tokens must lie in [1, {LONGEST:,}]")
@@ -58,7 +58,7 @@ def run(config, args) -> dict:
     completer = Completer(loaded.program.config.model, loaded.tokenizer, how, args.weights)
     models = {"": completer.prepare(loaded.params)} if not args.adapter else {}
     for folder in args.adapter or ():
-        models[folder] = completer.prepare(over(load(config, folder, base=loaded), loaded).params)
+        models[folder] = completer.prepare(adapter(config, folder, loaded).params)
     trained = config.train.seq_len
 
     def complete(prompts: list[str]) -> list[dict]:
@@ -116,13 +116,6 @@ def talk(loaded, how, args, prompts: list[str]) -> dict:
         chat(answer)
     following = cli.line("report", "--run-dir", args.run_dir)
     return {"step": loaded.step, "completions": done, "ids": conversation.ids, "next": following}
-
-
-def over(adapter, base):
-    """An adapter, if it leaves the base's shape as it is: then all of them share the compiled programs."""
-    same = adapter.program.config.model == base.program.config.model
-    require(same, "--adapter: that run's model has another shape than its base; generate from it with --run-dir")
-    return adapter
 
 
 def chat(complete) -> list[dict]:

@@ -20,6 +20,10 @@ def options(parser) -> None:
     parser.add_argument("--capacity", type=int, default=0, metavar="N", help="tokens of prompt and answer together "
         "[the length that the model was trained on, at most 2048]")  # fmt: skip
     parser.add_argument("--weights", choices=("float", "int8"), default="float", help="form of the weights [float]")
+    parser.add_argument("--adapter", action="append", metavar="DIR", help="tuned run whose base is --run-dir, as a "
+        "model of its own, named by its folder; may be given repeatedly")  # fmt: skip
+    parser.add_argument("--prefix-cache", type=int, default=256, metavar="MB", help="megabytes kept of beginnings of "
+        "prompts, so that they are not read twice; 0 is none [256]")  # fmt: skip
     parser.add_argument("--queue", type=int, default=32, metavar="N", help="most requests that wait [32]")
 
 
@@ -34,6 +38,7 @@ def run(config, args) -> dict:
 
     require(1 <= args.slots <= 256, "--slots must lie in [1, 256]")
     require(1 <= args.queue <= 10_000, "--queue must lie in [1, 10000]")
+    require(0 <= args.prefix_cache <= 1_000_000, "--prefix-cache must lie in [0, 1000000]")
     require(0 <= args.port < 65536, "--port must lie in [0, 65535]")
     key = _key(args)
     service = _service(config, args, key)
@@ -44,11 +49,12 @@ def run(config, args) -> dict:
     with socket.create_server((args.host, args.port), backlog=2048) as listening:
         url = f"http://{args.host}:{listening.getsockname()[1]}"
         service.scheduler.start()
-        print(f"serving {service.name} on {url}/v1 (try {url}/ in a browser)", flush=True)
+        names = ", ".join(model.name for model in service.models)
+        print(f"serving {names} on {url}/v1 (try {url}/ in a browser)", flush=True)
         print(f"next: curl {url}/v1/completions -H 'content-type: application/json' -d '{{\"prompt\": \"Once\"}}'",
               flush=True)  # fmt: skip
         asyncio.run(Server(settings, service.scheduler.drain).serve(sockets=[listening]))
-    return {"served": service.name}
+    return {"served": [model.name for model in service.models]}
 
 
 def _key(args) -> str | None:
@@ -72,40 +78,59 @@ def _key(args) -> str | None:
 
 
 def _service(config, args, key: str | None):
-    """The run's model behind a scheduler."""
+    """The run and its adapters behind a scheduler."""
     from chinchilla_jax.inference.engine import CHUNK, Engine
     from chinchilla_jax.inference.scheduler import Scheduler
-    from chinchilla_jax.model.adapted import prefix
     from chinchilla_jax.parallel import host
     from chinchilla_jax.serving.app import Service
     from chinchilla_jax.serving.metrics import Metrics
-    from chinchilla_jax.tasks.records import Turn
-    from chinchilla_jax.training.load import load
+    from chinchilla_jax.training.load import adapter, load
 
     host.keep_freed_memory()
-    loaded = load(config, args.run_dir, whole_mesh=False)
-    require(
-        not prefix(loaded.params["embed"]["table"]),
-        f"{args.run_dir} has a soft prompt, which serve does not put before requests; use generate",
-    )
-    model, tokenizer = loaded.program.config.model, loaded.tokenizer
-    capacity = args.capacity or min(2048, model.context or config.train.seq_len)
+    base = load(config, args.run_dir, whole_mesh=False)
+    cfg, tokenizer = base.program.config.model, base.tokenizer
+    capacity = args.capacity or min(2048, cfg.context or config.train.seq_len)
     require(2 <= capacity <= 1_000_000, "--capacity must lie in [2, 1000000]")
     capacity = -(-capacity // CHUNK) * CHUNK
-    renderer = _renderer(Path(args.run_dir), tokenizer)
-    engine, metrics = Engine(model, tokenizer.size, steps=4, form=args.weights), Metrics()
-    weights = engine.prepare(loaded.params)
-    scheduler = Scheduler(engine, weights, slots=args.slots, capacity=capacity, queue=args.queue, seen=metrics.seen)
-    return Service(
-        args.name or Path(args.run_dir).resolve().name,
-        scheduler,
-        tokenizer,
-        tokenizer.size,
-        metrics,
-        chat=renderer and (lambda said: renderer.prompt([Turn(*message) for message in said])),
-        stops=renderer.stops if renderer else tokenizer.stops,
-        key=key,
+    engine, metrics = Engine(cfg, tokenizer.size, steps=4, form=args.weights), Metrics()
+    models, weights = [_model(base, args.run_dir, args.name)], {}
+    weights[models[0].name] = engine.prepare(base.params)
+    for folder in args.adapter or ():
+        tuned = adapter(config, folder, base)
+        models.append(_model(tuned, folder))
+        require(
+            models[-1].name not in weights, f"--adapter {folder}: there is a model of that name already; see --name"
+        )
+        weights[models[-1].name] = _sharing(engine.prepare(tuned.params), weights[models[0].name])
+    scheduler = Scheduler(engine, weights, slots=args.slots, capacity=capacity, queue=args.queue,
+                          prefixes=args.prefix_cache << 20, seen=metrics.seen)  # fmt: skip
+    return Service(models, scheduler, tokenizer, metrics, key)
+
+
+def _model(loaded, folder: str, name: str = ""):
+    """How a loaded run is served."""
+    from chinchilla_jax.model.adapted import prefix
+    from chinchilla_jax.serving.job import Model
+    from chinchilla_jax.tasks.records import Turn
+
+    renderer = _renderer(Path(folder), loaded.tokenizer)
+    return Model(
+        name or Path(folder).resolve().name,
+        renderer.stops if renderer else loaded.tokenizer.stops,
+        renderer and (lambda said: renderer.prompt([Turn(*message) for message in said])),
+        prefix(loaded.params["embed"]["table"]),
+        f"{loaded.fingerprint[:12]}-{loaded.step}",
     )
+
+
+def _sharing(weights, base):
+    """`weights` with the very arrays of the base wherever theirs are equal."""
+    import jax
+    import jax.numpy as jnp
+
+    if jax.tree.structure(weights) != jax.tree.structure(base):
+        return weights
+    return jax.tree.map(lambda w, b: b if jnp.array_equal(w, b) else w, weights, base)
 
 
 def _renderer(run_dir: Path, tokenizer):

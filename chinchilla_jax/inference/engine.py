@@ -61,6 +61,14 @@ class Engine:
         self._decode = jax.jit(partial(_decode, cfg=cfg, pieces=pieces, steps=steps), donate_argnums=1)
         self._widen = jax.jit(partial(_widen, cfg=cfg), static_argnames="capacity")
         self._empty = jax.jit(partial(_empty, cfg=cfg), static_argnames=("slots", "capacity"))
+        self._take = jax.jit(partial(caches.block_of, length=CHUNK))
+        self._put = jax.jit(_put, donate_argnums=0)
+
+    @property
+    def programs(self) -> int:
+        """Programs compiled so far."""
+        names = "_start", "_prefill", "_decode", "_widen", "_empty", "_take", "_put"
+        return sum(getattr(self, name)._cache_size() for name in names)
 
     def empty(self, weights: Any, slots: int, capacity: int = SHORTEST) -> State:
         """Slots without texts."""
@@ -97,6 +105,14 @@ class Engine:
     def decode(self, weights: Any, state: State, active_S: np.ndarray, rows: Rows) -> tuple[State, Drawn]:
         """`steps` more tokens for every active slot; each field of `Drawn` has a leading dimension of `steps`."""
         return self._decode(weights, state, active_S, rows)
+
+    def take(self, state: State, slot: int, at: int) -> jax.Array:
+        """What was computed of a whole chunk of `slot`, for `put`."""
+        return self._take(state.cache, np.int32(slot), np.int32(at))
+
+    def put(self, state: State, slot: int, at: int, block: jax.Array) -> State:
+        """The chunk of `slot` at `at` from one that `take` gave, in place of `prefill`: the same bits."""
+        return self._put(state, np.int32(slot), np.int32(at), block)
 
     def stream(
         self,
@@ -160,6 +176,10 @@ def _empty(weights, *, cfg: ModelConfig, slots: int, capacity: int) -> State:
 
 def _widen(weights, state: State, *, cfg: ModelConfig, capacity: int) -> State:
     return dataclasses.replace(state, cache=caches.widen(weights, cfg, state.cache, capacity))
+
+
+def _put(state: State, slot, at, block) -> State:
+    return dataclasses.replace(state, cache=caches.with_block(state.cache, slot, at, block))
 
 
 def _start(state: State, slot, prompt_V, bias_V) -> State:

@@ -1,7 +1,8 @@
 """Continuous batching: one thread that gives slots to requests, reads prompts in chunks and decodes all slots together.
 
 A chunk of one prompt stands between two decoding calls at most, so that a long prompt does not stall running texts. A
-text that ends inside a call is cut there, and its slot is free for the next call.
+text that ends inside a call is cut there, and its slot is free for the next call. Chunks that another prompt began with
+are copied. Several models of one shape share the slots: each decodes its own, while the others' texts stand still.
 """
 
 import threading
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from chinchilla_jax.inference.engine import CHUNK, Engine
+from chinchilla_jax.inference.prefixes import Prefixes
 from chinchilla_jax.inference.sampling import Drawn, Rows, Sampling
 
 
@@ -35,7 +37,7 @@ class Event(NamedTuple):
 
 @dataclass(eq=False)
 class Request:
-    """A prompt and how to continue it; `tell(event)` is called in the scheduler's thread.
+    """A prompt and how `model` continues it; `tell(event)` is called in the scheduler's thread.
 
     It ends with "stop" at an id of `stops`, which is not told, with "length" after `new` tokens, with "cancelled", or
     with "failed" where the engine failed.
@@ -46,6 +48,7 @@ class Request:
     how: Sampling
     seed: int
     tell: Callable[[Event], None]
+    model: str = ""
     stops: frozenset[int] = frozenset()
     bias: dict[int, float] = field(default_factory=dict)
     logprobs: bool = False
@@ -53,6 +56,8 @@ class Request:
     asked: float = field(default_factory=time.monotonic)
     slot: int = -1
     read: int = 0
+    cached: int = 0  # of the prompt's tokens, those copied
+    keys: list[bytes] = field(default_factory=list)  # of its whole chunks
     made: int = 0
     cancelled: bool = False
 
@@ -66,20 +71,24 @@ class Closed(Exception):
 
 
 class Scheduler:
-    """Requests over `slots` slots of `capacity` tokens; at most `queue` wait. `seen(name, value)` hears of its work."""
+    """Requests over `slots` slots of `capacity` tokens; at most `queue` wait. `seen(name, value)` hears of its work.
+
+    `models` names weights; `prefixes` bytes are kept of beginnings of prompts.
+    """
 
     def __init__(
         self,
         engine: Engine,
-        weights: Any,
+        models: dict[str, Any],
         *,
         slots: int,
         capacity: int,
         queue: int,
+        prefixes: int = 0,
         seen: Callable[[str, float], None] = lambda name, value: None,
     ):
-        self.engine, self.weights, self.capacity = engine, weights, capacity
-        self.most, self.seen = queue, seen
+        self.engine, self.models, self.capacity = engine, models, capacity
+        self.most, self.seen, self.prefixes = queue, seen, Prefixes(prefixes)
         self.waiting: deque[Request] = deque()
         self.running: list[Request | None] = [None] * slots
         self.rows = Rows.empty(slots)
@@ -139,12 +148,14 @@ class Scheduler:
 
     def _warm(self) -> Any:
         """Run every program once, so that nothing is compiled while requests are served."""
-        state = self.engine.empty(self.weights, len(self.running), self.capacity)
+        nobody_S = np.zeros(len(self.running), bool)
+        state = self.engine.empty(next(iter(self.models.values())), len(self.running), self.capacity)
         state = self.engine.start(state, 0, [0])
-        state, *_ = self.engine.prefill(self.weights, state, 0, [0], self.rows)
-        state, drawn = self.engine.decode(self.weights, state, np.zeros(len(self.running), bool), self.rows)
-        drawn.token_S.block_until_ready()
-        return state
+        for weights in self.models.values():
+            state, *_ = self.engine.prefill(weights, state, 0, [0], self.rows)
+            state, drawn = self.engine.decode(weights, state, nobody_S, self.rows)
+            drawn.token_S.block_until_ready()
+        return self.engine.put(state, 0, 0, self.engine.take(state, 0, 0))
 
     def _step(self) -> bool:
         """Admit, read one chunk of a prompt, decode; False when there is nothing left to do and none will come."""
@@ -158,9 +169,10 @@ class Scheduler:
         reading = [request for request in self.running if request and request.read < len(request.ids)]
         if reading:
             self._read(min(reading, key=lambda request: request.asked))
-        active_S = np.array([bool(request and request.made) for request in self.running])
-        if active_S.any():
-            self._decode(active_S)
+        for model in self.models:
+            active_S = np.array([bool(one and one.made and one.model == model) for one in self.running])
+            if active_S.any():
+                self._decode(model, active_S)
         self.moved = time.monotonic()
         return True
 
@@ -185,27 +197,51 @@ class Scheduler:
         self.rows.put(request.slot, Sampling(0.0), 0)
 
     def _read(self, request: Request) -> None:
-        chunk = request.ids[request.read : request.read + CHUNK]
+        self._reuse(request)
+        at, weights = request.read, self.models[request.model]
+        chunk = request.ids[at : at + CHUNK]
         request.read += len(chunk)
         last = request.read == len(request.ids)
         after = 0 if last else request.ids[request.read]
         self.state, drawn, prompt = self.engine.prefill(
-            self.weights, self.state, request.slot, chunk, self.rows, last=last, after=after, wanted=request.echo
+            weights, self.state, request.slot, chunk, self.rows, last=last, after=after, wanted=request.echo
         )
+        if len(chunk) == CHUNK and self.prefixes.most:
+            request.keys.append(self._key(request, chunk))
+            if request.keys[-1] not in self.prefixes.blocks:
+                self.prefixes.keep(request.keys[-1], self.engine.take(self.state, request.slot, at))
         scored = []
         if request.echo:
             targets = [*chunk[1:], *([] if last else [after])]
             scored = [_token(target, *found) for target, *found in zip(targets, *map(np.asarray, prompt))]
-        self.seen("prompt_tokens", len(chunk))
         if last:
+            self.prefixes.touch(request.keys)
+            self.seen("prefix_cache_hits", request.cached)
+            self.seen("prefix_cache_queries", len(request.ids))
             self.seen("first", time.monotonic() - request.asked)
         if scored or last:
             self._tell(request, scored, _tokens(drawn, 0, request.logprobs) if last else [])
 
-    def _decode(self, active_S: np.ndarray) -> None:
+    def _reuse(self, request: Request) -> None:
+        """Copy whole chunks that were read before, but the one that gives the first token."""
+        while not request.echo and request.read + CHUNK < len(request.ids):
+            key = self._key(request, request.ids[request.read : request.read + CHUNK])
+            block = self.prefixes.blocks.get(key)
+            if block is None:
+                break
+            self.state = self.engine.put(self.state, request.slot, request.read, block)
+            request.keys.append(key)
+            request.read += CHUNK
+            request.cached += CHUNK
+
+    def _key(self, request: Request, chunk: Sequence[int]) -> bytes:
+        return self.prefixes.key(request.keys[-1] if request.keys else request.model.encode(), chunk)
+
+    def _decode(self, model: str, active_S: np.ndarray) -> None:
         began = time.monotonic()
         # A copy of the settings: the thread changes them while a call may still read them.
-        self.state, drawn = self.engine.decode(self.weights, self.state, active_S, Rows(*map(np.copy, self.rows)))
+        rows = Rows(*map(np.copy, self.rows))
+        self.state, drawn = self.engine.decode(self.models[model], self.state, active_S, rows)
         drawn = Drawn(*map(np.asarray, drawn))
         self.seen("step", (time.monotonic() - began) / self.engine.steps)
         for slot in np.flatnonzero(active_S):
@@ -226,7 +262,6 @@ class Scheduler:
             if request.made == request.new:
                 tokens, end = tokens[: number + 1], "length"
                 break
-        self.seen("tokens", len(tokens))
         if end:
             self._free(request)
         request.tell(Event(prompt, tokens, end))

@@ -135,6 +135,29 @@ def extend(
     return x_BLD, Cache(tuple(layers), used_S)
 
 
+def block_of(cache: Cache, slot: jax.Array, at: jax.Array, length: int) -> jax.Array:
+    """Keys and values of `length` tokens of a slot from `at` on: (N, 2, G, length, K)."""
+
+    def part(kept_SGTK):
+        _, G, _, K = kept_SGTK.shape
+        return jax.lax.dynamic_slice(kept_SGTK, (slot, 0, at, 0), (1, G, length, K))[0]
+
+    return jnp.stack([jnp.stack([part(layer.k_SGTK), part(layer.v_SGTK)]) for layer in cache.layers])
+
+
+def with_block(cache: Cache, slot: jax.Array, at: jax.Array, block_N2GCK: jax.Array) -> Cache:
+    """The cache whose `slot` goes on from `at` with a block."""
+
+    def put(kept_SGTK, part_GCK):
+        return jax.lax.dynamic_update_slice(kept_SGTK, part_GCK[None], (slot, 0, at, 0))
+
+    layers = tuple(
+        layer._replace(k_SGTK=put(layer.k_SGTK, k_GCK), v_SGTK=put(layer.v_SGTK, v_GCK))
+        for layer, (k_GCK, v_GCK) in zip(cache.layers, block_N2GCK)
+    )
+    return Cache(layers, cache.used_S.at[slot].set(at + block_N2GCK.shape[3]))
+
+
 def _write(kept_SGTK: jax.Array, new_BLGK: jax.Array, used_B: jax.Array, slot: jax.Array | None) -> jax.Array:
     """Keys or values with new ones at the end of every slot, or of one."""
     new_BGLK = new_BLGK.swapaxes(1, 2).astype(kept_SGTK.dtype)

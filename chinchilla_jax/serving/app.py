@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
@@ -18,7 +18,7 @@ from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.inference.scheduler import Scheduler
 from chinchilla_jax.serving import protocol
-from chinchilla_jax.serving.job import Job
+from chinchilla_jax.serving.job import Job, Model
 from chinchilla_jax.serving.limits import check_key, read_body
 from chinchilla_jax.serving.metrics import Metrics
 from chinchilla_jax.serving.protocol import ApiError, Ask
@@ -29,15 +29,12 @@ ANSWER_SECONDS, SEND_SECONDS = 600, 30
 
 @dataclass
 class Service:
-    """What the routes serve. `chat(messages) -> ids` renders a conversation; None where the run has no template."""
+    """What the routes serve: models that share a tokenizer and a scheduler; the first is meant where none is named."""
 
-    name: str
+    models: Sequence[Model]
     scheduler: Scheduler
     tokenizer: BaseTokenizer
-    vocabulary: int
     metrics: Metrics
-    chat: Callable[[list[tuple[str, str]]], list[int]] | None = None
-    stops: frozenset[int] = frozenset()
     key: str | None = None
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -45,7 +42,7 @@ class Service:
         """The ASGI application."""
         posts = {"/v1/completions": self.complete, "/v1/chat/completions": self.converse}
         posts |= {"/tokenize": self.tokenize, "/detokenize": self.detokenize}
-        gets = {"/v1/models": self.models, "/v1/models/{id:path}": self.model, "/tokenizer_info": self.info}
+        gets = {"/v1/models": self.listing, "/v1/models/{id:path}": self.one, "/tokenizer_info": self.info}
         routes = [Route(path, self._guarded(path, call), methods=["POST"]) for path, call in posts.items()]
         routes += [Route(path, self._guarded(path, call), methods=["GET"]) for path, call in gets.items()]
         routes += [Route("/", page), Route("/health", self.health), Route("/metrics", self.figures)]
@@ -67,45 +64,44 @@ class Service:
 
         return endpoint
 
-    async def _body(self, request: HttpRequest) -> dict[str, Any]:
+    async def _body(self, request: HttpRequest) -> tuple[dict[str, Any], Model]:
         body = protocol.parse(await read_body(request.receive, request.headers))
-        if body.get("model", self.name) != self.name:
-            raise ApiError(404, f"no such model; this server has {self.name}", param="model", code="model_not_found")
-        return body
+        return body, self._named(body.get("model", self.models[0].name))
+
+    def _named(self, name: Any) -> Model:
+        for model in self.models:
+            if model.name == name:
+                return model
+        names = ", ".join(model.name for model in self.models)
+        raise ApiError(404, f"no such model; this server has {names}", param="model", code="model_not_found")
 
     async def complete(self, request: HttpRequest) -> Response:
         """/v1/completions."""
-        body = await self._body(request)
-        return await self._answer(request, protocol.completion(body, self.tokenizer.prompt, self.vocabulary), "text")
+        body, model = await self._body(request)
+        ask = protocol.completion(body, self.tokenizer.prompt, self.tokenizer.size)
+        return await self._answer(request, model, ask, "text")
 
     async def converse(self, request: HttpRequest) -> Response:
         """/v1/chat/completions."""
-        body = await self._body(request)
-        if self.chat is None:
+        body, model = await self._body(request)
+        if model.chat is None:
             raise ApiError(400, "this model has no chat template; use /v1/completions", code="unsupported")
-        return await self._answer(request, protocol.chat(body, self.chat, self.vocabulary), "chat")
+        return await self._answer(request, model, protocol.chat(body, model.chat, self.tokenizer.size), "chat")
 
-    async def _answer(self, request: HttpRequest, ask: Ask, kind: str) -> Response:
+    async def _answer(self, request: HttpRequest, model: Model, ask: Ask, kind: str) -> Response:
         if not self.scheduler.ready:
             raise ApiError(503, "the model is loading", kind="server_error")
-        job = Job(ask, self.scheduler, self.tokenizer, self.name, kind, self.stops)
+        job = Job(ask, self.scheduler, self.tokenizer, model, kind, self.metrics.seen)
         job.submit()
         try:
-            news = await _unless_gone(job.next(), request)
-            if ask.stream:
-                return EventStream(job, news)
-            found = {choice.index: ("", []) for choice in job.choices}
-            while True:
-                choice, text, named = news
-                found[choice.index] = (found[choice.index][0] + text, found[choice.index][1] + named)
-                if job.done:
-                    break
-                news = await _unless_gone(job.next(), request)
+            answer = await _unless_gone(job.next() if ask.stream else job.whole(), request)
         except BaseException:
-            job.cancel()
+            job.close()
             raise
-        choices = [job.said(choice, *found[choice.index], chunk=False) for choice in job.choices]
-        return JSONResponse(job.envelope(choices, usage=job.usage()))
+        if ask.stream:
+            return EventStream(job, answer)
+        job.close()
+        return JSONResponse(answer)
 
     async def tokenize(self, request: HttpRequest) -> Response:
         """Text -> ids."""
@@ -123,19 +119,17 @@ class Service:
             raise protocol.bad("tokens", f"expected ids in [0, {self.tokenizer.size})")
         return JSONResponse({"prompt": self.tokenizer.decode(ids)})
 
-    async def models(self, request: HttpRequest) -> Response:
-        """The one model."""
-        return JSONResponse({"object": "list", "data": [self._model()]})
+    async def listing(self, request: HttpRequest) -> Response:
+        """All models."""
+        return JSONResponse({"object": "list", "data": [self._about(model) for model in self.models]})
 
-    async def model(self, request: HttpRequest) -> Response:
-        """The model, if it is asked for by its name."""
-        if request.path_params["id"] != self.name:
-            raise ApiError(404, f"no such model; this server has {self.name}", code="model_not_found")
-        return JSONResponse(self._model())
+    async def one(self, request: HttpRequest) -> Response:
+        """A model by its name."""
+        return JSONResponse(self._about(self._named(request.path_params["id"])))
 
-    def _model(self) -> dict[str, Any]:
-        owner = {"owned_by": "chinchilla_jax", "max_model_len": self.scheduler.capacity}
-        return {"id": self.name, "object": "model", "created": self.created, **owner}
+    def _about(self, model: Model) -> dict[str, Any]:
+        owner = {"owned_by": "chinchilla_jax", "max_model_len": self.scheduler.capacity - len(model.soft)}
+        return {"id": model.name, "object": "model", "created": self.created, **owner}
 
     async def info(self, request: HttpRequest) -> Response:
         """What lm-eval asks of a tokenizer."""
@@ -158,6 +152,8 @@ class Service:
         self.metrics.running.set(running)
         self.metrics.waiting.set(len(self.scheduler.waiting))
         self.metrics.slots.set(len(self.scheduler.running))
+        self.metrics.programs.set(self.scheduler.engine.programs)
+        self.metrics.prefix_bytes.set(self.scheduler.prefixes.bytes)
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
@@ -180,7 +176,7 @@ class EventStream(Response):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, OSError, TimeoutError):
                     await task
-            self.job.cancel()
+            self.job.close()
 
     async def _send(self, send) -> None:
         async def out(message) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import time
 import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,21 +22,37 @@ FAILURES = {
 }
 
 
+@dataclass(frozen=True)
+class Model:
+    """What requests call by name. `chat(messages) -> ids` renders a conversation; None where there is no template.
+
+    `stops` are ids that end a text; `soft` those of a soft prompt, which stand before every other; `fingerprint` tells
+    one state of the weights from another.
+    """
+
+    name: str
+    stops: frozenset[int] = frozenset()
+    chat: Callable[[list[tuple[str, str]]], list[int]] | None = None
+    soft: tuple[int, ...] = ()
+    fingerprint: str | None = None
+
+
 class Choice:
     """One continuation: a request to the scheduler, its text and its log-probabilities."""
 
-    def __init__(self, index: int, ids: list[int], ask: Ask, tokenizer: BaseTokenizer, tell, room: int, stops):
+    def __init__(self, index: int, ids: list[int], ask: Ask, tokenizer: BaseTokenizer, tell, room: int, model: Model):
         self.index, self.ask, self.tokenizer, self.ids = index, ask, tokenizer, ids
         self.writer, self.made, self.end, self.silent = Writer(tokenizer, ask.stops), 0, "", ask.new == 0
         self.head = tokenizer.decode(ids) if ask.echo else ""
-        self.offset, self.begun = 0, False
+        self.offset, self.begun, self.unseen = 0, False, len(model.soft)
         self.request = Request(
-            ids,
+            [*model.soft, *ids],
             max(1, min(room, room if ask.new is None else ask.new)),
             ask.how,
             int(np.random.SeedSequence([ask.seed, index]).generate_state(1)[0]),
             lambda event: tell(self, event),
-            stops=frozenset() if ask.ignore_eos else frozenset(stops),
+            model.name,
+            stops=frozenset() if ask.ignore_eos else model.stops,
             bias=ask.bias,
             logprobs=ask.logprobs is not None,
             echo=ask.echo and ask.logprobs is not None,
@@ -46,7 +64,8 @@ class Choice:
         if self.ask.echo and not self.begun:
             text, named = self.head, [(spelled(self.tokenizer, self.ids[0]), None)]
         self.begun = True
-        named += [(spelled(self.tokenizer, token.id), token) for token in event.prompt]
+        prompt, self.unseen = event.prompt[self.unseen :], max(0, self.unseen - len(event.prompt))
+        named += [(spelled(self.tokenizer, token.id), token) for token in prompt]
         for token in () if self.silent else event.tokens:
             self.made += 1
             text += self.writer.feed([token.id])
@@ -61,21 +80,24 @@ class Choice:
 
 
 class Job:
-    """All choices of a request. `submit` raises `ApiError`; `next` waits for news; `cancel` frees what still runs."""
+    """All choices of a request. `submit` raises `ApiError`; `next` waits for news; `close` frees what still runs.
 
-    def __init__(self, ask: Ask, scheduler: Scheduler, tokenizer: BaseTokenizer, model: str, kind: str, stops):
-        self.ask, self.scheduler, self.model, self.kind = ask, scheduler, model, kind
+    `seen(name, value)` hears at the end how many tokens it was.
+    """
+
+    def __init__(self, ask: Ask, scheduler: Scheduler, tokenizer: BaseTokenizer, model: Model, kind: str, seen):
+        self.ask, self.scheduler, self.model, self.kind, self.seen = ask, scheduler, model, kind, seen
         self.loop, self.news = asyncio.get_running_loop(), asyncio.Queue()
         self.id, self.created = f"{'chatcmpl' if kind == 'chat' else 'cmpl'}-{uuid.uuid4().hex}", int(time.time())
         self.tokenizer, self.choices = tokenizer, []
         for number, ids in enumerate(ask.prompts):
-            room = scheduler.capacity - len(ids)
+            room = scheduler.capacity - len(model.soft) - len(ids)
             if room < 1:
-                message = f"the prompt has {len(ids)} tokens, and prompt and answer may have {scheduler.capacity}"
+                message = f"the prompt has {len(ids)} tokens, and prompt and answer may have {len(ids) + room}"
                 raise ApiError(400, message, param="prompt", code="context_length_exceeded")
             for i in range(ask.n):
                 index = number * ask.n + i
-                self.choices.append(Choice(index, ids, ask, tokenizer, self._tell, room, stops))
+                self.choices.append(Choice(index, ids, ask, tokenizer, self._tell, room, model))
 
     def _tell(self, choice: Choice, event: Event) -> None:
         self.loop.call_soon_threadsafe(self.news.put_nowait, (choice, event))
@@ -107,15 +129,32 @@ class Job:
         """Whether every choice has ended."""
         return all(choice.end for choice in self.choices)
 
-    def cancel(self) -> None:
-        """Free what still runs or waits."""
+    async def whole(self) -> dict[str, Any]:
+        """The answer in one object."""
+        found: dict[int, tuple[str, list]] = {choice.index: ("", []) for choice in self.choices}
+        while not self.done:
+            choice, more, tokens = await self.next()
+            text, named = found[choice.index]
+            found[choice.index] = text + more, named + tokens
+        choices = [self.said(choice, *found[choice.index], chunk=False) for choice in self.choices]
+        return self.envelope(choices, usage=self.usage())
+
+    def close(self) -> None:
+        """Free what still runs or waits, and count what came of it."""
         for choice in self.choices:
             if not choice.end:
                 self.scheduler.cancel(choice.request)
+        if any(choice.begun for choice in self.choices):
+            used = self.usage()
+            self.seen("prompt_tokens", used["prompt_tokens"])
+            self.seen("tokens", used["completion_tokens"])
+            self.seen("cached_tokens", used["prompt_tokens_details"]["cached_tokens"])
 
     def usage(self) -> dict[str, Any]:
-        """Tokens of all prompts and of all choices."""
-        return usage(sum(map(len, self.ask.prompts)), sum(choice.made for choice in self.choices))
+        """Tokens of all prompts and of all choices; of the prompts, those that were not read again."""
+        firsts = self.choices[:: self.ask.n]
+        cached = sum(min(choice.request.cached, len(choice.ids)) for choice in firsts)
+        return usage(sum(map(len, self.ask.prompts)), sum(choice.made for choice in self.choices), cached)
 
     def envelope(self, choices: list[dict], *, chunk: bool = False, **more) -> dict[str, Any]:
         """The object around choices."""
@@ -124,7 +163,8 @@ class Job:
             "id": self.id,
             "object": kinds.get(self.kind, "text_completion"),
             "created": self.created,
-            "model": self.model,
+            "model": self.model.name,
+            "system_fingerprint": self.model.fingerprint,
             "choices": choices,
             **more,
         }

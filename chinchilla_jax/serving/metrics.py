@@ -18,9 +18,14 @@ class Metrics:
         self.running = made(Gauge, "requests_running", "requests that hold a slot")
         self.waiting = made(Gauge, "requests_waiting", "requests in the queue")
         self.slots = made(Gauge, "slots", "texts decoded side by side")
+        self.programs = made(Gauge, "programs", "compiled programs; constant while requests are served")
+        self.prefix_bytes = made(Gauge, "prefix_cache_bytes", "bytes kept of beginnings of prompts")
         counters = {
-            "prompt_tokens": "tokens of prompts read",
-            "tokens": "tokens generated",
+            "prompt_tokens": "tokens of prompts, as in usage",
+            "tokens": "tokens generated, as in usage",
+            "cached_tokens": "tokens of prompts that were not read again, as in usage",
+            "prefix_cache_hits": "tokens of prompts found among the beginnings kept, every choice counted",
+            "prefix_cache_queries": "tokens of prompts that were looked for",
             "cancelled": "requests whose client went away or whose stop string came",
         }
         histograms = {

@@ -229,11 +229,11 @@ def chat(body: dict, render: Callable[[list[tuple[str, str]]], list[int]], vocab
     return Ask([render(messages(body))], new=new, logprobs=(top or 0) if wanted else None, **shared)
 
 
-def usage(prompt: int, made: int) -> dict[str, Any]:
+def usage(prompt: int, made: int, cached: int) -> dict[str, Any]:
     """Counts of tokens."""
     return {
         "prompt_tokens": prompt,
         "completion_tokens": made,
         "total_tokens": prompt + made,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": cached},
     }

@@ -118,6 +118,14 @@ def load(
     )
 
 
+def adapter(config: Config, run_dir: str, base: Loaded) -> Loaded:
+    """A tuned run over a base that is loaded already, if it has its shape and tokenizer: then they share programs."""
+    found = load(config, run_dir, base=base)
+    same = found.program.config.model == base.program.config.model and found.tokenizer.sha256 == base.tokenizer.sha256
+    require(same, f"--adapter {run_dir}: that model has another shape or tokenizer than its base; give it as --run-dir")
+    return found
+
+
 def _mesh(config: Config, whole: bool) -> Mesh:
     """The config's mesh, or one of as few devices as its fsdp and tensor ask for."""
     few = MeshConfig(1, abs(config.mesh.fsdp), abs(config.mesh.tensor))

@@ -27,15 +27,15 @@ def tokenizer(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def engine(tokenizer):
-    """An engine and its weights."""
+    """An engine and two models."""
     cfg = dataclasses.replace(tiny.MODERN, layers=1, kernels="cpu", vocab_size=tokenizer.size)
     made = Engine(cfg, tokenizer.size, steps=4)
-    return made, made.prepare(tiny.spiced(cfg))
+    return made, {name: made.prepare(tiny.spiced(cfg, seed)) for seed, name in enumerate(("tiny", "other"))}
 
 
 @pytest.fixture
 def scheduler(engine):
-    """Three slots of 128 tokens, four more in the queue; ended after the test."""
+    """Three slots of 128 tokens, four more in the queue, no beginnings of prompts kept; ended after the test."""
     made = Scheduler(*engine, slots=3, capacity=128, queue=4)
     made.start()
     until(lambda: made.ready)
@@ -107,6 +107,7 @@ def client(scheduler, tokenizer):
     import uvicorn
 
     from chinchilla_jax.serving.app import Service
+    from chinchilla_jax.serving.job import Model
     from chinchilla_jax.serving.limits import HEADER_BYTES, Protocol
     from chinchilla_jax.serving.metrics import Metrics
 
@@ -115,7 +116,8 @@ def client(scheduler, tokenizer):
 
     metrics = Metrics()
     scheduler.seen = metrics.seen
-    service = Service("tiny", scheduler, tokenizer, tokenizer.size, metrics, chat, tokenizer.stops)
+    models = Model("tiny", tokenizer.stops, chat), Model("other", tokenizer.stops)
+    service = Service(models, scheduler, tokenizer, metrics)
     limits = {"h11_max_incomplete_event_size": HEADER_BYTES, "ws": "none", "lifespan": "off"}
     server = uvicorn.Server(uvicorn.Config(service.app(), port=0, http=Protocol, log_level="warning", **limits))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))

@@ -1,5 +1,6 @@
 """The server over real HTTP."""
 
+import dataclasses
 import json
 import socket
 import threading
@@ -71,15 +72,41 @@ def test_a_chat(client):
     parts = client.stream("/v1/chat/completions", body)
     assert parts[0]["choices"][0]["delta"]["role"] == "assistant"
     assert "".join(part["choices"][0]["delta"].get("content", "") for part in parts) == message["content"]
-    client.service.chat = None
-    assert client.json("/v1/chat/completions", body, status=400)["error"]["code"] == "unsupported"
+    other = {**body, "model": "other"}
+    assert client.json("/v1/chat/completions", other, status=400)["error"]["code"] == "unsupported"
+
+
+def test_models_are_chosen_by_name(client):
+    listed = [one["id"] for one in client.json("/v1/models")["data"]]
+    assert listed == ["tiny", "other"] and client.json("/v1/models/other")["id"] == "other"
+    found = {name: client.json("/v1/completions", {**GREEDY, "model": name}) for name in listed}
+    assert found["tiny"]["choices"] != found["other"]["choices"] and found["other"]["model"] == "other"
+    unnamed = {name: value for name, value in GREEDY.items() if name != "model"}
+    assert client.json("/v1/completions", unnamed)["choices"] == found["tiny"]["choices"]
+
+
+def test_a_soft_prompt_stands_before_every_prompt_and_is_not_seen(client):
+    """Ids of the vocabulary in its place: as if the client had written them, but for counts and log-probabilities."""
+    service, soft = client.service, (7, 9, 11)
+    service.models = [*service.models, dataclasses.replace(service.models[0], name="soft", soft=soft)]
+    client.service.scheduler.models["soft"] = client.service.scheduler.models["tiny"]
+    body = {"prompt": [5, 6, 8], "max_tokens": 6, "temperature": 0, "logprobs": 1, "echo": True}
+    whole = client.json("/v1/completions", {**body, "prompt": [*soft, 5, 6, 8]})
+    found = client.json("/v1/completions", {**body, "model": "soft"})
+    del client.service.scheduler.models["soft"]
+    assert found["usage"]["prompt_tokens"] == 3 and whole["usage"]["prompt_tokens"] == 6
+    [one], [other] = found["choices"], whole["choices"]
+    assert one["logprobs"]["token_logprobs"] == [None, *other["logprobs"]["token_logprobs"][4:]]
+    assert one["logprobs"]["tokens"] == other["logprobs"]["tokens"][3:]
+    long = {"model": "soft", "prompt": [5] * 125}
+    assert client.json("/v1/completions", long, status=400)["error"]["code"] == "context_length_exceeded"
 
 
 def test_what_is_wrong_is_an_error_object(client):
     long = {"prompt": [5] * 128}
     assert client.json("/v1/completions", long, status=400)["error"]["code"] == "context_length_exceeded"
     assert client.json("/v1/completions", b"{", status=400)["error"]["type"] == "invalid_request_error"
-    assert client.json("/v1/completions", {"model": "other"}, status=404)["error"]["code"] == "model_not_found"
+    assert client.json("/v1/completions", {"model": "third"}, status=404)["error"]["code"] == "model_not_found"
     assert "error" in client.json("/v1/nothing", {}, status=404)
     assert "error" in client.json("/v1/completions", status=405)
     assert "error" in client.json("/v1/completions", b"x" * (2**20 + 1), status=413)

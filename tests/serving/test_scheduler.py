@@ -5,6 +5,7 @@ import queue
 import numpy as np
 import pytest
 
+from chinchilla_jax.inference.prefixes import Prefixes
 from chinchilla_jax.inference.sampling import Sampling
 from chinchilla_jax.inference.scheduler import Closed, Full, Request
 from tests.serving.conftest import Gate, until
@@ -14,7 +15,7 @@ LIVELY = Sampling(0.9, top_p=0.9)
 
 def request(ids, new=12, how=LIVELY, seed=0, **more):
     news = queue.Queue()
-    made = Request(ids, new, how, seed, news.put, **more)
+    made = Request(ids, new, how, seed, news.put, **{"model": "tiny", **more})
     made.news = news
     return made
 
@@ -30,12 +31,13 @@ def whole(made) -> tuple[list, list, str]:
 
 
 def some(count: int) -> list[Request]:
-    """Prompts of one token to two chunks, half of them greedy, with log-probabilities."""
+    """Prompts of one token to two chunks, half of them greedy, with log-probabilities; one for another model."""
     made = []
     for i in range(count):
         ids = np.random.default_rng(i).integers(3, 280, [1, 5, 64, 90][i % 4]).tolist()
         how = Sampling(0) if i % 2 else Sampling(0.9, top_p=0.9, frequency_penalty=0.2)
-        made.append(request(ids, new=3 + i, how=how, seed=i, logprobs=True, echo=i % 3 == 0))
+        model = "other" if i == 2 else "tiny"
+        made.append(request(ids, new=3 + i, how=how, seed=i, logprobs=True, echo=i % 3 == 0, model=model))
     return made
 
 
@@ -96,11 +98,54 @@ def test_the_queue_is_bounded_and_draining_ends_it(scheduler):
 
 
 def test_nothing_is_compiled_after_the_start(scheduler):
-    programs = [getattr(scheduler.engine, name) for name in ("_start", "_prefill", "_decode", "_empty")]
-    before = [program._cache_size() for program in programs]
-    made = some(7)
+    scheduler.prefixes.most = 10**6
+    before, made = scheduler.engine.programs, some(7)
     made[3].bias = {4: 5.0}
     scheduler.submit(made)
     for one in made:
         whole(one)
-    assert [program._cache_size() for program in programs] == before
+    again = request(made[3].ids)
+    scheduler.submit([again])
+    whole(again)
+    assert again.cached == 64 and scheduler.engine.programs == before <= 12
+
+
+def test_a_beginning_that_was_read_before_changes_no_bit(scheduler):
+    """Shared first chunks with other ends, other models with the same text; every answer as without what is kept."""
+    draw = np.random.default_rng(3)
+    common = draw.integers(3, 280, 64).tolist()
+    prompts = [[*common, *draw.integers(3, 280, n).tolist()] for n in (1, 30, 50)] + [common, [*common[:-1], 5, 6]]
+
+    def answers():
+        models = "tiny", "other"
+        made = [request(prompts[i % 5], 8, logprobs=True, seed=i, model=models[i % 2]) for i in range(10)]
+        found = []
+        for part in (made[:5], made[5:]):
+            scheduler.submit(part)
+            found += map(whole, part)
+        return found, [one.cached for one in made]
+
+    cold, none = answers()
+    scheduler.prefixes.most = 10**6
+    warm, cached = answers()
+    assert warm == cold and not any(none)
+    # The first of each model reads; `common` alone ends in a whole chunk, which gives its first token and is read.
+    assert cached == [0, 0, 64, 0, 0, 64, 64, 64, 0, 0]
+    size = scheduler.prefixes.bytes
+    assert size == sum(block.nbytes for block in scheduler.prefixes.blocks.values()) > 0
+
+
+def test_what_is_kept_has_its_bound_and_the_least_used_leaves():
+    kept, block = Prefixes(1000), np.zeros(100, np.float32)
+    keys = [b"model"]
+    for chunk in range(4):
+        keys.append(kept.key(keys[-1], [chunk]))
+        kept.keep(keys[-1], block)
+        assert kept.bytes == sum(b.nbytes for b in kept.blocks.values()) <= 1000
+    assert list(kept.blocks) == keys[3:]
+    kept.keep(b"large", np.zeros(1001, np.int8))
+    assert b"large" not in kept.blocks
+    kept.touch([keys[3], keys[4]])
+    kept.keep(b"new", block)
+    assert list(kept.blocks) == [keys[3], b"new"], "the end of a text leaves before its beginning"
+    assert len({kept.key(b"m", [1, 2]), kept.key(b"m", [1]), kept.key(b"n", [1, 2]), kept.key(b"m", [2, 1])}) == 4

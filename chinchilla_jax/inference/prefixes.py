@@ -1,0 +1,36 @@
+"""Beginnings of prompts that were read before: keys and values of whole chunks, found by a hash of all ids so far."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+
+class Prefixes:
+    """Blocks of a cache by their keys, `most` bytes of them; those that were not used for longest leave first."""
+
+    def __init__(self, most: int):
+        self.most, self.bytes = most, 0
+        self.blocks: OrderedDict[bytes, jax.Array] = OrderedDict()
+
+    @staticmethod
+    def key(before: bytes, ids: Sequence[int]) -> bytes:
+        """The key of a chunk behind the chunk of key `before`; a text's first chunk stands behind a model's name."""
+        return hashlib.blake2b(before + b"\0" + np.asarray(ids, "<i4").tobytes(), digest_size=16).digest()
+
+    def keep(self, key: bytes, block: jax.Array) -> None:
+        """Remember a block, and forget others where there is no room."""
+        if key in self.blocks or block.nbytes > self.most:
+            return
+        self.blocks[key] = block
+        self.bytes += block.nbytes
+        while self.bytes > self.most:
+            self.bytes -= self.blocks.popitem(last=False)[1].nbytes
+
+    def touch(self, keys: Sequence[bytes]) -> None:
+        """Say that the chunks of a text were used: the last one leaves first, which is of no use without the others."""
+        for key in reversed(keys):
+            if key in self.blocks:
+                self.blocks.move_to_end(key)
