@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from chinchilla_jax.parallel.sharding import constrain
+from chinchilla_jax.parallel.vocabulary import rows, tokens_travel
 
 FEW_ROWS = 16
 
@@ -68,7 +69,14 @@ def product(w, x: jax.Array, kernels: str, contract: int) -> jax.Array:
 @functools.singledispatch
 def look_up(table_VD, tokens: jax.Array) -> jax.Array:
     """Rows of a table by number, by the kind of the table; of an array without a copy of it that is split along D."""
-    return constrain(table_VD, "vocab", None)[tokens]
+    if stays(table_VD, tokens):
+        return rows(table_VD, tokens)[0]
+    return constrain(table_VD, "whole_vocab", None)[tokens]
+
+
+def stays(table_VD: jax.Array, tokens: jax.Array) -> bool:
+    """Whether the tokens go to the shards of a table, rather than the table to them."""
+    return jnp.issubdtype(table_VD.dtype, jnp.floating) and tokens_travel(len(table_VD), tokens.shape)
 
 
 def drop(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:

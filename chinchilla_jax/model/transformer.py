@@ -20,7 +20,7 @@ from chinchilla_jax.model.attention import attention
 from chinchilla_jax.model.linear import dense, drop, look_up
 from chinchilla_jax.model.positions import ENCODERS, TABLES
 from chinchilla_jax.model.stacks import joined, stacks_of
-from chinchilla_jax.model.weights import array, is_node, weight
+from chinchilla_jax.model.weights import array, is_node, looked_up, weight
 from chinchilla_jax.parallel.sharding import constrain
 from chinchilla_jax.types import Batch
 
@@ -259,6 +259,11 @@ def compute_copy(params: Params, cfg: ModelConfig) -> Params:
 def embed(params: Params, tokens_BL: jax.Array, cfg: ModelConfig) -> jax.Array:
     """Look tokens up: (B, L, D). Looked up before the cast, so that the table's gradient is summed in float32."""
     return (look_up(params["embed"]["table"], tokens_BL) * cfg.embed_scale).astype(cfg.dtype)
+
+
+def opened(params: Params, tokens_BL: jax.Array) -> Params:
+    """`params` whose embedding knows these tokens' rows: for a loss that both ends of a tied table take part in."""
+    return params | {"embed": {"table": looked_up(params["embed"]["table"], tokens_BL)}}
 
 
 def embedding(params: Params) -> jax.Array:

@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from chinchilla_jax.model.linear import dense, drop, look_up, packed, product
+from chinchilla_jax.model.linear import dense, drop, look_up, packed, product, stays
+from chinchilla_jax.parallel.vocabulary import rows
 
 ROUNDING = 2e-6  # relative differences of float32 sums of a few thousand squares
 RANK = "rank"  # the logical axis of an adapter's rank
@@ -258,3 +259,28 @@ class Triplets(LowRank):
     def merge(self):
         e = self.e.reshape(*self.e.shape[:-1], *[1] * (self.a.ndim - self.e.ndim), -1)
         return array(self.kernel).astype(jnp.float32) + self.change(self.a.astype(jnp.float32) * e)
+
+
+@node
+class LookedUp(Weight):
+    """A table (V, D) and the rows of it (B, L, D) that some tokens have; whoever asks asks for those."""
+
+    kernel: Any
+    rows_BLD: jax.Array
+
+    def merge(self):
+        return self.kernel
+
+    def rows(self, tokens):
+        return self.rows_BLD
+
+
+def looked_up(table: Any, tokens_BL: jax.Array) -> Any:
+    """A table with the rows of some tokens where it is split over its vocabulary; others as they are.
+
+    The gradients of both ends of a tied table are then sums in one array.
+    """
+    if is_node(table) or not stays(table, tokens_BL):
+        return table
+    rows_BLD, table_VD = rows(table, tokens_BL)
+    return LookedUp(table_VD, rows_BLD)

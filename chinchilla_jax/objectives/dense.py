@@ -10,7 +10,7 @@ from chinchilla_jax.config import ModelConfig, ObjectiveConfig
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives.activation import counted, forward
 from chinchilla_jax.objectives.objective import Objective
-from chinchilla_jax.objectives.tiles import cut, gathered, sweep
+from chinchilla_jax.objectives.tiles import over_tiles, sweep
 from chinchilla_jax.types import Batch, Sums
 
 # Tokens of a tile on one device: large enough to keep the product at full rate, small enough to stay out of the way.
@@ -32,14 +32,13 @@ def _tile_losses(table_VD, z_loss, tile):
 
 
 def _tile_gradients(z_loss, table_VD, tile):
-    """Loss, gradient of the tile's hidden states and of the table: d/dlogits = softmax (1 + 2 z norm) - onehot."""
+    """Loss, gradient of hidden states, factors of the table's gradient: d/dlogits = softmax (1 + 2 z norm) - onehot."""
     x_SMD, targets_SM, weights_SM = tile
     losses_SM, (p_SMV, sum_SM1, norm_SM, hit_SMV) = _tile_losses(table_VD, z_loss, (x_SMD, targets_SM))
     scale_SM1 = (weights_SM * (1 + 2 * z_loss * norm_SM))[..., None] / sum_SM1
     dlogits_SMV = (p_SMV * scale_SM1 - jnp.where(hit_SMV, weights_SM[..., None], 0.0)).astype(x_SMD.dtype)
     dx_SMD = jnp.einsum("smv,vd->smd", dlogits_SMV, table_VD)
-    dtable_SVD = jnp.einsum("smv,smd->svd", dlogits_SMV, x_SMD, preferred_element_type=jnp.float32)
-    return jnp.sum(weights_SM * losses_SM), (dx_SMD, losses_SM), dtable_SVD
+    return jnp.sum(weights_SM * losses_SM), (dx_SMD, losses_SM), [(dlogits_SMV, x_SMD)]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
@@ -49,13 +48,11 @@ def cross_entropy(hidden_BLD, table_VD, targets_BL, weights_BL, z_loss: float, t
     Differentiable in the hidden states, the table and the weights: d/dweight is the loss of a token, so a backward pass
     that is made anyway tells the loss of every token.
     """
-    tiles, _ = cut((hidden_BLD, targets_BL, weights_BL), tile_tokens)
-    table_VD = gathered(table_VD, hidden_BLD.dtype)
 
-    def one(total, tile):
-        return total + jnp.sum(tile[2] * _tile_losses(table_VD, z_loss, tile[:2])[0]), None
+    def summed(table_VD, tile):
+        return jnp.sum(tile[2] * _tile_losses(table_VD, z_loss, tile[:2])[0]), ()
 
-    return jax.lax.scan(one, jnp.zeros((), jnp.float32), tiles)[0]
+    return over_tiles(summed, table_VD, (hidden_BLD, targets_BL, weights_BL), tile_tokens)[0]
 
 
 def _forward(hidden_BLD, table_VD, targets_BL, weights_BL, z_loss, tile_tokens):
@@ -94,6 +91,7 @@ def dense(cfg: ModelConfig, settings: ObjectiveConfig, table=transformer.unembed
     def total(params, batch: Batch, key, delta_BLD=None, head=next_token, priced=True, held=False):
         if held:
             params = params | {"embed": jax.lax.stop_gradient(params["embed"])}
+        params = transformer.opened(params, batch.tokens)
         hidden_BLD, add_price = forwards[priced](params, batch, delta_BLD=delta_BLD, key=key)
         loss, aux = head(hidden_BLD, table(params), batch)
         return add_price(loss), aux

@@ -34,17 +34,16 @@ def _tile_gradients(kind, both, table_VD, tile):
 
     def products(dlogits_SMV, hidden_SMD):
         dlogits_SMV = (weights_SM1 * dlogits_SMV).astype(hidden_SMD.dtype)
-        dhidden_SMD = jnp.einsum("smv,vd->smd", dlogits_SMV, table_VD)
-        return dhidden_SMD, jnp.einsum("smv,smd->svd", dlogits_SMV, hidden_SMD, preferred_element_type=jnp.float32)
+        return jnp.einsum("smv,vd->smd", dlogits_SMV, table_VD), (dlogits_SMV, hidden_SMD)
 
-    dy_SMD, dtable_SVD = products(q_SMV - p_SMV - symmetric * q_SMV * (apart_SMV + back_SM1), y_SMD)
-    dx_SMD = jnp.zeros_like(x_SMD)
+    dy_SMD, of_table = products(q_SMV - p_SMV - symmetric * q_SMV * (apart_SMV + back_SM1), y_SMD)
+    dx_SMD, more = jnp.zeros_like(x_SMD), []
     if both:
-        dx_SMD, more_SVD = products(p_SMV * (apart_SMV - forth_SM1) + symmetric * (p_SMV - q_SMV), x_SMD)
-        dtable_SVD += more_SVD
+        dx_SMD, also = products(p_SMV * (apart_SMV - forth_SM1) + symmetric * (p_SMV - q_SMV), x_SMD)
+        more = [also]
     hit_SMV = jnp.arange(table_VD.shape[0]) == targets_SM[..., None]
     entropies_SM = -jnp.sum(jnp.where(hit_SMV, logq_SMV, 0.0), axis=-1)
-    return jnp.sum(weights_SM * losses_SM), (dy_SMD, dx_SMD, entropies_SM), dtable_SVD
+    return jnp.sum(weights_SM * losses_SM), (dy_SMD, dx_SMD, entropies_SM), [of_table, *more]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))

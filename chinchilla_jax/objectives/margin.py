@@ -41,8 +41,7 @@ def _tile_gradients(z_loss, table_VD, tile):
     dlow_SM = low_p_SM * scale_SM - weights_SM
     pull_SM1 = (dlow_SM * margin_SM / jnp.maximum(length_SM, 1e-30))[..., None]
     dx_SMD = jnp.einsum("smv,vd->smd", dlogits_SMV, table_VD) - (pull_SM1 * x32_SMD).astype(x_SMD.dtype)
-    dtable_SVD = jnp.einsum("smv,smd->svd", dlogits_SMV, x_SMD, preferred_element_type=jnp.float32)
-    return jnp.sum(weights_SM * losses_SM), (dx_SMD, losses_SM, plain_SM), dtable_SVD
+    return jnp.sum(weights_SM * losses_SM), (dx_SMD, losses_SM, plain_SM), [(dlogits_SMV, x_SMD)]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(5, 6))

@@ -20,15 +20,17 @@ from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives.bound import Binding
 from chinchilla_jax.objectives.dense import _tile_losses, cross_entropy, dense, tile_size
 from chinchilla_jax.objectives.objective import Objective
-from chinchilla_jax.objectives.tiles import cut, gathered
+from chinchilla_jax.objectives.tiles import over_tiles
 from chinchilla_jax.types import Batch, Sums
 
 
 def token_losses(hidden_BLD, table_VD, targets_BL, tile_tokens: int) -> jax.Array:
     """-log p of every target (B, L), tile by tile, without anything of a gradient."""
-    tiles, join = cut((hidden_BLD, targets_BL), tile_tokens)
-    table_VD = gathered(table_VD, hidden_BLD.dtype)
-    return join(jax.lax.scan(lambda _, tile: (None, _tile_losses(table_VD, 0.0, tile)[0]), None, tiles)[1])
+
+    def losses(table_VD, tile):
+        return 0.0, (_tile_losses(table_VD, 0.0, tile)[0],)
+
+    return over_tiles(losses, table_VD, (hidden_BLD, targets_BL), tile_tokens)[1][0]
 
 
 def scores(losses_BL, batch: Batch, mean: bool) -> jax.Array:

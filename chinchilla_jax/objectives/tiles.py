@@ -1,24 +1,54 @@
 """Losses over the vocabulary, tile by tile: the logits of all positions never exist together.
 
 A tile of positions meets the whole vocabulary, and its gradients are formed at once in the same sweep, so that logits
-are computed once (three products instead of four). Letters: S shards, M tokens of a tile in a shard, n tiles.
+are computed once (three products instead of four). Where the vocabulary is split over devices that have different
+tokens, a tile's tokens are gathered and every device meets them with its own rows of the table (`parallel/vocabulary`).
+Letters: S shards, M tokens of a tile in a shard, n tiles.
 """
 
 import jax
 import jax.numpy as jnp
 
-from chinchilla_jax.parallel.sharding import constrain
+from chinchilla_jax.parallel.sharding import constrain, shards
+from chinchilla_jax.parallel.vocabulary import tokens_travel
+
+PIECES = range(128, 1025)  # rows of a split table whose gradient by one tile is made at once, a sixteenth if that many
+TILE_ARRAYS = 4  # of a tile's size that exist together; they share `tile_tokens` where memory is what matters
 
 
-def cut(arrays: tuple[jax.Array, ...], tile_tokens: int):
+class Layout:
+    """How a table (V, D) and the tokens of a batch (B, L) meet."""
+
+    def __init__(self, table_VD: jax.Array, batch: tuple[int, int]):
+        self.split = tokens_travel(len(table_VD), batch)
+        self.batch = "replica" if self.split else "batch"
+        divisible = len(table_VD) % shards("whole_vocab") == 0  # rows of labels may not be
+        self.rows = "vocab" if self.split else "whole_vocab" if divisible else None
+
+    def table(self, table_VD: jax.Array, dtype) -> jax.Array:
+        """The compute copy of the table, laid out before the loop over tiles rather than once a tile."""
+        return constrain(table_VD.astype(dtype), self.rows, None)
+
+    def gathered(self, tile: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        """The arrays (S, M, ...) of a tile on all devices that have a part of the table."""
+        return tuple(constrain(x, self.batch, *[None] * (x.ndim - 1)) for x in tile)
+
+    def scattered(self, tile: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        """What becomes of the tokens of a tile, (S, M, ...), back on the devices that have these tokens."""
+        if not self.split:
+            return tile
+        return tuple(constrain(x, self.batch, "member", *[None] * (x.ndim - 2)) for x in tile)
+
+
+def cut(arrays: tuple[jax.Array, ...], tile_tokens: int, layout: Layout):
     """Cut arrays (B, L, ...) along L into n tiles of at most about `tile_tokens` tokens a shard: (n, S, M, ...).
 
     S, the shards of the batch, stays an axis of its own, so that each device sums the table's gradient over its own
     tokens and the sum over devices happens once, after the last tile. Also returns the way back.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    S = 1 if mesh.empty else mesh.shape["data"] * mesh.shape["fsdp"]
+    S = shards(layout.batch)
     B, L = arrays[0].shape[:2]
+    tile_tokens = max(1, tile_tokens // TILE_ARRAYS) if layout.split else tile_tokens
     n = -(-(B // S) * L // tile_tokens)
     length = -(-L // n)
     n = -(-L // length)
@@ -35,34 +65,78 @@ def cut(arrays: tuple[jax.Array, ...], tile_tokens: int):
     return tuple(map(tiles, arrays)), join
 
 
-def gathered(table_VD: jax.Array, dtype) -> jax.Array:
-    """The compute copy of the table, whole along D before the loop over tiles rather than once a tile."""
-    return constrain(table_VD.astype(dtype), rows_axis(table_VD), None)
+def over_tiles(of_tile, table_VD: jax.Array, arrays: tuple[jax.Array, ...], tile_tokens: int):
+    """One pass over the tiles, without anything of a gradient.
 
+    `of_tile(table_VD, tile) -> number, values` with `values` a tuple of arrays (S, M, ...); returns the sum of the
+    numbers, and the values as (B, L, ...).
+    """
+    layout = Layout(table_VD, arrays[0].shape[:2])
+    tiles, join = cut(arrays, tile_tokens, layout)
+    compute_VD = layout.table(table_VD, arrays[0].dtype)
 
-def rows_axis(table_VD: jax.Array) -> str | None:
-    """How rows are shared: as those of a vocabulary, or not at all where the devices do not divide them, as labels'."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return "vocab" if mesh.empty or table_VD.shape[0] % mesh.shape["tensor"] == 0 else None
+    def one(total, tile):
+        number, values = of_tile(compute_VD, layout.gathered(tile))
+        return total + number, layout.scattered(values)
+
+    total, values = jax.lax.scan(one, jnp.zeros((), jnp.float32), tiles)
+    return total, tuple(map(join, values))
 
 
 def sweep(tile_gradients, table_VD: jax.Array, arrays: tuple[jax.Array, ...], tile_tokens: int):
     """One pass over the tiles: the loss, what each token gives, and the table's gradient.
 
-    `tile_gradients(table_VD, tile) -> loss, values, dtable_SVD` with `values` a tuple of arrays (S, M, ...), which come
-    back as (B, L, ...); `arrays[0]` are hidden states, in whose type the products are done.
+    `tile_gradients(table_VD, tile) -> loss, values, products` with `values` a tuple of arrays (S, M, ...), which come
+    back as (B, L, ...), and `products` pairs dlogits_SMV, hidden_SMD whose products are the gradient of the table;
+    `arrays[0]` are hidden states, in whose type the products are done.
     """
-    tiles, join = cut(arrays, tile_tokens)
-    compute_VD = gathered(table_VD, arrays[0].dtype)
+    layout = Layout(table_VD, arrays[0].shape[:2])
+    tiles, join = cut(arrays, tile_tokens, layout)
+    compute_VD = layout.table(table_VD, arrays[0].dtype)
     S, (V, D) = tiles[0].shape[1], table_VD.shape
-    start = jnp.zeros((), jnp.float32), constrain(jnp.zeros((S, V, D), jnp.float32), "batch", rows_axis(table_VD), None)
+    add = _add_in_place if layout.split else _add
+    zeros_SVD = constrain(jnp.zeros((S, V, D), jnp.float32), layout.batch, layout.rows, None)
 
     def one(carry, tile):
-        loss, values, dtable_SVD = tile_gradients(compute_VD, tile)
-        return (carry[0] + loss, carry[1] + dtable_SVD), values
+        loss, values, products = tile_gradients(compute_VD, layout.gathered(tile))
+        return (carry[0] + loss, add(carry[1], products)), layout.scattered(values)
 
-    (loss, dtable_SVD), values = jax.lax.scan(one, start, tiles)
-    dtable_VD = constrain(
-        dtable_SVD.sum(0), rows_axis(table_VD), "embed"
-    )  # a scatter of the sum, not a whole copy each
+    (loss, dtable_SVD), values = jax.lax.scan(one, (jnp.zeros((), jnp.float32), zeros_SVD), tiles)
+    # The layout of the table's parameter: a scatter of the sum, not a whole copy each.
+    dtable_VD = constrain(dtable_SVD.sum(0), "vocab" if layout.rows else None, "embed")
     return loss, tuple(map(join, values)), dtable_VD.astype(table_VD.dtype)
+
+
+def _add(sum_SVD: jax.Array, products: tuple) -> jax.Array:
+    more_SVD = [
+        jnp.einsum("smv,smd->svd", dlogits_SMV, hidden_SMD, preferred_element_type=jnp.float32)
+        for dlogits_SMV, hidden_SMD in products
+    ]
+    return sum_SVD + sum(more_SVD[1:], more_SVD[0])
+
+
+def _add_in_place(sum_SVD: jax.Array, products: tuple) -> jax.Array:
+    """`_add` for a table split over its rows: some rows of every part at a time, so that there is no second table."""
+    S, V, D = sum_SVD.shape
+    parts = shards("vocab")
+    v = V // parts
+    most = min(v, max(PIECES.start, min(PIECES[-1], v // 16)))
+    p = max(size for size in range(1, most + 1) if v % size == 0)
+    p = v if 16 * p < most else p  # a number of rows that has no such divisor
+
+    def apart(x, axis):
+        return x.reshape(*x.shape[:axis], parts, v // p, p, *x.shape[axis + 1 :])
+
+    products = [
+        (constrain(apart(dlogits, 2), "replica", None, "vocab", None, None), hidden) for dlogits, hidden in products
+    ]
+
+    def one(i, sum_SZKPD):
+        sum_SZPD = jax.lax.dynamic_index_in_dim(sum_SZKPD, i, 2, keepdims=False)
+        for dlogits_SMZKP, hidden_SMD in products:
+            dlogits_SMZP = jax.lax.dynamic_index_in_dim(dlogits_SMZKP, i, 3, keepdims=False)
+            sum_SZPD += jnp.einsum("smzp,smd->szpd", dlogits_SMZP, hidden_SMD, preferred_element_type=jnp.float32)
+        return jax.lax.dynamic_update_index_in_dim(sum_SZKPD, sum_SZPD, i, 2)
+
+    start = constrain(apart(sum_SVD, 1), "replica", "vocab", None, None, None)
+    return jax.lax.fori_loop(0, v // p, one, start).reshape(S, V, D)

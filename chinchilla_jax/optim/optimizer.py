@@ -64,6 +64,24 @@ def _is_average(state) -> bool:
     return isinstance(state, AverageState)
 
 
+def scale_by_adam(cfg: OptimizerConfig) -> optax.GradientTransformation:
+    """optax's, with the moments settled before anything is made of them.
+
+    XLA:CPU would otherwise compute them again where parameters are updated, from copies of the old ones.
+    """
+    adam = optax.scale_by_adam(cfg.b1, cfg.b2, cfg.eps)
+
+    def update(grads, state, params=None):
+        _, state = adam.update(grads, state, params)
+        mu, nu = jax.lax.optimization_barrier((state.mu, state.nu))
+        state = state._replace(mu=mu, nu=nu)
+        mu = optax.tree.bias_correction(state.mu, cfg.b1, state.count)
+        nu = optax.tree.bias_correction(state.nu, cfg.b2, state.count)
+        return jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + cfg.eps), mu, nu), state
+
+    return optax.GradientTransformation(adam.init, update)
+
+
 Around = Callable[[Links, int], Links]
 
 
@@ -88,7 +106,7 @@ def build(
     """
     links = [optax.clip_by_global_norm(cfg.clip_norm)] if cfg.clip_norm else []
     moving = [
-        optax.scale_by_adam(cfg.b1, cfg.b2, cfg.eps),
+        scale_by_adam(cfg),
         optax.add_decayed_weights(cfg.weight_decay, mask=lambda params: by_path(params, DECAY_RULES)),
         optax.scale_by_learning_rate(rate),
     ]

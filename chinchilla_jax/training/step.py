@@ -57,12 +57,13 @@ def build(
         grads, sums, carry = gradients(state.params, batch, key, state.step, state.carry)
         grads = jax.tree.map(lambda g: g / sums.weight, grads)
         grad_norm = optax.tree.norm(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-
         ok = jnp.isfinite(sums.loss) & jnp.isfinite(grad_norm)
-        old, new = (state.params, state.opt_state, state.carry), (params, opt_state, carry)
-        params, opt_state, carry = jax.tree.map(lambda a, b: jnp.where(ok, b, a), old, new)
+
+        def updated():
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            return optax.apply_updates(state.params, updates), opt_state, carry
+
+        params, opt_state, carry = jax.lax.cond(ok, updated, lambda: (state.params, state.opt_state, state.carry))
         metrics = {
             "loss": sums.loss / sums.weight,
             objective.weighs: sums.weight,

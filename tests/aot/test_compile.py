@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chinchilla_jax.aot import advice, compile, hlo
-from chinchilla_jax.config import Config, MeshConfig, ModelConfig, SparsityConfig, TrainConfig
+from chinchilla_jax.config import Config, MeshConfig, ModelConfig, ObjectiveConfig, SparsityConfig, TrainConfig
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.model.presets import preset
 from chinchilla_jax.parallel import mesh, topology
@@ -18,7 +18,7 @@ from chinchilla_jax.training.program import Program
 
 needs_libtpu = pytest.mark.skipif(find_spec("libtpu") is None, reason="libtpu (the tpu extra) is not installed")
 ROOT = Path(__file__).resolve().parents[2]
-N, D, H, K, F, V = 3, 16, 4, 6, 20, 64  # a loop over the layers needs more than one of them
+N, D, H, K, F, V = 3, 16, 4, 6, 20, 80  # a loop over the layers needs more than one of them
 MODEL = ModelConfig(layers=N, d_model=D, heads=H, head_dim=K, d_ff=F, vocab_size=V, scan_unroll=1)
 TINY = Config(
     model=MODEL,
@@ -67,8 +67,27 @@ def test_the_layers_of_every_microbatch_communicate(tiny):
 
 
 def test_a_table_that_is_gathered_whole_is_named():
-    changed = dataclasses.replace(TINY, mesh=MeshConfig(data=1, fsdp=8))
+    """One of a vocabulary that 8 devices cannot share by rows."""
+    odd = dataclasses.replace(MODEL, vocab_size=V + 1)
+    changed = dataclasses.replace(TINY, mesh=MeshConfig(data=1, fsdp=8), model=odd)
     assert compile.report(changed)["whole_weights_gathered"] == ["embed/table"]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_no_second_table_exists_where_devices_share_its_rows(tied):
+    """At fsdp 8, by twice the vocabulary: what a shard adds is its own gradient in float32, and one tile of logits.
+
+    The update holds two arrays of a gradient for a moment, as it is and clipped, when the tile is gone.
+    """
+
+    def temporary(vocabulary):
+        model = dataclasses.replace(MODEL, layers=1, d_model=64, vocab_size=vocabulary, tied=tied)
+        train = TrainConfig(steps=200, seq_len=32, batch_size=8)
+        config = Config(model=model, mesh=MeshConfig(1, 8, 1), train=train, objective=ObjectiveConfig(tile_tokens=128))
+        return Program(config).step(8).memory_analysis().temp_size_in_bytes
+
+    shard, tile = 8192 * 64 * 4 / 8, 128 * 8192 * 4 / 8
+    assert temporary(2 * 8192) - temporary(8192) <= 1.2 * shard * (1 if tied else 2) + tile
 
 
 @pytest.mark.parametrize("loops, flagged", [((), True), ((2,), True), ((2, N), False)])
