@@ -10,7 +10,7 @@ from chinchilla_jax.config.settings import require, setting
 class TaskConfig:
     """Examples: files, fields, template, what of them trains, augmentation, and what is measured."""
 
-    kind: Literal["auto", "text", "chat", "labels", "multilabel", "preference", "tags", "items"] = setting(
+    kind: Literal["auto", "text", "chat", "labels", "multilabel", "preference", "tags", "spans", "items"] = setting(
         "auto", "what the records are for; auto follows the first one (prompt and answer are a chat of one turn)"
     )
     train: tuple[str, ...] = setting(
@@ -23,6 +23,11 @@ class TaskConfig:
     text: str = setting("", "field or column with the text, where its name is not a known one")
     label: str = setting("", "field or column with the label, where its name is not a known one")
     divider: str = setting("", "what divides several labels in one field, such as a comma; <div> always does")
+    style: Literal["auto", "squad", "cmrc"] = setting(
+        "auto", "whose exact match and F1 score answers: SQuAD's, or CMRC 2018's where questions are Chinese"
+    )
+    stride: int = setting(0, "tokens by which windows of a long context overlap; 0 means half a window")
+    max_answer: int = setting(64, "most tokens of an answer that is a span of its context")
     template: str = setting(
         "auto", "how turns are written: chatml, alpaca, plain, a .json file; auto is the run's own, else by the records"
     )
@@ -61,7 +66,8 @@ class TaskConfig:
         for name in ("sampling", "deletion", "swap", "replacement", "valid_fraction"):
             value = getattr(self, name)
             require(0 <= value < 1, f"--task.{name.replace('_', '-')} {value} must lie in [0, 1)")
-        for name in ("patience", "generate", "core"):
+        require(self.max_answer > 0, "--task.max-answer must be at least 1")
+        for name in ("stride", "patience", "generate", "core"):
             require(getattr(self, name) >= 0, f"--task.{name} must not be negative")
         require(self.valid_fraction > 0 or self.valid != (), "--task.valid-fraction 0 needs --task.valid FILE")
         require(self.epochs > 0, f"--task.epochs {self.epochs} must be positive")

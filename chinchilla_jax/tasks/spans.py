@@ -91,6 +91,9 @@ def question(where: Where, fields: dict, tally: Tally) -> Iterator[Question]:
             continue
         require(isinstance(answer.get("text"), str), f"{where}: an answer without a text")
         text, start = answer["text"], answer.get("answer_start", 0)
+        if start < 0:  # CMRC's way to say that an answer does not stand in its context
+            found.append((text.strip(), -1))
+            continue
         place = placed(context, text.strip(), start + len(text) - len(text.lstrip()), where, tally)
         if place < 0:
             return

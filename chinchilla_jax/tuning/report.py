@@ -12,6 +12,7 @@ from chinchilla_jax.tuning.run import PREDICTIONS
 FOUND = "finetune.json"  # the figures of a run, which the page is written from
 PICTURE = "report.png"
 EXAMPLES = 10
+LONGEST = 300  # characters of a text in an example
 
 
 def headline(found: dict[str, Any]) -> str:
@@ -77,8 +78,16 @@ def page(name: str, found: dict[str, Any], predictions: list[dict]) -> str:
         f"![curves]({PICTURE})", "", *(f"- {line}" for line in (*headline(found).splitlines(), *found["examples"])), "",
     ]  # fmt: skip
     lines += kind_of(found["kind"]).sections(found, predictions)
-    wrong = [row for row in predictions if row["output"] != row["reference"]]
+    wrong = [row for row in predictions if kind_of(found["kind"]).wrong(row)]
     if wrong:
         lines += ["## Where output and reference differ", ""]
-        lines += [*(f"    {json.dumps(row, ensure_ascii=False)}" for row in wrong[:EXAMPLES]), ""]
+        lines += [*(f"    {json.dumps(shortened(row), ensure_ascii=False)}" for row in wrong[:EXAMPLES]), ""]
     return "\n".join(lines)
+
+
+def shortened(value: Any) -> Any:
+    """A prediction whose long texts are cut in the middle."""
+    if isinstance(value, dict):
+        return {name: shortened(each) for name, each in value.items()}
+    half = LONGEST // 2
+    return f"{value[:half]} ... {value[-half:]}" if isinstance(value, str) and len(value) > LONGEST else value

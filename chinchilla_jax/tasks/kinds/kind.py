@@ -23,7 +23,8 @@ class Examination(Protocol):
     program: Any  # training.program.Program
     data: Any  # tasks.data.TaskData
     records: Sequence[Record]
-    held: Sequence[Any]  # items of every row of every batch
+    items: Sequence[Any]  # what the records have become
+    held: Sequence[Any]  # the same of every row of every batch
     tuned: Mapping[str, float]  # figures of validation, where these records are others
 
     def compiled(self, f: Callable) -> Callable:
@@ -79,6 +80,7 @@ class Kind:
     # Sections of report.md from the run's figures and its predictions; counts by (reference, output) for the picture.
     sections: Callable[[dict[str, Any], Rows], list[str]] = lambda found, rows: []
     matrix: Callable[[dict[str, Any], Rows], list[list[int]]] = lambda found, rows: []
+    wrong: Callable[[dict[str, Any]], bool] = lambda row: row["output"] != row["reference"]  # a line of predictions
     shown: Callable[..., str] | None = None  # (data, example) -> a line of --show
 
     def metric_of(self, asked: str) -> str:

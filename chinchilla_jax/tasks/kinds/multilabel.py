@@ -114,5 +114,5 @@ KIND = Kind(
     },
     metric="micro_f1", judge=Sets, objective=heads.multilabel, heads=heads.head_rows, reads=("labels",), when=several,
     names=partial(label_names, most=1 << 30), counts="records", template="plain", columns=("probabilities",),
-    sections=sections, shown=shown,
+    sections=sections, shown=shown, wrong=lambda row: set(row["output"]) != set(row["reference"]),
 )  # fmt: skip

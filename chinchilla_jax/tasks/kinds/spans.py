@@ -1,0 +1,266 @@
+"""Questions answered by a span of their context: the likeliest pair of first and last token, or no answer."""
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from chinchilla_jax.config import TaskConfig, require
+from chinchilla_jax.model import transformer
+from chinchilla_jax.objectives import labels as heads
+from chinchilla_jax.tasks import splits
+from chinchilla_jax.tasks.encode import Encoder, Example
+from chinchilla_jax.tasks.kinds import tables
+from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
+from chinchilla_jax.tasks.metrics import answers
+from chinchilla_jax.tasks.offsets import Placed, placed
+from chinchilla_jax.tasks.records import Question, Tally
+from chinchilla_jax.tasks.render import Encode
+
+NOWHERE = "questions left out of training: no answer stands in their context"
+LACKING = "questions none of whose references stands in its context, which no output can match"
+WINDOWS = "contexts read in several windows"
+SHARE = 2  # of a window, that its question takes at most
+STYLES = {"squad": "SQuAD's script (words)", "cmrc": "CMRC 2018's script (characters, longest common substring)"}
+
+
+def place_of(record: Question) -> tuple[int, int] | None:
+    """Characters of the first reference that stands in the context; those without a place are looked up.
+
+    Blanks and capitals may differ, which no metric sees.
+    """
+    for text, start in record.answers:
+        if start >= 0:
+            return start, start + len(text)
+        words = r"\s+".join(map(re.escape, text.split()))
+        if words and (match := re.search(words, record.context, re.IGNORECASE)):
+            return match.span()
+    return None
+
+
+def divide(task: TaskConfig, train: list, valid: list | None, test: list | None, seed: int, tally: Tally):
+    """By context; what cannot be trained on is left out, and kept in validation, where it counts as missed."""
+    train, valid, test = splits.by_group(task, train, valid, test, seed, tally)
+    kept = [record for record in train if not record.answers or place_of(record)]
+    for part, what in ((train, NOWHERE), ([*valid, *test], LACKING)):
+        for record in part:
+            if record.answers and not place_of(record):
+                tally.note(what, record.where)
+    require(bool(kept), f"{train[0].where.file}: no answer stands in its context; train --task.kind chat, which writes")
+    every = [*train, *valid, *test]
+    tally.note(f"questions scored by {STYLES[style_of(task, every)]}", every[0].where, len(every))
+    return kept, valid, test
+
+
+def style_of(task: TaskConfig, records: Sequence[Question]) -> str:
+    """Whose script scores: CMRC's where most letters of the questions are Chinese."""
+    if task.style != "auto":
+        return task.style
+    letters = [bool(answers.HAN.match(c)) for record in records[:200] for c in record.question if c.isalpha()]
+    return "cmrc" if sum(letters) > len(letters) / 2 else "squad"
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def context_of(tokenizer: Any, context: str) -> Placed:
+    """The pieces of a context, which many questions share."""
+    return placed(tokenizer, context, tokenizer.encode)
+
+
+def windows(encoder: Encoder, record: Question) -> tuple[list[int], list[tuple[int, int]]]:
+    """Ids of the question, and the ids [first, end) of the context in each window; they overlap by --task.stride."""
+    tokenizer = encoder.renderer.tokenizer
+    copies = 2 if encoder.task.source == "twice" else 1
+    room = encoder.limit - len(opening(tokenizer))
+    question = tokenizer.encode(record.question)[: room // (SHARE * copies)]
+    question = [*question, *tokenizer.encode("\n")]
+    size = room // copies - len(question) - len(closing(tokenizer))
+    count = len(context_of(tokenizer, record.context).ids)
+    require(size > 0, f"{record.where}: no room for a context in --train.seq-len {encoder.limit}; raise it")
+    step = max(1, size - min(encoder.task.stride or size // 2, size - 1))
+    starts = range(0, max(1, count - size + step), step)
+    return question, [(start, min(start + size, count)) for start in starts]
+
+
+def opening(tokenizer: Any) -> list[int]:
+    """What stands before everything."""
+    return list(tokenizer.start) or [tokenizer.separator]
+
+
+def closing(tokenizer: Any) -> list[int]:
+    """What stands behind a context; its last token, at which a causal model has read all, means no answer."""
+    return tokenizer.encode("\n") or [tokenizer.separator]
+
+
+def encode(encoder: Encoder, record: Question, encode: Encode) -> Iterator[tuple[Example, ...]]:
+    """A question, a newline and its context, in windows where that is long; each window's weight is its share of 1.
+
+    Targets are bits: where an answer may begin and end, and where this one does. In a window without the whole answer
+    it is the last token, which also stands for no answer at all.
+    """
+    tokenizer = encoder.renderer.tokenizer
+    question, spans = windows(encoder, record)
+    if len(spans) > 1:
+        encoder.tally.note(WINDOWS, record.where)
+    whole, place = context_of(tokenizer, record.context), place_of(record)
+    first, last = whole.between(*place) if place else (-1, -1)
+    for start, end in spans:
+        part = [*question, *whole.ids[start:end].tolist(), *closing(tokenizer)]
+        tokens = opening(tokenizer) + part * (2 if encoder.task.source == "twice" else 1)
+        targets, weights = np.zeros(len(tokens), np.int32), np.zeros(len(tokens), np.float32)
+        at = len(tokens) - len(closing(tokenizer)) - (end - start)  # of the context's first token
+        targets[at : at + end - start] = heads.CANDIDATE
+        targets[-1] = heads.CANDIDATE
+        inside = start <= first and last < end
+        begins, ends = (at + first - start, at + last - start) if inside else (len(tokens) - 1,) * 2
+        if place or not record.answers:
+            targets[begins] |= heads.START
+            targets[ends] |= heads.END
+            weights[begins] += 0.5 / len(spans)
+            weights[ends] += 0.5 / len(spans)
+        blocks = np.ones(len(tokens), np.int32) if encoder.task.source == "bidirectional" else None
+        yield (Example(np.array(tokens, np.int32), targets, weights, blocks),)
+
+
+def likeliest(log_p_C2: np.ndarray, longest: int) -> tuple[float, int, int]:
+    """(score, first, last) of the best span of at most so many tokens: log p(first) + log p(last)."""
+    begin_C, end_C = log_p_C2.T
+    best = (-np.inf, 0, 0)
+    for more in range(min(longest, len(begin_C))):
+        scores = begin_C[: len(begin_C) - more] + end_C[more:]
+        at = int(scores.argmax())
+        best = max(best, (float(scores[at]), at, at + more))
+    return best
+
+
+class Reader:
+    """Exact match and F1 in hundredths; where some questions have no answer, by a threshold that validation sets."""
+
+    def __init__(self, examination: Examination):
+        self.examination = examination
+        cfg = examination.program.config.model
+        data = examination.data
+        self.style = style_of(data.task, [*data.train, *data.valid, *data.test])
+
+        encoder, seen = data.new_encoder(), Counter()
+        self.starts: dict[int, int] = {}  # where in its context the window of an item begins
+        for item in examination.items:
+            spans = windows(encoder, examination.records[item.record])[1]
+            self.starts[id(item)] = spans[seen[item.record]][0]
+            seen[item.record] += 1
+
+        def log_p(params, batch):
+            hidden_BLD = transformer.apply(params, batch, cfg)
+            return heads.span_log_p(hidden_BLD, heads.rows(params, "spans"), batch).astype(jnp.float32)
+
+        self.log_p = examination.compiled(log_p)
+
+    def __call__(self, params: Any, poll: Callable[[], None]) -> tuple[Figures, Rows]:
+        records = self.examination.records
+        said = {number: [(-np.inf, ""), np.inf] for number in range(len(records))}  # (score, text), score of no answer
+        for held, batch, log_p_BL2 in self.examination.over(self.log_p, params, poll):
+            for row, items in enumerate(held):
+                at = 0
+                for item in items:
+                    part = slice(at, at + len(item))
+                    at += len(item)
+                    log_p_C2 = log_p_BL2[row, part][np.asarray(batch.targets[row, part]) & heads.CANDIDATE > 0]
+                    self.read(said[item.record], records[item.record], log_p_C2, self.starts[id(item)])
+        return self.scored(said)
+
+    def read(self, said: list, record: Question, log_p_C2: np.ndarray, start: int) -> None:
+        """Take what a window says, if it is surer than those before; the last candidate means no answer."""
+        task = self.examination.data.task
+        whole = context_of(self.examination.data.tokenizer, record.context)
+        if len(log_p_C2) > 1:
+            score, first, last = likeliest(log_p_C2[:-1], task.max_answer)
+            said[0] = max(said[0], (score, whole.text(record.context, start + first, start + last)))
+        said[1] = min(said[1], float(log_p_C2[-1].sum()))
+
+    def scored(self, said: dict[int, list]) -> tuple[Figures, Rows]:
+        """The figures, and the lines of predictions.jsonl."""
+        records = self.examination.records
+        gaps = np.array([none - best[0] for best, none in said.values()])
+        texts = [best[1] for best, _ in said.values()]
+        references = [[text for text, _ in record.answers] for record in records]
+        full = np.array([answers.best(self.style, text, refs) for text, refs in zip(texts, references)])
+        empty = np.array([answers.best(self.style, "", refs) for refs in references])
+        asked = np.array([bool(refs) for refs in references])
+        cut = self.examination.tuned.get("null_threshold")
+        if cut is None:
+            cut = np.inf if asked.all() else threshold(gaps, full[:, 1], empty[:, 1])
+        none = gaps > cut
+        found = 100 * np.where(none[:, None], empty, full)
+        figures = {"exact": float(found[:, 0].mean()), "f1": float(found[:, 1].mean())}
+        for name, part in (("has_answer", asked), ("no_answer", ~asked)):
+            if part.any() and not asked.all():
+                figures |= {f"{name}_exact": float(found[part, 0].mean()), f"{name}_f1": float(found[part, 1].mean())}
+        figures |= {"null_threshold": float(cut)} if np.isfinite(cut) else {}
+        rows = [
+            {
+                "record": str(record.where), "input": {"question": record.question, "context": record.context},
+                "output": "" if no else text, "reference": refs or [""], "f1": round(float(one), 2),
+                "null_gap": round(float(gap), 4),
+            }
+            for record, no, text, refs, one, gap in zip(records, none, texts, references, found[:, 1], gaps)
+        ]  # fmt: skip
+        return figures, rows
+
+
+def threshold(gaps: np.ndarray, full: np.ndarray, empty: np.ndarray) -> float:
+    """The gap between no answer and the best span above which the first is given, for the best mean F1."""
+    order = np.argsort(gaps, kind="stable")
+    gain = np.append(0.0, np.cumsum((full - empty)[order]))  # of answering so many, the surest first
+    count = int(gain.argmax())
+    if count == len(gaps):
+        return np.inf if not count else float(gaps[order[-1]] + 1.0)
+    return float(gaps[order[0]] - 1.0) if not count else float((gaps[order[count - 1]] + gaps[order[count]]) / 2)
+
+
+def sections(found: dict[str, Any], rows: Rows) -> list[str]:
+    """Exact match and F1 by the length of the context and by the first word of the question."""
+
+    def exact(part: Rows) -> float:
+        return 100 * sum(row["f1"] == 100 for row in part) / len(part)
+
+    def f1(part: Rows) -> float:
+        return sum(row["f1"] for row in part) / len(part)
+
+    kinds: dict[str, Rows] = {}
+    for row in rows:
+        kinds.setdefault(first_word(row["input"]["question"]), []).append(row)
+    most = sorted(kinds.items(), key=lambda pair: -len(pair[1]))[:10]
+    return [
+        *tables.by_length(
+            rows, lambda row: len(row["input"]["context"]), "characters", {"F1 of 100": exact, "F1": f1}
+        ),
+        *tables.section("By first word of the question", ("word", "questions", "F1"),
+                        [(word, len(part), f1(part)) for word, part in most]),
+    ]  # fmt: skip
+
+
+def first_word(question: str) -> str:
+    """What a question begins with, in lower case; two characters of a Chinese one."""
+    words = question.lower().split()
+    return "" if not words else words[0][:2] if answers.HAN.match(words[0]) else words[0]
+
+
+def shown(data: Any, text: str, part: Example) -> str:
+    """The question with its context, and the answer."""
+    at = [int(np.flatnonzero(part.targets & bit)[0]) for bit in (heads.START, heads.END) if (part.targets & bit).any()]
+    there = data.tokenizer.decode(part.tokens[at[0] : at[1] + 1].tolist()).strip() if at else ""
+    return f"{text} -> [[{there}]]"
+
+
+KIND = Kind(
+    "spans", encode, {
+        "loss": False, "exact": True, "f1": True, "has_answer_exact": True, "has_answer_f1": True,
+        "no_answer_exact": True, "no_answer_f1": True,
+    },
+    metric="f1", judge=Reader, objective=heads.spans, heads=heads.biased_rows("spans", lambda config: 2),
+    wrong=lambda row: row["f1"] < 100,    reads=("spans",), divide=divide, counts="answers", template="plain",
+    sources=("causal", "bidirectional", "twice"), columns=("f1", "null_gap"), sections=sections, shown=shown,
+)  # fmt: skip
