@@ -2,11 +2,15 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
+from chinchilla_jax.commands import serve
 from chinchilla_jax.config import Config
+from chinchilla_jax.errors import UserError
 from chinchilla_jax.evaluation import merging
 from chinchilla_jax.optim.allocate import allocation
 from chinchilla_jax.training.load import load
@@ -99,6 +103,21 @@ def test_merging_and_several_adapters(tuned, whole_run, tmp_path, compiled_once)
     assert one == [{**alone[0], "adapter": str(tuned)}]
     code, said = runs.call("prune", **{"run-dir": tuned, "out": tmp_path / "pruned", "data.store": "none"})
     assert code == 78, said
+
+
+def test_serve_takes_an_adapter_as_a_model(tuned, whole_run):
+    """Beside its base, with the arrays that it leaves as they are in common; a name that is taken is refused."""
+    flags = {"name": "base", "capacity": 64, "weights": "float", "slots": 2, "queue": 4, "prefix_cache": 0}
+    args = SimpleNamespace(run_dir=str(whole_run), adapter=[str(tuned)], **flags)
+    service = serve._service(runs.config(whole_run), args, None)
+    assert [model.name for model in service.models] == ["base", tuned.name]
+    base, other = service.scheduler.models.values()
+    assert other["embed"]["table"] is base["embed"]["table"]
+    query = [weights["blocks"][0]["attention"]["query"]["kernel"] for weights in (base, other)]
+    assert jax.tree.structure(base) == jax.tree.structure(other) and (query[0].w_PD != query[1].w_PD).any()
+    args.name = tuned.name
+    with pytest.raises(UserError, match="--name"):
+        serve._service(runs.config(whole_run), args, None)
 
 
 def test_a_tuned_run_is_the_same_on_eight_devices(tuned, whole_run, tiny_store, tmp_path, compiled_once):
