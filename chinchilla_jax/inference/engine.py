@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.inference.sampling import Drawn, Rows, Text, draw, logprobs
 from chinchilla_jax.model import cache as caches
 from chinchilla_jax.model import transformer
 from chinchilla_jax.model.adapted import prefix
+from chinchilla_jax.parallel.sharding import replicated
 
 CHUNK = 64  # tokens of a prompt that a call reads
 BUCKET = 32  # prompts shorter than a chunk and slots are padded to multiples of this
@@ -71,8 +73,9 @@ class Engine:
         return sum(getattr(self, name)._cache_size() for name in names)
 
     def empty(self, weights: Any, slots: int, capacity: int = SHORTEST) -> State:
-        """Slots without texts."""
-        return self._empty(weights, slots=slots, capacity=capacity)
+        """Slots without texts, placed as the weights are: else every program would be compiled twice."""
+        state, there = self._empty(weights, slots=slots, capacity=capacity), jax.tree.leaves(weights)[0].sharding
+        return jax.device_put(state, replicated(there.mesh)) if isinstance(there, NamedSharding) else state
 
     def widen(self, weights: Any, state: State, capacity: int) -> State:
         """Slots of at least `capacity` tokens with the same texts."""

@@ -147,15 +147,18 @@ class Scheduler:
                 request.tell(Event([], [], "failed"))
 
     def _warm(self) -> Any:
-        """Run every program once, so that nothing is compiled while requests are served."""
-        nobody_S = np.zeros(len(self.running), bool)
+        """Run every program until none is compiled any more, so that none is while requests are served."""
+        before, nobody_S = -1, np.zeros(len(self.running), bool)
         state = self.engine.empty(next(iter(self.models.values())), len(self.running), self.capacity)
-        state = self.engine.start(state, 0, [0])
-        for weights in self.models.values():
-            state, *_ = self.engine.prefill(weights, state, 0, [0], self.rows)
-            state, drawn = self.engine.decode(weights, state, nobody_S, self.rows)
-            drawn.token_S.block_until_ready()
-        return self.engine.put(state, 0, 0, self.engine.take(state, 0, 0))
+        while before != self.engine.programs:
+            before = self.engine.programs
+            state = self.engine.start(state, 0, [0])
+            for weights in self.models.values():
+                state, *_ = self.engine.prefill(weights, state, 0, [0], self.rows)
+                state, drawn = self.engine.decode(weights, state, nobody_S, self.rows)
+                drawn.token_S.block_until_ready()
+            state = self.engine.put(state, 0, 0, self.engine.take(state, 0, 0))
+        return state
 
     def _step(self) -> bool:
         """Admit, read one chunk of a prompt, decode; False when there is nothing left to do and none will come."""
@@ -220,6 +223,7 @@ class Scheduler:
             self.seen("prefix_cache_queries", len(request.ids))
             self.seen("first", time.monotonic() - request.asked)
         if scored or last:
+            drawn = Drawn(*map(np.asarray, drawn))
             self._tell(request, scored, _tokens(drawn, 0, request.logprobs) if last else [])
 
     def _reuse(self, request: Request) -> None:
@@ -274,4 +278,4 @@ def _token(id: int, logprob, top_K, top_logprob_K) -> Token:
 def _tokens(drawn: Drawn, at: int, logprobs: bool) -> list[Token]:
     if not logprobs:
         return [Token(int(drawn.token_S[at]), 0.0, [])]
-    return [_token(*(np.asarray(values)[at] for values in drawn))]
+    return [_token(*(values[at] for values in drawn))]

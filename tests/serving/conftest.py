@@ -7,13 +7,16 @@ import threading
 import time
 from http.client import HTTPConnection
 
+import jax
 import pytest
 
-from chinchilla_jax.config import DataConfig
+from chinchilla_jax.config import DataConfig, MeshConfig
 from chinchilla_jax.data import tokenizer_train
 from chinchilla_jax.data.tokenizer import Tokenizer
 from chinchilla_jax.inference.engine import Engine
 from chinchilla_jax.inference.scheduler import Scheduler
+from chinchilla_jax.parallel import mesh
+from chinchilla_jax.parallel.sharding import replicated
 from tests import tiny
 
 
@@ -27,10 +30,11 @@ def tokenizer(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def engine(tokenizer):
-    """An engine and two models."""
+    """An engine and two models, on a mesh as a loaded run is."""
     cfg = dataclasses.replace(tiny.MODERN, layers=1, kernels="cpu", vocab_size=tokenizer.size)
-    made = Engine(cfg, tokenizer.size, steps=4)
-    return made, {name: made.prepare(tiny.spiced(cfg, seed)) for seed, name in enumerate(("tiny", "other"))}
+    made, where = Engine(cfg, tokenizer.size, steps=4), replicated(mesh.build(MeshConfig(), jax.devices()[:1]))
+    models = {name: jax.device_put(tiny.spiced(cfg, seed), where) for seed, name in enumerate(("tiny", "other"))}
+    return made, {name: made.prepare(params) for name, params in models.items()}
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import queue
 
+import jax
 import numpy as np
 import pytest
 
@@ -98,16 +99,21 @@ def test_the_queue_is_bounded_and_draining_ends_it(scheduler):
 
 
 def test_nothing_is_compiled_after_the_start(scheduler):
+    """Neither the engine's programs nor any small one: every compilation of the process is counted."""
+    seen, count = [], lambda name, *_, **__: seen.append(name)
     scheduler.prefixes.most = 10**6
     before, made = scheduler.engine.programs, some(7)
     made[3].bias = {4: 5.0}
+    jax.monitoring.register_event_duration_secs_listener(count)
     scheduler.submit(made)
     for one in made:
         whole(one)
     again = request(made[3].ids)
     scheduler.submit([again])
     whole(again)
+    jax.monitoring.unregister_event_duration_listener(count)
     assert again.cached == 64 and scheduler.engine.programs == before <= 12
+    assert not [name for name in seen if "compile" in name]
 
 
 def test_a_beginning_that_was_read_before_changes_no_bit(scheduler):
