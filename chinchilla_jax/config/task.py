@@ -10,7 +10,21 @@ from chinchilla_jax.config.settings import require, setting
 class TaskConfig:
     """Examples: files, fields, template, what of them trains, augmentation, and what is measured."""
 
-    kind: Literal["auto", "text", "chat", "labels", "multilabel", "preference", "tags", "spans", "items"] = setting(
+    kind: Literal[
+        "auto",
+        "text",
+        "chat",
+        "labels",
+        "multilabel",
+        "choice",
+        "tags",
+        "spans",
+        "preference",
+        "items",
+        "translation",
+        "summary",
+        "answer",
+    ] = setting(
         "auto", "what the records are for; auto follows the first one (prompt and answer are a chat of one turn)"
     )
     train: tuple[str, ...] = setting(
@@ -45,6 +59,12 @@ class TaskConfig:
     patience: int = setting(0, "validations in a row without a better figure that end the run; 0 never does")
     generate: int = setting(20, "validation examples answered by generating (chat), greedy, with the serving decoder")
     max_new_tokens: int = setting(128, "most tokens of such an answer")
+    beam: int = setting(1, "beginnings of an answer that go on side by side (beam search); 1 is greedy")
+    length_penalty: float = setting(0.6, "exponent of ((5 + tokens) / 6), by which a beam's log-probability is divided")
+    choose: Literal["sum", "mean"] = setting(
+        "sum", "choice: a label is worth the log-probability of all its pieces, or the mean of one"
+    )
+    language: str = setting("auto", "language of the references, such as en or zh, which metrics cut into words by")
     sampling: float = setting(
         0.0, "augmentation: share of merges left out when cutting texts into pieces (BPE-dropout)"
     )
@@ -71,6 +91,8 @@ class TaskConfig:
             require(getattr(self, name) >= 0, f"--task.{name} must not be negative")
         require(self.valid_fraction > 0 or self.valid != (), "--task.valid-fraction 0 needs --task.valid FILE")
         require(self.epochs > 0, f"--task.epochs {self.epochs} must be positive")
+        require(self.beam > 0, "--task.beam must be at least 1; 1 is greedy")
+        require(self.length_penalty >= 0, f"--task.length-penalty {self.length_penalty} must not be negative")
         require(self.max_new_tokens > 0, "--task.max-new-tokens must be at least 1")
         require(self.beta > 0, f"--task.beta {self.beta} must be positive")
         require(0 <= self.smoothing < 0.5, f"--task.smoothing {self.smoothing} must lie in [0, 0.5)")

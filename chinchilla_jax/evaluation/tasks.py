@@ -1,6 +1,7 @@
 """Validation of a tuned model by its task: what it gets right, and what it answers, one line an example."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from chinchilla_jax.config import require
 from chinchilla_jax.evaluation.likelihood import Likelihood
-from chinchilla_jax.evaluation.writing import Writer
+from chinchilla_jax.evaluation.writing import Beams, Chooser, Writer
 from chinchilla_jax.parallel import sharding
 from chinchilla_jax.tasks.data import TaskData
-from chinchilla_jax.tasks.pack import in_order
+from chinchilla_jax.tasks.pack import in_order, text_bytes
 from chinchilla_jax.tasks.records import Record
 from chinchilla_jax.training.program import Program, shardings_of
 
@@ -37,7 +39,11 @@ class Validator:
         self.items = self.data.encoded(self.records)
         self.rows = self.program.microbatch
         batches = in_order(self.items, self.data.seq_len, self.rows, self.data.blocks)
-        self.held, self.batches = zip(*batches) if self.items else ((), ())
+        where = self.records[0].where.file if self.records else "the file"
+        require(bool(self.items), f"{where}: no record is left to look at for {self.name}; see what was dropped")
+        self.held, self.batches = zip(*batches)
+        parts = [part for item in self.items for part in item.parts]
+        self.bytes = text_bytes(parts, self.data.tokenizer.sizes) if self.data.kind.in_bytes else None
         self.likelihood = Likelihood(self.program, None)
         self.judge = self.data.kind.judge(self)
 
@@ -45,6 +51,8 @@ class Validator:
         """The figures of whole parameters, and a row for every prediction."""
         found = self.likelihood.sums(params, self.batches, poll)
         figures = {"loss": found.loss / found.weight}
+        if self.bytes:
+            figures["bits_per_byte"] = figures["loss"] / (math.log(2) * self.bytes)
         more, predictions = self.judge(params, poll)
         return {f"{self.name}_{name}": value for name, value in (figures | more).items()}, predictions
 
@@ -63,10 +71,16 @@ class Validator:
             poll()
             yield held, batch, jax.tree.map(np.asarray, out)
 
-    def writer(self) -> Writer:
-        """Answers as they are served."""
-        data = self.data
-        return Writer(self.program.config.model, data.tokenizer.size, data.renderer.stops)
+    def writer(self) -> Writer | Beams:
+        """Answers as they are served, or by beam search."""
+        data, cfg = self.data, self.program.config.model
+        if data.task.beam == 1:
+            return Writer(cfg, data.tokenizer.size, data.renderer.stops)
+        return Beams(cfg, data.tokenizer.size, data.renderer.stops, data.task.beam, data.task.length_penalty)
+
+    def chooser(self, endings: Sequence[list[int]]) -> Chooser:
+        """Log-probabilities of the same few endings behind every prompt."""
+        return Chooser(self.program.config.model, self.data.tokenizer.size, endings)
 
 
 def write_predictions(path: Path, rows: list[dict[str, Any]]) -> None:

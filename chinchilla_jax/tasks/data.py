@@ -24,7 +24,7 @@ from chinchilla_jax.tasks.pack import Packed, text_bytes
 from chinchilla_jax.tasks.read import Found, read
 from chinchilla_jax.tasks.records import Record, Tally
 from chinchilla_jax.tasks.render import Renderer, sampling
-from chinchilla_jax.tasks.template import CHATML, PLAIN, TEMPLATES, Template, named
+from chinchilla_jax.tasks.template import CHATML, TEMPLATES, Template, named
 
 MOST_CLASS_WEIGHT = 10.0
 
@@ -61,7 +61,8 @@ class TaskData:
 
     def new_encoder(self) -> Encoder:
         """An encoder that has counted nothing yet."""
-        return Encoder(self.kind.encode, self.renderer, self.task, self.seq_len, self.task.labels)
+        how = self.task.labels, self.kind.keeps_start
+        return Encoder(self.kind.encode, self.renderer, self.task, self.seq_len, *how)
 
     @property
     def blocks(self) -> bool:
@@ -229,4 +230,4 @@ def template_of(task: TaskConfig, kind: Kind, found: Found, run: Path) -> Templa
         return own
     if any(getattr(record, "messages", False) for record in found.records):
         return CHATML
-    return TEMPLATES["alpaca"] if found.format == "Alpaca" else PLAIN
+    return TEMPLATES["alpaca" if found.format == "Alpaca" else kind.fallback]

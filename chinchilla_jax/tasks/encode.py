@@ -8,7 +8,7 @@ import numpy as np
 
 from chinchilla_jax.config import TaskConfig, require
 from chinchilla_jax.tasks.records import Dialogue, Document, Preference, Record, Tally, Turn, Where
-from chinchilla_jax.tasks.render import Encode, Rendered, Renderer, numbered
+from chinchilla_jax.tasks.render import Encode, Ids, Rendered, Renderer, numbered
 
 NO_ROOM = "answers dropped: longer than --train.seq-len"
 CUT = "sources cut to --train.seq-len"
@@ -66,6 +66,7 @@ class Encoder:
     task: TaskConfig
     limit: int
     labels: tuple[str, ...] = ()
+    keeps_start: bool = False  # of a source that is too long
     tally: Tally = dataclasses.field(default_factory=Tally)
 
     def items(self, record: Record, number: int, encode: Encode | None = None) -> list[Item]:
@@ -147,8 +148,28 @@ class Encoder:
         left = room - len(pair[-1].ids) - len(bare.ids)
         if len(pair) < 2 or left < 1:
             return None
-        cut = self.renderer.turn(source, encode, slice(-left, None))
-        return [cut, pair[-1]]
+        return [self.renderer.turn(source, encode, self.kept(left)), pair[-1]]
+
+    def kept(self, left: int) -> slice:
+        """The part of a source's ids that stays where only so many do."""
+        return slice(0, left) if self.keeps_start else slice(-left, None)
+
+    def prompt(self, turns: Sequence[Turn]) -> tuple[Ids, Ids]:
+        """What asks for an answer to some turns, in `limit` tokens, and the numbers of its blocks.
+
+        The last turn is cut as in training; where what was said before is too long already, that is.
+        """
+        ids, blocks = self.renderer.prompt(turns), self.renderer.blocks(turns, self.task.turns == "last")
+        if len(ids) <= self.limit:
+            return ids, blocks
+        last, encode = turns[-1], self.renderer.tokenizer.encode
+        rest = len(ids) - len(self.renderer.turn(last).ids)
+        left = self.limit - rest - len(self.renderer.turn(last, encode, slice(0, 0)).ids)
+        if left < 1:
+            return ids[-self.limit :], blocks[-self.limit :]
+        cut = self.renderer.turn(last, encode, self.kept(left)).ids
+        start, end = rest - len(self.renderer.reply), len(ids) - len(self.renderer.reply)
+        return [*ids[:start], *cut, *ids[end:]], [*blocks[:start], *[blocks[start]] * len(cut), *blocks[end:]]
 
     def preference(self, record: Preference, encode: Encode) -> Iterator[tuple[Example, ...]]:
         """Both endings behind the prompt; of what is too long the prompt is cut from the left, then each ending."""

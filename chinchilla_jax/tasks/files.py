@@ -36,7 +36,13 @@ class Columns:
 
 
 def rows(path: str | Path, columns: Columns = Columns()) -> Iterator[Raw]:
-    """The rows of a file. Raises `UserError`, which names file and line, for what cannot be read."""
+    """The rows of a file, or of two aligned ones that are written A+B.
+
+    Raises `UserError`, which names file and line, for what cannot be read.
+    """
+    first, plus, second = str(path).partition("+")
+    if plus and not Path(path).expanduser().exists():
+        return aligned(first, second)
     text = decoded(Path(path).expanduser())
     suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() != ".gz"]
     reader = READERS.get(suffixes[-1] if suffixes else "") or sniffed(text)
@@ -59,6 +65,19 @@ def decoded(path: Path) -> str:
         raise UserError(f"{path}: no such file; name a file of examples") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path}: damaged gzip ({error}); copy the file again") from error
+
+
+def aligned(first: str, second: str) -> Iterator[Raw]:
+    """The lines of two files as source and target; lines that are empty in both are none."""
+    sides = [decoded(Path(path).expanduser()).removesuffix("\n").split("\n") for path in (first, second)]
+    counts = [len(lines) for lines in sides]
+    require(
+        counts[0] == counts[1],
+        f"{first} and {second}: {counts[0]:,} lines and {counts[1]:,}; aligned files have as many",
+    )
+    for line, (source, target) in enumerate(zip(*sides), 1):
+        if source.strip() or target.strip():
+            yield Raw(Where(first, line, line), {"source": source.rstrip("\r"), "target": target.rstrip("\r")})
 
 
 def sniffed(text: str) -> Callable | None:

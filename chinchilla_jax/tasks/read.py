@@ -60,6 +60,7 @@ FORMATS = (
     Format("summary", "chat", ("document", "summary"), dialogues.summary("document", "summary")),
     Format("summary", "chat", ("article", "highlights"), dialogues.summary("article", "highlights")),
     Format("summary", "chat", ("text", "summary"), dialogues.summary("text", "summary")),
+    Format("two named columns", "chat", ("text", "label"), dialogues.pair("text", "label")),
     Format("history", "items", ("user", "items"), histories.history),
     Format("text", "text", ("text",), dialogues.document),
 )

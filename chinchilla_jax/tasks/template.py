@@ -79,7 +79,8 @@ ALPACA = Template(
     joint="\n\n### Input:\n",
 )
 PLAIN = Template("plain", tails={"system": "\n", "user": "", "assistant": ""})
-TEMPLATES = {template.name: template for template in (CHATML, ALPACA, PLAIN)}
+LINES = Template("lines", tails={"system": "\n", "user": "\n", "assistant": ""})  # the target on a line of its own
+TEMPLATES = {template.name: template for template in (CHATML, ALPACA, PLAIN, LINES)}
 
 
 def named(name: str) -> Template:

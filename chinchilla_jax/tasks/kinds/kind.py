@@ -33,6 +33,9 @@ class Examination(Protocol):
     def over(self, run: Callable, params: Any, poll: Callable[[], None]) -> Iterator[tuple[Any, Any, Any]]:
         """(items of every row, batch, what `run` makes of it as numpy) for every batch."""
 
+    def chooser(self, endings: Sequence[list[int]]) -> Any:
+        """(params, prompts, blocks, poll) -> log-probability of every ending behind every prompt."""
+
     def writer(self) -> Callable[..., list[Any]]:
         """write(params, prompts, blocks, most tokens, poll): `evaluation.writing.Writer`."""
 
@@ -70,6 +73,8 @@ class Kind:
     check: Callable[[TaskConfig, Sequence[Record]], None] = lambda task, records: None
     counts: str = "trained tokens"  # what targets with a weight are called
     in_bytes: bool = False  # whether targets are text, so that a loss is one in bits per byte too
+    fallback: str = "plain"  # template where neither the user nor the base has one
+    keeps_start: bool = False  # whether a source that is too long loses its end, and not its beginning
     template: str = ""  # the only one, where the user has no choice but by name
     keeps_template: bool = False  # whether whoever uses the run later has to write turns as it did
     generates: bool = False  # whether `generate` is what one does with the run

@@ -5,12 +5,25 @@ from collections.abc import Sequence
 from chinchilla_jax.config import Config, require
 from chinchilla_jax.objectives.bound import Binding
 from chinchilla_jax.objectives.objective import Objective
-from chinchilla_jax.tasks.kinds import chat, items, labels, multilabel, preference, spans, tags, text
+from chinchilla_jax.tasks.kinds import (
+    answer,
+    chat,
+    choice,
+    items,
+    labels,
+    multilabel,
+    preference,
+    spans,
+    summary,
+    tags,
+    text,
+    translation,
+)
 from chinchilla_jax.tasks.kinds.kind import Kind
 from chinchilla_jax.tasks.records import Record
 
 # Of several that read a kind of format, "auto" takes the first that says yes to the records.
-ROWS = (text, chat, multilabel, labels, preference, tags, spans, items)
+ROWS = (text, chat, multilabel, labels, preference, tags, spans, items, translation, summary, answer, choice)
 KINDS: dict[str, Kind] = {row.KIND.name: row.KIND for row in ROWS}
 
 

@@ -4,5 +4,6 @@ from chinchilla_jax.tasks.encode import Encoder
 from chinchilla_jax.tasks.kinds.kind import Kind
 
 KIND = Kind(
-    "text", Encoder.text, {"loss": False}, reads=("text",), in_bytes=True, template="plain", generates=True
+    "text", Encoder.text, {"loss": False, "bits_per_byte": False}, reads=("text",), in_bytes=True, template="plain",
+    generates=True,
 )  # fmt: skip
