@@ -34,6 +34,7 @@ class TaskConfig:
     test: tuple[str, ...] = setting((), "files that are looked at once, after the last step, with the best parameters")
     valid_fraction: float = setting(0.1, "share held out where there is no --task.valid, at least one record")
     data_dir: str = setting("", "folder of built-in examples and downloads; empty means ~/tensorflow_datasets")
+    pieces: int = setting(0, "pieces of the tokenizer of a model that starts from nothing, without --from; 0 is none")
     text: str = setting("", "field or column with the text, where its name is not a known one")
     label: str = setting("", "field or column with the label, where its name is not a known one")
     divider: str = setting("", "what divides several labels in one field, such as a comma; <div> always does")
@@ -87,7 +88,7 @@ class TaskConfig:
             value = getattr(self, name)
             require(0 <= value < 1, f"--task.{name.replace('_', '-')} {value} must lie in [0, 1)")
         require(self.max_answer > 0, "--task.max-answer must be at least 1")
-        for name in ("stride", "patience", "generate", "core"):
+        for name in ("stride", "patience", "generate", "core", "pieces"):
             require(getattr(self, name) >= 0, f"--task.{name} must not be negative")
         require(self.valid_fraction > 0 or self.valid != (), "--task.valid-fraction 0 needs --task.valid FILE")
         require(self.epochs > 0, f"--task.epochs {self.epochs} must be positive")

@@ -56,9 +56,9 @@ def divide(
     return found
 
 
-def catalogue(records: Sequence[History], folder: Path) -> Path:
+def catalogue(task: TaskConfig, train: Sequence[History], held: Sequence[History], folder: Path) -> Path:
     """A folder with the tokenizer of all items, in the order of their names; numbers by their value."""
-    names = {item for record in records for item in record.items}
+    names = {item for record in [*train, *held] for item in record.items}
     tokenizer_items.write(sorted(names, key=lambda name: (not name.isdecimal(), len(name.lstrip("0")), name)), folder)
     return folder
 

@@ -65,8 +65,9 @@ class Kind:
     reads: tuple[str, ...] = ()
     # (task, records to train on, to validate, to test or None each, seed, tally) -> records of the three splits.
     divide: Callable[..., tuple[list, list, list]] = by_group
-    # Makes the tokenizer of a task that starts from no run: (records, folder) -> folder.
-    catalogue: Callable[[Sequence[Record], Path], Path] | None = None
+    # Makes the tokenizer of a model that starts from no run: (task, records to train on, held-out records of the same
+    # file, folder) -> folder.
+    catalogue: Callable[[TaskConfig, Sequence[Record], Sequence[Record], Path], Path] | None = None
     when: Callable[[Sequence[Record]], bool] = lambda records: True
     # Names of the labels in some records, where there are any; and what is wrong with settled ones.
     names: Callable[[Sequence[Record]], tuple[str, ...]] | None = None
