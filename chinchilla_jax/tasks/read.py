@@ -102,7 +102,7 @@ def read(
             continue
         form = form or chosen(first, kinds)
         for raw in whole:
-            if not form.fits(raw.fields):
+            if not any(one.fits(raw.fields) for one in FORMATS if one.make is form.make):
                 raise UserError(misfit(raw, form))
             records += form.make(raw.where, raw.fields, tally)
     spans.check_offsets(tally)

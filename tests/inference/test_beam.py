@@ -15,7 +15,7 @@ from chinchilla_jax.types import Batch
 from tests import tiny
 
 V, STOP = 7, 3
-CFG = ModelConfig(layers=1, d_model=12, heads=2, head_dim=4, d_ff=20, vocab_size=V, **tiny.PLAIN)
+CFG = ModelConfig(layers=2, d_model=12, heads=2, head_dim=4, d_ff=20, vocab_size=V, **tiny.PLAIN)
 PROMPTS = [[1, 2, 5, 6, 4], [2, 2], [6], [5, 1, 1, 4, 2, 6, 5]]
 
 
