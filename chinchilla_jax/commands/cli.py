@@ -345,12 +345,15 @@ def resolve(args: argparse.Namespace) -> Config:
     own = Path(args.run_dir, "config.json") if args.run_dir else None
     planned = getattr(args, "plan", "")
     require(not (planned and args.config), "--plan and --config both name a config; give one")
+    defaults = getattr(args, "defaults", {})
     if args.config or planned:
         config = load(Path(args.config or planned))
+        unsaid = {name: value for name, value in defaults.items() if name not in told(config)}
+        config = settings.replace(config, unsaid)
     elif own and own.exists():
         config = _with_store_of(args.run_dir, load(own))
     else:
-        config = settings.replace(Config(), getattr(args, "defaults", {}))
+        config = settings.replace(Config(), defaults)
     if given.get("model.preset"):
         shape = {f"model.{k}": v for k, v in presets.settings(given["model.preset"]).items()}
         given = {**shape, **given}

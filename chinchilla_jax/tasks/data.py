@@ -143,8 +143,9 @@ class TaskData:
         if self.task.labels:
             lines.append(f"{len(self.task.labels)} labels: {', '.join(self.task.labels):.160}")
         else:
-            own = f"template {self.renderer.template.name}"
-            lines.append(own if self.kind.catalogue is None else f"{self.tokenizer.size - 1:,} items")
+            pieces = self.tokenizer.size - len(self.tokenizer.special)
+            own = f"{pieces:,} {self.kind.pieces}" if self.kind.pieces else f"template {self.renderer.template.name}"
+            lines.append(own)
         return [*lines, *self.notes, *self.encoder.tally.lines()]
 
     def describe(self, **more: Any) -> dict[str, Any]:

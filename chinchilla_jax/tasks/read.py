@@ -60,7 +60,6 @@ FORMATS = (
     Format("summary", "chat", ("document", "summary"), dialogues.summary("document", "summary")),
     Format("summary", "chat", ("article", "highlights"), dialogues.summary("article", "highlights")),
     Format("summary", "chat", ("text", "summary"), dialogues.summary("text", "summary")),
-    Format("two named columns", "chat", ("text", "label"), dialogues.pair("text", "label")),
     Format("history", "items", ("user", "items"), histories.history),
     Format("text", "text", ("text",), dialogues.document),
 )
@@ -91,8 +90,9 @@ def read(
     tally, records, form, names = Tally(), [], None, [str(path) for path in paths]
     require(bool(names), "no file of examples; name one with --task.train")
     for path in names:
-        columns = Columns(KNOWN, tuple(name for name in (text, label) if name), BARE.get(kinds[:1], ("text", "label")))
-        found = (divided(renamed(raw, text, label), divider) for raw in rows(path, columns))
+        pair = BARE.get(kinds[:1], ("text", "label"))
+        columns = Columns(KNOWN, tuple(name for name in (text, label) if name), pair)
+        found = (divided(renamed(raw, text, label, pair), divider) for raw in rows(path, columns))
         first = next(found, None)
         require(first is not None, f"{path}: no record in this file")
         whole = chain([first], found)
@@ -110,14 +110,14 @@ def read(
     return Found(records, form.kind, form.name, tally)
 
 
-def renamed(raw: Raw, text: str, label: str) -> Raw:
-    """A row with the user's own names for text and label replaced by these words."""
-    given = {name: own for name, own in (("text", text), ("label", label)) if own}
-    for name, own in given.items():
+def renamed(raw: Raw, text: str, label: str, pair: tuple[str, str]) -> Raw:
+    """A row with the user's own names for text and label replaced by the `pair` that its kind has for them."""
+    for name, own in (("text", text), ("label", label)):
         require(
-            own in raw.fields,
+            not own or own in raw.fields,
             f"{raw.where}: --task.{name} {own}: no such field; found {', '.join(raw.fields)}",
         )
+    given = {name: own for name, own in zip(pair, (text, label)) if own}
     if not given:
         return raw
     rest = {name: value for name, value in raw.fields.items() if name not in given and name not in given.values()}

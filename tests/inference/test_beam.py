@@ -29,17 +29,19 @@ def logp(params):
     """logp(prompt, endings (N, T)) -> log p of every token of each ending (N, T)."""
 
     @jax.jit
-    def run(tokens_BL):
+    def run(tokens_BL, blocks_BL):
         B, L = tokens_BL.shape
-        batch = Batch(tokens_BL, tokens_BL, jnp.ones((B, L)), jnp.ones((B, L), int), jnp.tile(jnp.arange(L), (B, 1)))
+        ones_BL, at_BL = jnp.ones((B, L), int), jnp.tile(jnp.arange(L), (B, 1))
+        batch = Batch(tokens_BL, tokens_BL, jnp.ones((B, L)), ones_BL, at_BL, blocks_BL)
         hidden_BLD = transformer.apply(params, batch, CFG)
         return jax.nn.log_softmax(transformer.logits(params, hidden_BLD.reshape(B * L, -1))).reshape(B, L, V)
 
-    def of(prompt, endings):
+    def of(prompt, endings, block: bool = False):
         endings = np.array(endings)
         whole = np.concatenate([np.tile(prompt, (len(endings), 1)), endings], axis=1)
         padded = np.pad(whole, [(0, 0), (0, 12 - whole.shape[1])])
-        found = np.asarray(run(jnp.asarray(padded)))[:, len(prompt) - 1 : whole.shape[1] - 1]
+        blocks = np.tile(np.arange(12) < len(prompt) * block, (len(endings), 1)).astype(np.int32)
+        found = np.asarray(run(jnp.asarray(padded), blocks))[:, len(prompt) - 1 : whole.shape[1] - 1]
         return np.take_along_axis(found, endings[..., None], axis=2)[..., 0]
 
     return of
@@ -79,11 +81,13 @@ def test_scored_endings_are_those_of_the_whole_text(params, logp):
         assert row == pytest.approx([logp(prompt, [ending]).sum() for ending in endings], abs=1e-5)
 
 
-def test_a_prompt_read_in_both_directions_ends_alike(params):
+def test_a_prompt_read_in_both_directions_ends_alike(params, logp):
     """The last token of a prompt is read twice, once in its block: greedy and one beam without ends agree."""
     blocks = [[1] * len(prompt) for prompt in PROMPTS]
     greedy = Writer(CFG, V, frozenset([V]))(params, PROMPTS, blocks, 5)
     one = Beams(CFG, V, frozenset([V]), 1, 0.0)(params, PROMPTS, blocks, 5)
     assert [a.ids for a in greedy] == [b.ids for b in one] and not any(b.stopped for b in one)
-    plain = Writer(CFG, V, frozenset([V]))(params, PROMPTS, None, 5)
-    assert [a.ids for a in plain] != [a.ids for a in greedy]
+    found = Chooser(CFG, V, [[4, 3]])(params, PROMPTS, blocks)[:, 0]
+    assert found == pytest.approx([logp(prompt, [[4, 3]], block=True).sum() for prompt in PROMPTS], rel=2e-5)
+    plain = [logp(prompt, [[4, 3]]).sum() for prompt in PROMPTS]
+    assert np.abs(found - plain)[[0, 3]].min() > 1e-4

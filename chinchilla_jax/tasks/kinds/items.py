@@ -174,6 +174,6 @@ FIGURES = {
 }
 KIND = Kind(
     "items", encode, FIGURES, metric=ranking.NAMES[1], judge=Ranking, reads=("items",), divide=divide,
-    catalogue=catalogue, counts="items to predict", template="plain", generates=True, sources=("causal",),
-    columns=("user", "rank"),
+    catalogue=catalogue, counts="items to predict", pieces="items", template="plain", generates=True,
+    sources=("causal",), columns=("user", "rank"),
 )  # fmt: skip

@@ -74,6 +74,7 @@ class Kind:
     check: Callable[[TaskConfig, Sequence[Record]], None] = lambda task, records: None
     counts: str = "trained tokens"  # what targets with a weight are called
     in_bytes: bool = False  # whether targets are text, so that a loss is one in bits per byte too
+    pieces: str = ""  # what the pieces of its tokenizer are called, where they are no text
     fallback: str = "plain"  # template where neither the user nor the base has one
     keeps_start: bool = False  # whether a source that is too long loses its end, and not its beginning
     template: str = ""  # the only one, where the user has no choice but by name
