@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -172,9 +173,16 @@ def page(runs: Path, cells: Sequence[Any], of: Any) -> str:
         f"{len(cells) - len(empty)} of {len(cells)} runs are there. By `tools/ablate_tasks.py`, with the rule that was",
         "set before them (`plan.json`):", "", *(f"> {line}" for line in RULE.splitlines()), "", *conclusions(grid, of),
         *(row for task in of.TASKS for row in task_table(grid, task, of)), *method_tables(runs, of),
-        *shift_table(runs, of), "## Empty cells", "", *(f"- `{name}`" for name in empty), "",
+        *shift_table(runs, of), "## Empty cells", "", *missing(empty, cells), "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def missing(empty: Sequence[str], cells: Sequence[Any]) -> list[str]:
+    """How many cells of each part of the tables are empty."""
+    of = Counter("/".join(cell.name.split("/")[:2]) for cell in cells)
+    found = Counter("/".join(name.split("/")[:2]) for name in empty)
+    return [f"- `{name}`: {found[name]} of {count}" for name, count in of.items() if found[name]] or ["None."]
 
 
 def conclusions(grid: Grid, of: Any) -> list[str]:

@@ -1,0 +1,59 @@
+"""The rule of tools/ablate_tasks.py on made-up scores, and its table of runs."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from tests.runs import ROOT
+
+sys.path.insert(0, str(ROOT / "tools"))
+import ablate_tasks as tool
+import ablate_tasks_report as reports
+
+
+def test_the_committed_plan_is_the_table_of_the_tool(tmp_path):
+    """What was said before the runs is what the tool runs, rule and all."""
+    (tmp_path / "none").mkdir()
+    args = tool.argparse.Namespace(out=tmp_path)
+    tool.plan(args)
+    committed = json.loads((ROOT / "docs/ablation/tasks/plan.json").read_text())
+    assert json.loads((tmp_path / "plan.json").read_text()) == committed
+    names = committed["runs"]
+    assert len(names) == len(set(names)) == 4 * 4 * 4 * 3 + 9 * 3 * 3 and len(committed["tasks"]) == 4
+
+
+def test_holm_counts_in_order():
+    """Of 0.01, 0.02, 0.03, 0.04 at 5 %: 0.01 <= 0.0125, 0.02 > 0.0167, and nothing behind it."""
+    assert reports.holm({"a": 0.04, "b": 0.01, "c": 0.03, "d": 0.02}) == {"b": True, "d": False, "c": False, "a": False}
+
+
+def test_p_values_agree_with_the_formula():
+    """t = mean / (s / sqrt(3)); with two degrees of freedom p = 1 - |t| / sqrt(t^2 + 2)."""
+    for values in ([0.1, 0.2, 0.15], [-0.3, 0.1, 0.05]):
+        t = np.mean(values) / (np.std(values, ddof=1) / np.sqrt(3))
+        assert reports.p_value(values) == pytest.approx(1 - abs(t) / np.sqrt(t * t + 2), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("differences", "answer"),
+    [
+        ({"a": [0.1, 0.101, 0.1], "b": [0.2, 0.201, 0.2], "c": [0, 0.1, -0.1]}, "worth it (better: a, b; worse: none)"),
+        ({"a": [0.1, 0.101, 0.1], "b": [0.2, 0.201, 0.2], "c": [-0.1, -0.101, -0.1]}, "not worth it"),
+        ({"a": [0.1, 0.101, 0.1], "b": [0.0, 0.1, -0.1], "c": [0, 0.1, -0.1]}, "not worth it"),
+        ({"a": [0.1, 0.1], "b": [0.2, 0.2, 0.2]}, "no answer"),
+    ],
+)
+def test_the_rule(differences, answer):
+    assert reports.verdict(differences, 3).startswith(answer)
+
+
+def test_empty_cells_are_said(tmp_path):
+    folder = tmp_path / "downstream/uci/plain/plain-s0"
+    folder.mkdir(parents=True)
+    scores = {"clean": 0.8, "noise": 0.7, "swaps": 0.75, "attack": 0.5, "ece": 0.1}
+    (folder / "scores.json").write_text(json.dumps(scores))
+    page = reports.page(tmp_path, list(tool.cells()), tool)
+    assert "1 of 273 runs are there" in page and "80.0 (one seed)" in page and page.count("no answer:") == 12
+    assert "- `downstream/uci`: 47 of 48" in page and "- `methods/csl`: 27 of 27" in page
