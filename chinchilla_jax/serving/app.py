@@ -10,6 +10,7 @@ from importlib import resources
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
@@ -19,7 +20,7 @@ from chinchilla_jax.errors import UserError
 from chinchilla_jax.inference.scheduler import Scheduler
 from chinchilla_jax.serving import protocol
 from chinchilla_jax.serving.job import Job, Model
-from chinchilla_jax.serving.limits import check_key, read_body
+from chinchilla_jax.serving.limits import check_headers, check_key, read_body
 from chinchilla_jax.serving.metrics import Metrics
 from chinchilla_jax.serving.protocol import ApiError, Ask
 from chinchilla_jax.serving.text import names
@@ -46,7 +47,8 @@ class Service:
         routes = [Route(path, self._guarded(path, call), methods=["POST"]) for path, call in posts.items()]
         routes += [Route(path, self._guarded(path, call), methods=["GET"]) for path, call in gets.items()]
         routes += [Route("/", page), Route("/health", self.health), Route("/metrics", self.figures)]
-        return Starlette(routes=routes, exception_handlers={404: _missing, 405: _missing})
+        handlers = {404: _missing, 405: _missing}
+        return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(_Bounded)])
 
     def _guarded(self, path: str, call):
         """`call` behind the key, with errors as the API words them, counted."""
@@ -155,6 +157,20 @@ class Service:
         self.metrics.programs.set(self.scheduler.engine.programs)
         self.metrics.prefix_bytes.set(self.scheduler.prefixes.bytes)
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+class _Bounded:
+    """An application whose requests have headers of bounded size."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send) -> None:
+        try:
+            check_headers(scope.get("headers", ()))
+        except ApiError as error:
+            return await failed(error)(scope, receive, send)
+        await self.app(scope, receive, send)
 
 
 class EventStream(Response):

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import hmac
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import h11
 import uvicorn
@@ -70,26 +70,36 @@ class Server(uvicorn.Server):
         self.drain()
 
 
+def check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raise `ApiError` for more than `HEADER_BYTES`; h11 bounds a header that is still coming, not one that is here."""
+    if sum(len(name) + len(value) + 4 for name, value in headers) > HEADER_BYTES:
+        raise ApiError(431, f"the header has more than {HEADER_BYTES} bytes")
+
+
 async def read_body(receive, headers) -> bytes:
-    """The body of a request. Raises `ApiError` for one too large or too slow."""
+    """The body of a request. Raises `ApiError` for one too large or too slow.
+
+    Of one too large as much again is read and dropped: a client that is still sending would not see the answer.
+    """
     declared = headers.get("content-length", "0")
-    if not declared.isdecimal() or int(declared[:20]) > BODY_BYTES:
-        raise ApiError(413, f"the body has more than {BODY_BYTES} bytes")
+    large = not declared.isdecimal() or int(declared[:20]) > BODY_BYTES
     parts, size = [], 0
     try:
         async with asyncio.timeout(SECONDS):
-            while True:
+            while size < 2 * BODY_BYTES:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ApiError(400, "the body was cut")
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > BODY_BYTES:
-                    raise ApiError(413, f"the body has more than {BODY_BYTES} bytes")
+                size += len(message.get("body", b""))
+                large = large or size > BODY_BYTES
+                parts = [] if large else [*parts, message.get("body", b"")]
                 if not message.get("more_body"):
-                    return b"".join(parts)
+                    break
     except TimeoutError:
-        raise ApiError(408, f"the body took more than {SECONDS:g} seconds") from None
+        raise ApiError(413 if large else 408, f"the body took more than {SECONDS:g} seconds") from None
+    if large:
+        raise ApiError(413, f"the body has more than {BODY_BYTES} bytes")
+    return b"".join(parts)
 
 
 def check_key(headers, key: str | None) -> None:

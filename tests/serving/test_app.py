@@ -110,6 +110,7 @@ def test_what_is_wrong_is_an_error_object(client):
     assert "error" in client.json("/v1/nothing", {}, status=404)
     assert "error" in client.json("/v1/completions", status=405)
     assert "error" in client.json("/v1/completions", b"x" * (2**20 + 1), status=413)
+    assert "error" in client.json("/health", headers={"x-long": "y" * 2**14}, status=431)
     client.service.key = "secret"
     assert client.json("/v1/models", status=401)["error"]["code"] == "invalid_api_key"
     right = {"authorization": "Bearer secret"}
