@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from chinchilla_jax.errors import UserError
+from chinchilla_jax.tasks.kinds.chat import references
 from chinchilla_jax.tasks.metrics import extras, similarity
+from chinchilla_jax.tasks.read import read
 
 pytest.importorskip("sacrebleu")
 pytest.importorskip("rouge_score")
@@ -25,8 +27,8 @@ def goldens():
 
 def test_goldens_of_translation(goldens):
     for case in goldens["translation"]:
-        references = [list(given) for given in zip(*case["refs"])]
-        found, signature = similarity.translation(case["hyp"], references, case["lang"])
+        given = [list(texts) for texts in zip(*case["refs"])]
+        found, signature = similarity.translation(case["hyp"], given, case["lang"])
         wanted = case["bleu_zh" if case["lang"] == "zh" else "bleu_13a"], case["chrf2"]
         assert (found["bleu"], found["chrf2"]) == pytest.approx(wanted, abs=1e-9)
         assert f"tok:{'zh' if case['lang'] == 'zh' else '13a'}" in signature
@@ -81,14 +83,24 @@ def naive_rouge(output: list[str], reference: list[str]) -> tuple[float, ...]:
 def test_characters_agree_with_the_definition():
     """And of several references each figure takes its best, which need not be the same one."""
     cases = list(draws(1000))
-    for output, references in cases:
-        found = similarity.rouge([output], [references], "zh")
+    for output, given in cases:
+        found = similarity.rouge([output], [given], "zh")
         cut = similarity.Characters().tokenize
-        each = [naive_rouge(cut(output), cut(reference)) for reference in references]
+        each = [naive_rouge(cut(output), cut(reference)) for reference in given]
         wanted = [100 * max(column) for column in zip(*each)]
         assert [*found.values()] == pytest.approx(wanted, abs=1e-9)
     assert [*found] == ["rouge1_zh_char", "rouge2_zh_char", "rougeL_zh_char"]
-    assert similarity.Characters().tokenize("GPT-4在2023年。OK") == ["gpt", "4", "在", "2023", "年", "ok"]
+    assert similarity.Characters().tokenize("A 4在\n年。") == ["A", "4", "在", "年", "。"]
+
+
+def test_the_first_characters_of_abstracts_are_as_good_titles_as_published():
+    """35.68 / 25.10 / 31.70 for the first 20 characters, counted by others."""
+    if not (CSL := GOLDENS.parents[1] / "summarisation/csl_title/test.tsv.gz").exists():
+        pytest.skip("no CSL")
+    records = read([CSL], ("chat",), text="1", label="2").records
+    outputs = [record.turns[0].content[:20] for record in records]
+    found = similarity.rouge(outputs, [references(record) for record in records], "zh")
+    assert [round(value, 2) for value in found.values()] == [35.68, 25.10, 31.70]
 
 
 def test_libraries_are_asked_with_their_own_settings():
@@ -96,22 +108,22 @@ def test_libraries_are_asked_with_their_own_settings():
     import sacrebleu
     from rouge_score import rouge_scorer
 
-    outputs, references = map(list, zip(*draws(1000)))
-    found, signature = similarity.translation(outputs, references, "en")
-    bleu = sacrebleu.corpus_bleu(outputs, similarity.streams(references))
-    chrf = sacrebleu.corpus_chrf(outputs, similarity.streams(references))
+    outputs, several = map(list, zip(*draws(1000)))
+    found, signature = similarity.translation(outputs, several, "en")
+    bleu = sacrebleu.corpus_bleu(outputs, similarity.streams(several))
+    chrf = sacrebleu.corpus_chrf(outputs, similarity.streams(several))
     assert (found["bleu"], found["chrf2"]) == pytest.approx((bleu.score, chrf.score), abs=1e-9)
     assert "case:mixed" in signature and "smooth:exp" in signature and "nrefs:var" in signature
     scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
-    best = [max(scorer.score(r, o)["rougeL"].fmeasure for r in given) for o, given in zip(outputs, references)]
-    assert similarity.rouge(outputs, references, "en")["rougeL"] == pytest.approx(sum(best) / 10, abs=1e-9)
+    best = [max(scorer.score(r, o)["rougeL"].fmeasure for r in given) for o, given in zip(outputs, several)]
+    assert similarity.rouge(outputs, several, "en")["rougeL"] == pytest.approx(sum(best) / 10, abs=1e-9)
 
 
 def test_variety_and_languages():
     found = similarity.variety(["a b a b", "a", ""], "en")
     assert found == {"distinct1": 40.0, "distinct2": pytest.approx(200 / 3), "length": pytest.approx(5 / 3)}
     assert similarity.variety([], "en") == {"distinct1": 0.0, "distinct2": 0.0, "length": 0.0}
-    assert similarity.variety(["好好 ok"], "zh")["distinct1"] == pytest.approx(200 / 3)
+    assert similarity.variety(["好好 k"], "zh")["distinct1"] == pytest.approx(200 / 3)
     for text, language in (
         ("Guten Tag", "en"),
         ("你好世界 ok", "zh"),

@@ -13,7 +13,6 @@ from chinchilla_jax.tasks.metrics.extras import library
 
 HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 KANA, HANGUL = r"\u3040-\u30ff", r"\uac00-\ud7af"
-UNIT = re.compile(rf"[a-z0-9]+|[{HAN}{KANA}{HANGUL}]")  # Latin words and numbers stay whole
 ROUGE = ("rouge1", "rouge2", "rougeL")
 TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char"}  # of sacrebleu; MeCab's need a dictionary
 
@@ -49,11 +48,11 @@ def translation(
 
 
 class Characters:
-    """A tokenizer for rouge-score: every character of a script without spaces, Latin words and numbers whole."""
+    """A tokenizer for rouge-score: every character that is no blank, as it is."""
 
     def tokenize(self, text: str) -> list[str]:
-        """Lower-case units."""
-        return UNIT.findall(text.lower())
+        """The characters."""
+        return [character for character in text if not character.isspace()]
 
 
 def rouge(outputs: Sequence[str], references: Sequence[Sequence[str]], language: str) -> dict[str, float]:
@@ -73,8 +72,8 @@ def rouge(outputs: Sequence[str], references: Sequence[Sequence[str]], language:
 
 
 def units(text: str, language: str) -> list[str]:
-    """Words between blanks, or characters of a script that has none."""
-    return text.split() if language not in TOKENIZERS else UNIT.findall(text.lower())
+    """Words between blanks, or the characters of a language that writes none."""
+    return text.split() if language not in TOKENIZERS else Characters().tokenize(text)
 
 
 def variety(outputs: Sequence[str], language: str) -> dict[str, Any]:
