@@ -310,6 +310,7 @@ def _flags(group, path: str, of: type, wanted: tuple[str, ...]) -> None:
 
 def _flag(group, path: str, kind: Any, item: dataclasses.Field) -> None:
     shown = "''" if item.default == "" else str(item.default).replace("%", "%%")
+    shown = settings.AUTO if item.default is None else shown
     group.add_argument(
         "--" + path.replace("_", "-"),
         *([ALIASES[path]] if path in ALIASES else []),
@@ -323,6 +324,8 @@ def _flag(group, path: str, kind: Any, item: dataclasses.Field) -> None:
 
 def _value(kind: Any, text: str) -> Any:
     """The Python value of a flag's text; a text that does not fit is passed on for `config.check` to refuse."""
+    if (inner := settings.chosen(kind)) is not kind:
+        return None if text == settings.AUTO else _value(inner, text)
     if kind is str or typing.get_origin(kind) is Literal:
         return text
     if kind is bool:

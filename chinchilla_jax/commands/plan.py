@@ -10,7 +10,7 @@ from chinchilla_jax.commands import cli
 from chinchilla_jax.config import PENALTIES, Config, from_dict, require
 from chinchilla_jax.disk import write_json
 
-SECTIONS = ("model", "data", "mesh", "train", "adversarial", "sparsity")
+SECTIONS = ("model", "data", "mesh", "train", "adversarial", "corruption", "sparsity")
 CLUSTER = True
 
 
@@ -62,7 +62,7 @@ def run(config, args) -> dict:
         from chinchilla_jax.training.timed import TRAINING_SHARE
 
         said = dataclasses.replace(said, seconds=said.seconds * TRAINING_SHARE)  # as `pretrain --minutes` counts on it
-    planned = planning.plan(config, said, measured if args.minutes is not None else None, step_multiple)
+    planned = planning.plan(config, said, measured if args.minutes is not None else None)
     planned["text"]["sources"] = by_source(config, planned["realised"]["tokens"])
     if args.compile:
         planned |= {"compiled": compiled(planned, args.chips)}
@@ -115,15 +115,6 @@ def devices_here() -> int:
     import jax
 
     return jax.device_count()
-
-
-def step_multiple(config) -> float:
-    """What the attacks of a config make of a step, over the whole run, in plain steps."""
-    if config.adversarial.method == "off":
-        return 1.0
-    from chinchilla_jax.objectives.build import step_multiple as multiple
-
-    return multiple(config)
 
 
 def measured(config) -> float:

@@ -10,7 +10,7 @@ from chinchilla_jax.config import AdversarialConfig, Config, from_dict, replace,
 from chinchilla_jax.disk import write_json
 
 SECTIONS = (
-    "model", "data.store", "data.weights", "data.sources", "objective", "adversarial", "optimizer", "sparsity", "tune",
+    "model", "data.store", "data.weights", "data.sources", "objective", "adversarial", "corruption", "optimizer", "sparsity", "tune",
     "mesh", "train", "checkpoint",
 )  # fmt: skip
 
@@ -70,7 +70,7 @@ def open_store(config):
     )
     warn_of_other_text(config.data, store.manifest["settings"])
     found = {"model.vocab_size": vocabulary}
-    if config.adversarial.special == AdversarialConfig.special:
+    if config.adversarial.special is None:
         found["adversarial.special"] = store.tokenizer.special
     return replace(config, found), store
 
@@ -161,7 +161,7 @@ def train_for(config, run_dir: Path, store, args, terminal) -> dict:
     """Plan a model for this machine and `--minutes`, unless the run has one, and train it until the time is up."""
     import jax
 
-    from chinchilla_jax.commands.plan import measured, step_multiple, table
+    from chinchilla_jax.commands.plan import measured, table
     from chinchilla_jax.planning import asked as question
     from chinchilla_jax.planning import plan as planning
     from chinchilla_jax.training.timed import TRAINING_SHARE, pretrain_for
@@ -174,7 +174,7 @@ def train_for(config, run_dir: Path, store, args, terminal) -> dict:
             seconds * TRAINING_SHARE, text, devices, fixed=question.shape_given(args),
             length=vars(args).get("train.seq_len", 0),
         )  # fmt: skip
-        planned = planning.plan(config, said, measured, step_multiple)
+        planned = planning.plan(config, said, measured)
         terminal.say(table(planned))
         write_json(run_dir / "plan.json", planned)
         config = replace(from_dict(Config, planned["config"]), {"train.eval_every": 0, "train.sample_every": 0})

@@ -6,11 +6,14 @@ Standard library only, so that `--help` stays fast.
 
 from dataclasses import dataclass, field
 
-from chinchilla_jax.config.objective import AdversarialConfig, ObjectiveConfig
+from chinchilla_jax.config.corruption import CorruptionConfig
+from chinchilla_jax.config.objective import AdversarialConfig, ObjectiveConfig, whole_rows
 from chinchilla_jax.config.optimizer import PENALTIES, OptimizerConfig, SparsityConfig
 from chinchilla_jax.config.run import CheckpointConfig, MeshConfig, TrainConfig
 from chinchilla_jax.config.settings import (
+    AUTO,
     check,
+    chosen,
     closest,
     describe_type,
     differences,
@@ -26,10 +29,12 @@ from chinchilla_jax.config.task import TaskConfig
 from chinchilla_jax.config.tuning import TuneConfig
 
 __all__ = [
+    "AUTO",
     "PENALTIES",
     "AdversarialConfig",
     "CheckpointConfig",
     "Config",
+    "CorruptionConfig",
     "DataConfig",
     "MeshConfig",
     "ModelConfig",
@@ -40,6 +45,7 @@ __all__ = [
     "TrainConfig",
     "TuneConfig",
     "check",
+    "chosen",
     "closest",
     "describe_type",
     "differences",
@@ -49,6 +55,7 @@ __all__ = [
     "replace",
     "require",
     "to_dict",
+    "whole_rows",
 ]
 
 
@@ -60,6 +67,7 @@ class Config:
     data: DataConfig = field(default_factory=DataConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     adversarial: AdversarialConfig = field(default_factory=AdversarialConfig)
+    corruption: CorruptionConfig = field(default_factory=CorruptionConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     sparsity: SparsityConfig = field(default_factory=SparsityConfig)
     tune: TuneConfig = field(default_factory=TuneConfig)
@@ -78,8 +86,19 @@ class Config:
             f"--tune.prompt {self.tune.prompt} leaves no room in windows of --train.seq-len {self.train.seq_len}",
         )
         require(
-            self.adversarial.method == "off" or self.adversarial.first(self.train.steps) < self.train.steps,
-            f"--adversarial.start {self.adversarial.start} leaves none of {self.train.steps} steps to attack; lower it",
+            not self.adversarial.on or self.adversarial.first(self.train.steps) < self.train.steps,
+            f"--adversarial.start {self.adversarial.settled().start} leaves none of {self.train.steps} steps to attack; "
+            "lower it",
+        )
+        require(
+            not self.adversarial.rdrop or self.model.dropout > 0 or self.tune.dropout > 0,
+            "--adversarial.rdrop compares two dropout masks; set --model.dropout (R-Drop's paper: 0.1 to 0.3)",
+        )
+        beside = self.corruption.share > 0 and self.corruption.copies > 0
+        require(
+            not (beside and self.adversarial.alone),
+            f"--adversarial.method {self.adversarial.method} alters the main pass, so that no copies stand beside it; "
+            "set --corruption.copies 0, which corrupts in place",
         )
         both = self.task.source == "bidirectional"
         require(

@@ -24,46 +24,58 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class Method:
-    """What a method can do: losses of attacked rows, starts and steps; the first loss and start are its own.
+    """What a method can do, and what it does unless told: losses of attacked rows, starts, steps, strength and rows.
 
-    `follows`: which of the settings FEW it looks at, which not all methods do.
+    The first loss and start are its own. `follows`: which of the settings FEW it looks at, which not all methods do.
+    `alone`: it alters the main pass, so that nothing can be summed with it.
     """
 
     losses: tuple[str, ...] = ("ce",)
     inits: tuple[str, ...] = ("zeros", "uniform", "gaussian")
     steps: int = 0  # 0 for a method without an ascent of its own
-    fraction: float = 0.125
+    fraction: float = 1.0
     examples: bool = True
-    follows: tuple[str, ...] = ("norm",)
+    follows: tuple[str, ...] = ("norm", "unit")
+    radius: float = 0.2
+    start: float = 0.0
+    alone: bool = False
 
 
-FEW = ("norm", "step_size", "probe", "proximity", "momentum")
+FEW = ("norm", "unit", "step_size", "probe")
+BALL, LATE = ("norm", "unit", "step_size"), 0.67
+# Radius, rows and start of fgm, vat, pgd and noise are the ones that docs/ablation compares; freelb, r3f and smart are
+# for fine-tuning, where their papers attack all rows from the start.
 ATTACKS = {
     "off": Method(),
-    "noise": Method(inits=("uniform", "gaussian"), fraction=1.0),
-    "fgm": Method(losses=("ce", "kl", "sym_kl"), follows=("norm", "step_size")),
-    "pgd": Method(inits=("uniform", "zeros", "gaussian"), steps=3, follows=("norm", "step_size")),
-    "freelb": Method(steps=2, examples=False, follows=("norm", "step_size")),
-    "vat": Method(losses=("kl", "sym_kl"), inits=("gaussian", "uniform"), steps=1, follows=("norm", "probe")),
-    "r3f": Method(losses=("sym_kl", "kl"), inits=("uniform", "gaussian")),
-    "smart": Method(
-        losses=("sym_kl", "kl"),
-        inits=("gaussian", "uniform"),
-        steps=1,
-        follows=("norm", "step_size", "proximity", "momentum"),
+    "noise": Method(inits=("gaussian", "uniform"), radius=1.0, alone=True),
+    "fgm": Method(losses=("kl", "ce", "sym_kl"), follows=BALL, fraction=0.125, start=LATE),
+    "pgd": Method(inits=("uniform", "zeros", "gaussian"), steps=3, follows=BALL, fraction=0.125, start=LATE, alone=True),
+    "freelb": Method(steps=2, examples=False, follows=BALL, alone=True),
+    "vat": Method(
+        losses=("kl", "sym_kl"), inits=("gaussian", "uniform"), steps=1, follows=("norm", "unit", "probe"), start=LATE
     ),
-    "softmax_margin": Method(inits=("zeros",), fraction=1.0, examples=False, follows=()),
+    "r3f": Method(losses=("sym_kl", "kl"), inits=("uniform", "gaussian")),
+    "smart": Method(losses=("sym_kl", "kl"), inits=("gaussian", "uniform"), steps=1, follows=BALL),
+    "softmax_margin": Method(inits=("zeros",), examples=False, follows=(), radius=0.03, start=LATE, alone=True),
 }
+
+
+def whole_rows(fraction: float, rows: int) -> int:
+    """The rows that a share of a microbatch's `rows` is: rounded down, 1 at least."""
+    return max(1, int(fraction * rows + 1e-6))
 
 
 @dataclass(frozen=True)
 class AdversarialConfig:
-    """Perturbations of the embeddings that the loss is also to be small under."""
+    """Perturbations of embeddings, dropout and parameters that the loss is also to be small under."""
 
     method: Literal["off", "noise", "fgm", "pgd", "freelb", "vat", "r3f", "smart", "softmax_margin"] = setting(
-        "off", "how the perturbation is found"
+        "off", "how the perturbation is found; the settings below that are auto take what suits the method"
     )
-    radius: float = setting(0.05, "strength: size of the ball, in units of the mean norm of the table's rows")
+    radius: float | None = setting(None, "strength: size of the ball in --adversarial.unit")
+    unit: Literal["token", "table", "absolute"] = setting(
+        "token", "of the radius: the norm of the token's own row, the mean norm of the table's rows, or 1"
+    )
     norm: Literal["l2_token", "l2_sequence", "linf"] = setting(
         "l2_token", "what the radius bounds: a token's L2 norm, a document's, or every coordinate"
     )
@@ -73,38 +85,41 @@ class AdversarialConfig:
         0.0, "length of an ascent step in units of the radius; 0 is 1 for one step, else 2/steps"
     )
     init: Literal["auto", "zeros", "uniform", "gaussian"] = setting(
-        "auto", "where the ascent starts, or the kind of noise; auto suits the method"
+        "auto", "where the ascent starts, or the kind of noise"
     )
     probe: float = setting(1.0, "length of vat's random probe in units of the radius; bfloat16 swallows a short one")
-    proximity: float = setting(1.0, "weight of smart's divergence from what the parameters' average predicts")
-    momentum: float = setting(0.99, "decay, a step, of that average")
-    fraction: float = setting(
-        0.0,
-        "share of a microbatch's rows, rounded down but to 1; 0 is all for noise and softmax_margin, else an eighth",
+    proximity: float | None = setting(
+        None, "weight of the divergence from what the parameters' running average predicts; auto is 1 with smart, else 0"
     )
+    momentum: float = setting(0.99, "decay, a step, of that average")
+    rdrop: float = setting(0.0, "weight of the symmetric divergence between two passes with different dropout (R-Drop)")
+    fraction: float | None = setting(None, "share of a microbatch's rows that is attacked, rounded down but to 1")
     every: int = setting(1, "attack every so many steps")
     delayed: bool = setting(False, "attack the rows of the step before, in place of fresh ones: no further cost (fgm)")
     loss: Literal["auto", "ce", "kl", "sym_kl"] = setting(
-        "auto", "loss of attacked rows: cross-entropy, or divergence from the clean prediction; auto suits the method"
+        "auto", "loss of attacked rows: cross-entropy, or divergence from the clean prediction"
     )
     weight: float = setting(1.0, "weight of an attacked row, a clean row having 1")
-    start: float = setting(0.1, "share of the run before the first attack")
-    special: tuple[int, ...] = setting(
-        (0, 1, 2, 3), "ids that are never perturbed; as it stands, the run's tokenizer says which"
+    start: float | None = setting(None, "share of the run before the first attack")
+    special: tuple[int, ...] | None = setting(
+        None, "ids that are never perturbed or replaced; auto: those that the run's tokenizer calls control pieces"
     )
 
     def __post_init__(self):
-        require(self.radius >= 0, f"--adversarial.radius {self.radius} must not be negative")
         for name in ("examples", "every"):
             require(getattr(self, name) > 0, f"--adversarial.{name} must be at least 1")
-        for name in ("steps", "step_size", "weight"):
+        for name in ("radius", "steps", "step_size", "weight", "proximity", "rdrop"):
             value = getattr(self, name)
-            require(value >= 0, f"--adversarial.{name.replace('_', '-')} {value} must not be negative")
-        require(self.proximity >= 0, f"--adversarial.proximity {self.proximity} must not be negative")
+            require((value or 0) >= 0, f"--adversarial.{name.replace('_', '-')} {value} must not be negative")
         require(0 <= self.momentum < 1, f"--adversarial.momentum {self.momentum} must lie in [0, 1)")
         require(self.probe > 0, f"--adversarial.probe {self.probe} must be positive")
-        require(0 <= self.fraction <= 1, f"--adversarial.fraction {self.fraction} must lie in [0, 1]")
-        require(0 <= self.start < 1, f"--adversarial.start {self.start} must lie in [0, 1)")
+        require(
+            self.fraction is None or 0 < self.fraction <= 1,
+            f"--adversarial.fraction {self.fraction} must lie in (0, 1]; --adversarial.method off attacks no rows",
+        )
+        require(
+            self.start is None or 0 <= self.start < 1, f"--adversarial.start {self.start} must lie in [0, 1)"
+        )
         require(self.method in ATTACKS, f"--adversarial.method {self.method!r} is none of {', '.join(ATTACKS)}")
         self._check(ATTACKS[self.method], f"--adversarial.method {self.method}")
 
@@ -133,31 +148,56 @@ class AdversarialConfig:
             self.method != "fgm" or self.examples == 1 or self.init in ("uniform", "gaussian"),
             f"{name} with several --adversarial.examples needs a random --adversarial.init to tell them apart",
         )
+        require(
+            not (self.rdrop or self.proximity) or not self.alone,
+            f"{name}{' --adversarial.delayed true' * self.delayed} alters the main pass, so that nothing is summed with "
+            "it; set --adversarial.rdrop 0 and --adversarial.proximity 0, or choose fgm, vat, r3f or smart",
+        )
         plain = self.method == "fgm" and self.examples == 1 and self.init in ("auto", "zeros")
         require(
             not self.delayed or (plain and self.step_size in (0.0, 1.0)),
             "--adversarial.delayed goes with --adversarial.method fgm, one example, init zeros and step-size 0 or 1",
         )
         require(
-            not self.delayed or self.fraction <= 0.5,
+            not self.delayed or (self.fraction or can.fraction) <= 0.5,
             f"--adversarial.delayed takes as many fresh rows again: --adversarial.fraction {self.fraction} must be "
             "at most 0.5",
         )
 
+    @property
+    def on(self) -> bool:
+        """Whether anything is added to the loss."""
+        return self.method != "off" or bool(self.rdrop or self.proximity)
+
+    @property
+    def alone(self) -> bool:
+        """Whether the method alters the main pass."""
+        return ATTACKS[self.method].alone or self.delayed
+
+    @property
+    def control(self) -> tuple[int, ...]:
+        """The ids that are left alone; those of a new SentencePiece model where nobody has said."""
+        return (0, 1, 2, 3) if self.special is None else self.special
+
     def first(self, steps: int) -> int:
         """The first step of a run of `steps` that attacks."""
-        return math.ceil(self.start * steps - 1e-9)
+        return math.ceil(self.settled().start * steps - 1e-9)
 
     def settled(self) -> "AdversarialConfig":
-        """With every `auto` and 0 replaced by what the method takes."""
+        """With every auto and 0 replaced by what the method takes."""
         can = ATTACKS[self.method]
         steps = self.steps or can.steps or 1
         own = (1.0 if steps == 1 else 2 / steps) if "step_size" in can.follows else 0.0
+
+        def chosen(name: str, default: float) -> float:
+            return default if getattr(self, name) is None else getattr(self, name)
+
         return dataclasses.replace(
             self,
             steps=steps,
             step_size=self.step_size or own,
             init=can.inits[0] if self.init == "auto" else self.init,
             loss=can.losses[0] if self.loss == "auto" else self.loss,
-            fraction=self.fraction or can.fraction,
+            proximity=chosen("proximity", float(self.method == "smart")),
+            **{name: chosen(name, getattr(can, name)) for name in ("radius", "fraction", "start")},
         )

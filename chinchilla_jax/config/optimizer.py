@@ -1,5 +1,6 @@
 """How parameters move, and which of them end at exactly zero."""
 
+import dataclasses
 import math
 import re
 from dataclasses import dataclass
@@ -79,8 +80,10 @@ class SparsityConfig:
         "what is zeroed together: unstructured, 2:4 (any N:M, which is its own target), block:16x16, rows (inputs), "
         "columns (outputs), heads, neurons",
     )
-    distribution: Literal["uniform", "erk", "global"] = setting("uniform", "how the target is shared among matrices")
-    start: float = setting(0.25, "share of the run before the first zero; rigl and set are meant to have 0")
+    distribution: Literal["auto", "uniform", "erk", "global"] = setting(
+        "auto", "how the target is shared among matrices; auto is erk for rigl and set, else uniform"
+    )
+    start: float | None = setting(None, "share of the run before the first zero; auto is 0 for rigl and set, else 0.25")
     stop: float = setting(0.75, "share of the run after which what is zero stays so")
     every: int = setting(0, "steps between two changes of the mask; 0: 100, or a tenth of start to stop if less")
     strength: float = setting(0.0, "weight of the l1 or group_lasso penalty")
@@ -94,9 +97,10 @@ class SparsityConfig:
 
     def __post_init__(self):
         require(0 <= self.target < 1, f"--sparsity.target {self.target} must lie in [0, 1)")
+        start = self.begin
         require(
-            0 <= self.start <= self.stop <= 1,
-            f"--sparsity.start {self.start} and --sparsity.stop {self.stop} must be shares of the run, in order",
+            0 <= start <= self.stop <= 1,
+            f"--sparsity.start {start} and --sparsity.stop {self.stop} must be shares of the run, in order",
         )
         require(self.every >= 0, "--sparsity.every must not be negative")
         require(self.strength >= 0, f"--sparsity.strength {self.strength} must not be negative")
@@ -128,7 +132,7 @@ class SparsityConfig:
             f"--sparsity.method {self.method} needs a --sparsity.strength above 0",
         )
         require(
-            kind != "n_m" or self.distribution == "uniform",
+            kind != "n_m" or self.distribution in ("auto", "uniform"),
             f"--sparsity.pattern {self.pattern} leaves nothing to share out; choose --sparsity.distribution uniform",
         )
 
@@ -137,6 +141,18 @@ class SparsityConfig:
         """The share of zeros that a pattern N:M says itself, else 0."""
         n, _, m = self.pattern.partition(":")
         return (int(m) - int(n)) / int(m) if n.isdigit() else 0.0
+
+    def settled(self) -> "SparsityConfig":
+        """With every auto replaced by what the method is meant to have (Evci et al. 2020 for rigl and set)."""
+        spread = "erk" if self.method in ("rigl", "set") else "uniform"
+        own = spread if self.distribution == "auto" else self.distribution
+        return dataclasses.replace(self, start=self.begin, distribution=own)
+
+    @property
+    def begin(self) -> float:
+        """`start`, as it is meant where nobody has said."""
+        own = 0.0 if self.method in ("rigl", "set") else 0.25
+        return own if self.start is None else self.start
 
     def _check_few(self) -> None:
         """A setting that the method would not follow is an error, unless it says what the pattern does."""

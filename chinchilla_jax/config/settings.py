@@ -57,11 +57,21 @@ def from_dict(cls: type, values: dict, path: str = "") -> Any:
     return cls(**{name: check(hints[name], value, f"{path}{name}") for name, value in values.items()})
 
 
+AUTO = "auto"  # how the command line writes None
+
+
+def chosen(kind: Any) -> Any:
+    """X of a setting of type X | None, whose None leaves the choice to the program; any other type as it is."""
+    return typing.get_args(kind)[0] if isinstance(kind, types.UnionType) else kind
+
+
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
 def check(kind: Any, value: Any, path: str) -> Any:
     """`value` as the annotated type `kind`, or a one-line error that names `path`."""
+    if (inner := chosen(kind)) is not kind:
+        return None if value in (None, AUTO) else check(inner, value, path)
     if dataclasses.is_dataclass(kind):
         return value if isinstance(value, kind) else from_dict(kind, value, f"{path}.")
     if typing.get_origin(kind) is Literal:
@@ -128,6 +138,8 @@ def differences(old: dict, new: dict, path: str = "") -> dict[str, tuple]:
 
 def describe_type(kind: Any) -> str:
     """The type of a setting as `--help` shows it."""
+    if (inner := chosen(kind)) is not kind:
+        return describe_type(inner)
     if typing.get_origin(kind) is Literal:
         return "|".join(typing.get_args(kind))
     if isinstance(kind, types.GenericAlias):

@@ -6,6 +6,10 @@ from chinchilla_jax import __version__
 from chinchilla_jax.config import Config, from_dict, to_dict
 from chinchilla_jax.errors import UserError
 
+# What an attack did before --adversarial.unit, where its config left it to the method.
+OLD_ROWS, OLD_LOSS = {"noise": 1.0, "softmax_margin": 1.0}, {"fgm": "ce"}
+OLD_INIT = {"noise": "uniform"}
+
 
 def to_json(config: Config) -> dict[str, Any]:
     """What is written. Where programs are cached is not the run's to say: they are executed."""
@@ -19,10 +23,24 @@ def from_json(values: Any) -> Config:
         return from_dict(Config, values)
     version, rest = values.get("version"), {name: value for name, value in values.items() if name != "version"}
     try:
-        return from_dict(Config, rest)
+        return from_dict(Config, {**rest, **attacked(rest.get("adversarial"))})
     except UserError as error:
         if version in (None, __version__):
             raise
         raise UserError(
             f"{error}; it was written by chinchilla_jax {version} and this is {__version__}: use that version"
         ) from error
+
+
+def attacked(old: Any) -> dict[str, Any]:
+    """The attack of a run that was written before radii had a unit, said as it is said now; nothing of other runs."""
+    if not isinstance(old, dict) or "unit" in old or "special" not in old:
+        return {}
+    method = old.get("method", "off")
+    made = {**old, "unit": "table" if method != "softmax_margin" else "token"}
+    made["fraction"] = old.get("fraction") or OLD_ROWS.get(method, 0.125)
+    for name, known in (("loss", OLD_LOSS), ("init", OLD_INIT)):
+        made[name] = known.get(method, "auto") if old.get(name, "auto") == "auto" else old[name]
+    if method != "smart":
+        made["proximity"] = None
+    return {"adversarial": made}

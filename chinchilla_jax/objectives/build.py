@@ -1,12 +1,13 @@
 """The objective that a config names."""
 
 from collections.abc import Callable
-from typing import Any
 
 from chinchilla_jax.config import Config, require
-from chinchilla_jax.objectives.adversarial import adversarial, multiple
+from chinchilla_jax.objectives import exclusive, terms
 from chinchilla_jax.objectives.attack import Attack
 from chinchilla_jax.objectives.bound import WHOLE, Binding
+from chinchilla_jax.objectives.corruption import in_place
+from chinchilla_jax.objectives.delayed import delayed
 from chinchilla_jax.objectives.dense import dense
 from chinchilla_jax.objectives.objective import Objective
 
@@ -19,34 +20,34 @@ def language(config: Config, binding: Binding) -> Objective:
 Make = Callable[[Config, Binding], Objective]
 
 
+def added(config: Config, attack: Attack) -> Objective:
+    """What `config` adds to a base: a method that stands alone, or the sum of all terms. `UserError` where it cannot."""
+    cfg, base, kind = attack.cfg, attack.base, config.task.kind
+    alone = cfg.radius > 0 and cfg.alone
+    found = [] if alone else terms.of(attack)
+    require(
+        base.loss is not None or not (alone or found or config.corruption.slopes),
+        f"--adversarial.method, --adversarial.rdrop and --corruption.copies need a loss of tokens or labels, which "
+        f"--task.kind {kind} has not; set them off",
+    )
+    compares = any(term.learns for term in found) or (cfg.method != "off" and cfg.radius > 0 and cfg.loss != "ce")
+    require(
+        base.table is not None or not compares,
+        f"--adversarial.method {cfg.method} compares predictions, which --task.kind {kind} has no measure for; take "
+        "fgm, pgd, noise or freelb with --adversarial.loss ce",
+    )
+    if alone:
+        return delayed(attack) if cfg.delayed else exclusive.made(attack)
+    return terms.summed(attack, found) if found else base
+
+
 def build(config: Config, binding: Binding = WHOLE, make: Make = language) -> Objective:
-    """What `make` gives, under attack where `config.adversarial` has a method and a radius.
+    """What `make` gives, with the attacks and the corrupted tokens that `config` names.
 
     `config` is one that `parallel.mesh.resolve` has settled. A radius of 0 is no attack, hence the plain objective.
     """
     base = make(config, binding)
-    attack = attack_of(config, base, binding.axes)
-    return adversarial(attack) if attack else base
+    found = added(config, Attack(base, config, config.adversarial.settled(), binding.axes))
+    noisy = config.corruption
+    return in_place(base, found, config) if noisy.share and not noisy.copies else found
 
-
-def attack_of(config: Config, base: Objective, axes: Any = ()) -> Attack | None:
-    """What `config` attacks `base` with, if it does."""
-    if config.adversarial.method == "off" or config.adversarial.radius == 0:
-        return None
-    require(
-        base.loss is not None,
-        f"--adversarial.method attacks a loss of tokens or labels, which --task.kind {config.task.kind} has not; "
-        "set it off",
-    )
-    require(
-        base.table is not None or config.adversarial.settled().loss == "ce",
-        f"--adversarial.method {config.adversarial.method} compares predictions, which --task.kind {config.task.kind} "
-        "has no measure for; take fgm, pgd, noise or freelb with --adversarial.loss ce",
-    )
-    return Attack(base, config, config.adversarial.settled(), axes)
-
-
-def step_multiple(config: Config) -> float:
-    """What a step costs over a whole run, in plain steps."""
-    attack = attack_of(config, language(config, WHOLE))
-    return multiple(attack) if attack else 1.0

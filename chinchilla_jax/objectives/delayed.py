@@ -14,12 +14,17 @@ states where a divergence wants them, and whether there are any yet. It is kept 
 first attack finds its rows.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
 from chinchilla_jax.config import require
-from chinchilla_jax.objectives.attack import Attack, sums
+from chinchilla_jax.objectives import losses
+from chinchilla_jax.objectives.attack import Attack
 from chinchilla_jax.objectives.objective import Objective
+from chinchilla_jax.objectives.rows import spread, sums
+from chinchilla_jax.objectives.tiles import tiled
 from chinchilla_jax.types import Batch, Sums
 
 
@@ -27,8 +32,8 @@ def delayed(attack: Attack) -> Objective:
     """The dense objective of `attack` with delayed rows."""
     train, model = attack.config.train, attack.config.model
     rows = train.batch_size // train.microbatches
-    n, L = attack.count(rows), train.seq_len
-    diverges = attack.cfg.loss != "ce"
+    n, L = attack.rows.count(rows), train.seq_len
+    diverges, of = attack.cfg.loss != "ce", partial(losses.divergence, attack.cfg.loss)
     require(
         2 * n <= rows,
         f"--adversarial.delayed takes {n} rows out of a microbatch of {rows} and as many to keep; lower "
@@ -54,13 +59,14 @@ def delayed(attack: Attack) -> Objective:
             """Cross-entropy, in which delayed rows have no weight, and their divergence from what they were."""
             loss, _ = attack.base.head(hidden_BLD, table_VD, part)
             weights_BL = mixed.weights * old * attack.cfg.weight
-            y_nLD, x_nLD, *rest = attack.take((hidden_BLD, carry["clean"], part.targets, weights_BL), n)
-            return loss + attack.diverged(y_nLD, x_nLD, table_VD, *rest)[0], hidden_BLD
+            y_nLD, x_nLD, *rest = attack.rows.take((hidden_BLD, carry["clean"], part.targets, weights_BL), n)
+            fixed = ((x_nLD, jax.lax.stop_gradient(table_VD)),)
+            return loss + tiled(of, (y_nLD,), table_VD, fixed, rest, attack.tile_tokens)[0], hidden_BLD
 
         mixed = jax.tree.map(enter, carry["batch"], batch)
-        delta_nLD = attack.size(params) * attack.along(carry["direction"], carry["batch"]) * active
+        delta_nLD = attack.size(params, carry["batch"]) * attack.along(carry["direction"], carry["batch"]) * active
         weights_BL = mixed.weights * attack.share(batch, active, 0.0 if diverges else attack.cfg.weight)
-        delta_BLD = attack.spread(delta_nLD, n, B)
+        delta_BLD = spread(delta_nLD, n, B)
         found = attack.everything(params, mixed, key, delta_BLD, weights_BL, head if diverges else None)
         grads, g_BLD, losses_BL, hidden_BLD = found
 
@@ -70,7 +76,7 @@ def delayed(attack: Attack) -> Objective:
         carry = {"batch": kept, "direction": direction_nLD, "clean": clean_nLD, "valid": jnp.ones((), bool)}
         return grads, Sums(fresh.loss, fresh.weight, {"loss_attacked": other}), carry
 
-    split = "batch" if n % attack.shards == 0 else None
+    split = "batch" if n % attack.rows.shards == 0 else None
     whole = split, None, None
     axes = {"batch": Batch(*[(split, None)] * 5), "direction": whole, "clean": whole if diverges else (), "valid": ()}
     return attack.base._replace(init=init, gradients=gradients, carry_axes=axes, others=("loss_attacked",))

@@ -11,12 +11,27 @@ linf          every coordinate (Liu et al. 2020, ALUM; Aghajanyan et al. 2021, R
 import jax
 import jax.numpy as jnp
 
+from chinchilla_jax.parallel.sharding import constrain
 from chinchilla_jax.types import Batch
 
 
-def mean_norm(table_VD: jax.Array) -> jax.Array:
-    """The mean L2 norm of the table's rows: the unit of the radius, of which no gradient is taken."""
-    return jax.lax.stop_gradient(jnp.mean(jnp.linalg.norm(table_VD.astype(jnp.float32), axis=-1)))
+def unit(kind: str, table_VD: jax.Array, batch: Batch, norm: str = "l2_token") -> jax.Array:
+    """What a radius of 1 is, of which no gradient is taken: (B, L, 1), or one number for all.
+
+    token      |e_t|, the norm of the token's own row, so that a radius is a share of what it perturbs, whatever pieces
+               the vocabulary has; over a document (l2_sequence) the mean over its tokens
+    table      the mean norm of the table's rows, pieces that never occur included
+    absolute   1
+    """
+    if kind == "absolute":
+        return jnp.ones(())
+    norm_V = jax.lax.stop_gradient(jnp.linalg.norm(table_VD.astype(jnp.float32), axis=-1))
+    if kind == "table":
+        return jnp.mean(norm_V)
+    there_BL = (batch.segments > 0).astype(jnp.float32)
+    norm_BL = constrain(norm_V, None)[batch.tokens] * there_BL
+    count_BL = jnp.maximum(shared(there_BL, batch.segments, norm), 1.0)
+    return (shared(norm_BL, batch.segments, norm) / count_BL)[..., None]
 
 
 def allowed(batch: Batch, special: tuple[int, ...]) -> jax.Array:
@@ -27,12 +42,12 @@ def allowed(batch: Batch, special: tuple[int, ...]) -> jax.Array:
     return real_BL.astype(jnp.float32)[..., None]
 
 
-def _shared(x_BL, segments_BL, norm, reduce):
+def shared(x_BL, segments_BL, norm, reduce=jax.ops.segment_sum):
     """`reduce` over what shares a ball with each token: the document for l2_sequence, else nothing but itself."""
     if norm != "l2_sequence":
         return x_BL
-    same_BLL = segments_BL[:, :, None] == segments_BL[:, None, :]
-    return reduce(jnp.where(same_BLL, x_BL[:, None, :], 0.0), axis=-1)
+    most = x_BL.shape[1] + 1  # numbers of documents in a row, that of padding included
+    return jax.vmap(lambda x_L, at_L: reduce(x_L, at_L, most)[at_L])(x_BL, segments_BL)
 
 
 def steepest(g_BLD: jax.Array, segments_BL: jax.Array, norm: str) -> jax.Array:
@@ -43,14 +58,14 @@ def steepest(g_BLD: jax.Array, segments_BL: jax.Array, norm: str) -> jax.Array:
     g_BLD = g_BLD.astype(jnp.float32)
     if norm == "linf":
         return jnp.sign(g_BLD)
-    largest_BL1 = _shared(jnp.abs(g_BLD).max(-1), segments_BL, norm, jnp.max)[..., None]
+    largest_BL1 = shared(jnp.abs(g_BLD).max(-1), segments_BL, norm, jax.ops.segment_max)[..., None]
     g_BLD = g_BLD / jnp.where(largest_BL1 > 0, largest_BL1, 1.0)  # so that no square underflows
     return g_BLD / jnp.where(largest_BL1 > 0, _length(g_BLD, segments_BL, norm), 1.0)
 
 
 def _length(x_BLD, segments_BL, norm):
     """The L2 norm that the ball bounds, at each of its tokens: (B, L, 1)."""
-    return jnp.sqrt(_shared(jnp.sum(jnp.square(x_BLD), -1), segments_BL, norm, jnp.sum))[..., None]
+    return jnp.sqrt(shared(jnp.sum(jnp.square(x_BLD), -1), segments_BL, norm))[..., None]
 
 
 def project(delta_BLD: jax.Array, segments_BL: jax.Array, size: jax.Array, norm: str) -> jax.Array:
@@ -73,6 +88,6 @@ def draw(key: jax.Array, batch: Batch, width: int, size: jax.Array, norm: str, k
         return jnp.zeros(shape)
     drawn_BLD = jax.random.uniform(key, shape, minval=-1.0) if kind == "uniform" else jax.random.normal(key, shape)
     there_BL = (batch.segments > 0).astype(jnp.float32)
-    count_BL1 = jnp.maximum(_shared(there_BL, batch.segments, norm, jnp.sum), 1.0)[..., None]
+    count_BL1 = jnp.maximum(shared(there_BL, batch.segments, norm), 1.0)[..., None]
     scale_BL1 = 1.0 if norm == "linf" else 1 / jnp.sqrt(width * count_BL1)
     return drawn_BLD * size * scale_BL1

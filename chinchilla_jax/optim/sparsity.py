@@ -26,7 +26,7 @@ def sparsify(links: Links, cfg: SparsityConfig, rate: optax.Schedule, steps: int
 
     A rule that matches no parameter and a pattern that does not divide one are `UserError`s, raised by `init`.
     """
-    return METHODS[cfg.method](links, cfg, rate, steps, seed)
+    return METHODS[cfg.method](links, cfg.settled(), rate, steps, seed)
 
 
 def find(cfg: SparsityConfig, parameters: dict[str, Any]) -> tuple[Site, ...]:

@@ -10,6 +10,7 @@ import numpy as np
 from chinchilla_jax import config as settings
 from chinchilla_jax.config import Config, ModelConfig
 from chinchilla_jax.planning import hparams, ladder
+from chinchilla_jax.planning.attacks import plain, step_multiple
 from chinchilla_jax.planning.asked import SHAPE, Asked
 from chinchilla_jax.planning.recipe import Machine, recipe
 from chinchilla_jax.planning.roofline import roofline
@@ -24,7 +25,7 @@ GUESSED_RATE = 1e11  # FLOP/s to begin with; the first round measures
 ROUNDS, CLOSE = 6, 0.03  # of size -> speed -> budget -> size, until the budget moves by less
 SMALL = "debian-cpu"  # our law of small runs, joined to the default one between the ranges of the two
 LR_EXPONENT = 0.45  # of a ladder whose recipe does not say
-KEEPS = ("model", "data", "objective", "adversarial", "optimizer", "sparsity", "train.seq_len", "train.batch_size")
+KEEPS = ("model", "data", "objective", "adversarial", "corruption", "optimizer", "sparsity", "train.seq_len", "train.batch_size")
 
 Rate = Callable[[Config], float]  # tokens a second of a config on some machine
 
@@ -36,15 +37,16 @@ COUNTS: dict[str, Callable[[ModelConfig], float]] = {
 }
 
 
-def plan(
-    config: Config, said: Asked, measure: Rate | None = None, multiple: Rate = lambda config: 1.0
-) -> dict[str, Any]:
+def plan(config: Config, said: Asked, measure: Rate | None = None) -> dict[str, Any]:
     """Everything about the run that `said` asks for, as one JSON-able dict; its "config" trains as it is.
 
-    `measure` tells the tokens a second of a config on this machine, for a budget in minutes; `multiple` what attacks
-    make of a step, over the whole run, in plain steps. Raises `UserError`.
+    `measure` tells the tokens a second of a config on this machine, for a budget in minutes. Raises `UserError`.
     """
-    multiple = settled(multiple, said.machine)
+
+    def multiple(config: Config) -> float:
+        mesh = {"mesh.data": said.machine.chips // config.mesh.fsdp // config.mesh.tensor}  # not decided yet
+        return step_multiple(settings.replace(config, mesh))
+
     rate = attacked(measured_once(measure) if measure else machine_rate(said), multiple)
     budgets = dict(said.budgets)
     if said.fixed and "params" not in budgets:
@@ -98,19 +100,9 @@ def attacked(rate: Rate, multiple: Rate) -> Rate:
     """The rate of configs that attack, from that of their plain steps."""
 
     def slower(config: Config) -> float:
-        return rate(settings.replace(config, {"adversarial.method": "off"})) / multiple(config)
+        return rate(plain(config)) / multiple(config)
 
     return slower
-
-
-def settled(multiple: Rate, machine: Machine) -> Rate:
-    """The multiple of configs whose mesh and kernels are not decided yet."""
-
-    def of(config: Config) -> float:
-        mesh = {"mesh.data": machine.chips // config.mesh.fsdp // config.mesh.tensor, "model.kernels": "reference"}
-        return multiple(settings.replace(config, mesh))  # nothing is computed
-
-    return of
 
 
 def _once(config: Config, said: Asked, budgets: dict[str, float]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def zeros(cfg: SparsityConfig) -> float:
 
 def worth(cfg: SparsityConfig, share: float) -> float:
     """Parameters of the dense model over those of one with a `share` of zeros that `cfg` makes."""
-    return sparse_equivalent(1.0, share, (cfg.start, cfg.start if cfg.method in AT_ONCE else cfg.stop)).value
+    return sparse_equivalent(1.0, share, (cfg.begin, cfg.begin if cfg.method in AT_ONCE else cfg.stop)).value
 
 
 def frantar(S: float, name: str = "frantar") -> Surface:

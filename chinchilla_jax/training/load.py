@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from chinchilla_jax.config import AdversarialConfig, Config, MeshConfig, SparsityConfig, require
+from chinchilla_jax.config import AdversarialConfig, Config, CorruptionConfig, MeshConfig, SparsityConfig, require
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.errors import UserError
@@ -83,7 +83,8 @@ def load(
         train=train,
     )
     # What an attack or masks keep is no part of what is loaded.
-    config = dataclasses.replace(config, adversarial=AdversarialConfig(), sparsity=SparsityConfig())
+    plain = {"adversarial": AdversarialConfig(), "corruption": CorruptionConfig(), "sparsity": SparsityConfig()}
+    config = dataclasses.replace(config, **plain)
     step = best.read(folder).get("step") if step is None else step
     notes, moved = [], config.mesh == own.mesh and not meshes.fits(config.mesh, len(jax.devices()))
     if moved:

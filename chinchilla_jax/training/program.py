@@ -15,6 +15,7 @@ from chinchilla_jax.objectives import build as objectives
 from chinchilla_jax.optim import optimizer, schedules
 from chinchilla_jax.parallel import devices, sharding
 from chinchilla_jax.parallel import mesh as meshes
+from chinchilla_jax.planning.attacks import step_multiple
 from chinchilla_jax.scaling import counts
 from chinchilla_jax.tasks.kinds import table as kinds
 from chinchilla_jax.training import state as states
@@ -187,7 +188,7 @@ def cost(program: Program, compiled: jax.stages.Compiled) -> dict[str, Any]:
     model, train = program.config.model, program.config.train
     memory = compiled.memory_analysis()
     parameters = counts.parameters(model)
-    multiple = objectives.step_multiple(program.config)
+    multiple = step_multiple(program.config)
     flops = total_tokens(train) * counts.flops_per_token(model, train.seq_len)
     rate = devices.expected_rate(list(program.mesh.devices.flat))
     return {

@@ -77,7 +77,7 @@ def check_config(run_dir: Path, config: Config, allow_changes: bool) -> None:
 
 def refuse_harmful(run_dir: Path, changed: dict[str, tuple], config: Config, fix: str) -> None:
     """Raise a `UserError` that lists those of the changed settings that would make it another run."""
-    attacked = config.adversarial.method != "off"
+    attacked = config.adversarial.on
     shaped = ("train.microbatches",) if attacked else ()  # which rows are attacked is decided in each microbatch
     harmful = {name: pair for name, pair in changed.items() if not name.startswith(HARMLESS) or name in shaped}
     listed = "; ".join(f"{name} was {old!r} and is {new!r}" for name, (old, new) in harmful.items())

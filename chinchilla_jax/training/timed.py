@@ -35,7 +35,10 @@ CLOSING_SHARE = 0.02  # of the time, for the last validation itself
 CLOCK, TICK = "clock.json", 5.0  # seconds between two notes of the time
 MARGIN = 4  # steps of a trunk over those that were planned: the clock ends it
 # Settings that are shares of the whole run, and how each becomes a step.
-SHARES = {"adversarial.start": math.ceil, "sparsity.start": round, "sparsity.stop": round}
+SHARES = {
+    **dict.fromkeys(("corruption.start", "corruption.stop", "sparsity.start", "sparsity.stop"), round),
+    "adversarial.start": math.ceil,
+}
 
 
 @dataclass
@@ -174,8 +177,15 @@ def _trunk(config: Config, run_dir: Path, asked: Config) -> Config:
 
 def _shares(config: Config) -> dict[str, float]:
     """Those of SHARES that are in use."""
-    parts = {name: getattr(config, name.split(".")[0]) for name in SHARES}
-    return {name: getattr(part, name.split(".")[1]) for name, part in parts.items() if part.method != "off"}
+    used = {
+        "adversarial": config.adversarial.on,
+        "corruption": config.corruption.share > 0,
+        "sparsity": config.sparsity.method != "off",
+    }
+    found = {name: name.split(".") for name in SHARES}
+    return {
+        name: getattr(getattr(config, part).settled(), which) for name, (part, which) in found.items() if used[part]
+    }
 
 
 def cooldown(trunk: Config, done: int, remaining: int) -> Config:

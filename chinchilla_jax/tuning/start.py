@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from chinchilla_jax.config import AdversarialConfig, Config, TaskConfig, replace
+from chinchilla_jax.config import Config, TaskConfig, replace
 from chinchilla_jax.finetuning import methods
 from chinchilla_jax.parallel import devices
 from chinchilla_jax.parallel import mesh as meshes
@@ -80,7 +80,7 @@ def fitted(config: Config, data: TaskData) -> Config:
     changes: dict[str, Any] = {"model.vocab_size": max(own, size), "train.seq_len": data.seq_len}
     if data.added and config.tune.method != "full":
         changes["tune.rows"] = data.added
-    if config.adversarial.special == AdversarialConfig.special:
+    if config.adversarial.special is None:
         changes["adversarial.special"] = data.tokenizer.special
     return replace(config, changes)
 

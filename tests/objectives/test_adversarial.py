@@ -74,8 +74,18 @@ def unit(g, batch, norm):
     return g
 
 
-def size(params):
-    return RADIUS * np.linalg.norm(np.asarray(params["embed"]["table"]), axis=1).mean()
+def size(params, rows=2):
+    """RADIUS |e_t| of every token."""
+    return RADIUS * np.linalg.norm(np.asarray(params["embed"]["table"])[BATCH.tokens[:rows]], axis=-1, keepdims=True)
+
+
+def mean(x, batch):
+    """Over every document, at each of its tokens."""
+    x = np.array(x)
+    for b, row in enumerate(batch.segments):
+        for s in range(1, row.max() + 1):
+            x[b, row == s] = x[b, row == s].mean()
+    return x
 
 
 @functools.cache
@@ -88,7 +98,7 @@ def drawn(params, cfg, rows):
     """The noise of the one example: U(-1, 1) size / sqrt(D), drawn by the documented key."""
     key = jax.random.split(jax.random.fold_in(KEY, 1), 1)[0]
     noise = np.asarray(jax.random.uniform(key, (rows, L, cfg.d_model), minval=-1.0))
-    return noise * size(params) / np.sqrt(cfg.d_model) * mask(first(BATCH, rows))
+    return noise * size(params, rows) / np.sqrt(cfg.d_model) * mask(first(BATCH, rows))
 
 
 def log_p(params, batch, cfg, delta=0.0):
@@ -117,13 +127,14 @@ PART, REST = first(BATCH, 2), jax.tree.map(lambda x: x[2:], BATCH)
 @pytest.mark.parametrize("norm", ["l2_token", "l2_sequence"])
 def test_fgm(norm):
     """CE(e) + w CE(e + size * g/||g||) of Miyato et al. 2017, as two naive passes."""
-    delta = size(PARAMS) * unit(slope(CFG, 2)(jnp.zeros((2, L, CFG.d_model)), PARAMS), PART, norm)
+    radius = size(PARAMS) if norm == "l2_token" else mean(size(PARAMS), PART)
+    delta = radius * unit(slope(CFG, 2)(jnp.zeros((2, L, CFG.d_model)), PARAMS), PART, norm)
 
     def loss(p):
         clean, attacked = twin.loss(p, BATCH, CFG), twin.loss(p, PART, CFG, delta)
         return clean + WEIGHT * attacked, attacked, clean
 
-    check({"method": "fgm", "norm": norm}, PARAMS, CFG, loss)
+    check({"method": "fgm", "norm": norm, "loss": "ce"}, PARAMS, CFG, loss)
 
 
 def test_fgm_with_a_divergence_from_the_clean_prediction():
@@ -206,12 +217,12 @@ def test_r3f():
 def test_noise():
     """Jain et al. 2024: U(-1, 1) alpha / sqrt(n d), n being the length of the document and not of the padded row."""
     count = np.array([[(row == s).sum() for s in row] for row in BATCH.segments])[..., None]
-    noise = drawn(PARAMS, CFG, 4) / np.sqrt(count)
+    noise = drawn(PARAMS, CFG, 4) / size(PARAMS, 4) * mean(size(PARAMS, 4), BATCH) / np.sqrt(count)
 
     def loss(p):
         return [twin.loss(p, BATCH, CFG, noise)] * 3
 
-    check({"method": "noise", "norm": "l2_sequence", "fraction": 0.0, "weight": 1.0}, PARAMS, CFG, loss)
+    check({"method": "noise", "norm": "l2_sequence", "init": "uniform", "fraction": 1.0, "weight": 1.0}, PARAMS, CFG, loss)
 
 
 def test_softmax_margin():
@@ -249,7 +260,7 @@ def test_a_price_on_activations_does_not_bend_the_divergence():
 # What holds for all of them
 
 ALL = [
-    {"method": "fgm"},
+    {"method": "fgm", "loss": "ce"},
     {"method": "fgm", "loss": "kl", "examples": 2, "init": "uniform"},
     {"method": "pgd", "examples": 2},
     {"method": "freelb"},
@@ -375,7 +386,9 @@ def test_in_bfloat16_the_perturbation_is_as_strong(method):
         ({"method": "freelb", "steps": 1}, "never attacks"),
         ({"method": "fgm", "examples": 2}, "to tell them apart"),
         ({"method": "pgd", "delayed": True}, "goes with --adversarial.method fgm"),
-        ({"method": "fgm", "fraction": 1.5}, "must lie in [0, 1]"),
+        ({"method": "fgm", "fraction": 1.5}, "must lie in (0, 1]"),
+        ({"method": "pgd", "rdrop": 1.0}, "alters the main pass"),
+        ({"method": "fgm", "delayed": True, "proximity": 1.0}, "alters the main pass"),
         ({"method": "fgm", "delayed": True, "fraction": 0.6}, "at most 0.5"),
         ({"method": "fgm", "delayed": True, "step_size": 0.5}, "step-size 0 or 1"),
         ({"method": "softmax_margin", "norm": "linf"}, "does not look at --adversarial.norm; leave it at l2_token"),

@@ -21,7 +21,7 @@ def trained(mesh: tuple[int, int, int], steps: int = 3, **attack):
         mesh=MeshConfig(*mesh),
         optimizer=OptimizerConfig(peak_lr=3e-3, warmup_steps=0),
         train=TrainConfig(steps=10, seq_len=16, batch_size=8),
-        adversarial=AdversarialConfig(radius=0.5, start=0.0, **attack),
+        adversarial=AdversarialConfig(**{"radius": 0.5, "start": 0.0} | attack),
     )
     program = Program(config, meshes.build(config.mesh, jax.devices()[: np.prod(mesh)]))
     quick = functools.partialmethod(jax.stages.Lowered.compile, tiny.QUICK)
@@ -38,7 +38,7 @@ def trained(mesh: tuple[int, int, int], steps: int = 3, **attack):
     "attack",
     [
         {"method": "fgm", "loss": "kl", "fraction": 0.125},
-        {"method": "fgm", "delayed": True, "fraction": 0.5},
+        {"method": "fgm", "delayed": True, "fraction": 0.5, "loss": "ce"},
         {"method": "fgm", "delayed": True, "fraction": 0.25, "loss": "kl"},
     ],
     ids=["one-row-on-four-shards", "delayed-one-row-a-shard", "delayed-two-rows-on-four-shards"],

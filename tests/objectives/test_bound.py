@@ -94,7 +94,7 @@ def symmetric(p, q):
 
 
 def size(params):
-    return RADIUS * jnp.linalg.norm(params["embed"]["table"], axis=-1).mean()
+    return RADIUS * jnp.linalg.norm(params["embed"]["table"][BATCH.tokens], axis=-1, keepdims=True)
 
 
 def noise(kind: str):

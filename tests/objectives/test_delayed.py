@@ -78,7 +78,7 @@ def by_hand(params, before, now, kind="ce", older=None):
     g = np.asarray(slopes(older, before)[1])[N : 2 * N]
     g = g * ((kept.segments > 0) & (kept.tokens > 3))[..., None]
     length = np.linalg.norm(g, axis=-1, keepdims=True)
-    size = RADIUS * np.linalg.norm(params["embed"]["table"], axis=1).mean()
+    size = RADIUS * np.linalg.norm(np.asarray(params["embed"]["table"])[kept.tokens], axis=-1, keepdims=True)
     delta = size * np.divide(g, length, out=np.zeros_like(g), where=length > 0)
     return mixed(params, older, part(now, slice(N, None)), kept, delta, kind)
 

@@ -105,7 +105,21 @@ def test_padding_and_control_pieces_are_left_alone():
     assert 0 < mask.sum() < (BATCH.segments > 0).sum()
 
 
-def test_the_unit_is_the_mean_row_and_has_no_gradient():
-    table = DRAW.standard_normal((9, 4)).astype(np.float32)
-    assert float(perturb.mean_norm(table)) == pytest.approx(np.linalg.norm(table, axis=1).mean(), rel=1e-6)
-    assert not np.asarray(jax.grad(perturb.mean_norm)(table)).any()
+def test_the_unit_is_a_row_and_has_no_gradient():
+    table = DRAW.standard_normal((61, 4)).astype(np.float32)
+    own = np.linalg.norm(table, axis=1)[BATCH.tokens] * (BATCH.segments > 0)
+    found = {kind: perturb.unit(kind, table, BATCH) for kind in ("token", "table", "absolute")}
+    np.testing.assert_allclose(found["token"][..., 0], own, rtol=1e-6)
+    assert float(found["table"]) == pytest.approx(np.linalg.norm(table, axis=1).mean(), rel=1e-6)
+    assert float(found["absolute"]) == 1
+    shared = np.asarray(perturb.unit("token", table, BATCH, "l2_sequence"))[..., 0]
+    for b, places in documents(BATCH.segments):
+        np.testing.assert_allclose(shared[b, places], own[b, places].mean(), rtol=1e-6)
+    assert not np.asarray(jax.grad(lambda t: perturb.unit("token", t, BATCH).sum())(table)).any()
+
+
+def test_document_sums_take_memory_that_is_linear_in_the_length():
+    """8,192 tokens of 32 rows would be 8.6 GB as pairs of tokens."""
+    shape = jax.ShapeDtypeStruct((32, 8192, 4), "float32"), jax.ShapeDtypeStruct((32, 8192), "int32")
+    made = tiny.jit(lambda g, s: perturb.steepest(g, s, "l2_sequence")).lower(*shape).compile()
+    assert made.memory_analysis().temp_size_in_bytes < 100e6

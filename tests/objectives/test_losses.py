@@ -1,5 +1,7 @@
 """Divergences and the softmax margin, tile by tile, against the naive ones and against numerical maximisation."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,8 @@ import pytest
 from scipy.optimize import minimize
 
 from chinchilla_jax.objectives.dense import cross_entropy
-from chinchilla_jax.objectives.divergence import divergence
-from chinchilla_jax.objectives.margin import margin_cross_entropy
+from chinchilla_jax.objectives.losses import divergence, margin, rdrop
+from chinchilla_jax.objectives.tiles import tiled
 from tests import tiny
 
 B, L, D, V = 3, 14, 8, 50
@@ -27,12 +29,22 @@ def naive_divergence(y, x, table, kind, both):
     return (WEIGHTS * (forth + back if kind == "sym_kl" else forth)).sum()
 
 
+def apart(y, x, table, kind, both, tile_tokens):
+    moving, fixed = ((y, x), ()) if both else ((y,), ((x, jax.lax.stop_gradient(table)),))
+    total, (entropies,) = tiled(partial(divergence, kind), moving, table, fixed, (TARGETS, WEIGHTS), tile_tokens)
+    return total, entropies
+
+
+def margin_cross_entropy(x, table, targets, weights, lowered, z_loss, tile_tokens):
+    return tiled(partial(margin, z_loss), (x,), table, (), (targets, lowered, weights), tile_tokens)
+
+
 @pytest.mark.parametrize("kind", ["kl", "sym_kl"])
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("tile_tokens", [9, 1000])
 def test_divergences_equal_the_naive_ones(kind, both, tile_tokens):
     def ours(y, x, table):
-        loss, entropies = divergence(y, x, table, TARGETS, WEIGHTS, kind, both, tile_tokens)
+        loss, entropies = apart(y, x, table, kind, both, tile_tokens)
         return 3.0 * loss, entropies
 
     (loss, entropies), found = tiny.jit(jax.value_and_grad(ours, (0, 1, 2), has_aux=True))(Y, X, TABLE)
@@ -44,8 +56,23 @@ def test_divergences_equal_the_naive_ones(kind, both, tile_tokens):
     np.testing.assert_allclose(entropies, plain, rtol=1e-4, atol=1e-5)
 
 
+def test_rdrop_completes_the_first_cross_entropy():
+    """(CE + CE') / 2 + a/2 symKL of Liang et al. 2021, less CE, in value and gradient."""
+
+    def naive(y, x, table):
+        ce = [tiny.naive_loss(h, table, TARGETS, WEIGHTS) for h in (y, x)]
+        return (ce[0] - ce[1] + 0.3 * naive_divergence(y, x, table, "sym_kl", True)) / 2
+
+    def ours(y, x, table):
+        return tiled(partial(rdrop, 0.3), (y, x), table, (), (TARGETS, WEIGHTS), 9)[0]
+
+    found, expected = (tiny.jit(jax.value_and_grad(f, (0, 1, 2)))(Y, X, TABLE) for f in (ours, naive))
+    assert float(found[0]) == pytest.approx(float(expected[0]), rel=1e-5)
+    assert tiny.worst(found[1], expected[1], floor=1e-3) < 2e-5
+
+
 def test_a_prediction_does_not_diverge_from_itself():
-    loss, _ = divergence(X, X, TABLE, TARGETS, WEIGHTS, "sym_kl", False, 9)
+    loss, _ = apart(X, X, TABLE, "sym_kl", False, 9)
     assert abs(float(loss)) < 1e-6
 
 
