@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import ablate_repeated
 import ablate_report
 
 CONFIG = "configs/ablation.py"
@@ -49,16 +50,28 @@ class Run(NamedTuple):
 
 def adversarial(method: str, radius: float, **rest) -> Settings:
     """Settings of an attack on the last third of a run."""
-    given = {"method": method, "radius": radius, "start": LATE, **rest}
+    given = {
+        "method": method,
+        "radius": radius,
+        "unit": "table",
+        "loss": LOSSES.get(method, "ce"),
+        "start": LATE,
+        **rest,
+    }
+    if method == "softmax_margin":
+        del given["unit"]  # it has one of its own
+    given = {**given, "init": "uniform"} if method == "noise" and "init" not in rest else given
     return {f"adversarial.{name}": value for name, value in given.items()}
 
 
 def sparse(method: str, target: float, **rest) -> Settings:
     """Settings of a sparsity constraint."""
+    rest = {"start": 0.25, "distribution": "uniform", **rest} if method in ("rigl", "set") else rest
     return {f"sparsity.{name}": value for name, value in {"method": method, "target": target, **rest}.items()}
 
 
 ALL, LATE = (0, 1, 2), 0.67
+LOSSES = {"vat": "kl", "r3f": "sym_kl"}
 ROW = {"delayed": True, "fraction": 1 / 32}  # one delayed row of 32
 EIGHTH = {"delayed": True, "fraction": 1 / 8}
 SMALLER = {"model.d_model": 152, "model.head_dim": 38, "model.d_ff": 408}  # 0.53 of the weights outside the table
@@ -228,8 +241,14 @@ def main() -> None:
     parser.add_argument("what", choices=("run", "report"))
     parser.add_argument("--runs", type=Path, default=Path("runs/ablate"))
     parser.add_argument("--out", type=Path, default=Path("docs/ablation"))
+    parser.add_argument("--study", choices=("attacks", "repeated"), default="attacks", help="see ablate_repeated.py")
+    parser.add_argument("--size", choices=tuple(ablate_repeated.SIZES), default="full", help="of --study repeated")
+    parser.add_argument("--text", default="data/quickstart", help="token store whose text is read (repeated)")
     parser.add_argument("--only", default="", help="runs to do, comma-separated, such as plain-s0")
     args = parser.parse_args()
+    if args.study == "repeated":
+        ablate_repeated.run(args, command, flags) if args.what == "run" else ablate_repeated.report(args)
+        return
     {"run": run, "report": report}[args.what](args)
 
 

@@ -49,7 +49,9 @@ ATTACKS = {
     "off": Method(),
     "noise": Method(inits=("gaussian", "uniform"), radius=1.0, alone=True),
     "fgm": Method(losses=("kl", "ce", "sym_kl"), follows=BALL, fraction=0.125, start=LATE),
-    "pgd": Method(inits=("uniform", "zeros", "gaussian"), steps=3, follows=BALL, fraction=0.125, start=LATE, alone=True),
+    "pgd": Method(
+        inits=("uniform", "zeros", "gaussian"), steps=3, follows=BALL, fraction=0.125, start=LATE, alone=True
+    ),
     "freelb": Method(steps=2, examples=False, follows=BALL, alone=True),
     "vat": Method(
         losses=("kl", "sym_kl"), inits=("gaussian", "uniform"), steps=1, follows=("norm", "unit", "probe"), start=LATE
@@ -89,7 +91,8 @@ class AdversarialConfig:
     )
     probe: float = setting(1.0, "length of vat's random probe in units of the radius; bfloat16 swallows a short one")
     proximity: float | None = setting(
-        None, "weight of the divergence from what the parameters' running average predicts; auto is 1 with smart, else 0"
+        None,
+        "weight of the divergence from what the parameters' running average predicts; auto is 1 with smart, else 0",
     )
     momentum: float = setting(0.99, "decay, a step, of that average")
     rdrop: float = setting(0.0, "weight of the symmetric divergence between two passes with different dropout (R-Drop)")
@@ -117,9 +120,7 @@ class AdversarialConfig:
             self.fraction is None or 0 < self.fraction <= 1,
             f"--adversarial.fraction {self.fraction} must lie in (0, 1]; --adversarial.method off attacks no rows",
         )
-        require(
-            self.start is None or 0 <= self.start < 1, f"--adversarial.start {self.start} must lie in [0, 1)"
-        )
+        require(self.start is None or 0 <= self.start < 1, f"--adversarial.start {self.start} must lie in [0, 1)")
         require(self.method in ATTACKS, f"--adversarial.method {self.method!r} is none of {', '.join(ATTACKS)}")
         self._check(ATTACKS[self.method], f"--adversarial.method {self.method}")
 

@@ -50,4 +50,3 @@ def build(config: Config, binding: Binding = WHOLE, make: Make = language) -> Ob
     found = added(config, Attack(base, config, config.adversarial.settled(), binding.axes))
     noisy = config.corruption
     return in_place(base, found, config) if noisy.share and not noisy.copies else found
-

@@ -25,7 +25,17 @@ GUESSED_RATE = 1e11  # FLOP/s to begin with; the first round measures
 ROUNDS, CLOSE = 6, 0.03  # of size -> speed -> budget -> size, until the budget moves by less
 SMALL = "debian-cpu"  # our law of small runs, joined to the default one between the ranges of the two
 LR_EXPONENT = 0.45  # of a ladder whose recipe does not say
-KEEPS = ("model", "data", "objective", "adversarial", "corruption", "optimizer", "sparsity", "train.seq_len", "train.batch_size")
+KEEPS = (
+    "model",
+    "data",
+    "objective",
+    "adversarial",
+    "corruption",
+    "optimizer",
+    "sparsity",
+    "train.seq_len",
+    "train.batch_size",
+)
 
 Rate = Callable[[Config], float]  # tokens a second of a config on some machine
 

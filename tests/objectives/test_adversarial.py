@@ -222,7 +222,9 @@ def test_noise():
     def loss(p):
         return [twin.loss(p, BATCH, CFG, noise)] * 3
 
-    check({"method": "noise", "norm": "l2_sequence", "init": "uniform", "fraction": 1.0, "weight": 1.0}, PARAMS, CFG, loss)
+    check(
+        {"method": "noise", "norm": "l2_sequence", "init": "uniform", "fraction": 1.0, "weight": 1.0}, PARAMS, CFG, loss
+    )
 
 
 def test_softmax_margin():

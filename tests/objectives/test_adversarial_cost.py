@@ -76,5 +76,7 @@ def test_what_a_method_costs(bar, least, attack):
 ])  # fmt: skip
 def test_what_a_user_is_told_of_the_cost(rows, mesh, attack, expected):
     """Rows are whole, one at least, and filled up to the devices."""
-    told = step_multiple(replace(config(rows=rows, **{"method": "fgm", "loss": "ce", "fraction": 1 / 8} | attack), {"mesh.data": mesh}))
+    told = step_multiple(
+        replace(config(rows=rows, **{"method": "fgm", "loss": "ce", "fraction": 1 / 8} | attack), {"mesh.data": mesh})
+    )
     assert told == pytest.approx(expected)

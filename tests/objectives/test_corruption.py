@@ -35,7 +35,9 @@ def config(attack=None, **settings) -> Config:
 @pytest.mark.parametrize("kind", ["uniform", "unigram", "mask"])
 def test_a_share_of_what_may_be_touched_is_replaced_and_nothing_else(kind):
     batch = dataclasses.replace(LONG, tokens=np.where(np.arange(2000) % 7 == 0, 20, LONG.tokens))
-    made = corruption.replaced(config(share=0.15, kind=kind, **{"mask_piece": 7} if kind == "mask" else {}), batch, KEY, 3)
+    made = corruption.replaced(
+        config(share=0.15, kind=kind, **{"mask_piece": 7} if kind == "mask" else {}), batch, KEY, 3
+    )
     free = ~np.isin(batch.tokens, CONTROL) & (batch.segments > 0)
     changed, new = np.asarray(made.tokens) != batch.tokens, np.asarray(made.tokens)
     assert not changed[~free].any() and not np.isin(new[changed], CONTROL).any()
@@ -100,7 +102,9 @@ def test_the_worst_of_the_drawn_pieces(copies):
 
     assert tiny.worst(grads, tiny.jit(jax.grad(loss))(PARAMS), 1e-2) < 1e-4
     if copies:
-        assert float(sums.others["loss_corrupted"].loss) == pytest.approx(float(twin.loss(PARAMS, worst, CFG)), rel=1e-5)
+        assert float(sums.others["loss_corrupted"].loss) == pytest.approx(
+            float(twin.loss(PARAMS, worst, CFG)), rel=1e-5
+        )
 
 
 def test_copies_stand_beside_an_attack_and_a_trust_region():
