@@ -23,8 +23,8 @@ def options(parser) -> None:
     add("--limit", type=int, metavar="N", help="with --lm-eval: only the first N documents of a task [all]")
     add("--shots", type=int, metavar="N", help="with --lm-eval: examples before a question [as the task says]")
     add("--attack", action="store_true", help="measure the loss under attack too: attack.json, attack.png")
-    add("--radii", type=float, nargs="+", metavar="R", help="sizes of the attack, in mean norms of the table's rows "
-        "[0.05 0.1 0.2 0.5]")  # fmt: skip
+    add("--radii", type=float, nargs="+", metavar="R", help="sizes of the attack, in norms of the token's own "
+        "embedding [0.025 0.05 0.1 0.2]")  # fmt: skip
     add("--attack-tokens", type=int, metavar="N", help="tokens attacked, spread over the set; a report takes a million "
         "or more [8192]")  # fmt: skip
     add("--typo-rates", type=float, nargs="+", metavar="Q", help="shares of characters, and of tokens, that are wrong "
@@ -127,7 +127,7 @@ def under_attack(loaded, store, attack, run_dir: Path) -> tuple[dict, list[str]]
     from chinchilla_jax.training.metrics import Terminal
 
     terminal = Terminal()
-    found = {"step": loaded.step, **measure(loaded, store.valid, attack, terminal.say, terminal.show)}
+    found = {"step": loaded.step, **measure(loaded, store, attack, terminal.say, terminal.show)}
     terminal.say(table(found))
     for note in found["notes"]:
         print(f"warning: {note}")

@@ -232,6 +232,7 @@ def _realised(planned: dict) -> list[str]:
     between = "" if again["interval"] is None else " ({:.2f} to {:.2f})".format(*again["interval"])
     read = f"text: {amount(text['unique_tokens'])} tokens, read {text['epochs']:.3g} times"
     lines.append(f"{read}; repetition costs {again['value']:.2f} %{between} of the loss")
+    lines += [planned["advice"]["said"]] if planned["advice"] else []
     for one in text.get("sources", ()):
         share, unique = f"{one['share']:.1%} of it", amount(one["unique_tokens"])
         lines.append(f"  {one['name']}: {unique} tokens, {share}, read {one['epochs']:.3g} times")

@@ -199,6 +199,6 @@ class AdversarialConfig:
             step_size=self.step_size or own,
             init=can.inits[0] if self.init == "auto" else self.init,
             loss=can.losses[0] if self.loss == "auto" else self.loss,
-            proximity=chosen("proximity", float(self.method == "smart")),
+            proximity=chosen("proximity", float(self.method == "smart" and self.radius != 0)),
             **{name: chosen(name, getattr(can, name)) for name in ("radius", "fraction", "start")},
         )

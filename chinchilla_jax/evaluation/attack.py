@@ -16,8 +16,8 @@ import numpy as np
 
 from chinchilla_jax.config import require
 from chinchilla_jax.data.batches import gather
-from chinchilla_jax.data.store import Split
-from chinchilla_jax.evaluation import noise, robustness
+from chinchilla_jax.data.store import Split, TokenStore
+from chinchilla_jax.evaluation import judged, noise, robustness
 from chinchilla_jax.evaluation.likelihood import Likelihood
 from chinchilla_jax.parallel import devices
 from chinchilla_jax.scaling import counts
@@ -31,7 +31,7 @@ class Attack:
     """How much is attacked, and how hard."""
 
     tokens: int = 8192
-    radii: tuple[float, ...] = (0.05, 0.1, 0.2, 0.5)
+    radii: tuple[float, ...] = (0.025, 0.05, 0.1, 0.2)
     rates: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1)
     restarts: int = 2
     seed: int = 0
@@ -49,13 +49,13 @@ def _words(values) -> str:
 
 
 def measure(
-    loaded: Loaded, split: Split, attack: Attack, say: Callable[[str], None], show: Callable[[str], None]
+    loaded: Loaded, store: TokenStore, attack: Attack, say: Callable[[str], None], show: Callable[[str], None]
 ) -> dict[str, Any]:
     """Every figure of the protocol; `say` gets lines that stay, `show` the progress.
 
     `attack_report`'s, and in bits per byte typo, word (each by rate) and segmentation, with `notes` to be read.
     """
-    likelihood = Likelihood(loaded.program, split)
+    split, likelihood = store.valid, Likelihood(loaded.program, store.valid)
     config = loaded.program.config
     length, rows = config.train.seq_len, likelihood.rows
     total = -(-windows(split, length, attack.tokens) // rows)
@@ -68,11 +68,14 @@ def measure(
         left = (time.monotonic() - begun) / done * (total * len(attack.radii) - done)
         show(f"attacked {done} of {total * len(attack.radii)} batches and radii | eta {duration(left)}")
 
-    batches = map(likelihood.placed, spread(split, length, rows, attack.tokens))
+    batches, others = (map(likelihood.placed, spread(split, length, rows, attack.tokens, odd)) for odd in (0, 1))
     given = loaded.params, config.model, batches, attack.radii, jax.random.key(attack.seed)
+    how = {"restarts": attack.restarts, "special": loaded.tokenizer.special, "poll": poll}
     with jax.set_mesh(loaded.program.mesh):
-        found = robustness.attack_report(*given, restarts=attack.restarts, special=loaded.tokenizer.special, poll=poll)
-    found |= faulty(loaded, likelihood, attack)
+        fitted = judged.temperature(loaded.params, others, robustness.exact(config.model))
+        log_unigram = judged.unigram(store.train, config.model.vocab_size)
+        found = robustness.attack_report(*given, log_unigram=log_unigram, temperature=fitted, **how)
+    found |= {"temperature": fitted, "mixture": judged.MIXTURE, **faulty(loaded, likelihood, attack)}
     return found | {"restarts": attack.restarts, "seed": attack.seed, "notes": notes(found)}
 
 
@@ -107,23 +110,25 @@ def notes(found: dict[str, Any]) -> list[str]:
 
 
 def windows(split: Split, length: int, tokens: int) -> int:
-    """Windows of a part of about `tokens` tokens."""
-    return min(-(-tokens // length), -(-(len(split.tokens) - 1) // length))
+    """Windows of a part of about `tokens` tokens: half of all at most, the others being for the temperature."""
+    return min(-(-tokens // length), max(1, -(-(len(split.tokens) - 1) // length) // 2))
 
 
-def spread(split: Split, length: int, rows: int, tokens: int) -> Iterator[Batch]:
-    """Batches of windows that lie evenly over the split; the last is filled up with empty rows."""
+def spread(split: Split, length: int, rows: int, tokens: int, odd: int = 0) -> Iterator[Batch]:
+    """Batches of windows that lie evenly over the split, all of even number or all `odd`; the last is filled up with
+    empty rows."""
     there, count = -(-(len(split.tokens) - 1) // length), windows(split, length, tokens)
     for first in range(0, count, rows):
         number_B = first + np.arange(rows, dtype=np.int64)
-        window_B = np.where(number_B < count, number_B * there // count, there)
-        yield gather(split, window_B * length, length)
+        window_B = np.minimum(2 * (number_B * max(1, there // 2) // count) + odd, there - 1)
+        yield gather(split, np.where(number_B < count, window_B, there) * length, length)
 
 
 def price(loaded: Loaded, tokens: int, attack: Attack) -> str:
     """What it will cost, in words, before anything is spent. A pass for a gradient in delta is two forward passes."""
     config, steps = loaded.program.config, sum(robustness.STEPS)
-    forward = 1 + len(attack.radii) * (2 + 2 + attack.restarts * (2 * steps + len(robustness.STEPS)))
+    judging = 1 + len(attack.radii) * (2 + len(robustness.STEPS))
+    forward = judging + len(attack.radii) * (2 + 2 + attack.restarts * (2 * steps + len(robustness.STEPS)))
     flops = tokens * forward * counts.flops_per_token(config.model, config.train.seq_len) / 3
     rate = devices.expected_rate(list(loaded.program.mesh.devices.flat))
     time = f", about {duration(flops / rate)}" if rate else ""
@@ -131,15 +136,22 @@ def price(loaded: Loaded, tokens: int, attack: Attack) -> str:
 
 
 def table(found: dict[str, Any]) -> str:
-    """The figures as text."""
-    names = ["rand", "fgm", *(f"pgd{count}" for count in robustness.STEPS)]
+    """The figures as text, each with its standard error."""
+    names, strong = ["rand", "fgm", *(f"pgd{count}" for count in robustness.STEPS)], f"pgd{max(robustness.STEPS)}"
+    plain = found["rows"]["plain"]
     lines = [
-        f"clean {found['clean']:.4f} nats per token over {found['tokens']:,} tokens; area {found['area']:.4f}",
-        f"{'radius':>8} {'absolute':>10} " + " ".join(f"{name:>9}" for name in names),
+        f"clean {shown(plain['clean']['loss'])} nats per token over {found['tokens']:,} tokens; area {found['area']:.4f}",
+        f"{'radius':>8} {'absolute':>10} " + " ".join(f"{name:>17}" for name in names) + "   (nats ± standard error)",
     ]
     for rho, absolute in found["absolute"].items():
-        losses = " ".join(f"{found[name][rho]:>9.4f}" for name in names)
+        losses = " ".join(f"{shown(plain[name][rho]['loss']):>17}" for name in names)
         lines.append(f"{rho:>8g} {absolute:>10.4g} {losses}")
+    lines.append(f"{'radius':>8} {'under ' + strong:<24} " + " ".join(f"{name:>17}" for name in judged.FIGURES))
+    for rho in (None, *found["absolute"]):
+        for row, of in found["rows"].items():
+            at = of["clean"] if rho is None else of[strong][rho]
+            values = " ".join(f"{shown(at[figure]):>17}" for figure in judged.FIGURES)
+            lines.append(f"{'clean' if rho is None else f'{rho:g}':>8} {LABELS[row]:<24} {values}")
     if "typo" in found:
         lines.append(f"{'rate':>8} {'typo':>10} {'scored':>9} {'word':>9}   (bits per clean byte)")
     for rate, bits in found.get("typo", {}).items():
@@ -147,6 +159,14 @@ def table(found: dict[str, Any]) -> str:
     if "segmentation" in found:
         lines.append(f"sampled segmentation: {found['segmentation']:.4f} bits per byte")
     return "\n".join(lines)
+
+
+LABELS = {"plain": "model", "mixture": "model + unigram mixture", "temperature": "model + temperature"}
+
+
+def shown(figure: tuple[float, float]) -> str:
+    """A mean and its standard error."""
+    return f"{figure[0]:.4f} ± {figure[1]:.4f}"
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
@@ -157,7 +177,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     left, right = figure.subplots(1, 2)
     for name in ("rand", "fgm", *(f"pgd{count}" for count in robustness.STEPS)):
         left.plot([0, *found[name]], [found["clean"], *found[name].values()], marker="o", label=name)
-    left.set(xlabel="radius, in mean row norms of the table", ylabel="nats per token", title="perturbed embeddings")
+    left.set(xlabel="radius, in norms of the token's own embedding", ylabel="nats per token", title="perturbed embeddings")
     for name in ("typo", "word"):
         if name in found:
             right.plot(*zip(*found[name].items()), marker="o", label=name)

@@ -1,6 +1,6 @@
 """The loss under attack: how much a perturbation of the embeddings that nobody would see can do.
 
-A radius rho bounds the L2 norm of each token's perturbation by rho times the mean norm of the embedding table's rows.
+A radius rho bounds the L2 norm of each token's perturbation by rho times the norm of the token's own embedding.
 Padding and control pieces are never touched, and documents of a row do not see each other's. For each radius:
 
 rand       a point drawn uniformly from the sphere: what a plain check of robustness would try, and hardly a test
@@ -25,9 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from chinchilla_jax.config import ModelConfig, ObjectiveConfig
+from chinchilla_jax.evaluation import judged
 from chinchilla_jax.model import transformer
+from chinchilla_jax.objectives import perturb
 from chinchilla_jax.objectives.dense import cross_entropy, tile_size
-from chinchilla_jax.objectives.perturb import allowed, mean_norm, project, steepest
+from chinchilla_jax.objectives.perturb import allowed, project, steepest
 from chinchilla_jax.parallel.sharding import constrain
 from chinchilla_jax.types import Batch
 
@@ -61,23 +63,29 @@ def slope(params, batch: Batch, delta_BLD: jax.Array, cfg: ModelConfig):
 
 @partial(jax.jit, static_argnames=("cfg", "special"))
 def ascend(params, batch: Batch, delta_BLD, size, stride, steps, *, cfg: ModelConfig, special: tuple[int, ...]):
-    """`steps` steps of length `stride` in the ball of radius `size`: delta, its loss, and the worst loss met (B,).
+    """`steps` steps of length `stride` in the ball of radius `size`: delta, its loss, the worst loss met (B,), and where.
 
-    All three numbers are traced: one compiled program does every attack at every radius.
+    All three numbers are traced, the lengths for all tokens or of each (B, L, 1): one compiled program does every
+    attack at every radius.
     """
     allowed_BL1 = allowed(batch, special)
 
+    def met(delta_BLD, losses_B, worst_B, worst_BLD):
+        more_B = losses_B > worst_B
+        return jnp.where(more_B, losses_B, worst_B), jnp.where(more_B[:, None, None], delta_BLD, worst_BLD)
+
     def step(_, carry):
-        delta_BLD, worst_B = carry
+        delta_BLD, *worst = carry
         slope_BLD, losses_B = slope(params, batch, delta_BLD, cfg)
+        worst = met(delta_BLD, losses_B, *worst)
         delta_BLD += stride * steepest(slope_BLD, batch.segments, NORM)
         delta_BLD = constrain(project(delta_BLD, batch.segments, size, NORM) * allowed_BL1, "batch", None, None)
-        return delta_BLD, jnp.maximum(worst_B, losses_B)
+        return delta_BLD, *worst
 
-    start = delta_BLD * allowed_BL1, jnp.full(batch.tokens.shape[0], -jnp.inf)
-    delta_BLD, worst_B = jax.lax.fori_loop(0, steps, step, start)
+    start = delta_BLD * allowed_BL1, jnp.full(batch.tokens.shape[0], -jnp.inf), jnp.zeros_like(delta_BLD)
+    delta_BLD, *worst = jax.lax.fori_loop(0, steps, step, start)
     losses_B = slope(params, batch, delta_BLD, cfg)[1]
-    return delta_BLD, losses_B, jnp.maximum(worst_B, losses_B)
+    return delta_BLD, losses_B, *met(delta_BLD, losses_B, *worst)
 
 
 @partial(jax.jit, static_argnames="width")
@@ -88,19 +96,24 @@ def sphere(key: jax.Array, first: jax.Array, batch: Batch, width: int) -> jax.Ar
     return constrain(steepest(draw(numbers_B), batch.segments, NORM), "batch", None, None)
 
 
-def attacked(move: Callable, batch: Batch, size: float, points: Sequence, steps, restarts: int) -> dict[str, Any]:
-    """Losses (B,) of one batch under every attack at one radius; `points` lie on the unit sphere."""
+def attacked(move: Callable, batch: Batch, size, points: Sequence, steps, restarts: int) -> dict[str, Any]:
+    """Where every attack at one radius (B, L, 1) gets to, (B, L, D); `points` lie on the unit sphere."""
 
-    def losses(*start) -> tuple[jax.Array, np.ndarray, np.ndarray]:
+    def run(*start) -> tuple[jax.Array, np.ndarray, jax.Array]:
         """An attack, waited for: many restarts would otherwise queue more programs than XLA:CPU bears."""
-        delta_BLD, last_B, worst_B = move(batch, *start)
-        return delta_BLD, np.asarray(last_B, np.float64), np.asarray(worst_B, np.float64)
+        delta_BLD, _, worst_B, worst_BLD = move(batch, *start)
+        return delta_BLD, np.asarray(worst_B, np.float64), worst_BLD
 
-    fgm_BLD, fgm_B, _ = losses(jnp.zeros_like(points[0]), size, size, 1)
-    found = {"rand": losses(size * points[0], size, 0.0, 0)[1], "fgm": fgm_B}
+    fgm_BLD = run(jnp.zeros_like(points[0]), size, size, 1)[0]
+    found = {"rand": run(size * points[0], size, 0.0, 0)[0], "fgm": fgm_BLD}
     starts = [fgm_BLD, *(size * point for point in points)][:restarts]
     for count in steps:
-        found[f"pgd{count}"] = np.max([losses(at, size, OVERSHOOT * size / count, count)[2] for at in starts], axis=0)
+        _, most_B, best_BLD = run(starts[0], size, OVERSHOOT * size / count, count)
+        for at in starts[1:]:
+            _, worst_B, worst_BLD = run(at, size, OVERSHOOT * size / count, count)
+            best_BLD = jnp.where((worst_B > most_B)[:, None, None], worst_BLD, best_BLD)
+            most_B = np.maximum(worst_B, most_B)
+        found[f"pgd{count}"] = best_BLD
     return found
 
 
@@ -111,6 +124,8 @@ def attack_report(
     radii: Sequence[float],
     key: jax.Array,
     *,
+    log_unigram: np.ndarray,
+    temperature: float = 1.0,
     steps: Sequence[int] = STEPS,
     restarts: int = RESTARTS,
     special: tuple[int, ...] = (0, 1, 2, 3),
@@ -118,39 +133,75 @@ def attack_report(
 ) -> dict[str, Any]:
     """Mean losses in nats per token: {"clean": x, "rand": {rho: x}, "fgm": {...}, "pgd5": {...}, ..., "area": x}.
 
-    `area` is the mean over the radii of (PGD with the most steps - clean), the one number to rank by. Beside it:
-    `unit`, the mean row norm, and `absolute`, the radii in that unit; `ordered`, whether the attacks of a radius come
-    out in order; `tokens`, what the means are over. The batches have one shape and lie where `params` do (on a mesh,
-    call it under `jax.set_mesh`); `cfg_model` has no "auto" left; `special` are ids that are never perturbed; `poll()`
-    is called after every radius of every batch.
+    `rows`: for each of `judged.ROWS` the (mean, standard error) of each of `judged.FIGURES`, by attack and radius. `area`
+    is the mean over the radii of (PGD with the most steps - clean). Beside it: `unit`, the mean norm of the embeddings
+    of the tokens attacked, and `absolute`, the radii in that unit; `ordered`, whether the attacks of a radius come out in
+    order; `tokens`, what the means are over. The batches have one shape and lie where `params` do (on a mesh, call it
+    under `jax.set_mesh`); `cfg_model` has no "auto" left; `special` are ids that are never perturbed; `poll()` is called
+    after every radius of every batch.
     """
     radii = tuple(dict.fromkeys(radii))
-    cfg, unit = exact(cfg_model), cfg_model.embed_scale * float(mean_norm(transformer.embedding(params)))
+    cfg = exact(cfg_model)
     move = partial(ascend, params, cfg=cfg, special=special)
-    sums, clean, tokens, rows = {rho: {} for rho in radii}, 0.0, 0.0, 0
+    sums: dict[tuple, list] = {}
+    weights, lengths, rows = [], [], 0
+
+    def judge(batch, delta_BLD, *name):
+        found = judged.judge(params, batch, delta_BLD, log_unigram, temperature, cfg=cfg)
+        sums.setdefault(name, []).append(np.asarray(found, np.float64))
+
     with jax.default_matmul_precision("highest"):
         for batch in batches:
             keys = [jax.random.fold_in(key, number) for number in range(max(1, restarts - 1))]
             points = [sphere(each, rows, batch, cfg.d_model) for each in keys]
             rows += batch.tokens.shape[0]
-            clean += np.asarray(move(batch, jnp.zeros_like(points[0]), 0.0, 0.0, 0)[1], np.float64).sum()
-            tokens += float(jnp.sum(batch.weights))
+            unit_BL1, length = units(params, batch, cfg, special)
+            judge(batch, jnp.zeros_like(points[0]), "clean")
+            weights.append(np.asarray(jnp.sum(batch.weights, axis=1), np.float64))
+            lengths.append(np.asarray(length, np.float64))
             for rho in radii:
-                for name, losses in attacked(move, batch, rho * unit, points, steps, restarts).items():
-                    sums[rho][name] = sums[rho].get(name, 0.0) + losses.sum()
+                for name, delta_BLD in attacked(move, batch, rho * unit_BL1, points, steps, restarts).items():
+                    judge(batch, delta_BLD, name, rho)
                 poll()
-    names = ["rand", "fgm", *(f"pgd{count}" for count in steps)]
-    found = {name: {rho: float(sums[rho][name] / tokens) for rho in radii} for name in names}
-    clean = float(clean / tokens)
-    strongest = found[f"pgd{max(steps)}"]
+    unit = float(np.sum(lengths, axis=0)[0] / np.sum(lengths, axis=0)[1])
+    return figures(sums, np.concatenate(weights), radii, [f"pgd{count}" for count in steps], unit)
+
+
+@partial(jax.jit, static_argnames=("cfg", "special"))
+def units(params, batch: Batch, cfg: ModelConfig, special: tuple[int, ...]):
+    """|e_t| (B, L, 1), and its sum and count over the tokens that may be perturbed."""
+    unit_BL1 = cfg.embed_scale * perturb.unit("token", transformer.embedding(params), batch)
+    allowed_BL1 = allowed(batch, special)
+    total = constrain(jnp.stack([jnp.sum(unit_BL1 * allowed_BL1), jnp.sum(allowed_BL1)]), None)
+    return constrain(unit_BL1, "batch", None, None), total
+
+
+def figures(sums: dict, weights_B: np.ndarray, radii: tuple, strong: list[str], unit: float) -> dict[str, Any]:
+    """The report from the sums of every row under every attack."""
+    names = ["rand", "fgm", *strong]
+
+    def of(row: int, *name) -> dict[str, tuple[float, float]]:
+        found = np.concatenate(sums[name])[:, row]
+        return {
+            figure: judged.mean_and_error(found[:, at], weights_B) for at, figure in enumerate(judged.FIGURES)
+        }
+
+    rows = {
+        row: {"clean": of(at, "clean"), **{name: {rho: of(at, name, rho) for rho in radii} for name in names}}
+        for at, row in enumerate(judged.ROWS)
+    }
+    plain = rows["plain"]
+    clean = plain["clean"]["loss"][0]
+    found = {name: {rho: plain[name][rho]["loss"][0] for rho in radii} for name in names}
     return {
         "clean": clean,
         **found,
-        "area": float(np.mean([loss - clean for loss in strongest.values()])),
+        "area": float(np.mean([loss - clean for loss in found[strong[-1]].values()])),
         "unit": unit,
         "absolute": {rho: rho * unit for rho in radii},
         "ordered": {rho: ordered([found[name][rho] for name in names]) for rho in radii},
-        "tokens": int(tokens),
+        "tokens": int(weights_B.sum()),
+        "rows": rows,
     }
 
 

@@ -13,6 +13,7 @@ from chinchilla_jax.planning import hparams, ladder
 from chinchilla_jax.planning.attacks import plain, step_multiple
 from chinchilla_jax.planning.asked import SHAPE, Asked
 from chinchilla_jax.planning.recipe import Machine, recipe
+from chinchilla_jax.planning.repeated import advised
 from chinchilla_jax.planning.roofline import roofline
 from chinchilla_jax.planning.zeros import sparse, worth, zeros
 from chinchilla_jax.scaling import counts, lawfile
@@ -73,7 +74,12 @@ def plan(config: Config, said: Asked, measure: Rate | None = None) -> dict[str, 
     found = _once(config, said, budgets)
     if said.seconds:  # sizes come in steps; what they leave of the time is made up by the length
         found["made"] = _lasting(found["made"], said.seconds * rate(found["made"]))
-    return report(said, attack=multiple(found["made"]), **found)
+    made = found["made"]
+    read = made.train.steps * made.train.batch_size * made.train.seq_len / said.unique_tokens
+    found["made"], advice = advised(made, read, said.given)
+    if keeps_recipe(said, found["law"]):
+        found["made"] = made  # a law holds for its own recipe; the advice stands beside it
+    return report(said, attack=multiple(found["made"]), **found) | {"advice": advice}
 
 
 def _lasting(made: Config, tokens: float) -> Config:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.config import MeshConfig
-from chinchilla_jax.evaluation import robustness
+from chinchilla_jax.evaluation import judged, robustness
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives import perturb
 from chinchilla_jax.parallel import mesh as meshes
@@ -17,6 +17,8 @@ from chinchilla_jax.parallel.sharding import batch_sharding, replicated
 from tests import tiny
 
 SPECIAL = (0, 1, 2, 3)
+UNIGRAM = np.log(np.full(61, 1 / 61, np.float32))
+HOW = {"special": SPECIAL, "log_unigram": UNIGRAM, "temperature": 1.5}
 ROWS = [[9, 4, 3], [16], [5, 5], [12, 4], [2, 14], [7], [16], [10, 6]]
 
 
@@ -34,7 +36,7 @@ def batch():
 def report(model, batch):
     cfg, params = model
     radii = (0.02, 0.1, 0.5)
-    return robustness.attack_report(params, cfg, [batch, batch], radii, jax.random.key(1), special=SPECIAL)
+    return robustness.attack_report(params, cfg, [batch, batch], radii, jax.random.key(1), **HOW)
 
 
 def ascend(model, batch, delta, size, stride, steps, special=SPECIAL):
@@ -84,7 +86,7 @@ def test_fgm_and_pgd_are_exact_where_the_loss_is_linear(model, batch, monkeypatc
     move = partial(robustness.ascend.__wrapped__, None, batch, cfg=None, special=SPECIAL)
     allowed_BL = perturb.allowed(batch, SPECIAL)[..., 0]
     best_B = 0.3 * jnp.sum(allowed_BL * jnp.linalg.norm(w_BLD, axis=-1), axis=1)
-    delta_BLD, fgm_B, _ = move(jnp.zeros(w_BLD.shape), 0.3, 0.3, 1)
+    delta_BLD, fgm_B, *_ = move(jnp.zeros(w_BLD.shape), 0.3, 0.3, 1)
     np.testing.assert_allclose(fgm_B, best_B, rtol=1e-5)
     sphere_BLD = points(model, batch)
     np.testing.assert_allclose(move(delta_BLD, 0.3, 0.15, 5)[2], best_B, rtol=1e-5)
@@ -149,8 +151,8 @@ def test_it_does_not_form_gradients_of_parameters(model, batch):
 
 def test_the_same_key_gives_the_same_figures(model, batch, report):
     cfg, params = model
-    again = robustness.attack_report(params, cfg, [batch, batch], (0.1,), jax.random.key(1), special=SPECIAL)
-    other = robustness.attack_report(params, cfg, [batch, batch], (0.1,), jax.random.key(2), special=SPECIAL)
+    again = robustness.attack_report(params, cfg, [batch, batch], (0.1,), jax.random.key(1), **HOW)
+    other = robustness.attack_report(params, cfg, [batch, batch], (0.1,), jax.random.key(2), **HOW)
     assert all(again[name][0.1] == report[name][0.1] for name in ("rand", "fgm", "pgd5", "pgd20"))
     assert again["rand"] != other["rand"] and again["fgm"] == other["fgm"]
 
@@ -158,7 +160,7 @@ def test_the_same_key_gives_the_same_figures(model, batch, report):
 def test_a_radius_that_is_named_twice_is_one(model, batch):
     cfg, params = model
     given = params, cfg, [batch]
-    once, twice = (robustness.attack_report(*given, radii, jax.random.key(1)) for radii in ((0.1,), (0.1, 0.1)))
+    once, twice = (robustness.attack_report(*given, radii, jax.random.key(1), log_unigram=UNIGRAM) for radii in ((0.1,), (0.1, 0.1)))
     assert once == twice
 
 
@@ -167,7 +169,7 @@ def test_eight_devices_give_what_one_gives(model, batch, report):
     mesh = meshes.build(MeshConfig(data=4, fsdp=2))
     placed = jax.device_put(params, replicated(mesh)), jax.device_put(batch, batch_sharding(mesh))
     with jax.set_mesh(mesh):
-        found = robustness.attack_report(placed[0], cfg, [placed[1]] * 2, (0.1,), jax.random.key(1), special=SPECIAL)
+        found = robustness.attack_report(placed[0], cfg, [placed[1]] * 2, (0.1,), jax.random.key(1), **HOW)
     for name in ("rand", "fgm", "pgd5", "pgd20"):
         assert found[name][0.1] == pytest.approx(report[name][0.1], rel=1e-5)
 
@@ -175,5 +177,47 @@ def test_eight_devices_give_what_one_gives(model, batch, report):
 def test_it_attacks_in_float32_what_was_trained_in_bfloat16(batch, model, report):
     cfg, params = model
     rough = dataclasses.replace(cfg, dtype="bfloat16")
-    found = robustness.attack_report(params, rough, [batch, batch], (0.1,), jax.random.key(1), special=SPECIAL)
+    found = robustness.attack_report(params, rough, [batch, batch], (0.1,), jax.random.key(1), **HOW)
     assert found["pgd20"][0.1] == report["pgd20"][0.1]
+
+
+def test_what_is_judged_equals_numpy(model, batch):
+    """Loss, capped loss and accuracy of the model, of its mixture with the unigram and at a temperature, in float64."""
+    cfg, params = model
+    log_u = np.log(np.random.default_rng(3).dirichlet(np.ones(61))).astype(np.float32)
+    delta = 0.1 * points(model, batch)
+    found = judged.judge(params, batch, delta, log_u, 1.7, cfg=cfg)
+    hidden = transformer.apply(params, batch, cfg, delta_BLD=delta)
+    logits = np.asarray(hidden, float) @ np.asarray(transformer.unembedding(params), float).T
+    targets, weights = np.asarray(batch.targets), np.asarray(batch.weights, float)
+
+    def log_p(x):
+        return x - np.logaddexp.reduce(x, -1)[..., None]
+
+    rows = log_p(logits), np.log(0.99 * np.exp(log_p(logits)) + 0.01 * np.exp(log_u)), log_p(logits / 1.7)
+    for at, row in enumerate(rows):
+        losses = -np.take_along_axis(row, targets[..., None], -1)[..., 0]
+        three = losses, np.minimum(losses, -log_u[targets]), row.argmax(-1) == targets
+        expected = np.stack([(weights * one).sum(1) for one in three], -1)
+        np.testing.assert_allclose(found[:, at], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_temperature_is_the_best_one(model, batch):
+    cfg, params = model
+    fitted = judged.temperature(params, [batch, batch], cfg)
+    losses = judged.tempered(params, batch, np.float32([fitted * 0.97, fitted, fitted * 1.03]), cfg=cfg)
+    assert losses[1] <= losses[0] and losses[1] <= losses[2] and fitted != 1
+
+
+def test_standard_errors_are_those_of_windows():
+    """Of equal windows sd / sqrt(n); of unequal ones near what drawing them again gives; empty windows count nothing."""
+    draw = np.random.default_rng(0)
+    sums, even = draw.standard_normal(40), np.full(40, 5.0)
+    mean, error = judged.mean_and_error(np.append(sums, 0), np.append(even, 0))
+    assert mean == pytest.approx(sums.mean() / 5) and error == pytest.approx(sums.std(ddof=1) / 5 / 40**0.5)
+    weights = draw.integers(1, 9, 200).astype(float)
+    sums = weights * 3 + draw.standard_normal(200) * weights
+    again = draw.integers(0, 200, (4000, 200))
+    assert judged.mean_and_error(sums, weights)[1] == pytest.approx(
+        (sums[again].sum(1) / weights[again].sum(1)).std(), rel=0.1
+    )

@@ -14,13 +14,13 @@ from tests import tiny
 from tests.training.test_step import MODELS, batch, place
 
 
-def trained(mesh: tuple[int, int, int], steps: int = 3, **attack):
+def trained(mesh: tuple[int, int, int], steps: int = 3, parts: int = 1, **attack):
     """Losses and gradient norms of a few steps, and the carry after them."""
     config = Config(
         model=MODELS["modern"],
         mesh=MeshConfig(*mesh),
         optimizer=OptimizerConfig(peak_lr=3e-3, warmup_steps=0),
-        train=TrainConfig(steps=10, seq_len=16, batch_size=8),
+        train=TrainConfig(steps=10, seq_len=16, batch_size=8, microbatches=parts),
         adversarial=AdversarialConfig(**{"radius": 0.5, "start": 0.0} | attack),
     )
     program = Program(config, meshes.build(config.mesh, jax.devices()[: np.prod(mesh)]))
@@ -40,8 +40,9 @@ def trained(mesh: tuple[int, int, int], steps: int = 3, **attack):
         {"method": "fgm", "loss": "kl", "fraction": 0.125},
         {"method": "fgm", "delayed": True, "fraction": 0.5, "loss": "ce"},
         {"method": "fgm", "delayed": True, "fraction": 0.25, "loss": "kl"},
+        {"method": "fgm", "loss": "kl", "fraction": 0.25, "start": 0.3, "every": 2, "proximity": 0.5, "parts": 2, "steps": 4},
     ],
-    ids=["one-row-on-four-shards", "delayed-one-row-a-shard", "delayed-two-rows-on-four-shards"],
+    ids=["one-row-on-four-shards", "delayed-one-row-a-shard", "delayed-two-rows-on-four-shards", "late-every-other-with-microbatches"],
 )
 def test_one_device_and_eight(attack):
     (one, kept), (eight, shared) = (trained(mesh, **attack) for mesh in ((1, 1, 1), (2, 2, 2)))

@@ -186,7 +186,7 @@ def test_when_zeros_come_bends_the_law(planned, method, schedule):
     assert found["realised"]["dense_equivalent"] == worth != sparse_equivalent(1.0, 0.9).value
 
 
-FREELB = "--adversarial.method freelb --adversarial.fraction 1"
+FREELB = "--adversarial.method freelb --adversarial.start 0.1"
 
 
 def test_an_attack_is_priced(planned):
@@ -199,16 +199,14 @@ def test_an_attack_is_priced(planned):
 
 def test_a_time_on_this_machine_measures_plain_steps():
     """The first steps, which are what is measured, are before the first attack or not: nothing must depend on it."""
-    config = planner.settings.replace(Config(), {"adversarial.method": "freelb", "adversarial.fraction": 1.0})
-    from chinchilla_jax.commands.plan import step_multiple
-
+    config = planner.settings.replace(Config(), {"adversarial.method": "freelb", "adversarial.start": 0.1})
     seen = []
 
     def measure(config):
         seen.append(config.adversarial.method)
         return 1e11 / (6 * sizes(config.model).total)
 
-    planned = planner.plan(config, question.timed(600.0, math.inf, 1, fixed=False), measure, step_multiple)
+    planned = planner.plan(config, question.timed(600.0, math.inf, 1, fixed=False), measure)
     assert seen == ["off"] and planned["config"]["adversarial"]["method"] == "freelb"
     assert planned["realised"]["flops"] == pytest.approx(6e13 / 1.9, rel=0.05)
 
@@ -442,3 +440,18 @@ def test_the_plan_knows_its_text_by_source(tmp_path):
     mixed = by_source(replace(config, {"data.weights": (0.5, 0.5)}), 8000)
     assert [(s["share"], s["epochs"], s["unique_tokens"]) for s in mixed] == [(0.5, 4, 1000), (0.5, 4 / 3, 3000)]
     assert by_source(Config(), 8000) == []
+
+
+def test_text_that_is_read_often_gets_corrupted_inputs(planned, monkeypatch):
+    """On beyond four readings, with its gain; not on fresh text, and not against the command line."""
+    from chinchilla_jax.planning import repeated
+
+    monkeypatch.setattr(repeated, "GAINS", {4.0: (0.1, 0.02), 16.0: (0.3, None)})
+    often, fresh = planned("--unique-tokens 1e7"), planned("")
+    assert fresh["advice"] is None and fresh["config"]["corruption"]["share"] == 0
+    assert often["config"]["corruption"]["share"] == 0.15 == often["advice"]["corruption.share"]
+    assert often["advice"]["readings"] == pytest.approx(often["text"]["epochs"], rel=1e-6) and often["advice"]["readings"] > 4
+    assert repeated.gain(8.0) == (pytest.approx(0.2), pytest.approx(0.02))
+    assert planned("--unique-tokens 1e7 --corruption.share 0")["config"]["corruption"]["share"] == 0
+    few = planned(f"--unique-tokens {often['realised']['tokens'] / 3.9:.0f}")
+    assert few["advice"] is None
