@@ -95,7 +95,7 @@ def following(args) -> dict:
         if law.recipe and args.run_dir:
             path = Path(args.run_dir, f"next_{i}.json")
             path.parent.mkdir(parents=True, exist_ok=True)
-            base = from_dict(Config, law.recipe["config"])
+            base = stored.from_json(law.recipe["config"])
             write_json(path, to_dict(followed(base, law, run.N, run.D)))
             wrote.append(str(path))
             words = words or ["pretrain", "--config", str(path), "--run-dir", str(Path(args.run_dir, f"next_{i}"))]

@@ -117,7 +117,7 @@ class AdversarialConfig:
         require(0 <= self.momentum < 1, f"--adversarial.momentum {self.momentum} must lie in [0, 1)")
         require(self.probe > 0, f"--adversarial.probe {self.probe} must be positive")
         require(
-            self.fraction is None or 0 < self.fraction <= 1,
+            self.method == "off" or self.fraction is None or 0 < self.fraction <= 1,
             f"--adversarial.fraction {self.fraction} must lie in (0, 1]; --adversarial.method off attacks no rows",
         )
         require(self.start is None or 0 <= self.start < 1, f"--adversarial.start {self.start} must lie in [0, 1)")

@@ -144,8 +144,9 @@ class SparsityConfig:
 
     def settled(self) -> "SparsityConfig":
         """With every auto replaced by what the method is meant to have (Evci et al. 2020 for rigl and set)."""
+        follows = "distribution" in FOLLOWS.get(self.method, ()) and not self.implied
         spread = "erk" if self.method in ("rigl", "set") else "uniform"
-        own = spread if self.distribution == "auto" else self.distribution
+        own = spread if follows and self.distribution == "auto" else self.distribution
         return dataclasses.replace(self, start=self.begin, distribution=own)
 
     @property

@@ -37,6 +37,8 @@ def attacked(old: Any) -> dict[str, Any]:
     if not isinstance(old, dict) or "unit" in old or "special" not in old:
         return {}
     method = old.get("method", "off")
+    if method == "off":
+        return {"adversarial": {}}
     made = {**old, "unit": "table" if method != "softmax_margin" else "token"}
     made["fraction"] = old.get("fraction") or OLD_ROWS.get(method, 0.125)
     for name, known in (("loss", OLD_LOSS), ("init", OLD_INIT)):

@@ -37,7 +37,7 @@ def window(cfg: SparsityConfig, steps: int) -> Window:
     The last change comes at the last update at the latest, if no step is skipped: a run that skips k steps makes k
     updates less, and misses it if `stop` lies in these.
     """
-    first, last = (min(round(share * steps), steps - 1) for share in (cfg.start, cfg.stop))
+    first, last = (min(round(share * steps), steps - 1) for share in (cfg.begin, cfg.stop))
     return Window(first, last, cfg.every or min(EVERY, max(1, (last - first) // CHANGES)))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from chinchilla_jax import config as settings
-from chinchilla_jax.config import Config, ModelConfig
+from chinchilla_jax.config import Config, ModelConfig, stored
 from chinchilla_jax.planning import hparams, ladder
 from chinchilla_jax.planning.attacks import plain, step_multiple
 from chinchilla_jax.planning.asked import SHAPE, Asked
@@ -147,7 +147,7 @@ def kept(config: Config, said: Asked, law: LawFile) -> tuple[Config, list[str]]:
     """The config to plan on, and what it leaves of the recipe that the law was measured with, one line each."""
     if not law.recipe or said.law == "auto":
         return config, []
-    own = settings.from_dict(Config, law.recipe["config"])
+    own = stored.from_json(law.recipe["config"])
     base = config if said.own else settings.replace(own, said.given)
     off = settings.differences(settings.to_dict(own), settings.to_dict(base))
     shape = tuple(f"model.{name}" for name in (*SHAPE, "init_std"))
