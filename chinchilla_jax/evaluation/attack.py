@@ -177,7 +177,9 @@ def draw(found: dict[str, Any], path: Path) -> None:
     left, right = figure.subplots(1, 2)
     for name in ("rand", "fgm", *(f"pgd{count}" for count in robustness.STEPS)):
         left.plot([0, *found[name]], [found["clean"], *found[name].values()], marker="o", label=name)
-    left.set(xlabel="radius, in norms of the token's own embedding", ylabel="nats per token", title="perturbed embeddings")
+    left.set(
+        xlabel="radius, in norms of the token's own embedding", ylabel="nats per token", title="perturbed embeddings"
+    )
     for name in ("typo", "word"):
         if name in found:
             right.plot(*zip(*found[name].items()), marker="o", label=name)

@@ -69,7 +69,8 @@ def judge(params, batch: Batch, delta_BLD, log_u_V, temperature, *, cfg: ModelCo
         rows = logp_SMV, mixed_SMV, jax.nn.log_softmax(logits_SMV / temperature)
         most = -gold(jnp.broadcast_to(log_u_V, logits_SMV.shape))
         figures = [
-            jnp.stack([-gold(x), jnp.minimum(-gold(x), most), 1.0 * (jnp.argmax(x, -1) == targets_SM)], -1) for x in rows
+            jnp.stack([-gold(x), jnp.minimum(-gold(x), most), 1.0 * (jnp.argmax(x, -1) == targets_SM)], -1)
+            for x in rows
         ]
         return jnp.stack(figures, axis=-2)
 

@@ -182,9 +182,7 @@ def figures(sums: dict, weights_B: np.ndarray, radii: tuple, strong: list[str], 
 
     def of(row: int, *name) -> dict[str, tuple[float, float]]:
         found = np.concatenate(sums[name])[:, row]
-        return {
-            figure: judged.mean_and_error(found[:, at], weights_B) for at, figure in enumerate(judged.FIGURES)
-        }
+        return {figure: judged.mean_and_error(found[:, at], weights_B) for at, figure in enumerate(judged.FIGURES)}
 
     rows = {
         row: {"clean": of(at, "clean"), **{name: {rho: of(at, name, rho) for rho in radii} for name in names}}

@@ -135,7 +135,7 @@ def _global(sites, scores, target, ramp):
     return keep_largest_of_all([normalised(score) for score in scores], units - jnp.round(ramp * round(units * target)))
 
 
-DISTRIBUTIONS = {"uniform": _uniform, "erk": _erk, "global": _global}
+DISTRIBUTIONS = {"auto": _uniform, "uniform": _uniform, "erk": _erk, "global": _global}
 
 
 def magnitude(cfg: SparsityConfig, window: Window, seed: int):

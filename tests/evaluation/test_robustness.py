@@ -160,7 +160,10 @@ def test_the_same_key_gives_the_same_figures(model, batch, report):
 def test_a_radius_that_is_named_twice_is_one(model, batch):
     cfg, params = model
     given = params, cfg, [batch]
-    once, twice = (robustness.attack_report(*given, radii, jax.random.key(1), log_unigram=UNIGRAM) for radii in ((0.1,), (0.1, 0.1)))
+    once, twice = (
+        robustness.attack_report(*given, radii, jax.random.key(1), log_unigram=UNIGRAM)
+        for radii in ((0.1,), (0.1, 0.1))
+    )
     assert once == twice
 
 

@@ -40,9 +40,23 @@ def trained(mesh: tuple[int, int, int], steps: int = 3, parts: int = 1, **attack
         {"method": "fgm", "loss": "kl", "fraction": 0.125},
         {"method": "fgm", "delayed": True, "fraction": 0.5, "loss": "ce"},
         {"method": "fgm", "delayed": True, "fraction": 0.25, "loss": "kl"},
-        {"method": "fgm", "loss": "kl", "fraction": 0.25, "start": 0.3, "every": 2, "proximity": 0.5, "parts": 2, "steps": 4},
+        {
+            "method": "fgm",
+            "loss": "kl",
+            "fraction": 0.25,
+            "start": 0.3,
+            "every": 2,
+            "proximity": 0.5,
+            "parts": 2,
+            "steps": 4,
+        },
     ],
-    ids=["one-row-on-four-shards", "delayed-one-row-a-shard", "delayed-two-rows-on-four-shards", "late-every-other-with-microbatches"],
+    ids=[
+        "one-row-on-four-shards",
+        "delayed-one-row-a-shard",
+        "delayed-two-rows-on-four-shards",
+        "late-every-other-with-microbatches",
+    ],
 )
 def test_one_device_and_eight(attack):
     (one, kept), (eight, shared) = (trained(mesh, **attack) for mesh in ((1, 1, 1), (2, 2, 2)))
