@@ -8,7 +8,18 @@ from pathlib import Path
 from chinchilla_jax.commands import cli
 from chinchilla_jax.config import require
 
-SECTIONS = ("task", "tune", "model", "objective", "adversarial", "corruption", "optimizer", "mesh", "train", "checkpoint")
+SECTIONS = (
+    "task",
+    "tune",
+    "model",
+    "objective",
+    "adversarial",
+    "corruption",
+    "optimizer",
+    "mesh",
+    "train",
+    "checkpoint",
+)
 
 
 def options(parser) -> None:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from chinchilla_jax.commands import cli
-from chinchilla_jax.config import AdversarialConfig, Config, from_dict, replace, require, to_dict
+from chinchilla_jax.config import Config, from_dict, replace, require, to_dict
 from chinchilla_jax.disk import write_json
 
 SECTIONS = (

@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 
 from chinchilla_jax.commands import cli
-from chinchilla_jax.config import Config, require, stored, to_dict
+from chinchilla_jax.config import require, stored, to_dict
 from chinchilla_jax.disk import write_json
 
 SECTIONS = ("model", "data.store", "data.sources", "objective", "optimizer", "mesh", "train", "checkpoint")

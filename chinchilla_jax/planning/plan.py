@@ -10,8 +10,8 @@ import numpy as np
 from chinchilla_jax import config as settings
 from chinchilla_jax.config import Config, ModelConfig, stored
 from chinchilla_jax.planning import hparams, ladder
-from chinchilla_jax.planning.attacks import plain, step_multiple
 from chinchilla_jax.planning.asked import SHAPE, Asked
+from chinchilla_jax.planning.attacks import plain, step_multiple
 from chinchilla_jax.planning.recipe import Machine, recipe
 from chinchilla_jax.planning.repeated import advised
 from chinchilla_jax.planning.roofline import roofline

@@ -7,8 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from chinchilla_jax.config import AdversarialConfig, Config, CorruptionConfig, ObjectiveConfig, TrainConfig
-from chinchilla_jax.config import OptimizerConfig
+from chinchilla_jax.config import (
+    AdversarialConfig,
+    Config,
+    CorruptionConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.objectives import build as objectives
 from chinchilla_jax.objectives import corruption
@@ -93,7 +99,7 @@ def test_the_worst_of_the_drawn_pieces(copies):
     drawn = np.asarray(corruption.pieces(made, which, (len(part.tokens), 5)))
     wanted = np.array(part.tokens)
     for b, t in np.argwhere(np.asarray(corruption.free(made, part))):
-        wanted[b, t] = max(drawn[b], key=lambda c: table[c] @ np.asarray(g[b, t]))  # noqa: B023
+        wanted[b, t] = max(drawn[b], key=lambda c: table[c] @ np.asarray(g[b, t]))
     worst = dataclasses.replace(part, tokens=wanted)
     grads, sums, _ = found(made)
 
