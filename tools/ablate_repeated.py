@@ -1,11 +1,11 @@
 """Text that is read over and over: what keeps a model from learning it by heart, and from how many readings on.
 
-    python tools/ablate.py run    --study repeated --size full  --runs runs/repeated     # hours; goes on where it stopped
+    python tools/ablate.py run    --study repeated --size full  --runs runs/repeated    # hours; resumes
     python tools/ablate.py report --study repeated --size full  --runs runs/repeated --out docs/ablation
 
-Registered before the runs: RECIPES, SEEDS, SIZES and RULE. The text is cut into parts of 1/32, 1/32, 1/16, 1/8, 1/4 and
-1/2; a run of e readings trains on the first parts, which are 1/e of the whole, for as many tokens as the whole has (times
-READ of its size), so that all runs of a size take equal steps and differ in the unique text alone.
+Registered before the runs: RECIPES, SIZES with their seeds, and RULE. The text is cut into parts of 1/32, 1/32, 1/16,
+1/8, 1/4 and 1/2; a run of e readings trains on the first parts, which are 1/e of the whole, for as many tokens as the
+whole has (times `passes` of its size), so that all runs of a size take equal steps and differ in the unique text alone.
 """
 
 import hashlib

@@ -9,17 +9,8 @@ from chinchilla_jax.commands import cli
 from chinchilla_jax.config import require
 
 SECTIONS = (
-    "task",
-    "tune",
-    "model",
-    "objective",
-    "adversarial",
-    "corruption",
-    "optimizer",
-    "mesh",
-    "train",
-    "checkpoint",
-)
+    "task", "tune", "model", "objective", "adversarial", "corruption", "optimizer", "mesh", "train", "checkpoint",
+)  # fmt: skip
 
 
 def options(parser) -> None:

@@ -10,8 +10,8 @@ from chinchilla_jax.config import Config, from_dict, replace, require, to_dict
 from chinchilla_jax.disk import write_json
 
 SECTIONS = (
-    "model", "data.store", "data.weights", "data.sources", "objective", "adversarial", "corruption", "optimizer", "sparsity", "tune",
-    "mesh", "train", "checkpoint",
+    "model", "data.store", "data.weights", "data.sources", "objective", "adversarial", "corruption", "optimizer",
+    "sparsity", "tune", "mesh", "train", "checkpoint",
 )  # fmt: skip
 
 CLUSTER = True

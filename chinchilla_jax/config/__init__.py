@@ -87,8 +87,8 @@ class Config:
         )
         require(
             not self.adversarial.on or self.adversarial.first(self.train.steps) < self.train.steps,
-            f"--adversarial.start {self.adversarial.settled().start} leaves none of {self.train.steps} steps to attack; "
-            "lower it",
+            f"--adversarial.start {self.adversarial.settled().start} leaves none of {self.train.steps} steps to "
+            "attack; lower it",
         )
         require(
             not self.adversarial.rdrop or self.model.dropout > 0 or self.tune.dropout > 0,

@@ -151,8 +151,8 @@ class AdversarialConfig:
         )
         require(
             not (self.rdrop or self.proximity) or not self.alone,
-            f"{name}{' --adversarial.delayed true' * self.delayed} alters the main pass, so that nothing is summed with "
-            "it; set --adversarial.rdrop 0 and --adversarial.proximity 0, or choose fgm, vat, r3f or smart",
+            f"{name}{' --adversarial.delayed true' * self.delayed} alters the main pass, so that nothing is summed "
+            "with it; set --adversarial.rdrop 0 and --adversarial.proximity 0, or choose fgm, vat, r3f or smart",
         )
         plain = self.method == "fgm" and self.examples == 1 and self.init in ("auto", "zeros")
         require(

@@ -138,9 +138,9 @@ def price(loaded: Loaded, tokens: int, attack: Attack) -> str:
 def table(found: dict[str, Any]) -> str:
     """The figures as text, each with its standard error."""
     names, strong = ["rand", "fgm", *(f"pgd{count}" for count in robustness.STEPS)], f"pgd{max(robustness.STEPS)}"
-    plain = found["rows"]["plain"]
+    plain, over = found["rows"]["plain"], f"over {found['tokens']:,} tokens"
     lines = [
-        f"clean {shown(plain['clean']['loss'])} nats per token over {found['tokens']:,} tokens; area {found['area']:.4f}",
+        f"clean {shown(plain['clean']['loss'])} nats per token {over}; area {found['area']:.4f}",
         f"{'radius':>8} {'absolute':>10} " + " ".join(f"{name:>17}" for name in names) + "   (nats ± standard error)",
     ]
     for rho, absolute in found["absolute"].items():

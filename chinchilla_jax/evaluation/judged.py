@@ -1,8 +1,8 @@
 """What a prediction is worth at a point that an attack has found, in figures that a softer output does not improve.
 
-A plain model with a little of the unigram mixed into its predictions loses far less under attack, and is no more robust:
-it is wrong as often. So every attack is judged by three figures a token, for the model as it is and for two rows that
-are not trained at all:
+A plain model with a little of the unigram mixed into its predictions loses far less under attack, and is no more
+robust: it is wrong as often. So every attack is judged by three figures a token, for the model as it is and for two
+rows that are not trained at all:
 
 loss       nats
 capped     nats, at most those of the unigram: what an attack can take away of what the model knows

@@ -63,7 +63,7 @@ def slope(params, batch: Batch, delta_BLD: jax.Array, cfg: ModelConfig):
 
 @partial(jax.jit, static_argnames=("cfg", "special"))
 def ascend(params, batch: Batch, delta_BLD, size, stride, steps, *, cfg: ModelConfig, special: tuple[int, ...]):
-    """`steps` steps of length `stride` in the ball of radius `size`: delta, its loss, the worst loss met (B,), and where.
+    """`steps` steps of length `stride` in the ball of radius `size`: delta, its loss, the worst met (B,), and where.
 
     All three numbers are traced, the lengths for all tokens or of each (B, L, 1): one compiled program does every
     attack at every radius.
@@ -133,12 +133,12 @@ def attack_report(
 ) -> dict[str, Any]:
     """Mean losses in nats per token: {"clean": x, "rand": {rho: x}, "fgm": {...}, "pgd5": {...}, ..., "area": x}.
 
-    `rows`: for each of `judged.ROWS` the (mean, standard error) of each of `judged.FIGURES`, by attack and radius. `area`
-    is the mean over the radii of (PGD with the most steps - clean). Beside it: `unit`, the mean norm of the embeddings
-    of the tokens attacked, and `absolute`, the radii in that unit; `ordered`, whether the attacks of a radius come out in
-    order; `tokens`, what the means are over. The batches have one shape and lie where `params` do (on a mesh, call it
-    under `jax.set_mesh`); `cfg_model` has no "auto" left; `special` are ids that are never perturbed; `poll()` is called
-    after every radius of every batch.
+    `rows`: for each of `judged.ROWS` the (mean, standard error) of each of `judged.FIGURES`, by attack and radius.
+    `area` is the mean over the radii of (PGD with the most steps - clean). Beside it: `unit`, the mean norm of the
+    embeddings of the tokens attacked, and `absolute`, the radii in that unit; `ordered`, whether the attacks of a
+    radius come out in order; `tokens`, what the means are over. The batches have one shape and lie where `params` do
+    (on a mesh, call it under `jax.set_mesh`); `cfg_model` has no "auto" left; `special` are ids that are never
+    perturbed; `poll()` is called after every radius of every batch.
     """
     radii = tuple(dict.fromkeys(radii))
     cfg = exact(cfg_model)

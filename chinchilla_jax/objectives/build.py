@@ -21,7 +21,7 @@ Make = Callable[[Config, Binding], Objective]
 
 
 def added(config: Config, attack: Attack) -> Objective:
-    """What `config` adds to a base: a method that stands alone, or the sum of all terms. `UserError` where it cannot."""
+    """What `config` adds to a base: a method that stands alone, or all terms; a `UserError` where it cannot be."""
     cfg, base, kind = attack.cfg, attack.base, config.task.kind
     alone = cfg.radius > 0 and cfg.alone
     found = [] if alone else terms.of(attack)

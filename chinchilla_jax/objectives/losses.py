@@ -1,4 +1,4 @@
-"""Losses of two predictions, or of one under a margin, a tile of positions at a time; `tiles.tiled` differentiates them.
+"""Losses of two predictions, or of one under a margin, tile by tile; `tiles.tiled` differentiates them.
 
 Each takes (logits, hiddens, *arrays), all of a tile: float32 logits (S, M, V) of every hidden state, and gives the loss
 of every token and a tuple of further figures (S, M), of which no gradient is taken.

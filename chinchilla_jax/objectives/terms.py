@@ -19,9 +19,9 @@ proximity, rdrop, copies   on their own functions below.
 Before `start` and between two attacks a step computes, and costs, what the plain one does.
 
 A term is (params, batch, key, step, carry, clean) -> (gradients of the parameters, and of the clean hidden states or
-None where they are a constant to it), Sums of what it shows. The clean pass is made once, for all of them; its gradients
-are pulled back once, with what the terms have asked of its hidden states, and once more where a term needs dCE/de
-beforehand and another one moves the clean branch.
+None where they are a constant to it), Sums of what it shows. The clean pass is made once, for all of them; its
+gradients are pulled back once, with what the terms have asked of its hidden states, and once more where a term needs
+dCE/de beforehand and another one moves the clean branch.
 """
 
 from collections.abc import Callable
@@ -77,7 +77,7 @@ def summed(attack: Attack, terms: list[Term]) -> Objective:
         found, others = (grads, none_BLD if learns else None), {}
         for term in terms:
 
-            def yes(term=term, found=found):
+            def yes(term=term, found=found, carry=carry):
                 new, shown = term.find(params, batch, key, step, carry, Clean(hidden_BLD, slope_nLD))
                 more = found[1] if new[1] is None else found[1] + new[1].astype(hidden_BLD.dtype)
                 return (add(found[0], new[0]), more), shown

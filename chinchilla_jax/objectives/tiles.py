@@ -148,9 +148,9 @@ def _add_in_place(sum_SVD: jax.Array, products: tuple) -> jax.Array:
 def tiled(of, moving, table_VD, fixed, arrays, tile_tokens: int) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """Sum of weight * loss over tokens, and the further figures of `of` (B, L), of which no gradient is taken.
 
-    `of(logits, hiddens, *arrays) -> losses, figures` is a loss of `losses.py`. `moving` are hidden states (B, L, D) that
-    meet `table_VD`, to both of which gradients go; `fixed` are (hidden, table) pairs, all constant; of `arrays` (B, L)
-    the last one is the weights, which `of` does not see.
+    `of(logits, hiddens, *arrays) -> losses, figures` is a loss of `losses.py`. `moving` are hidden states (B, L, D)
+    that meet `table_VD`, to both of which gradients go; `fixed` are (hidden, table) pairs, all constant; of `arrays`
+    (B, L) the last one is the weights, which `of` does not see.
     """
     return _tiled_forward(of, moving, table_VD, fixed, arrays, tile_tokens)[0]
 

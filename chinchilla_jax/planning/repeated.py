@@ -37,8 +37,8 @@ def advised(config: Config, readings: float, given: dict) -> tuple[Config, dict 
     pays, told = nats > 2 * (error or 0.0), f"{abs(nats):.2f}" + ("" if error is None else f" ± {error:.2f}")
     beyond = "" if readings <= max(GAINS) else f"; nobody measured more than {max(GAINS):g} readings"
     if pays:
-        said = f"so --corruption.share {SHARE:g} is on: {told} nats lower at {WHERE}{beyond}, not counted in the predicted "
-        said += "loss; --corruption.share 0 leaves it out"
+        said = f"so --corruption.share {SHARE:g} is on: {told} nats lower at {WHERE}{beyond}, not counted in the "
+        said += "predicted loss; --corruption.share 0 leaves it out"
     else:
         word = "costs" if nats < 0 else "gains no more than its error,"
         said = f"at which --corruption.share {SHARE:g} {word} {told} nats at {WHERE}: left off"

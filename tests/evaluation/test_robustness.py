@@ -213,7 +213,7 @@ def test_the_temperature_is_the_best_one(model, batch):
 
 
 def test_standard_errors_are_those_of_windows():
-    """Of equal windows sd / sqrt(n); of unequal ones near what drawing them again gives; empty windows count nothing."""
+    """Of equal windows sd / sqrt(n); of unequal ones near what drawing them again gives; empty ones count nothing."""
     draw = np.random.default_rng(0)
     sums, even = draw.standard_normal(40), np.full(40, 5.0)
     mean, error = judged.mean_and_error(np.append(sums, 0), np.append(even, 0))
