@@ -79,7 +79,7 @@ def run(config, args) -> dict:
     for name, loss in likelihood.by_source.items():
         print(f"{'loss of ' + name:<22} {loss:,.4f}")
     report |= {"loss_by_source": likelihood.by_source} if likelihood.by_source else {}
-    report |= zeros(loaded.params)
+    report |= zeros(loaded.params, Path(args.run_dir), loaded.step)
     wrote = cli.keep(Path(args.run_dir, "evaluation.json"), report)
     following = cli.line("generate", "--run-dir", args.run_dir, "--prompt", "Once upon a time")
     attacked, more = under_attack(loaded, store, attack, Path(args.run_dir)) if args.attack else ({}, [])
@@ -107,14 +107,16 @@ def by_tasks(config, args) -> dict:
     return {**report, "wrote": wrote, "next": cli.line("evaluate", "--run-dir", args.run_dir)}
 
 
-def zeros(params) -> dict:
+def zeros(params, run_dir: Path, step: int) -> dict:
     """The figures of a model that holds zeros, printed but for those of every layer; nothing of a dense one."""
     from chinchilla_jax.evaluation import density
 
     found = density.figures(params)
     if not found["zeros"]:
         return {}
-    print(f"{'density':<22} {found['density']:.4f} ({found['zeros']:,} zeros; {found['packed_bytes']:,} bytes packed)")
+    found["stored_bytes"] = density.stored_bytes(run_dir, step)
+    print(f"{'density':<22} {found['density']:.4f} ({found['zeros']:,} zeros)")
+    print(f"{'bytes on disk':<22} {found['stored_bytes']:,} (export --format sparse leaves the zeros out)")
     return found
 
 

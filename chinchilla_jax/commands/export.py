@@ -1,4 +1,4 @@
-"""Write a run as a Hugging Face folder, a GGUF file, or a PEFT adapter."""
+"""Write a run as a Hugging Face folder, a GGUF file, a PEFT adapter, or a run of fewer bytes: sparse, or sliced."""
 
 from pathlib import Path
 
@@ -6,14 +6,16 @@ from chinchilla_jax.commands import cli
 from chinchilla_jax.config import require
 
 SECTIONS = ("data.store", "mesh", "checkpoint.verify")
-FORMATS = ("hf", "gguf", "peft")
+FORMATS = ("hf", "gguf", "peft", "sparse", "sliced")
+RUNS = ("sparse", "sliced")  # what is written is a run directory again
 DTYPES = ("float32", "bfloat16", "float16", "q8_0")
 
 
 def options(parser) -> None:
     """Flags of this command."""
     add = parser.add_argument
-    add("--format", default="hf", choices=FORMATS, help="what to write [hf]")
+    add("--format", default="hf", choices=FORMATS, help="what to write; sparse: a run whose zeros take no "
+        "room; sliced: a smaller dense run without dead neurons and heads [hf]")  # fmt: skip
     add("--out", metavar="PATH", help="folder to write (gguf: file); must not exist")
     add("--dtype", default="float32", choices=DTYPES, help="type of the weights (q8_0: gguf alone); says what "
         "rounding does to the loss [float32]")  # fmt: skip
@@ -35,4 +37,9 @@ def run(config, args) -> dict:
     terminal, run_dir = Terminal(), run_folder(args.run_dir)
     how = exported.How(args.format, args.dtype, int(args.shard_size * 1e9), args.merge)
     report = exported.export(config, run_dir, out, how, terminal.say)
-    return {**report, "wrote": [str(out)], "next": report.get("next") or cli.line("import", str(out))}
+    return {**report, "wrote": [str(out)], "next": report.get("next") or following(args.format, str(out))}
+
+
+def following(form: str, out: str) -> str:
+    """The next command."""
+    return cli.line("evaluate", "--run-dir", out) if form in RUNS else cli.line("import", out)

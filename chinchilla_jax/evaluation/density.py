@@ -1,12 +1,14 @@
 """What of a model is exactly zero, while it trains and afterwards."""
 
+from pathlib import Path
 from typing import Any
 
+from chinchilla_jax.optim.sparsefile import FILE
 from chinchilla_jax.optim.sparsity import sparsity_report
 from chinchilla_jax.training.hooks import Hook
 from chinchilla_jax.training.program import Program
 
-FIGURES = ("density", "zeros", "packed_bytes", "densities")
+FIGURES = ("density", "zeros", "densities")
 
 
 def hooks(program: Program) -> list[Hook]:
@@ -17,6 +19,13 @@ def hooks(program: Program) -> list[Hook]:
 
 
 def figures(params: Any) -> dict[str, Any]:
-    """Density of the weight matrices, exact zeros, bytes when packed (bfloat16 values and a bit a weight), by layer."""
+    """Density of the weight matrices, exact zeros, by layer."""
     found = sparsity_report(params)
     return {name: found[name] for name in FIGURES}
+
+
+def stored_bytes(run_dir: Path, step: int) -> int:
+    """Bytes on the disk of what a run was loaded from: a packed file, or a checkpoint with whatever it holds."""
+    packed, folder = run_dir / FILE, run_dir / "checkpoints" / str(step)
+    files = [packed] if packed.exists() else [path for path in folder.rglob("*") if path.is_file()]
+    return sum(path.stat().st_size for path in files)

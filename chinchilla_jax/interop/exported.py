@@ -1,13 +1,16 @@
 """A run in somebody else's format: loaded, written beside its place, put there when it is whole."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from chinchilla_jax.config import Config, require
+from chinchilla_jax.config import Config, TuneConfig, require
+from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.data.workspace import publish, workspace
 from chinchilla_jax.interop import config_json, gguf_names, gguf_write, peft, write_huggingface
 from chinchilla_jax.interop.gguf_read import File
@@ -15,8 +18,11 @@ from chinchilla_jax.interop.huggingface import Folder
 from chinchilla_jax.interop.rounding import Rounding
 from chinchilla_jax.model import stacks
 from chinchilla_jax.model.weights import is_node, merged
+from chinchilla_jax.optim import slicing, sparsefile
 from chinchilla_jax.training import origin as origins
+from chinchilla_jax.training import params_only, resume
 from chinchilla_jax.training.load import Loaded, load
+from chinchilla_jax.training.restore import named_leaves
 
 Say = Callable[[str], None]
 
@@ -100,4 +106,53 @@ def adapter(folder: Path, run_dir: Path, loaded: Loaded, how: How, say: Say) -> 
     return peft.write(folder, run_dir, loaded, how.dtype)
 
 
-FORMATS = {"hf": huggingface, "gguf": gguf, "peft": adapter}
+def sparse(folder: Path, run_dir: Path, loaded: Loaded, how: How, say: Say) -> dict[str, Any]:
+    """A run directory whose zeros take no room, for evaluate, generate and whatever else loads a run."""
+    leaves = arrays(loaded, how)
+    folder.mkdir()
+    config, tokenizer = alone(run_dir), open_tokenizer(run_dir).sha256
+    resume.write_run(folder, config, run_dir)
+    facts = {"step": loaded.step, "meta": resume.facts(config, loaded.program.config.model.dtype, None, tokenizer)}
+    sparsefile.write(folder / sparsefile.FILE, leaves, facts)
+    inherit(folder, run_dir, loaded)
+    return sizes(leaves, (folder / sparsefile.FILE).stat().st_size)
+
+
+def cut(folder: Path, run_dir: Path, loaded: Loaded, how: How, say: Say) -> dict[str, Any]:
+    """A run directory of a smaller dense model, without what is dead."""
+    leaves = arrays(loaded, how)
+    made, model = slicing.sliced(leaves, loaded.program.config.model)
+    own = alone(run_dir)
+    shape = {name: getattr(model, name) for name in ("d_ff", "heads", "kv_heads", "preset")}
+    config = dataclasses.replace(own, model=dataclasses.replace(own.model, **shape))
+    written = {name: jnp.asarray(leaf) for name, leaf in made.items()}
+    dtype = loaded.program.config.model.dtype
+    params_only.write(folder, config, run_dir, params_only.deferred(written), dtype=dtype, step=loaded.step)
+    inherit(folder, run_dir, loaded)
+    say(f"{loaded.program.config.model.heads} heads -> {model.heads}, {own.model.d_ff} hidden units -> {model.d_ff}")
+    return sizes(leaves, sum(leaf.nbytes for leaf in made.values()))
+
+
+def arrays(loaded: Loaded, how: How) -> dict[str, np.ndarray]:
+    """All parameters by path, in host memory."""
+    require(how.dtype == "float32", f"--format {how.format} keeps the run's float32 bit for bit; leave out --dtype")
+    return {name: np.asarray(leaf) for name, leaf in named_leaves(whole(loaded, how)[0]).items()}
+
+
+def alone(run_dir: Path) -> Config:
+    """The settings of a run as those of a model without an average or adapters beside it."""
+    own = resume.own_config(run_dir)
+    return dataclasses.replace(own, optimizer=dataclasses.replace(own.optimizer, ema_decay=0.0), tune=TuneConfig())
+
+
+def inherit(folder: Path, run_dir: Path, loaded: Loaded) -> None:
+    """Say where a run came from."""
+    origins.inherit(folder, run_dir, {"run": str(run_dir), "step": loaded.step, "fingerprint": loaded.fingerprint})
+
+
+def sizes(leaves: dict[str, np.ndarray], stored: int) -> dict[str, int]:
+    """Bytes of the parameters before, and as written."""
+    return {"dense_bytes": sum(leaf.nbytes for leaf in leaves.values()), "stored_bytes": stored}
+
+
+FORMATS = {"hf": huggingface, "gguf": gguf, "peft": adapter, "sparse": sparse, "sliced": cut}

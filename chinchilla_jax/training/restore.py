@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from chinchilla_jax.config import require
 from chinchilla_jax.errors import UserError
+from chinchilla_jax.optim import sparsefile
 from chinchilla_jax.training import integrity, packing
 from chinchilla_jax.training.agreement import from_first, largest
 from chinchilla_jax.training.hush import hush_orbax
@@ -61,6 +63,8 @@ def newest(folder: Path, abstract: Any, *, level: str, step: int | None = None, 
     folder = folder.absolute()  # Orbax finds no metadata below a relative one
     found = from_first(step_folders(folder))
     if not found and step is None:
+        packed = folder.parent / sparsefile.FILE
+        require(not packed.exists(), f"{packed} holds parameters alone; to train on from them name another --run-dir")
         return None
     if step is not None and step not in found:
         raise UserError(f"{folder} has no checkpoint {step}; it has {', '.join(map(str, found)) or 'none'}")
@@ -106,10 +110,26 @@ def load_params(
 
     The average is the field `average` of the optimizer's state.
     """
+    if (packed := folder.parent / sparsefile.FILE).exists():
+        return unpacked(packed, abstract_params)
     found = newest(folder, abstract_params, level=level, step=step, part="average" if average else "params")
     if found is None:
         raise UserError(f"there is no checkpoint in {folder}; run pretrain first")
     return found
+
+
+def unpacked(path: Path, abstract: Any) -> Restored:
+    """The parameters of `export --format sparse`."""
+    leaves, facts = sparsefile.read(path)
+    names = named_leaves(abstract)
+    fits = {name: tuple(leaf.shape) for name, leaf in names.items()} == {n: x.shape for n, x in leaves.items()}
+    require(fits, f"{path} holds another model than config.json beside it says; write both again")
+    state = jax.tree.unflatten(
+        jax.tree.structure(abstract),
+        [jax.device_put(leaves[name].astype(leaf.dtype), leaf.sharding) for name, leaf in names.items()],
+    )
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Restored(facts["step"], state, facts["meta"], fingerprint=digest)
 
 
 def inspect(folder: Path, level: str = "hash") -> dict[str, Any]:
