@@ -2,9 +2,9 @@
 
 A leaf stands in a safetensors file under its path as it is, or as
 
-    PATH.mask    uint8, a bit a weight in C order, 1 where it is not +0        PATH.values    the weights there
-    PATH.index   uint8, ceil(log2 M) bits a kept weight: its place in its group of M inputs, layer by layer and output by
-                 output                                                        PATH.values    (groups, N), zeros included
+    PATH.mask, PATH.values     uint8, a bit a weight in C order, 1 where it is not +0; the weights there
+    PATH.index, PATH.values    uint8, ceil(log2 M) bits a kept weight, its place in its group of M inputs, layer by
+                               layer and output by output; (groups, N), zeros included
 
 whichever is smaller; the file's metadata have shapes and patterns. What is read back is what was written, bit for bit.
 """

@@ -4,9 +4,11 @@ import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from chinchilla_jax.config import CheckpointConfig
+from chinchilla_jax.optim import sparsefile
 from chinchilla_jax.training import restore
 from chinchilla_jax.training.checkpoint import Checkpoints
 from tests import runs
@@ -34,6 +36,31 @@ def test_a_pruned_run_is_evaluated_and_generates(whole_run, tmp_path, method, wo
     assert code == 0, said
     code, said = runs.call("prune", **flags)
     assert code == 78 and said.count("\n") == 1 and "nothing is overwritten" in said
+    packed = tmp_path / "packed"
+    kept = runs.ask("export", **{"run-dir": out, "format": "sparse", "out": packed})
+    assert kept["stored_bytes"] == (packed / sparsefile.FILE).stat().st_size < kept["dense_bytes"]
+    if method == "wanda":
+        again = runs.ask("evaluate", **{"run-dir": packed})
+        assert again["loss_nats_per_token"] == found["loss_nats_per_token"]
+        assert again["stored_bytes"] == kept["stored_bytes"] < found["stored_bytes"]
+    abstract = jax.tree.map(jnp.asarray, restore.load_params(out / "checkpoints", runs.state(whole_run).params).state)
+    back = restore.load_params(packed / "checkpoints", abstract).state
+    assert all(bool((a == b).all()) for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(abstract)))
+
+
+def test_a_run_with_dead_neurons_is_cut_to_a_smaller_run(copy, tmp_path):
+    params = jax.tree.map(np.array, runs.state(copy).params)
+    units = params["blocks"]["mlp"]["down"]["kernel"].shape[1]
+    params["blocks"]["mlp"]["down"]["kernel"][:, : units // 4] = 0
+    meta = json.loads((copy / "checkpoints" / "20" / "manifest.json").read_text())["meta"]
+    with Checkpoints(copy / "checkpoints", CheckpointConfig(), meta=meta) as checkpoints:
+        checkpoints.save(21, {"params": jax.tree.map(jnp.asarray, params)}, wait=True)
+    report = runs.ask("export", **{"run-dir": copy, "format": "sliced", "out": tmp_path / "cut"})
+    assert runs.config(tmp_path / "cut").model.d_ff == units - units // 4
+    assert report["stored_bytes"] < report["dense_bytes"]
+    before, after = (runs.ask("evaluate", **{"run-dir": folder}) for folder in (copy, tmp_path / "cut"))
+    assert after["loss_nats_per_token"] == pytest.approx(before["loss_nats_per_token"], rel=1e-5)
+    assert runs.call("generate", **{"run-dir": tmp_path / "cut", "max-new-tokens": 2})[0] == 0
 
 
 def test_the_average_is_pruned_where_the_run_keeps_one(copy, tmp_path):
