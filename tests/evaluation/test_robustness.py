@@ -206,10 +206,13 @@ def test_what_is_judged_equals_numpy(model, batch):
 
 
 def test_the_temperature_is_the_best_one(model, batch):
+    """Targets drawn at 1.4: found about there, and no neighbour has a smaller loss."""
     cfg, params = model
-    fitted = judged.temperature(params, [batch, batch], cfg)
-    losses = judged.tempered(params, batch, np.float32([fitted * 0.97, fitted, fitted * 1.03]), cfg=cfg)
-    assert losses[1] <= losses[0] and losses[1] <= losses[2] and fitted != 1
+    logits = transformer.apply(params, batch, cfg) @ transformer.unembedding(params).T
+    drawn = dataclasses.replace(batch, targets=jax.random.categorical(jax.random.key(0), logits / 1.4))
+    fitted = judged.temperature(params, [drawn, drawn], cfg)
+    losses = judged.tempered(params, drawn, np.float32([fitted * 0.97, fitted, fitted * 1.03]), cfg=cfg)
+    assert losses[1] <= losses[0] and losses[1] <= losses[2] and fitted == pytest.approx(1.4, rel=0.25)
 
 
 def test_standard_errors_are_those_of_windows():
