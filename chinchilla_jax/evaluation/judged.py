@@ -24,7 +24,7 @@ from chinchilla_jax.config import ModelConfig, ObjectiveConfig
 from chinchilla_jax.data.store import Split
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives.dense import tile_size
-from chinchilla_jax.objectives.tiles import cut, gathered
+from chinchilla_jax.objectives.tiles import over_tiles
 from chinchilla_jax.parallel.sharding import constrain
 from chinchilla_jax.types import Batch
 
@@ -44,14 +44,13 @@ def unigram(split: Split, vocabulary: int) -> np.ndarray:
 def _tiled(of, params, batch: Batch, cfg: ModelConfig, delta_BLD=None):
     """`of(logits (S, M, V), targets (S, M)) -> (S, M, ...)` at every token, tile by tile: (B, L, ...)."""
     hidden_BLD = transformer.apply(params, batch, cfg, delta_BLD=delta_BLD)
-    tiles, join = cut((hidden_BLD, batch.targets), tile_size(cfg, ObjectiveConfig()))
-    table_VD = gathered(transformer.unembedding(params), hidden_BLD.dtype)
 
-    def one(_, tile):
+    def one(table_VD, tile):
         logits_SMV = jnp.einsum("smd,vd->smv", tile[0], table_VD, preferred_element_type=jnp.float32)
-        return None, of(logits_SMV, tile[1])
+        return 0.0, (of(logits_SMV, tile[1]),)
 
-    return join(jax.lax.scan(one, None, tiles)[1])
+    arrays = hidden_BLD, batch.targets
+    return over_tiles(one, transformer.unembedding(params), arrays, tile_size(cfg, ObjectiveConfig()))[1][0]
 
 
 @partial(jax.jit, static_argnames="cfg")

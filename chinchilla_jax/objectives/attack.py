@@ -91,10 +91,11 @@ class Attack:
         Priced with nothing, so that the divergence is all there is. The clean prediction is a constant unless it
         `learns`; `held`: no gradient reaches the look-up of the perturbed branch, though it does the head's table.
         """
-        table_VD = self.base.table(params)
+        whole_VD = self.base.table(params) if held else None
 
-        def head(moved_nLD, _, part):
-            moving, fixed = (moved_nLD,), ((clean_nLD, table_VD),)
+        def head(moved_nLD, own_VD, part):
+            table_VD = whole_VD if held else own_VD
+            moving, fixed = (moved_nLD,), ((clean_nLD, jax.lax.stop_gradient(table_VD)),)
             if learns:
                 moving, fixed = (moved_nLD, clean_nLD), ()
             arrays = part.targets, part.weights * weight

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from chinchilla_jax.config import Config
+from chinchilla_jax.model.linear import look_up
 from chinchilla_jax.objectives.objective import Objective
 from chinchilla_jax.objectives.perturb import allowed
 from chinchilla_jax.types import Batch
@@ -75,7 +76,7 @@ def replaced(config: Config, batch: Batch, key, step, score=None) -> Batch:
 
 def scored(embedding_VD: jax.Array, slope_BLD: jax.Array):
     """e_c . dL/de of candidates (B, C) at every token: (B, L, C)."""
-    return lambda drawn_BC: jnp.einsum("bld,bcd->blc", slope_BLD.astype(jnp.float32), embedding_VD[drawn_BC])
+    return lambda drawn_BC: jnp.einsum("bld,bcd->blc", slope_BLD.astype(jnp.float32), look_up(embedding_VD, drawn_BC))
 
 
 def in_place(base: Objective, objective: Objective, config: Config) -> Objective:
