@@ -56,23 +56,30 @@ def test_the_verdict_is_the_bar_s(ablate):
     def row(recipe, loss, gap, **more):
         losses = dict.fromkeys(report.RADII, loss + gap)
         figures = {"loss": loss, "clean": loss, "pgd20": losses, "density": 1.0, "flops": 1.0}
-        return {"recipe": recipe, "seed": 0, "settings": {}, "radius": None, **figures, **more}
+        right = {r: {"plain": [0.3, 0.01], "mixture": [0.25, 0.01]} for r in report.RADII}
+        return {"recipe": recipe, "seed": 0, "settings": {}, "radius": None, "accuracy": right, **figures, **more}
 
     plain = [row("plain", 3.0, 8.0)]
+    for error, beats in ((0.01, True), (0.03, False)):  # 0.05 more, against two standard errors of the difference
+        right = {r: {"plain": [0.3, error], "mixture": [0.25, 0.0]} for r in report.RADII}
+        assert report.Group("fgm", [row("fgm", 3.0, 2.0, radius="0.2", accuracy=right)], plain).beats_mixture == beats
+    assert not report.Group("fgm", [row("fgm", 3.0, 2.0, radius="0.2", accuracy={})], plain).beats_mixture
     cases = [(3.01, 2.0, 1.0, True), (3.03, 2.0, 1.0, False), (3.01, 5.0, 1.0, False), (3.01, 2.0, 1.125, False)]
     for loss, gap, flops, earns in cases:
         group = report.Group("fgm", [row("fgm", loss, gap, radius="0.2", flops=flops)], plain)
         assert ("earns its place" in report.of_attack(group, [])) == earns
         assert group.closed == pytest.approx(1 - gap / 8)
     sparse = report.Group("m", [row("m", 3.1, 8.0, density=0.25, settings={"sparsity.method": "magnitude"})], plain)
-    for other, word in ((3.2, "better"), (3.05, "worse")):
+    for other, word in ((3.2, "below"), (3.05, "above")):
         dense = report.Group("dense-0.53", [row("dense-0.53", other, 8.0)], plain)
         assert word in report.of_zeros(sparse, [dense])
     made = {"density": 0.25, "settings": {"sparsity.method": "magnitude"}}
     twice = report.Group("m", [row("m", 3.1, 8.0, **made), row("m", 3.3, 8.0, seed=1, **made)], plain)
     others = report.Group("dense-0.53", [row("dense", loss, 8.0, seed=n) for n, loss in enumerate((3.2, 3.28))], plain)
     assert twice.over == pytest.approx(0.1), "plain has seed 0 alone"
-    assert "0.040 nats **better than** dense-0.53" in report.of_zeros(twice, [others])
+    assert "0.040 nats below dense-0.53" in report.of_zeros(twice, [others])
+    assert "inside two standard errors" in report.of_zeros(twice, [others])
+    assert report.verdict([-0.1, -0.11, -0.12]) == "**better**" and report.verdict([0.1, 0.11, 0.12]) == "worse"
     assert "(-0.100, +0.020)" in report.of_zeros(twice, [others])
 
 

@@ -12,6 +12,8 @@ RADII = ("0.05", "0.1", "0.2", "0.5")
 EVEN = 1.02  # cost in plain runs up to which equal steps are equal compute
 LEAST = 0.2  # of the gap closed, from which on one can say what half of it would cost
 BAR = {"closed": 0.5, "over": 0.02, "flops": 1.01}  # what an attack has to give, and may cost, to be recommended
+# Of those with one seed.
+MATTER = ("fgm-kl-all-0.1", "freelb-0.2", "vat-0.2", "noise-1-short", "rigl-75", "n_m-50")
 NOTES = """
 Losses are nats a token on the whole validation set, of a recipe's first run. Debian's documentation moves with its
 releases: texts A, B and so on are versions of it (told by the tokenizers that they give), and losses compare within
@@ -23,7 +25,10 @@ PGD-20 adds to its clean loss; "closed" is how much smaller it is than plain's, 
 at where none is named (at 0.2 where nobody attacked at that). "Area" is the mean gap over the four radii, less
 plain's. Typos: bits a clean byte over plain's, with 5 % of the characters wrong. FLOPs are XLA's count for the whole
 run, in plain runs. Time is the median of the run's own steps after an attack's start against plain's; other runs
-shared the machine: take FLOPs and `tools/bench_adversarial.py` for the truth.
+shared the machine: take FLOPs and `tools/bench_adversarial.py` for the truth. Runs of before `evaluate --attack`
+measured accuracy were attacked in mean norms of the table's rows, later ones in the token's own; the two are not
+compared. No recipe is said to earn its place that is not right more often under attack than plain with 1 % of the
+unigram mixed into its predictions, beyond two standard errors.
 """
 
 
@@ -50,6 +55,11 @@ def row(runs: Path, run, costs: dict[str, float]) -> dict | None:
         "density": clean.get("density", 1.0),
         **{name: attack[name] for name in ("clean", "rand", "fgm", "pgd5", "pgd20", "ordered")},
         "area": area(attack),
+        "unit": "token" if "rows" in attack else "table",
+        "accuracy": {
+            radius: {name: of["pgd20"][radius]["accuracy"] for name, of in attack.get("rows", {}).items()}
+            for radius in RADII
+        },
         **{name: attack.get(name) for name in ("typo", "word", "segmentation")},
         "flops": costs.get(run.recipe),
         "step_ms": step_ms(runs / run.name, run.settings.get("adversarial.start", 0.0)),
@@ -65,7 +75,7 @@ def kept(out: Path, wanted: list, fresh: list[dict]) -> list[dict]:
 
 def place(row: dict) -> tuple:
     """What two runs must have in common to be compared: seed and text."""
-    return row["seed"], row.get("text", "")
+    return row["seed"], row.get("text", ""), row.get("unit", "table")
 
 
 def step_ms(folder: Path, start: float) -> float:
@@ -87,6 +97,20 @@ class Group:
         self.over = self.mean(lambda m, p: m["loss"] - p["loss"])
         self.radius = self.first["radius"] if self.first["radius"] in RADII else "0.2"
         self.closed = self.closed_at(self.radius)
+
+    @property
+    def beats_mixture(self) -> bool:
+        """Whether it is right more often under PGD-20 than plain with a little of the unigram mixed in, beyond two
+        standard errors; not where nobody has measured it.
+        """
+        pairs = [
+            (m.get("accuracy", {}).get(self.radius), p.get("accuracy", {}).get(self.radius)) for m, p in self.pairs
+        ]
+        if not all(m and p for m, p in pairs):
+            return False
+        diffs = [m["plain"][0] - p["mixture"][0] for m, p in pairs]
+        errors = [math.hypot(m["plain"][1], p["mixture"][1]) for m, p in pairs]
+        return statistics.fmean(diffs) > 2 * math.hypot(*errors) / len(errors)
 
     def against(self, curve: list[tuple[float, float]]) -> float | None:
         """Loss over that of a plain run of the same FLOPs, from (FLOPs, over plain) of plain runs; None where that says
@@ -123,9 +147,9 @@ def area(member: dict) -> float:
     return statistics.fmean(gap(member, radius) for radius in RADII)
 
 
-def table(groups: list[Group]) -> list[str]:
-    """A row a recipe."""
-    curve = [(g.flops, g.over) for g in groups if g.name.startswith("plain")]
+def table(groups: list[Group], every: list[Group]) -> list[str]:
+    """A row a recipe; equal compute by all runs of plain."""
+    curve = [(g.flops, g.over) for g in every if g.name.startswith("plain")]
     texts = list(dict.fromkeys(m.get("text", "") for g in groups for m in g.members))
     head = ["recipe", "runs", "texts", "loss", "over plain", "equal compute", "closed", *(f"at {r}" for r in RADII)]
     head += ["area", "typos", "density", "FLOPs", "time"]
@@ -150,10 +174,10 @@ def table(groups: list[Group]) -> list[str]:
     return lines
 
 
-def verdicts(groups: list[Group]) -> list[str]:
-    """What the figures say of each recipe, by the same rule for all."""
+def verdicts(groups: list[Group], chosen: list[Group]) -> list[str]:
+    """What the figures say of each chosen recipe, by the same rule for all."""
     lines = []
-    for g in groups:
+    for g in chosen:
         if g.attacked:
             lines.append(f"- **{g.name}** {of_attack(g, [o for o in groups if o.attacked and o is not g])}")
         elif g.sparse:
@@ -174,7 +198,7 @@ def of_attack(g: Group, others: list[Group]) -> str:
     """Whether it meets the bar; else what half of the gap would cost, and who asks less for no more compute."""
     said = f"closes {g.closed:.0%} of the gap at {g.radius} for {g.over:+.3f} nats and {g.flops:.3f} plain runs"
     if g.closed >= BAR["closed"] and g.over <= BAR["over"] and g.flops <= BAR["flops"]:
-        return f"{said}: **earns its place**."
+        return f"{said}: **earns its place**." if g.beats_mixture else f"{said}: no more right than plain's mixture."
     mine = half(g, g.radius)
     there = [(half(o, g.radius), f"with {o.name}") for o in others if o.flops <= g.flops + 0.01]
     ways = [(mine, "this way"), *(way for way in [min(there, default=(math.inf, ""))] if way[0] < mine)]
@@ -189,9 +213,17 @@ def of_zeros(g: Group, dense: list[Group]) -> str:
     diffs = [m["loss"] - small[place(m)]["loss"] for m in g.members if place(m) in small]
     if not diffs:
         return f"{said}."
-    word = "**better than**" if statistics.fmean(diffs) <= 0 else "worse than"
+    mean, where = statistics.fmean(diffs), "below" if statistics.fmean(diffs) <= 0 else "above"
     each = f" ({', '.join(f'{diff:+.3f}' for diff in diffs)})" if len(diffs) > 1 else ""
-    return f"{said}: {abs(statistics.fmean(diffs)):.3f} nats {word} {dense[0].name} on the same tokens{each}."
+    return f"{said}: {abs(mean):.3f} nats {where} {dense[0].name} on the same tokens{each}, {verdict(diffs)}."
+
+
+def verdict(diffs: list[float]) -> str:
+    """The word for losses less those of another, seed by seed: none inside two standard errors, nor of one seed."""
+    if len(diffs) < 2:
+        return "one seed: no verdict"
+    mean, error = statistics.fmean(diffs), statistics.stdev(diffs) / math.sqrt(len(diffs))
+    return "inside two standard errors" if abs(mean) <= 2 * error else "**better**" if mean < 0 else "worse"
 
 
 def write(runs: Path, wanted: list, out: Path) -> None:
@@ -221,7 +253,10 @@ def write(runs: Path, wanted: list, out: Path) -> None:
         "![clean loss against robustness, and loss against radius](tradeoff.png)",
         NOTES,
     ]
-    lines += [*table(groups), "", "## Verdicts", "", *verdicts(groups), ""]
+    chosen = [g for g in groups if len(g.members) > 1 or g.name in MATTER]
+    lines += [*table(chosen, groups), "", "## Verdicts", "", *verdicts(groups, chosen), ""]
+    others = [g.name for g in groups if g not in chosen]
+    lines += [f"In ablation.json alone, as nothing follows from them: {', '.join(others)}.", ""] if others else []
     lines += [f"Listed in `tools/ablate.py` and not run: {', '.join(missing) or 'nothing'}.", ""]
     (out / "README.md").write_text("\n".join(lines))
     draw(groups, out / "tradeoff.png")
