@@ -77,6 +77,9 @@ RECIPES: dict[str, Settings] = {
     "magnitude-75": {"sparsity.method": "magnitude", "sparsity.target": 0.75},
     # Added after the first ten pilot runs, hence exploratory: clean text in the last quarter of the run.
     "tokens-15-stop": TOKENS | {"corruption.stop": 0.75},
+    # Added after fifteen, exploratory too.
+    "tokens-5+decay-1": {"corruption.share": 0.05} | DECAY,
+    "tokens-15+decay-1-stop": TOKENS | DECAY | {"corruption.stop": 0.75},
     "longer": {"train.steps": 1.9},  # times the steps: what fgm's FLOPs buy a plain run
 }
 CURVE = (1, 2, 4, 8, 32)  # readings at which plain and tokens-15 are compared beside the main table

@@ -447,7 +447,7 @@ def test_text_that_is_read_often_gets_corrupted_inputs(planned, monkeypatch):
     """On where it was measured to pay beyond two standard errors; not on fresh text, nor against the command line."""
     from chinchilla_jax.planning import repeated
 
-    monkeypatch.setattr(repeated, "GAINS", {4.0: (-0.1, 0.02), 16.0: (0.3, None)})
+    monkeypatch.setattr(repeated, "GAINS", {4.0: (-0.1, 0.02, -0.1), 16.0: (0.3, None, 0.5)})
     fresh = planned("")
     assert fresh["advice"] is None and fresh["config"]["corruption"]["share"] == 0
     tokens = fresh["realised"]["tokens"]
@@ -462,5 +462,5 @@ def test_text_that_is_read_often_gets_corrupted_inputs(planned, monkeypatch):
     assert often["config"]["corruption"]["share"] == 0.15 == often["advice"]["corruption.share"]
     assert seldom["config"]["corruption"]["share"] == 0 == seldom["advice"]["corruption.share"]
     assert "costs 0.10 ± 0.02" in seldom["advice"]["said"]
-    assert repeated.gain(8.0) == (pytest.approx(0.1), pytest.approx(0.02))
+    assert repeated.gain(8.0) == pytest.approx((0.1, 0.02, 0.2))
     assert read(40, "--corruption.share 0")["config"]["corruption"]["share"] == 0
