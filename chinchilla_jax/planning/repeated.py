@@ -8,8 +8,8 @@ from chinchilla_jax import config as settings
 from chinchilla_jax.config import Config
 
 SHARE = 0.15  # of the input tokens, replaced by others
-# Readings of the text: nats a token that it takes off the best validation loss, the standard error over seeds (None where
-# there is one seed), and nats off the loss at the last step (docs/ablation/repeated-pilot.md).
+# Readings of the text: nats a token that it takes off the best validation loss, the standard error over seeds (None
+# where there is one seed), and nats off the loss at the last step (docs/ablation/repeated-pilot.md).
 GAINS: dict[float, tuple[float, float | None, float]] = {
     2.0: (-0.203, None, -0.203),
     4.0: (-0.205, None, -0.205),
@@ -52,8 +52,7 @@ def advised(config: Config, readings: float, given: dict) -> tuple[Config, dict 
         "readings": readings,
         "gain_nats": nats,
         "standard_error": error,
-    }
-    return settings.replace(config, {"corruption.share": SHARE}) if pays else config, {
-        **found,
+        "gain_at_the_end_nats": last,
         "said": f"read {readings:.3g} times, {said}",
     }
+    return settings.replace(config, {"corruption.share": SHARE}) if pays else config, found
