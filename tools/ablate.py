@@ -75,6 +75,8 @@ LOSSES = {"vat": "kl", "r3f": "sym_kl"}
 ROW = {"delayed": True, "fraction": 1 / 32}  # one delayed row of 32
 EIGHTH = {"delayed": True, "fraction": 1 / 8}
 SMALLER = {"model.d_model": 152, "model.head_dim": 38, "model.d_ff": 408}  # 0.53 of the weights outside the table
+# As many bytes as the model of 75 % zeros packed, its table included: a bit a weight and sixteen a weight that is left.
+BYTES = {"model.d_model": 128, "model.head_dim": 32, "model.d_ff": 360}
 # In the order in which they are worth having.
 RECIPES = (
     Recipe("plain", {}, ALL),
@@ -82,8 +84,10 @@ RECIPES = (
     Recipe("delayed-kl-0.1-eighth", adversarial("fgm", 0.1, **EIGHTH, loss="kl", weight=2.0), ALL),
     Recipe("delayed-kl-0.1", adversarial("fgm", 0.1, **ROW, loss="kl", weight=4.0), ALL),
     Recipe("fgm-kl-0.2", adversarial("fgm", 0.2, loss="kl"), ALL),
-    Recipe("magnitude-75", sparse("magnitude", 0.75), (0, 1)),
-    Recipe("dense-0.53", SMALLER, (0, 1)),
+    Recipe("magnitude-75", sparse("magnitude", 0.75), ALL),
+    Recipe("dense-0.53", SMALLER, ALL),
+    Recipe("dense-0.53-longer", SMALLER | {"train.steps": 4249}, ALL),  # 1.74 times: as much training compute
+    Recipe("dense-bytes", BYTES, ALL),
     Recipe("delayed-0.2-eighth", adversarial("fgm", 0.2, **EIGHTH)),
     Recipe("delayed-0.2-long", adversarial("fgm", 0.2, **ROW, weight=2.0, start=0.17)),
     Recipe("delayed-0.2-short", adversarial("fgm", 0.2, **ROW, start=0.84)),

@@ -181,7 +181,7 @@ def row(runs: Path, each: Run) -> dict | None:
     more = json.loads(attack.read_text()) if attack.exists() else {}
     return {"run": each.name, "recipe": each.recipe, "readings": each.readings, "seed": each.seed,
             "settings": each.settings, "best": seen[best], "best_at": best / max(seen), "last": seen[max(seen)],
-            "curve": seen, "word": more.get("word", {}).get("0.05"), "calibrated": more.get("calibrated")}  # fmt: skip
+            "curve": seen, "word": more.get("word", {}).get("0.05"), "calibrated": more["rows"]["temperature"]["clean"]["loss"][0] if more else None}  # fmt: skip
 
 
 def differences(rows: list[dict], recipe: str, other: str, readings: int, figure: str = "best") -> list[float]:

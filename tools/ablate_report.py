@@ -209,13 +209,15 @@ def of_attack(g: Group, others: list[Group]) -> str:
 def of_zeros(g: Group, dense: list[Group]) -> str:
     """Against plain, and against a dense model of about as many weights: on the same seed and text."""
     said = f"has {g.first['density']:.0%} of the weights and {g.over:+.3f} nats over plain"
-    small = {place(m): m for o in dense for m in o.members if g.first["density"] < 0.4}
-    diffs = [m["loss"] - small[place(m)]["loss"] for m in g.members if place(m) in small]
-    if not diffs:
-        return f"{said}."
-    mean, where = statistics.fmean(diffs), "below" if statistics.fmean(diffs) <= 0 else "above"
-    each = f" ({', '.join(f'{diff:+.3f}' for diff in diffs)})" if len(diffs) > 1 else ""
-    return f"{said}: {abs(mean):.3f} nats {where} {dense[0].name} on the same tokens{each}, {verdict(diffs)}."
+    lines = [said]
+    for o in dense if g.first["density"] < 0.4 else ():
+        small = {place(m): m for m in o.members}
+        diffs = [m["loss"] - small[place(m)]["loss"] for m in g.members if place(m) in small]
+        if diffs:
+            where = "below" if statistics.fmean(diffs) <= 0 else "above"
+            each = f" ({', '.join(f'{diff:+.3f}' for diff in diffs)})" if len(diffs) > 1 else ""
+            lines.append(f"{abs(statistics.fmean(diffs)):.3f} nats {where} {o.name}{each}, {verdict(diffs)}")
+    return "; ".join(lines) + "."
 
 
 def verdict(diffs: list[float]) -> str:

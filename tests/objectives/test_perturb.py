@@ -123,3 +123,15 @@ def test_document_sums_take_memory_that_is_linear_in_the_length():
     shape = jax.ShapeDtypeStruct((32, 8192, 4), "float32"), jax.ShapeDtypeStruct((32, 8192), "int32")
     made = tiny.jit(lambda g, s: perturb.steepest(g, s, "l2_sequence")).lower(*shape).compile()
     assert made.memory_analysis().temp_size_in_bytes < 100e6
+
+
+def test_a_radius_is_the_same_share_of_a_token_at_any_vocabulary():
+    """Rows that never occur have other norms: the mean over the table is another ball, the token's own is not."""
+    for V in (512, 2048, 32000):
+        scale = np.where(np.arange(V) < 61, 0.8, 3.0)[:, None] * (1 + 0.5 * DRAW.random((V, 1)))
+        table = (scale * DRAW.standard_normal((V, 7))).astype(np.float32)
+        unit = perturb.unit("token", table, BATCH)
+        delta = 0.1 * unit * perturb.steepest(G, BATCH.segments, "l2_token")
+        there = np.abs(G).max(-1) > 0
+        ratio = np.linalg.norm(delta, axis=-1)[there] / np.linalg.norm(table[BATCH.tokens], axis=-1)[there]
+        np.testing.assert_allclose(ratio, 0.1, rtol=1e-5)
