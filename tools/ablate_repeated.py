@@ -179,9 +179,10 @@ def row(runs: Path, each: Run) -> dict | None:
     best = min(seen, key=seen.get)
     attack = runs / each.name / "attack.json"
     more = json.loads(attack.read_text()) if attack.exists() else {}
+    calibrated = more["rows"]["temperature"]["clean"]["loss"][0] if more else None
     return {"run": each.name, "recipe": each.recipe, "readings": each.readings, "seed": each.seed,
             "settings": each.settings, "best": seen[best], "best_at": best / max(seen), "last": seen[max(seen)],
-            "curve": seen, "word": more.get("word", {}).get("0.05"), "calibrated": more["rows"]["temperature"]["clean"]["loss"][0] if more else None}  # fmt: skip
+            "curve": seen, "word": more.get("word", {}).get("0.05"), "calibrated": calibrated}  # fmt: skip
 
 
 def differences(rows: list[dict], recipe: str, other: str, readings: int, figure: str = "best") -> list[float]:

@@ -180,6 +180,24 @@ def test_smart_on_a_label_head_over_an_adapter():
     assert {"loss_attacked"} == set(sums.others)
 
 
+def test_a_sum_of_terms_on_a_label_head_over_an_adapter():
+    """FGM with labels and a trust region, the clean pass pulled back twice."""
+    trained = made("lora")[1]
+    before = jax.tree.map(lambda x: x + 0.05 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), trained)
+    grads, sums, _ = ours("lora", {"before": before}, method="fgm", loss="ce", proximity=PROXIMITY)
+
+    def naive(t):
+        clean, params = logits(t, "lora")
+        zeros = jnp.zeros((4, L, CFG.d_model))
+        moved = climb(lambda d: cross_entropy(logits(trained, "lora", d)[0]), zeros, params, 1.0)
+        attacked = cross_entropy(logits(t, "lora", jax.lax.stop_gradient(moved))[0])
+        apart = symmetric(jax.lax.stop_gradient(logits(before, "lora")[0]), clean)
+        return cross_entropy(clean) + WEIGHT * attacked + PROXIMITY * apart
+
+    assert tiny.worst(grads, jax.grad(naive)(trained), floor=1e-1) < 1e-5
+    assert float(sums.loss) == pytest.approx(float(cross_entropy(logits(trained, "lora")[0])), rel=1e-5)
+
+
 @pytest.mark.parametrize("method", ["fgm", "vat", "pgd", "noise", "freelb", "r3f", "smart", "softmax_margin"])
 def test_every_attack_stands_on_every_tree(method):
     """Shapes alone: no attack asks the trained tree for a table that it does not hold."""
