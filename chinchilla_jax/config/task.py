@@ -58,7 +58,9 @@ class TaskConfig:
     )
     metric: str = setting("auto", "figure of validation that chooses the best checkpoint; auto suits the kind")
     patience: int = setting(0, "validations in a row without a better figure that end the run; 0 never does")
-    generate: int = setting(20, "validation examples answered by generating (chat), greedy, with the serving decoder")
+    generate: int = setting(
+        20, "validation examples answered by generating, with the serving decoder; a test answers all of its own"
+    )
     max_new_tokens: int = setting(128, "most tokens of such an answer")
     beam: int = setting(1, "beginnings of an answer that go on side by side (beam search); 1 is greedy")
     length_penalty: float = setting(0.6, "exponent of ((5 + tokens) / 6), by which a beam's log-probability is divided")

@@ -56,6 +56,11 @@ class Validator:
         more, predictions = self.judge(params, poll)
         return {f"{self.name}_{name}": value for name, value in (figures | more).items()}, predictions
 
+    @property
+    def most(self) -> int:
+        """Records that are answered by generating: a few while training goes on, all of a test."""
+        return self.data.task.generate if self.name == "valid" else len(self.records)
+
     def compiled(self, f: Callable) -> Callable:
         """f(params, batch) on the mesh."""
         program = self.program

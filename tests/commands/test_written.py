@@ -29,12 +29,15 @@ def tuned(whole_run, folder, kind: str, rows, **settings):
 
 def test_memorised_translations_by_beam(whole_run, tmp_path):
     settings = {"task.beam": 2, "task.generate": 4, "task.max-new-tokens": 12}
+    settings |= {"task.test": tmp_path / "translation.tsv"}
     best, said, folder = tuned(whole_run, tmp_path, "translation", PAIRS, **settings)
     assert best["valid_exact"] == best["valid_stopped"] == 1.0 and best["valid_empty"] == 0.0
     assert best["valid_chrf2"] == pytest.approx(100.0) and "template lines" in said
     assert 0 < best["valid_bits_per_byte"] < 1
     rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     assert [row["output"] for row in rows] == [target for _, target in PAIRS[:4]]
+    tested = (folder / "test_predictions.jsonl").read_text().splitlines()
+    assert len(tested) == len(PAIRS) and "test_bleu" in said  # all of them, where validation looks at four
     assert "tok:13a" in (folder / "report.md").read_text()
 
 

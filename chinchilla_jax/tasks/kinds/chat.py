@@ -18,7 +18,7 @@ SHOWN = 10  # references in a line of predictions.jsonl
 
 
 class Answers:
-    """Answers to the first `task.generate` records, scored; `dialogue` says what is asked of a record, if anything."""
+    """Answers to the first records, scored; `dialogue` says what is asked of a record, if anything."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class Answers:
     ):
         self.data, self.score = examination.data, score
         found = (dialogue(record) for record in examination.records)
-        self.asked = [one for one in found if isinstance(one, Dialogue)][: self.data.task.generate]
+        self.asked = [one for one in found if isinstance(one, Dialogue)][: examination.most]
         self.references = [references(record) for record in self.asked]
         texts = [text for given in self.references for text in given]
         asked = self.data.task.language

@@ -40,16 +40,18 @@ def ending(renderer: Renderer, label: str) -> list[int]:
 
 
 class Choices:
-    """Accuracy and macro-F1 of the first `task.generate` records; 0 takes all."""
+    """The figures of a label head, of the first records."""
 
     def __init__(self, examination: Examination):
         self.data, task = examination.data, examination.data.task
-        self.records = list(examination.records)[: task.generate or None]
+        self.records = list(examination.records)[: examination.most]
         endings = [ending(self.data.renderer, label) for label in task.labels]
         self.chooser = examination.chooser(endings)
         self.divisors = np.array([len(ids) if task.choose == "mean" else 1 for ids in endings])
 
     def __call__(self, params: Any, poll: Callable[[], None]) -> tuple[Figures, Rows]:
+        if not self.records:
+            return {}, []
         data, names = self.data, self.data.task.labels
         asked = [dialogue(record).turns[:1] for record in self.records]
         prompts, blocks = map(list, zip(*map(data.encoder.prompt, asked)))

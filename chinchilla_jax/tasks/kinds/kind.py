@@ -25,6 +25,7 @@ class Examination(Protocol):
     records: Sequence[Record]
     items: Sequence[Any]  # what the records have become
     held: Sequence[Any]  # the same of every row of every batch
+    most: int  # records to answer by generating
     tuned: Mapping[str, float]  # figures of validation, where these records are others
 
     def compiled(self, f: Callable) -> Callable:
