@@ -1,6 +1,7 @@
 """Evaluate a run on the whole validation set of its token store; with --attack, on faulty and hostile input too.
 
-With --lm-eval it answers the tasks of lm-evaluation-harness instead, and needs no token store.
+With --task it does the task that a run was tuned on, and with --lm-eval those of lm-evaluation-harness; neither needs a
+token store.
 """
 
 from pathlib import Path
@@ -10,6 +11,8 @@ from chinchilla_jax.config import require
 
 SECTIONS = (
     "data.store", "mesh", "train.batch_size", "train.microbatches", "train.seq_len", "checkpoint.verify",
+    "task.kind", "task.test", "task.text", "task.label", "task.divider", "task.template", "task.style",
+    "task.max_answer", "task.generate", "task.max_new_tokens", "task.data_dir",
 )  # fmt: skip
 ATTACK = ("attack_tokens", "radii", "typo_rates", "restarts", "attack_seed")
 CLUSTER = True
@@ -18,6 +21,8 @@ CLUSTER = True
 def options(parser) -> None:
     """Flags of this command."""
     add = parser.add_argument
+    add("--task", action="store_true", help="do the task of a tuned run on --task.test FILE, else on the examples that "
+        "it knows: evaluated.json, evaluated_predictions.jsonl, evaluated.md")  # fmt: skip
     add("--lm-eval", nargs="+", metavar="TASK", help="answer tasks of lm-evaluation-harness: shakespeare_lines, "
         "shakespeare_words, shakespeare_bits, YAML files, or its own by name: lm_eval.json")  # fmt: skip
     add("--limit", type=int, metavar="N", help="with --lm-eval: only the first N documents of a task [all]")
@@ -42,8 +47,13 @@ def run(config, args) -> dict:
         value = getattr(args, name)
         require(value is None or bool(args.lm_eval), f"--{name} belongs to --lm-eval; add it")
         require(value is None or value >= (name == "limit"), f"--{name} {value} is too few")
+    asked = {name for name in vars(args) if name.startswith("task.")}
+    require(args.task or not asked, f"--{min(asked, default='').replace('_', '-')} belongs to --task; add it")
+    several = args.task + args.attack + bool(args.lm_eval) > 1
+    require(not several, "--task, --attack and --lm-eval are evaluations apart; run them one after the other")
+    if args.task:
+        return by_task(config, args, asked)
     if args.lm_eval:
-        require(not args.attack, "--lm-eval and --attack are two evaluations; run them one after the other")
         return by_tasks(config, args)
 
     from chinchilla_jax.data.store import TokenStore
@@ -105,6 +115,25 @@ def by_tasks(config, args) -> dict:
     report = {"step": loaded.step, "lm_eval": found}
     wrote = cli.keep(Path(args.run_dir, "lm_eval.json"), report)
     return {**report, "wrote": wrote, "next": cli.line("evaluate", "--run-dir", args.run_dir)}
+
+
+def by_task(config, args, given: set[str]) -> dict:
+    """The run's own task on other examples."""
+    from chinchilla_jax.parallel import host
+    from chinchilla_jax.training.load import run_folder
+    from chinchilla_jax.tuning.examine import NAME, examine
+
+    host.keep_freed_memory()
+    folder = run_folder(args.run_dir)
+    cli.writable(folder, "--run-dir")
+    found = examine(config, folder, folder, given)
+    for line in found["examples"]:
+        print(line)
+    for name, value in found.items():
+        if name.startswith("test_"):
+            print(f"{name:<28} {value:,.4f}")
+    wrote = [str(folder / f"{NAME}{end}") for end in (".json", "_predictions.jsonl", ".md")]
+    return {**found, "wrote": wrote, "next": cli.line("report", "--run-dir", args.run_dir)}
 
 
 def zeros(params, run_dir: Path, step: int) -> dict:

@@ -37,6 +37,7 @@ class TaskConfig:
     pieces: int = setting(0, "pieces of the tokenizer of a model that starts from nothing, without --from; 0 is none")
     text: str = setting("", "field or column with the text, where its name is not a known one")
     label: str = setting("", "field or column with the label, where its name is not a known one")
+    only: tuple[str, ...] = setting((), "labels whose records are kept, the others being left out; empty keeps all")
     divider: str = setting("", "what divides several labels in one field, such as a comma; <div> always does")
     style: Literal["auto", "squad", "cmrc"] = setting(
         "auto", "whose exact match and F1 score answers: SQuAD's, or CMRC 2018's where questions are Chinese"

@@ -77,12 +77,17 @@ def page(name: str, found: dict[str, Any], predictions: list[dict]) -> str:
         f"# {name}", "", f"`{found['method']}` on {found['kind']}, from `{found['base']}`.", "",
         f"![curves]({PICTURE})", "", *(f"- {line}" for line in (*headline(found).splitlines(), *found["examples"])), "",
     ]  # fmt: skip
-    lines += kind_of(found["kind"]).sections(found, predictions)
-    wrong = [row for row in predictions if kind_of(found["kind"]).wrong(row)]
+    return "\n".join([*lines, *details(found, predictions)])
+
+
+def details(found: dict[str, Any], predictions: list[dict]) -> list[str]:
+    """The tables of the kind of task, and examples of what is wrong."""
+    kind = kind_of(found["kind"])
+    lines, wrong = kind.sections(found, predictions), [row for row in predictions if kind.wrong(row)]
     if wrong:
         lines += ["## Where output and reference differ", ""]
         lines += [*(f"    {json.dumps(shortened(row), ensure_ascii=False)}" for row in wrong[:EXAMPLES]), ""]
-    return "\n".join(lines)
+    return lines
 
 
 def shortened(value: Any) -> Any:

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from chinchilla_jax.tasks.kinds.table import KINDS
 from chinchilla_jax.training import best
 from tests import runs
 
@@ -81,6 +82,49 @@ def test_labels_are_learned_and_the_best_step_is_named(labelled):
     config = runs.config(folder)
     assert (config.tune.method, config.task.kind, config.optimizer.weight_decay) == ("lora", "labels", 0.0)
     assert "report.png" in (folder / "report.md").read_text() and (folder / "report.png").exists()
+
+
+def test_evaluate_does_the_task_on_other_examples(labelled, files, tmp_path, whole_run):
+    folder = shutil.copytree(labelled[0], tmp_path / "run")
+    found = runs.ask("evaluate", "--task", **{"run-dir": folder, "task.test": files / "labels.jsonl"})
+    assert found["records"] == len(LABELS) and found["test_accuracy"] == 1.0 and 0 <= found["test_ece"] < 1
+    rows = [json.loads(line) for line in (folder / "evaluated_predictions.jsonl").read_text().splitlines()]
+    assert [row["reference"] for row in rows] == [row["label"] for row in LABELS]
+    assert set(rows[0]) == {"record", "input", "output", "reference", *KINDS["labels"].columns}
+    assert "## By label" in (folder / "evaluated.md").read_text()
+    (tmp_path / "new.jsonl").write_text('{"text": "old", "label": "warm"}\n{"text": "sea", "label": "wet"}\n')
+    mistakes = (
+        ({"run-dir": folder, "task.test": tmp_path / "new.jsonl"}, "'warm' is none of the training set's"),
+        ({"run-dir": whole_run, "task.test": files / "labels.jsonl"}, "has no head for labels"),
+        ({"run-dir": whole_run}, "tuned on no task"),
+    )
+    for settings, hint in mistakes:
+        code, said = runs.call("evaluate", "--task", **settings)
+        assert code == 78 and said.count("error:") == 1 and hint in said, said
+
+
+FIVE = {
+    "tags": [{"tokens": ["the", "sea", "wind"], "tags": ["O", "B-X", "I-X"]}, {"tokens": ["old"], "tags": ["O"]}],
+    "multilabel": [{"text": "the sea", "label": ["wet", "cold"]}, {"text": "old stone", "label": ["cold"]}],
+    "spans": [
+        {"context": "the old wind", "question": "what?", "answers": {"text": ["old"], "answer_start": [4]}},
+        {"context": "over the sea", "question": "who?", "answers": [], "is_impossible": True},
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", FIVE)
+def test_a_few_records_of_every_kind_go_through(tune, tmp_path, kind):
+    (tmp_path / "few.jsonl").write_text("".join(json.dumps(record) + "\n" for record in FIVE[kind] * 3))
+    settings = {"task.train": tmp_path / "few.jsonl", "task.valid": tmp_path / "few.jsonl", "tune.method": "head"}
+    said, folder = done(tune, kind, **settings, **{"train.steps": 2, "train.eval-every": 2})
+    row = KINDS[kind]
+    assert runs.config(folder).task.kind == kind and f"by valid_{row.metric}" in said
+    figures = runs.rows(folder)[-1]
+    assert {f"valid_{name}" for name in row.figures} <= set(figures) and math.isfinite(figures["valid_loss"])
+    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert len(rows) == 6 and set(rows[0]) == {"record", "input", "output", "reference", *row.columns}
+    assert "## By length" in (folder / "report.md").read_text()
 
 
 def test_resumed_runs_are_the_same_to_the_byte(labelled, tune, tmp_path):

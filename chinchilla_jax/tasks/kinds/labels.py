@@ -7,14 +7,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from chinchilla_jax.config import require
+from chinchilla_jax.config import TaskConfig, require
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives import labels as heads
+from chinchilla_jax.tasks import splits
 from chinchilla_jax.tasks.encode import CUT, Encoder, Example
 from chinchilla_jax.tasks.kinds import tables
 from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
 from chinchilla_jax.tasks.metrics import classes
-from chinchilla_jax.tasks.records import Labelled, Turn
+from chinchilla_jax.tasks.records import Labelled, Tally, Turn
 from chinchilla_jax.tasks.render import Encode, Ids
 
 MOST_LABELS = 30  # of a confusion matrix
@@ -25,6 +26,18 @@ def label_names(records: Sequence[Labelled], most: int = 1) -> tuple[str, ...]:
     """The first label of every record once, or the first `most`; sorted, numbers by their value."""
     names = {label for record in records for label in record.labels[:most]}
     return tuple(sorted(names, key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name)))
+
+
+def divide(task: TaskConfig, train: list, valid: list | None, test: list | None, seed: int, tally: Tally):
+    """By text; with --task.only, the records that have one of these labels."""
+    made = splits.by_group(task, train, valid, test, seed, tally)
+    if not task.only:
+        return made
+    kept = tuple([record for record in part if set(record.labels) & set(task.only)] for part in made)
+    absent = sorted(set(task.only) - {label for record in kept[0] for label in record.labels})
+    require(not absent, f"--task.only {', '.join(absent)}: no record to train on has this label")
+    tally.note("records left out by --task.only", train[0].where, sum(map(len, made)) - sum(map(len, kept)))
+    return kept
 
 
 def encode(encoder: Encoder, record: Labelled, encode: Encode) -> Iterator[tuple[Example, ...]]:
@@ -85,12 +98,14 @@ class Classes:
 
 
 def at_last(examination: Examination, run: Callable, params: Any, poll: Callable[[], None]) -> Iterator[tuple]:
-    """(item, its target, what `run` says) at the last token of every record."""
+    """(item, its target, what `run` says) at the last token of every record, in their order."""
+    found = []
     for held, batch, out_BLC in examination.over(run, params, poll):
         for row, items in enumerate(held):
             ends = np.cumsum([len(item) for item in items]) - 1
             for item, at in zip(items, ends):
-                yield item, int(batch.targets[row, at]), out_BLC[row, at]
+                found.append((item, int(batch.targets[row, at]), out_BLC[row, at]))
+    yield from sorted(found, key=lambda each: each[0].record)
 
 
 def confusion(found: dict[str, Any], rows: Rows) -> list[list[int]]:
@@ -136,6 +151,7 @@ FIGURES = {
 }  # fmt: skip
 KIND = Kind(
     "labels", encode, FIGURES, metric="accuracy", judge=Classes, objective=heads.labels, heads=heads.head_rows,
-    reads=("labels",), names=label_names, counts="labels", template="plain", balances=True, columns=("probability",),
+    reads=("labels",), divide=divide, names=label_names, counts="labels", template="plain", balances=True,
+    columns=("probability",),
     sections=sections, matrix=confusion, shown=shown,
 )  # fmt: skip

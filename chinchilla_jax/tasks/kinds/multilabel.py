@@ -14,7 +14,7 @@ from chinchilla_jax.objectives import labels as heads
 from chinchilla_jax.tasks.encode import Encoder, Example
 from chinchilla_jax.tasks.kinds import tables
 from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
-from chinchilla_jax.tasks.kinds.labels import asking, at_last, label_names
+from chinchilla_jax.tasks.kinds.labels import asking, at_last, divide, label_names
 from chinchilla_jax.tasks.metrics import classes
 from chinchilla_jax.tasks.records import Labelled
 from chinchilla_jax.tasks.render import Encode
@@ -112,7 +112,8 @@ KIND = Kind(
         "loss": False, "micro_f1": True, "macro_f1": True, "micro_f1_tuned": True, "macro_f1_tuned": True,
         "equal": True, "ece": False,
     },
-    metric="micro_f1", judge=Sets, objective=heads.multilabel, heads=heads.head_rows, reads=("labels",), when=several,
+    metric="micro_f1", judge=Sets, objective=heads.multilabel, heads=heads.head_rows, reads=("labels",), divide=divide,
+    when=several,
     names=partial(label_names, most=1 << 30), counts="records", template="plain", columns=("probabilities",),
     sections=sections, shown=shown, wrong=lambda row: set(row["output"]) != set(row["reference"]),
 )  # fmt: skip

@@ -1,0 +1,76 @@
+"""A run on examples of its task that it was not tuned on: figures, predictions and a report beside its own."""
+
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from chinchilla_jax.config import Config, require
+from chinchilla_jax.evaluation.tasks import Validator, write_predictions
+from chinchilla_jax.tasks.data import TaskData, open_task
+from chinchilla_jax.tasks.kinds import table as kinds
+from chinchilla_jax.training.load import Loaded, load
+from chinchilla_jax.tuning import report
+
+NAME = "evaluated"  # of the files: figures, predictions, report
+
+
+def examine(config: Config, run_dir: Path, out: Path, given: set[str]) -> dict[str, Any]:
+    """Judge the run by --task.test: the file given now, else the task's own, else what it was validated on.
+
+    Settings are those that the run was tuned with, unless the command line has others; `given` names these. Thresholds
+    are those of its validation.
+    """
+    loaded = load(config, str(run_dir), make=kinds.of_task)
+    with tempfile.TemporaryDirectory() as scratch:
+        data = examples(config, loaded, run_dir, Path(scratch), "task.test" in given)
+        records = data.test or data.valid
+        validator = Validator(loaded.program, data, records, "test", tuned(run_dir))
+        figures, predictions = validator(loaded.params)
+        found = {
+            "run_dir": str(run_dir), "kind": data.kind.name, "labels": list(data.task.labels), "step": loaded.step,
+            "records": len(records), "examples": [*data.notes, *validator.data.encoder.tally.lines()], **figures,
+        }  # fmt: skip
+    write_predictions(out / f"{NAME}_predictions.jsonl", predictions)
+    (out / f"{NAME}.json").write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    (out / f"{NAME}.md").write_text(page(run_dir.name, found, predictions), encoding="utf-8")
+    return found
+
+
+def examples(config: Config, loaded: Loaded, run_dir: Path, scratch: Path, named: bool) -> TaskData:
+    """The examples with the run's own tokenizer and template; of a file that was named, all are judged."""
+    own, task = loaded.program.config.task, config.task
+    kind = kinds.KINDS.get(task.kind)
+    if named and not (kind and kind.catalogue):
+        task = dataclasses.replace(task, train=task.test, valid=task.test, test=())
+    require(bool(task.train), f"{run_dir} was tuned on no task; name examples with --task.test FILE")
+    data = open_task(task, folder=run_dir, scratch=scratch, seq_len=config.train.seq_len, seed=config.train.seed)
+    require(
+        not data.added,
+        f"the tokenizer of {run_dir} lacks control pieces of the template {data.renderer.template.name}; set "
+        "--task.template plain, or tune the run first",
+    )
+    require(
+        data.kind.name == own.kind or not data.kind.heads(dataclasses.replace(config, task=data.task)),
+        f"{run_dir} has no head for {data.kind.name}; tune it: finetune --from {run_dir} --task.train FILE",
+    )
+    return data
+
+
+def tuned(run_dir: Path) -> dict[str, float]:
+    """Figures of validation at the step that is loaded."""
+    path = run_dir / report.FOUND
+    best = json.loads(path.read_text(encoding="utf-8"))["best"] if path.exists() else {}
+    return {name.removeprefix("valid_"): value for name, value in best.items()}
+
+
+def page(name: str, found: dict[str, Any], predictions: list[dict[str, Any]]) -> str:
+    """The report."""
+    figures = {key: value for key, value in found.items() if key.startswith("test_")}
+    lines = [
+        f"# {name}: {found['records']:,} records of {found['kind']}", "",
+        *(f"- {key.removeprefix('test_')} {value:.4f}" for key, value in figures.items()),
+        *(f"- {line}" for line in found["examples"]), "",
+    ]  # fmt: skip
+    return "\n".join([*lines, *report.details(found, predictions)])
