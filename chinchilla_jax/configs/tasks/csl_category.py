@@ -1,19 +1,23 @@
-"""Field of study of Chinese titles (CSL), 13 labels, by a head.
+"""Field of study of a Chinese paper by its title (CSL), one of 13.
 
-    python -m chinchilla_jax finetune --config tasks/csl_category --from RUN --run-dir runs/csl \\
-        --task.train CSL/train.tsv.gz --task.valid CSL/dev.tsv.gz --task.test CSL/test.tsv.gz
+    python -m chinchilla_jax finetune --config tasks/csl_category --from RUN --run-dir runs/csl_category \\
+        --task.train CSL/train.tsv.gz --task.valid CSL/dev.tsv.gz \\
+        --task.test CSL/test.tsv.gz
 
-Not run at full size: six steps from a tiny model of our own. TF-IDF over characters has accuracy 0.7780 and macro-F1
-0.6262.
+8,000 titles to train on, 1,000 to test. To beat: TF-IDF of 1 to 3 characters with logistic regression, accuracy
+0.7780, macro-F1 0.6262. The largest field has 44 % of the records: look at macro-F1, and try `--task.balance true`.
+
+PENDING
 """
 
-from chinchilla_jax.config import Config, TaskConfig, TrainConfig, TuneConfig
+from chinchilla_jax.config import Config, OptimizerConfig, TaskConfig, TrainConfig, TuneConfig
 
 
 def config() -> Config:
-    """LoRA and a label head; the second column is the title, the third its field."""
+    """LoRA on all matrices, and a label head."""
     return Config(
+        tune=TuneConfig(method="lora", rank=16),
         task=TaskConfig(kind="labels", text="1", label="2", epochs=3),
-        tune=TuneConfig(method="lora"),
-        train=TrainConfig(seq_len=128),
+        optimizer=OptimizerConfig(peak_lr=5e-4),
+        train=TrainConfig(batch_size=32),
     )

@@ -1,0 +1,22 @@
+"""Chinese questions answered by a span of a paragraph (CMRC 2018): trained on its trial set, tested on dev.
+
+    python -m chinchilla_jax finetune --config tasks/cmrc2018 --from RUN --run-dir runs/cmrc2018 \\
+        --task.train CMRC2018/trial.json.gz --task.test CMRC2018/dev.json.gz
+
+1,002 questions to train on, 3,219 to test, scored by CMRC's own definition. To beat: the sentence with most characters
+of the question, exact match 0.31, F1 26.14.
+
+PENDING
+"""
+
+from chinchilla_jax.config import Config, OptimizerConfig, TaskConfig, TrainConfig, TuneConfig
+
+
+def config() -> Config:
+    """LoRA on all matrices, and a head for first and last token."""
+    return Config(
+        tune=TuneConfig(method="lora", rank=16),
+        task=TaskConfig(kind="spans", source="twice", epochs=3),
+        optimizer=OptimizerConfig(peak_lr=5e-4),
+        train=TrainConfig(batch_size=16),
+    )
