@@ -30,7 +30,9 @@ def added(config: Config, attack: Attack) -> Objective:
         f"--adversarial.method, --adversarial.rdrop and --corruption.copies need a loss of tokens or labels, which "
         f"--task.kind {kind} has not; set them off",
     )
-    compares = any(term.learns for term in found) or (cfg.method != "off" and cfg.radius > 0 and cfg.loss != "ce")
+    compares = any(term.learns for term in found) or (
+        cfg.method != "off" and cfg.radius > 0 and (cfg.loss != "ce" or cfg.method == "softmax_margin")
+    )
     require(
         base.table is not None or not compares,
         f"--adversarial.method {cfg.method} compares predictions, which --task.kind {kind} has no measure for; take "
