@@ -6,7 +6,8 @@
 3,403 records to train on (a tenth held out) and 800 to test. To beat on the same subset: TF-IDF with logistic
 regression, accuracy 0.9138, macro-F1 0.9138.
 
-PENDING
+Not run at full size. One epoch from a model of our own with 2 layers, half a minute on two shared cores, shows the path
+and no quality: test accuracy 0.0688.
 """
 
 from chinchilla_jax.config import Config, OptimizerConfig, TaskConfig, TrainConfig, TuneConfig

@@ -7,7 +7,8 @@
 8,000 titles to train on, 1,000 to test. To beat: TF-IDF of 1 to 3 characters with logistic regression, accuracy
 0.7780, macro-F1 0.6262. The largest field has 44 % of the records: look at macro-F1, and try `--task.balance true`.
 
-PENDING
+Not run at full size. One epoch from a model of our own with 2 layers, half a minute on two shared cores, shows the path
+and no quality: accuracy 0.4430, the largest field alone.
 """
 
 from chinchilla_jax.config import Config, OptimizerConfig, TaskConfig, TrainConfig, TuneConfig

@@ -7,7 +7,7 @@
 3,997 sentences to train on, 500 to test. To beat, strict F1: window features with logistic regression 0.5424, a
 dictionary 0.3399.
 
-PENDING
+Not run at full size.
 """
 
 from chinchilla_jax.config import Config, OptimizerConfig, TaskConfig, TrainConfig, TuneConfig

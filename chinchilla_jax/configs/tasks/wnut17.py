@@ -7,7 +7,8 @@
 3,394 sentences to train on, 1,287 to test. To beat, strict F1: window features with logistic regression 0.0979; the
 best of the shared task had 0.4186.
 
-PENDING
+Not run at full size. One epoch from a model of our own with 2 layers, half a minute on two shared cores, shows the path
+and no quality: strict F1 0.0, every word O.
 """
 
 from chinchilla_jax.config import Config, OptimizerConfig, TaskConfig, TrainConfig, TuneConfig
