@@ -7,7 +7,8 @@
 3,997 sentences to train on, 500 to test. To beat, strict F1: window features with logistic regression 0.5424, a
 dictionary 0.3399.
 
-Not run at full size.
+Not run at full size. One epoch from a model of our own with 2 layers, a minute on two shared cores, shows the path and
+no quality: strict F1 0.0, every word O.
 """
 
 from chinchilla_jax.config import Config, OptimizerConfig, TaskConfig, TrainConfig, TuneConfig
