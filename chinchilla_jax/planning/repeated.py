@@ -13,7 +13,7 @@ SHARE = 0.15  # of the input tokens, replaced by others
 GAINS: dict[float, tuple[float, float | None, float]] = {
     2.0: (-0.203, None, -0.203),
     4.0: (-0.205, None, -0.205),
-    8.0: (-0.124, None, -0.120),
+    8.0: (-0.121, 0.003, -0.118),
     16.0: (0.074, 0.011, 0.200),
     32.0: (0.065, None, 2.046),
 }
