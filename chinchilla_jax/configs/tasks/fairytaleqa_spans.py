@@ -7,8 +7,8 @@
 Of 8,548 questions to train on 4,031 have an answer that stands in its section; of 1,007 to test 648, and the others
 count as missed. To beat: the sentence with most words of the question, exact match 0.30, F1 20.49.
 
-Not run at full size. A fifth of an epoch from a model of our own with 2 layers, three minutes on two shared cores, shows
-the path and no quality: exact match 0.00, F1 5.49.
+Not run at full size. A fifth of an epoch from a model of our own with 2 layers, three minutes on two shared cores,
+shows the path and no quality: exact match 0.00, F1 5.49.
 """
 
 from chinchilla_jax.config import Config, OptimizerConfig, TaskConfig, TrainConfig, TuneConfig
