@@ -52,12 +52,13 @@ class ModelConfig:
     remat: Literal["auto", "none", "projections", "full"] = setting(
         "auto", "what the backward pass recomputes; auto is none for short windows on a CPU, else projections"
     )
-    scan_unroll: int = setting(0, "layers a scan iteration unrolls; 0 is up to 16 on a CPU, one elsewhere")
+    scan_unroll: int = setting(0, "layers a scan iteration unrolls; 0 is up to 16 on a CPU, 32 on NVIDIA cards, else one")
+    documents: int = setting(0, "documents a row that cuDNN's packed attention is compiled for; 0 follows the text")
 
     def __post_init__(self):
         for name in ("layers", "d_model", "heads", "head_dim", "d_ff"):
             require(getattr(self, name) > 0, f"--model.{name.replace('_', '-')} must be at least 1")
-        for name in ("kv_heads", "vocab_size", "scan_unroll", "context"):
+        for name in ("kv_heads", "vocab_size", "scan_unroll", "documents", "context"):
             require(getattr(self, name) >= 0, f"--model.{name.replace('_', '-')} must not be negative")
         require(
             not self.kv_heads or self.heads % self.kv_heads == 0,

@@ -18,6 +18,9 @@ from chinchilla_jax.errors import UserError
 from chinchilla_jax.types import Batch
 
 
+SAMPLED = 512
+
+
 def gather(split: Split, starts_B: np.ndarray, seq_len: int) -> Batch:
     """The rows of `seq_len` tokens from each place of the stream, (B, L); what lies behind its end is padding."""
     total, rows = len(split.tokens), len(starts_B)
@@ -116,6 +119,11 @@ class Batches:
         """The batch of `step`, or those `rows` of it that a host needs."""
         numbers_B = self.first_row(step) + np.arange(self.batch_rows(step))
         return self.windows.rows(numbers_B if rows is None else numbers_B[rows])
+
+    def documents(self) -> int:
+        """The most documents of a row, by a sample of `SAMPLED` rows spread over the run."""
+        numbers_B = np.unique(np.linspace(0, self.first_row(self.train.steps) - 1, SAMPLED).astype(np.int64))
+        return int(self.windows.rows(numbers_B).segments.max())
 
     def figures(self, loss: float) -> dict[str, float]:
         """A mean loss in further units: bits per byte, where targets stand for bytes of text."""

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from chinchilla_jax.config import require
+from chinchilla_jax.model import packed
 from chinchilla_jax.parallel.sharding import RULES
 
 MASKED = -1e30  # finite, so that a fully masked (padding) row stays free of NaN
@@ -26,13 +27,18 @@ class Relative(NamedTuple):
     r_THK: jax.Array
 
 
-def attention(q_BLHK, k_BLGK, v_BLGK, segments_BL, *, kernels: str, relative: Relative | None = None, blocks_BL=None):
+def attention(
+    q_BLHK, k_BLGK, v_BLGK, segments_BL, *, kernels: str, relative: Relative | None = None, blocks_BL=None, documents=0
+):
     """Attend causally inside segments; scores are scaled by K**-0.5. Returns (B, L, H, K).
 
-    With `blocks_BL`, tokens of a segment that carry the same number above 0 see each other in both directions.
+    With `blocks_BL`, tokens of a segment that carry the same number above 0 see each other in both directions. Where
+    `documents` is not 0 no row has more of them, and the packed kernel takes them.
     """
     if blocks_BL is not None:
         return BLOCK_PATHS[kernels](q_BLHK, k_BLGK, v_BLGK, segments_BL, blocks_BL)
+    if documents and relative is None:
+        return packed.attention(q_BLHK, k_BLGK, v_BLGK, segments_BL, documents)
     path = PATHS[kernels] if relative is None else RELATIVE_PATHS[kernels]
     return path(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative)
 

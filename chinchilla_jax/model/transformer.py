@@ -294,7 +294,7 @@ def watched(
         x_BLD += delta_BLD.astype(x_BLD.dtype)
 
     def attend(q_BLHK, k_BLGK, v_BLGK, relative):
-        how = {"kernels": cfg.kernels, "relative": relative, "blocks_BL": batch.blocks}
+        how = {"kernels": cfg.kernels, "relative": relative, "blocks_BL": batch.blocks, "documents": cfg.documents}
         return attention(q_BLHK, k_BLGK, v_BLGK, batch.segments, **how), None
 
     tables = TABLES[cfg.positions](cfg, batch.positions, batch.tokens.shape[1])

@@ -2,18 +2,21 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import jax
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
-from chinchilla_jax.config import Config, MeshConfig, require
+from chinchilla_jax.config import Config, MeshConfig, ModelConfig, require
 from chinchilla_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
+AMPERE, HOPPER = 8.0, 9.0  # compute capabilities of NVIDIA's cards
 
-# A rolled loop costs a CPU about a tenth of its speed; beyond this many layers compiling them all costs more.
-UNROLLED_LAYERS = 16
+# Layers that are unrolled whole: a rolled loop costs a CPU about a tenth of its speed, and an H100 2 to 10 % of a step
+# for the stacking of activations. Deeper models are unrolled in groups, where compiling them all would cost more.
+UNROLLED = {"cpu": (16, 1), "cuda": (32, 8)}
 # Keeping attention's weights for the backward pass is quicker on a CPU, and grows with the square of the length.
 KEPT_LENGTH = 512
 
@@ -86,26 +89,51 @@ def platform(mesh: Mesh) -> str:
 
 def computes_bfloat16(mesh: Mesh) -> bool:
     """Whether bfloat16 is quick here: on TPUs, and on NVIDIA's cards since Ampere (compute capability 8)."""
-    device = mesh.devices.flat[0]
-    return {
-        "cpu": lambda: False,
-        "cuda": lambda: float(getattr(device, "compute_capability", None) or 0) >= 8,
-    }.get(platform(mesh), lambda: True)()
+    here = platform(mesh)
+    return here != "cpu" and (here != "cuda" or capability(mesh) >= AMPERE)
 
 
-def resolve(config: Config, mesh: Mesh) -> Config:
-    """`config` with every `auto` of the model settled for the mesh's platform, and the mesh's own sizes."""
+def unrolled(here: str, layers: int) -> int:
+    """Layers that one iteration of the scan over layers takes."""
+    whole, group = UNROLLED.get(here, (1, 1))
+    return layers if layers <= whole else math.gcd(layers, group)
+
+
+def capability(mesh: Mesh) -> float:
+    """Compute capability of an NVIDIA card; 0 for other devices."""
+    return float(getattr(mesh.devices.flat[0], "compute_capability", None) or 0) if platform(mesh) == "cuda" else 0.0
+
+
+def fuses(model: ModelConfig, dtype: str, mesh: Mesh) -> bool:
+    """Whether cuDNN's attention takes these heads on this card: 16 bits, at most 128 wide (256 since Hopper)."""
+    widest = 256 if capability(mesh) >= HOPPER else 128
+    return dtype == "bfloat16" and capability(mesh) >= AMPERE and model.head_dim % 8 == 0 and model.head_dim <= widest
+
+
+def resolve(config: Config, mesh: Mesh, documents: Callable[[], int] = lambda: 0) -> Config:
+    """`config` with every `auto` of the model settled for the mesh's platform, and the mesh's own sizes.
+
+    `documents()` is the size that packed attention is compiled for where it can be had and nobody has named one.
+    """
     here, model = platform(mesh), config.model
     on_cpu = here == "cpu"
     dtype = model.dtype if model.dtype != "auto" else "bfloat16" if computes_bfloat16(mesh) else "float32"
-    fused = here != "cuda" or (dtype == "bfloat16" and computes_bfloat16(mesh))  # cuDNN's kernel knows no float32
+    fused = here != "cuda" or fuses(model, dtype, mesh)
     auto = {
         "kernels": here if here in ("cpu", "cuda", "tpu") and fused else "reference",
         "dtype": dtype,
         "remat": "none" if on_cpu and config.train.seq_len <= KEPT_LENGTH else "projections",
     }
     settled = {name: value for name, value in auto.items() if getattr(model, name) == "auto"}
-    unroll = model.scan_unroll or (model.layers if on_cpu and model.layers <= UNROLLED_LAYERS else 1)
+    kernels = settled.get("kernels", model.kernels)
+    require(
+        kernels != "cuda" or here != "cuda" or fused,
+        f"--model.kernels cuda: cuDNN's attention takes no heads of {model.head_dim} in {dtype} on this card; set "
+        "--model.kernels reference",
+    )
+    packs = kernels == "cuda" and model.positions == "rope" and capability(mesh) >= HOPPER
+    settled["documents"] = (model.documents or documents()) if packs else 0
+    unroll = model.scan_unroll or unrolled(here, model.layers)
     require(model.layers % unroll == 0, f"--model.scan-unroll {unroll} does not divide --model.layers {model.layers}")
     return dataclasses.replace(
         config,

@@ -26,7 +26,7 @@ from chinchilla_jax.training.restore import load_params, newest_meta
 from chinchilla_jax.training.resume import own_config
 
 # What of a model is not its shape, and may be another in a run that starts from it.
-HOW = ("dropout", "dtype", "kernels", "remat", "scan_unroll")
+HOW = ("dropout", "dtype", "kernels", "remat", "scan_unroll", "documents")
 
 
 @dataclass(frozen=True)

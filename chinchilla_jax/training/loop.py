@@ -16,6 +16,7 @@ from chinchilla_jax.data.batches import Batches, of_text
 from chinchilla_jax.data.loader import prefetch
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.errors import Diverged, Preempted
+from chinchilla_jax.model import packed
 from chinchilla_jax.parallel import devices, peers
 from chinchilla_jax.scaling import counts
 from chinchilla_jax.training import origin, resume
@@ -85,9 +86,9 @@ def pretrain(
     step being saved in all cases.
     """
     began = time.time()
-    program = Program(config, base=base_of(config, run_dir))
+    batches = make_batches(store, config.train)
+    program = Program(config, base=base_of(config, run_dir), documents=batches.documents)
     resume.check_config(run_dir, config, allow_changes)
-    batches = make_batches(store, program.config.train)
     meta = resume.meta(config, store, program.config.model.dtype) | program.base_facts()
     with contextlib.ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
@@ -222,7 +223,10 @@ class Run:
 
     def batch(self, step: int):
         """The batch of `step` on the mesh; runs in the loader's thread."""
-        return self.program.place(lambda rows: self.batches.at(step, rows), self.batches.batch_rows(step))
+        most = self.program.config.model.documents
+        return self.program.place(
+            lambda rows: packed.limited(self.batches.at(step, rows), most), self.batches.batch_rows(step)
+        )
 
     def log(self, pending: tuple[int, dict] | None, waited: float) -> None:
         """Wait for a step's metrics, write them, and count the bad steps in a row."""

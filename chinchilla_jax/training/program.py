@@ -1,5 +1,6 @@
 """Everything of a run that is compiled: what is resolved and frozen before the first batch."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from jax.sharding import Mesh
 
 from chinchilla_jax.config import Config, expanded, require
 from chinchilla_jax.finetuning import methods
+from chinchilla_jax.model import packed
 from chinchilla_jax.objectives import build as objectives
 from chinchilla_jax.optim import optimizer, schedules
 from chinchilla_jax.parallel import devices, sharding
@@ -28,7 +30,7 @@ class Program:
 
     `base` holds the model that tuning starts from; without one the program can be compiled and costed, and not run.
     `make(config, binding)` is the objective before any attack, `heads` the shapes of its own leaves; both are those of
-    the config's task unless given. Raises `UserError` where the mesh divides neither the parameters nor a microbatch.
+    the config's task unless given. `documents()` is the most of a row where attention asks for it. Raises `UserError` where the mesh divides neither the parameters nor a microbatch.
     """
 
     def __init__(
@@ -39,16 +41,17 @@ class Program:
         base: Any = None,
         make: objectives.Make = kinds.of_task,
         heads: dict[str, tuple[int, ...]] | None = None,
+        documents: Callable[[], int] = lambda: packed.USUAL,
     ):
         self.mesh = meshes.build(config.mesh) if mesh is None else mesh
-        self.config = meshes.resolve(config, self.mesh)
+        self.config = meshes.resolve(config, self.mesh, lambda: packed.usable(packed.size_for(documents())))
         require(self.config.model.vocab_size > 0, "--model.vocab-size is 0 and no token store tells it; set it")
         heads = kinds.heads(self.config) if heads is None else heads
         self.base, self.recipe = base, methods.recipe(self.config.model, self.config.tune, heads)
         axes, frozen_axes = self.recipe.axes()
 
-        def bind(frozen: Any):
-            return objectives.build(self.config, self.recipe.binding(frozen, axes), make)
+        def bind(frozen: Any, config: Config = self.config):
+            return objectives.build(config, self.recipe.binding(frozen, axes), make)
 
         self.bind, self.objective = bind, bind(None)
         self.rate = schedules.schedule(self.config.optimizer, self.config.train.steps)
@@ -61,8 +64,9 @@ class Program:
             seed=train.seed,
             around=self.recipe.around,
         )
+        key = jax.eval_shape(jax.random.key, 0)  # a shape alone: the mesh may be of devices that are not here
         with jax.set_mesh(self.mesh):
-            shapes, frozen = jax.eval_shape(self._start, jax.random.key(0), self.recipe.abstract_base())
+            shapes, frozen = jax.eval_shape(self._start, key, self.recipe.abstract_base())
         self.abstract = states.abstract(shapes, axes, self.objective, self.optimizer, self.mesh)
         self.abstract_frozen = states.placed_on(frozen, sharding.shardings(self.mesh, frozen, frozen_axes))
         self.microbatch = self.config.train.batch_size // self.config.train.microbatches
@@ -149,9 +153,10 @@ class Program:
             return jitted.lower(self.abstract, self.abstract_batch(rows), self.abstract_frozen).compile()
 
     def evaluate(self, rows: int) -> Callable:
-        """evaluate(whole parameters, batch) -> Sums, compiled for batches of `rows` windows."""
+        """evaluate(whole parameters, batch) -> Sums, compiled for batches of `rows` windows of any documents."""
+        every = dataclasses.replace(self.config, model=dataclasses.replace(self.config.model, documents=0))
         jitted = jax.jit(
-            self.objective.evaluate,
+            self.bind(None, every).evaluate,
             in_shardings=(shardings_of(self.abstract_whole), sharding.batch_sharding(self.mesh)),
             out_shardings=sharding.replicated(self.mesh),
         )

@@ -23,6 +23,7 @@ HARMLESS = (
     "model.kernels",
     "model.remat",
     "model.scan_unroll",
+    "model.documents",
     "objective.tile_tokens",
     "data.",  # the data's fingerprint, in every checkpoint, speaks for it
     *(f"task.{name}" for name in ("train", "valid", "test", "text", "label", "generate", "max_new_tokens", "patience")),
