@@ -186,6 +186,25 @@ def cudnn(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
     return jax.nn.dot_product_attention(q_BLHK, k_BLGK, v_BLGK, mask=mask_B1LL, is_causal=True, implementation="cudnn")
 
 
+def cudnn_relative(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
+    """cuDNN's fused kernel with the position term as its bias, whose gradient it gives; a shard at a time."""
+
+    def local(q_BLHK, k_BLGK, v_BLGK, segments_BL, qr_BLHK, r_THK):
+        scale = q_BLHK.shape[-1] ** -0.5
+        bias_BHLT = skew(jnp.einsum("blhk,thk->bhlt", qr_BLHK * scale, r_THK[: q_BLHK.shape[1]]))
+        mask_B1LT = (segments_BL[:, :, None] == segments_BL[:, None, :])[:, None]
+        return jax.nn.dot_product_attention(
+            q_BLHK, k_BLGK, v_BLGK, bias_BHLT, mask_B1LT, is_causal=True, implementation="cudnn"
+        )
+
+    arrays = q_BLHK, k_BLGK, v_BLGK, segments_BL, *relative
+    if jax.sharding.get_abstract_mesh().empty:
+        return local(*arrays)
+    heads, rows = PartitionSpec(RULES["batch"], None, "tensor"), PartitionSpec(RULES["batch"])
+    specs = heads, heads, heads, rows, heads, PartitionSpec(None, "tensor")
+    return jax.shard_map(local, in_specs=specs, out_specs=heads, check_vma=False)(*arrays)
+
+
 def splash(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
     """The Pallas splash kernel of a TPU, a shard at a time; its saved log-sums carry a name for the remat policy."""
     del relative
@@ -253,5 +272,5 @@ def cudnn_either_way(q_BLHK, k_BLGK, v_BLGK, segments_BL, blocks_BL):
 
 
 PATHS = {"reference": reference, "cpu": saving(4), "cuda": cudnn, "tpu": splash}
-RELATIVE_PATHS = {"reference": reference, "cpu": blocked(128), "cuda": blocked(512), "tpu": blocked(512)}
+RELATIVE_PATHS = {"reference": reference, "cpu": blocked(128), "cuda": cudnn_relative, "tpu": blocked(512)}
 BLOCK_PATHS = {"reference": either_way(2**30), "cpu": either_way(256), "cuda": cudnn_either_way, "tpu": either_way(512)}

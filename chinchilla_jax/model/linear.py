@@ -8,9 +8,10 @@ product with few rows, as in decoding, is bound by the reading of `w`, which goe
 
 import dataclasses
 import functools
+import itertools
 import math
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,7 @@ def _cpu(x, w):
     return (w.T @ x.T).T if x.shape[0] <= FEW_ROWS else _transposed(x, w)
 
 
+JOINED = ("cuda",)
 PRODUCTS = {"reference": _plain, "cpu": _cpu, "cuda": _plain, "tpu": _plain}
 
 
@@ -56,6 +58,36 @@ def dense(x: jax.Array, w: Any, kernels: str, contract: int = 1) -> jax.Array:
     `w` is an array, or whatever has registered a `product`.
     """
     return product(w, x, kernels, contract)
+
+
+class Affine(NamedTuple):
+    """x -> x w + bias, `w` contracting its first `contract` dimensions."""
+
+    w: Any
+    bias: jax.Array | None = None
+    contract: int = 1
+
+
+def affine(x: jax.Array, layer: Affine, kernels: str) -> jax.Array:
+    """What a layer makes of x."""
+    y = dense(x, layer.w, kernels, layer.contract)
+    return y if layer.bias is None else y + layer.bias
+
+
+def side_by_side(x: jax.Array, layers: list[Affine], kernels: str) -> list[jax.Array]:
+    """What every layer makes of the same x: one product where narrow ones run below a card's peak.
+
+    The matrices are joined along their outputs, which no device may share: those of tensor parallelism stay apart.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    whole = mesh.empty or mesh.shape["tensor"] == 1
+    if kernels not in JOINED or not whole or not all(isinstance(layer.w, jax.Array) for layer in layers):
+        return [affine(x, layer, kernels) for layer in layers]
+    flat = [layer.w.reshape(x.shape[-1], -1) for layer in layers]
+    ends = itertools.accumulate(w.shape[1] for w in flat)
+    ys = jnp.split(dense(x, jnp.concatenate(flat, axis=1), kernels), list(ends)[:-1], axis=-1)
+    ys = [y.reshape(*x.shape[:-1], *layer.w.shape[1:]) for y, layer in zip(ys, layers)]
+    return [y if layer.bias is None else y + layer.bias for y, layer in zip(ys, layers)]
 
 
 @functools.singledispatch

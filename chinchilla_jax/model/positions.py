@@ -46,6 +46,17 @@ def rotate(x_BLHK: jax.Array, cos_BL1k: jax.Array, sin_BL1k: jax.Array) -> jax.A
     return turned.astype(x_BLHK.dtype)
 
 
+def rotate_flipped(x_BLHK: jax.Array, cos_BL1k: jax.Array, sin_BL1k: jax.Array) -> jax.Array:
+    """The same numbers without joining halves: x cos + flipped(x) (-sin, sin), which a card does in one pass."""
+    x_BLH2k = x_BLHK.astype(jnp.float32).reshape(*x_BLHK.shape[:-1], 2, -1)
+    sin_BL12k = jnp.stack([-sin_BL1k, sin_BL1k], axis=-2)
+    turned_BLH2k = x_BLH2k * cos_BL1k[..., None, :] + x_BLH2k[..., ::-1, :] * sin_BL12k
+    return turned_BLH2k.reshape(x_BLHK.shape).astype(x_BLHK.dtype)
+
+
+ROTATIONS = {"reference": rotate, "cpu": rotate, "cuda": rotate_flipped, "tpu": rotate}
+
+
 def sinusoid_tables(cfg: ModelConfig, positions_BL: jax.Array, length: int):
     """sin and cos of distance / 10000**(2i/D) for the distances 0..length-1: (length, D) in float32."""
     del positions_BL
@@ -61,7 +72,8 @@ class Rotary(nn.Module):
 
     @nn.compact
     def __call__(self, q_BLHK, k_BLGK, tables):
-        return rotate(q_BLHK, *tables), rotate(k_BLGK, *tables), None
+        turn = ROTATIONS[self.cfg.kernels]
+        return turn(q_BLHK, *tables), turn(k_BLGK, *tables), None
 
 
 class RelativePositions(nn.Module):

@@ -17,7 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.model.attention import attention
-from chinchilla_jax.model.linear import dense, drop, look_up
+from chinchilla_jax.model.linear import Affine, affine, drop, look_up, side_by_side
 from chinchilla_jax.model.positions import ENCODERS, TABLES
 from chinchilla_jax.model.stacks import joined, stacks_of
 from chinchilla_jax.model.weights import array, is_node, looked_up, weight
@@ -66,7 +66,7 @@ HEAD_NORMS = {False: Unnormed, True: Norm}
 
 
 class Projection(nn.Module):
-    """A weight named by its logical axes; contracts its first `contract` dimensions."""
+    """A layer whose weight is named by its logical axes and contracts its first `contract` dimensions."""
 
     cfg: ModelConfig
     shape: tuple[int, ...]
@@ -76,14 +76,13 @@ class Projection(nn.Module):
     std: float = 0.0
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, dtype) -> Affine:
         normal = nn.initializers.normal(self.std or self.cfg.init_std)
-        w = weight(self, "kernel", nn.with_logical_partitioning(normal, self.axes), self.shape)
-        y = dense(x, w.astype(x.dtype), self.cfg.kernels, self.contract)
+        w = weight(self, "kernel", nn.with_logical_partitioning(normal, self.axes), self.shape).astype(dtype)
         if not self.bias:
-            return y
+            return Affine(w, contract=self.contract)
         zeros = nn.with_logical_partitioning(nn.initializers.zeros_init(), self.axes[self.contract :])
-        return y + self.param("bias", zeros, self.shape[self.contract :]).astype(x.dtype)
+        return Affine(w, self.param("bias", zeros, self.shape[self.contract :]).astype(dtype), self.contract)
 
 
 def residual_std(cfg: ModelConfig) -> float:
@@ -102,16 +101,18 @@ class Attention(nn.Module):
         cfg = self.cfg
         D, H, G, K = cfg.d_model, cfg.heads, cfg.kv_heads or cfg.heads, cfg.head_dim
         project = partial(Projection, cfg, bias=cfg.biases or cfg.attention_biases)
-        q_BLHK = project((D, H, K), ("embed", "heads", "head_dim"), name="query")(x_BLD)
-        k_BLGK = project((D, G, K), ("embed", "kv_heads", "head_dim"), name="key")(x_BLD)
-        v_BLGK = project((D, G, K), ("embed", "kv_heads", "head_dim"), name="value")(x_BLD)
-        q_BLHK, k_BLGK, v_BLGK = (checkpoint_name(a, "qkv") for a in (q_BLHK, k_BLGK, v_BLGK))
+        query = project((D, H, K), ("embed", "heads", "head_dim"), name="query")(x_BLD.dtype)
+        key = project((D, G, K), ("embed", "kv_heads", "head_dim"), name="key")(x_BLD.dtype)
+        value = project((D, G, K), ("embed", "kv_heads", "head_dim"), name="value")(x_BLD.dtype)
+        projected = side_by_side(x_BLD, [query, key, value], cfg.kernels)
+        q_BLHK, k_BLGK, v_BLGK = (checkpoint_name(a, "qkv") for a in projected)
         head_norm = partial(HEAD_NORMS[cfg.qk_norm], cfg)
         q_BLHK, k_BLGK = head_norm(name="query_norm")(q_BLHK), head_norm(name="key_norm")(k_BLGK)
         q_BLHK, k_BLGK, relative = ENCODERS[cfg.positions](cfg, name="positions")(q_BLHK, k_BLGK, tables)
         mixed_BLHK, kept = self.attend(q_BLHK, k_BLGK, v_BLGK, relative)
         out = Projection(cfg, (H, K, D), ("heads", "head_dim", "embed"), 2, std=residual_std(cfg), name="out")
-        return checkpoint_name(out(checkpoint_name(mixed_BLHK, "attention")), "out"), kept
+        mixed_BLHK = checkpoint_name(mixed_BLHK, "attention")
+        return checkpoint_name(affine(mixed_BLHK, out(x_BLD.dtype), cfg.kernels), "out"), kept
 
 
 class Mlp(nn.Module):
@@ -125,10 +126,10 @@ class Mlp(nn.Module):
         cfg = self.cfg
         inward = partial(Projection, cfg, (cfg.d_model, cfg.d_ff), ("embed", "mlp"), bias=cfg.biases)
         names = ("gate", "up") if cfg.gated else ("up",)
-        hidden = [checkpoint_name(inward(name=name)(x_BLD), "hidden") for name in names]
-        h_BLF = ACTIVATIONS[cfg.mlp](*hidden)
+        hidden = side_by_side(x_BLD, [inward(name=name)(x_BLD.dtype) for name in names], cfg.kernels)
+        h_BLF = ACTIVATIONS[cfg.mlp](*(checkpoint_name(h, "hidden") for h in hidden))
         out = Projection(cfg, (cfg.d_ff, cfg.d_model), ("mlp", "embed"), std=residual_std(cfg), name="down")
-        return out(h_BLF), self.watch(h_BLF)
+        return affine(h_BLF, out(h_BLF.dtype), cfg.kernels), self.watch(h_BLF)
 
 
 # The hidden activations as a function of what goes in.
@@ -162,19 +163,29 @@ class Block(nn.Module):
 SAVED_NAMES = jax.checkpoint_policies.save_only_these_names("qkv", "attention", "attention_sums", "out", "hidden")
 
 
+def save_fused(primitive, *args, **params) -> bool:
+    """Keep fused attention's output and log-sums, which carry no name: its forward kernel does not run again."""
+    return "dot_product_attention_fwd" in primitive.name
+
+
 def save_projections(primitive, *args, **params) -> bool:
-    """Keep what projections give, and fused attention's own output and log-sums, which carry no name.
+    """Keep what projections give too."""
+    return save_fused(primitive) or SAVED_NAMES(primitive, *args, **params)
 
-    Without the second half the backward pass would run the fused forward kernel again.
+
+def rematerialised(block, cfg: ModelConfig):
+    """A block whose backward pass computes again what its policy does not keep.
+
+    Unrolled, XLA would find that `full` computes twice and keep everything after all, which barriers prevent;
+    `projections` leaves it the choice, since there only cheap things are left.
     """
-    return "dot_product_attention_fwd" in primitive.name or SAVED_NAMES(primitive, *args, **params)
+    if cfg.remat == "none":
+        return block
+    policy, barriers = REMAT[cfg.remat]
+    return nn.remat(block, policy=policy, prevent_cse=barriers and cfg.scan_unroll > 1)
 
 
-REMAT = {
-    "none": lambda block: block,
-    "projections": partial(nn.remat, policy=save_projections, prevent_cse=False),
-    "full": partial(nn.remat, prevent_cse=False),
-}
+REMAT = {"projections": (save_projections, False), "full": (save_fused, True)}
 
 
 class Trunk(nn.Module):
@@ -190,7 +201,7 @@ class Trunk(nn.Module):
         cfg = self.cfg
         scan = partial(
             nn.scan,
-            REMAT[cfg.remat](Block),
+            rematerialised(Block, cfg),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, 0),
