@@ -17,7 +17,6 @@ from chinchilla_jax.data.store import Split, TokenStore
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.types import Batch
 
-
 SAMPLED = 512
 
 

@@ -31,7 +31,7 @@ def size_for(most: int) -> int:
 def usable(size: int) -> int:
     """The size, or 0 with a warning where JAX's entry to the kernel is another."""
     if size > 1 and kernel() is None:
-        warnings.warn(f"JAX {jax.__version__} has another entry to cuDNN's packed attention; masks are used", stacklevel=2)
+        warnings.warn(f"JAX {jax.__version__} has another entry to packed attention; masks are used", stacklevel=2)
         return 0
     return size
 

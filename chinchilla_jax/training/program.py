@@ -30,7 +30,8 @@ class Program:
 
     `base` holds the model that tuning starts from; without one the program can be compiled and costed, and not run.
     `make(config, binding)` is the objective before any attack, `heads` the shapes of its own leaves; both are those of
-    the config's task unless given. `documents()` is the most of a row where attention asks for it. Raises `UserError` where the mesh divides neither the parameters nor a microbatch.
+    the config's task unless given. `documents()` is the most of a row where attention asks for it.
+    Raises `UserError` where the mesh divides neither the parameters nor a microbatch.
     """
 
     def __init__(

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -156,6 +158,21 @@ def test_the_formulas_refuse_what_they_do_not_know():
         roofline.roofline(MODEL, 256, 16, 8, "v99")
     with pytest.raises(UserError, match="do not divide"):
         roofline.roofline(MODEL, 256, 16, 8, "v5p", fsdp=3)
+
+
+@pytest.mark.skipif(find_spec("jax_cuda13_plugin") is None, reason="needs JAX's CUDA plugin and cuDNN")
+@pytest.mark.parametrize("changes, kinds", [
+    ({"positions": "rope", "kv_heads": 2}, "Softmax"), ({"positions": "relative"}, "ScaleBiasSoftmax"),
+    ({"positions": "rope", "remat": "full"}, "Softmax"),
+])  # fmt: skip
+def test_a_card_runs_as_many_forward_as_backward_kernels(changes, kinds):
+    model = dataclasses.replace(MODEL, scan_unroll=0, d_model=128, heads=4, head_dim=32, d_ff=256, **changes)
+    config = Config(model=model, train=TrainConfig(seq_len=640, batch_size=4))
+    program = Program(config, mesh.build(MeshConfig(), topology.devices("h100:1")))
+    text = program.step(4).as_text()
+    calls = Counter(re.findall(r'custom_call_target="__cudnn.fmha(\w+)"', text))
+    assert calls == {kinds: 3, f"{kinds}Backward": 3}
+    assert ("640,640]" in text) == (model.positions == "relative")  # a mask or a bias over all pairs
 
 
 @needs_libtpu

@@ -106,3 +106,21 @@ def test_splash_equals_the_reference(monkeypatch):
     segments = np.array([np.arange(256) * 3 // 256 + 1, np.ones(256)], np.int32)
     ours, theirs = (gradients(path, (q, k, v, None), segments) for path in (room.splash, reference))
     assert tiny.worst(ours, theirs) < 1e-4
+
+
+def test_cudnns_bias_is_the_position_term(monkeypatch):
+    (q, k, v, term), segments = inputs(24, 4, 2, True)
+    on_a_card = jax.nn.dot_product_attention
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *a, implementation, **how: on_a_card(*a, **how))
+
+    def both(path):
+        def summed(arrays):
+            out = path(*arrays[:3], segments, Relative(*arrays[3:]))
+            return jnp.sum(jnp.sin(out) * (segments > 0)[..., None, None]), out
+
+        return jax.grad(summed, has_aux=True)((q, k, v, *term))
+
+    (found, out), (wanted, exact) = both(room.cudnn_relative), both(reference)
+    np.testing.assert_allclose(out[0], exact[0], atol=2e-6)
+    for a, b in zip(found, wanted):
+        np.testing.assert_allclose(a, b, atol=5e-6)

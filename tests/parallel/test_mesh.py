@@ -107,7 +107,7 @@ def test_half_a_cluster_is_refused(wrong):
 def test_fused_attention_only_on_cards_that_have_it(capability, asked, settled):
     card = SimpleNamespace(platform="gpu", compute_capability=capability)
     mesh = SimpleNamespace(devices=np.array([[[card]]]), shape={"data": 1, "fsdp": 1, "tensor": 1})
-    model = meshes.resolve(Config(model=dataclasses.replace(MODEL, dtype=asked)), mesh).model
+    model = meshes.resolve(Config(model=dataclasses.replace(MODEL, dtype=asked, head_dim=64)), mesh).model
     assert (model.kernels, model.dtype, model.remat) == (*settled, "projections")
 
 
@@ -142,3 +142,26 @@ def test_only_data_spans_slices(devices):
 def test_slices_that_do_not_fit_are_refused(shape, slices, hint):
     with pytest.raises(UserError, match=hint):
         meshes._over_slices(slices, shape, fake(16, 2))
+
+
+@pytest.mark.parametrize("here, layers, unroll", [
+    ("cpu", 16, 16), ("cpu", 17, 1), ("cuda", 32, 32), ("cuda", 80, 8), ("cuda", 36, 4), ("tpu", 4, 1),
+])  # fmt: skip
+def test_layers_that_are_unrolled(here, layers, unroll):
+    assert meshes.unrolled(here, layers) == unroll
+
+
+@pytest.mark.parametrize("capability, changes, kernels, documents", [
+    ("9.0", {}, "cuda", 16), ("9.0", {"documents": 4}, "cuda", 4), ("9.0", {"positions": "relative"}, "cuda", 0),
+    ("8.6", {}, "cuda", 0), ("8.6", {"head_dim": 256}, "reference", 0), ("9.0", {"head_dim": 256}, "cuda", 16),
+    ("7.5", {}, "reference", 0), ("9.0", {"head_dim": 20}, "reference", 0),
+])  # fmt: skip
+def test_what_cudnn_takes_by_card_and_head(capability, changes, kernels, documents):
+    card = SimpleNamespace(platform="gpu", compute_capability=capability)
+    mesh = SimpleNamespace(devices=np.array([[[card]]]), shape={"data": 1, "fsdp": 1, "tensor": 1})
+    config = Config(model=dataclasses.replace(MODEL, **{"head_dim": 64, "positions": "rope"} | changes))
+    model = meshes.resolve(config, mesh, lambda: 16).model
+    assert (model.kernels, model.documents) == (kernels, documents)
+    if kernels == "reference":
+        with pytest.raises(UserError, match=r"--model\.kernels reference"):
+            meshes.resolve(dataclasses.replace(config, model=dataclasses.replace(config.model, kernels="cuda")), mesh)
