@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.config import AdversarialConfig, Config, OptimizerConfig, TaskConfig, TrainConfig
+from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives import build as objectives
 from chinchilla_jax.objectives.labels import labels
 from tests import tiny
@@ -16,6 +17,8 @@ from tests.model import twin
 
 L, NAMES = 12, ("bad", "good", "so-so")
 CFG = dataclasses.replace(tiny.MODERN, scan_unroll=2)
+# Where weights are most of what is computed: attention's products have none, which an ascent saves nothing of.
+WIDE = dataclasses.replace(CFG, d_model=128, kv_heads=4, head_dim=32, d_ff=512)
 KEY, RADIUS, WEIGHT, PROXIMITY = jax.random.key(3), 0.3, 0.7, 0.5
 SETTINGS = {
     "freelb": {"steps": 2, "weight": WEIGHT},
@@ -33,7 +36,7 @@ def records():
 
 def parameters(seed: int):
     """A model with a head; rows of its table are of one length, so that a radius means the same in every unit."""
-    params = tiny.spiced(CFG, seed)
+    params = tiny.spiced(CFG, seed, scale=0.1)
     table, draw = params["embed"]["table"], np.random.default_rng(seed)
     params["embed"]["table"] = table / jnp.linalg.norm(table, axis=1, keepdims=True)
     kernel = jnp.asarray(0.5 * draw.standard_normal((len(NAMES), CFG.d_model)), jnp.float32)
@@ -45,10 +48,10 @@ PARAMS, BEFORE = parameters(0), parameters(1)
 FREE = ((BATCH.segments > 0) & (BATCH.tokens > 3))[..., None]  # of padding and control pieces
 
 
-def objective(method: str, radius: float = RADIUS, **settings):
+def objective(method: str, radius: float = RADIUS, cfg=CFG, **settings):
     attack = {} if method == "off" else {"radius": radius, "start": 0.0, "fraction": 1.0, "special": (0, 1, 2, 3)}
     config = Config(
-        model=CFG,
+        model=cfg,
         optimizer=OptimizerConfig(warmup_steps=0),
         train=TrainConfig(steps=10, seq_len=L, batch_size=len(BATCH.tokens)),
         task=TaskConfig(kind="labels", labels=NAMES),
@@ -127,8 +130,11 @@ def test_gradients_are_the_formula_s(method):
 @pytest.mark.parametrize("method, bar", [("freelb", 2.05), ("r3f", 2.05), ("smart", 3.1)])
 def test_radius_0_is_plain_and_what_an_attack_costs(method, bar):
     def lowered(*of, **settings):
-        made = objective(*of, **settings)
-        return jax.jit(made.gradients).lower(PARAMS, BATCH, KEY, 0, jax.eval_shape(made.init, PARAMS))
+        made = objective(*of, cfg=WIDE, **settings)
+        return jax.jit(made.gradients).lower(params, BATCH, KEY, 0, jax.eval_shape(made.init, params))
+
+    kernel = jax.ShapeDtypeStruct((len(NAMES), WIDE.d_model), "float32")
+    params = transformer.abstract(WIDE) | {"heads": {"labels": {"kernel": kernel}}}
 
     plain, attacked = lowered("off"), lowered(method, **SETTINGS[method])
     assert lowered(method, 0.0, **SETTINGS[method]).as_text() == plain.as_text()
