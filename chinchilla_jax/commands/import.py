@@ -46,4 +46,6 @@ def run(config, args) -> dict:
     }
     for name, value in report.items():
         terminal.say(f"{name:<14} {value:,}" if isinstance(value, int) else f"{name:<14} {value or 'not told'}")
+    if "context" in origin:
+        terminal.say(f"warning: the context is {origin['context']}")
     return {**report, "origin": origin, "wrote": [str(run_dir)], "next": following}

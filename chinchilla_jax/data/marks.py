@@ -64,7 +64,10 @@ def read_marks(
 
 def content(token: Any) -> str:
     """The text of a token, which is written as a string or as an object."""
-    return str(token.get("content") or "") if isinstance(token, dict) else token or ""
+    text = (token.get("content") if isinstance(token, dict) else token) or ""
+    if not isinstance(text, str):
+        raise UserError(f"{CONFIG}: {str(token)[:40]} is no name of a token; copy the file again")
+    return text
 
 
 def read_json(path: Path) -> dict:

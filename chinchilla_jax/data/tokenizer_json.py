@@ -159,6 +159,9 @@ def read(path: Path) -> tuple[dict, Any, str]:
         model = tokenizers.Tokenizer.from_str(text.decode())
     except Exception as error:  # the library raises nothing narrower
         raise UserError(f"{path}: the tokenizers library cannot read it ({error}); copy the file again") from error
+    moved = [t["content"] for t in facts["added_tokens"] if model.token_to_id(t["content"]) != t["id"]]
+    if moved:
+        raise UserError(f"{path}: {moved[0]} does not follow the tokens before it; copy the file again")
     model.no_truncation()
     model.no_padding()
     model.encode_special_tokens = True  # a text that spells a control token gets ordinary pieces

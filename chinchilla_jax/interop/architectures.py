@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from chinchilla_jax.config import ModelConfig, require
 
@@ -98,7 +98,16 @@ LOOKED_AT = {
 }  # fmt: skip
 
 
-def to_settings(told: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> tuple[str, ModelConfig, set[str]]:
+class Settings(NamedTuple):
+    """What a config.json comes to; `facts` are for origin.json and for whoever reads it."""
+
+    architecture: str
+    model: ModelConfig
+    biases: set[str]
+    facts: dict[str, str]
+
+
+def to_settings(told: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> Settings:
     """Architecture, model settings and the biases that are on, of a config.json; `UserError` names what is refused."""
     name = architecture(told)
     row = ARCHITECTURES[name]
@@ -108,16 +117,18 @@ def to_settings(told: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> tuple
     facts = {**COMMON, **row.defaults, **{key: value for key, value in told.items() if value is not None}}
     if "sliding_window" in told and told["sliding_window"] is None:
         facts.pop("sliding_window", None)
+    check_attention(facts)
     sizes = {ours: whole(facts, theirs) for theirs, ours in SIZES.items() if facts.get(theirs) is not None}
     sizes.setdefault("kv_heads", sizes["heads"])
     sizes.setdefault("head_dim", sizes["d_model"] // sizes["heads"])
-    check_attention(facts, sizes["context"])
+    said = narrowed(sizes["context"], window(facts))
+    sizes["context"] = within(sizes["context"], window(facts))
     activation = told.get("hidden_activation") or facts["hidden_act"]
     require(
-        activation in ACTIVATIONS,
+        isinstance(activation, str) and activation in ACTIVATIONS,
         f"hidden_act {activation!r} is not supported; those that are: {', '.join(ACTIVATIONS)}",
     )
-    on = {key for key in ("attention_bias", "mlp_bias") if facts[key]}
+    on = {key for key in ("attention_bias", "mlp_bias") if flag(facts, key)}
     require(on <= set(row.biases), f"{row.model_type} models have no {' and '.join(sorted(on - set(row.biases)))}")
     require(on != {"mlp_bias"}, "mlp_bias without attention_bias is not supported")
     settings = {
@@ -131,7 +142,7 @@ def to_settings(told: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> tuple
         "embed_scale": math.sqrt(sizes["d_model"]) if row.scaled else 1.0,
         "init_std": number(facts, "initializer_range") or 0.02,
     }
-    return name, ModelConfig(positions="rope", **settings), on
+    return Settings(name, ModelConfig(positions="rope", **settings), on, said)
 
 
 def architecture(told: Mapping[str, Any]) -> str:
@@ -161,15 +172,32 @@ def refuse_unknown(told: Mapping[str, Any], ignored: tuple[str, ...]) -> None:
     )
 
 
-def check_attention(facts: Mapping[str, Any], context: int) -> None:
-    """Raise a `UserError` for attention that ours is not: windows, both directions, part of a head, neighbours."""
-    window = facts.get("sliding_window") if facts.get("use_sliding_window", True) else None
-    require(
-        window is None or (type(window) is int and window >= context),
-        f"sliding_window {window} is shorter than max_position_embeddings {context}, and windows are not supported",
-    )
-    kinds = set(facts.get("layer_types") or ()) - {"full_attention"}
-    require(not kinds, f"layer_types {', '.join(sorted(map(str, kinds)))} are not supported")
+def window(facts: Mapping[str, Any]) -> int | None:
+    """How many tokens a query sees, itself and those before it; None for all."""
+    if facts.get("sliding_window") is None or not facts.get("use_sliding_window", True):
+        return None
+    return whole(facts, "sliding_window")
+
+
+def within(context: int, window: int | None) -> int:
+    """The longest text over which attention through a sliding window is plain attention."""
+    return min(context, window or context) if context else window or 0
+
+
+def narrowed(context: int, window: int | None) -> dict[str, str]:
+    """What a person is told of a window that shortens the context."""
+    if within(context, window) == context:
+        return {}
+    whole = f"of {context} " if context else ""
+    return {"context": f"{within(context, window)} tokens {whole}alone: beyond them its sliding window would matter"}
+
+
+def check_attention(facts: Mapping[str, Any]) -> None:
+    """Raise a `UserError` for attention that ours is not: local layers, both directions, part of a head, neighbours."""
+    local = {"sliding_attention"} if window(facts) else set()
+    told = facts.get("layer_types") or []
+    kinds = set(map(str, told if isinstance(told, list) else [told])) - {"full_attention"} - local
+    require(not kinds, f"layer_types {', '.join(sorted(kinds))} are not supported without a sliding_window")
     for key, plain in (("use_bidirectional_attention", False), ("rope_interleaved", False)):
         require(not facts.get(key, plain), f"{key} is not supported")
     part = facts.get("partial_rotary_factor", 1.0)
@@ -178,14 +206,13 @@ def check_attention(facts: Mapping[str, Any], context: int) -> None:
 
 def rope(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of the rotary positions, from the flat keys of older files or the table of newer ones."""
-    table = dict(facts.get("rope_parameters") or {})
-    older = facts.get("rope_scaling") or {}
-    require(
-        isinstance(older, Mapping) and not any(isinstance(value, Mapping) for value in table.values()),
-        "rope_parameters that differ between layers are not supported",
-    )
-    table = {**older, **table}
-    kind = table.pop("rope_type", None) or table.pop("type", None) or "default"
+    tables = {key: facts.get(key) or {} for key in ("rope_scaling", "rope_parameters")}
+    for key, table in tables.items():
+        require(isinstance(table, Mapping), f"config.json: {key} is {str(table)[:40]}, no table")
+        each = any(isinstance(value, Mapping) for value in table.values())
+        require(not each, f"{key} that differ between layers are not supported")
+    table = tables["rope_scaling"] | tables["rope_parameters"]
+    kind = str(table.pop("rope_type", None) or table.pop("type", None) or "default")
     table.pop("type", None)
     theta = number(table, "rope_theta") if table.get("rope_theta") is not None else number(facts, "rope_theta")
     table.pop("rope_theta", None)

@@ -10,6 +10,7 @@ from chinchilla_jax.config import ModelConfig, require
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.interop import gguf_names as names
 from chinchilla_jax.interop import gguf_tokenizer
+from chinchilla_jax.interop.architectures import narrowed, within
 from chinchilla_jax.interop.names import their_shapes
 from chinchilla_jax.interop.source import check_tensors
 
@@ -38,8 +39,8 @@ class File:
         )
         self._row = names.ARCHITECTURES[name]
         self._tensors = self._named()
-        self.model = self._settings(name, ignored)
         self.facts = {"format": "gguf", "architecture": self._row.hf}
+        self.model = self._settings(name, ignored)
         if license := self._told("general.license", ""):
             self.facts["license"] = str(license)
         self.shapes = {name: tuple(map(int, reversed(t.shape))) for name, t in self._tensors.items()}
@@ -76,6 +77,10 @@ class File:
             require(key in rest, f"{self._path} has no key {name}.{key}; get the file again")
         sizes.setdefault("kv_heads", sizes["heads"])
         sizes.setdefault("head_dim", sizes["d_model"] // sizes["heads"])
+        if width := self._told(rest["attention.sliding_window"]) if "attention.sliding_window" in rest else 0:
+            context, width = sizes.get("context", 0), whole(rest["attention.sliding_window"], width)
+            self.facts |= narrowed(context, width)
+            sizes["context"] = within(context, width)
         numbers = {ours: number(rest[key], self._told(rest[key])) for key, ours in names.NUMBERS.items() if key in rest}
         require("norm_eps" in numbers, f"{self._path} has no key {name}.attention.layer_norm_rms_epsilon")
         table = self._tensors.get("model.embed_tokens.weight")
@@ -99,10 +104,6 @@ class File:
         for key in ("attention.value_length", "rope.dimension_count"):
             told = self._told(rest[key]) if key in rest else sizes["head_dim"]
             require(told == sizes["head_dim"], f"{self._path}: {name}.{key} {told} of heads {sizes['head_dim']} wide")
-        window = self._told(rest["attention.sliding_window"]) if "attention.sliding_window" in rest else 0
-        context = sizes.get("context", 0)
-        shorter = bool(window) and window < context
-        require(not shorter, f"{self._path}: {name}.attention.sliding_window {window} is shorter than {context}")
         looked_at = {*names.SIZES, *names.NUMBERS, *NEUTRAL, *LOOKED_AT}
         causal = self._told(rest["attention.causal"]) if "attention.causal" in rest else True
         require(bool(causal), f"{self._path}: {name}.attention.causal is false, which is not supported")

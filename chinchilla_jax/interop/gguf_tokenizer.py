@@ -39,6 +39,7 @@ class Words(NamedTuple):
 
 
 GPT2, SINGLE_DIGITS = Words(), Words(digits=True)
+LISTS = {"tokens": str, "token_type": int, "merges": str}
 LLAMA3 = Words(ENDINGS + r"\p{N}{1,3}" + REST, ignore_merges=True, adds_bos=True)
 QWEN2 = Words(ENDINGS + r"\p{N}" + REST, nfc=True)
 WORDS = {
@@ -70,9 +71,14 @@ def check(path: Path, told: Told) -> None:
     for name in needed:
         size = len(told(f"tokenizer.ggml.{name}"))
         require(size == len(pieces), f"{path}: {size} entries in tokenizer.ggml.{name} of {len(pieces)} tokens")
+    lists = {"tokens": str, "token_type": int, "scores": float} if kind == "llama" else LISTS
+    for name, of in lists.items():
+        found = told(f"tokenizer.ggml.{name}")
+        ok = isinstance(found, list) and all(isinstance(x, of) for x in found)
+        require(ok, f"{path}: tokenizer.ggml.{name} is no list of {of.__name__}; get the file again")
     require(len({*pieces}) == len(pieces), f"{path}: a token is twice in tokenizer.ggml.tokens")
-    if kind == "gpt2":
-        told("tokenizer.ggml.merges")
+    template = told("tokenizer.chat_template", "")
+    require(isinstance(template, str), f"{path}: tokenizer.chat_template is {str(template)[:40]}, no template")
     for name in ("bos", "eos", "unknown", "padding", "eot"):
         i = told(f"tokenizer.ggml.{name}_token_id", -1)
         require(isinstance(i, int) and i < len(pieces), f"{path}: tokenizer.ggml.{name}_token_id {i} is no token")

@@ -7,7 +7,8 @@ import numpy as np
 
 from chinchilla_jax.config import require
 from chinchilla_jax.data.marks import TEMPLATE
-from chinchilla_jax.data.tokenizers import copy_tokenizer, tokenizer_file
+from chinchilla_jax.data.tokenizers import copy_tokenizer, open_tokenizer, tokenizer_file
+from chinchilla_jax.errors import UserError
 from chinchilla_jax.interop import architectures
 from chinchilla_jax.interop.files import plain, read_json
 from chinchilla_jax.interop.names import LAYER, their_shapes
@@ -26,11 +27,15 @@ class Folder:
     """A `Source` over a folder. Whatever is not understood is a `UserError` here, before anything is written."""
 
     def __init__(self, folder: Path, ignored: tuple[str, ...] = ()):
+        cached = (
+            " (of Hugging Face's cache, one of the folders in snapshots)" if (folder / "snapshots").is_dir() else ""
+        )
         require(
-            (folder / CONFIG).exists(), f"{folder} has no {CONFIG}; name a Hugging Face model folder or a .gguf file"
+            (folder / CONFIG).exists(),
+            f"{folder} has no {CONFIG}; name a Hugging Face model folder{cached} or a .gguf file",
         )
         told = read_json(folder / CONFIG)
-        architecture, self.model, biases = architectures.to_settings(told, ignored)
+        architecture, self.model, biases, said = architectures.to_settings(told, ignored)
         self._folder = folder
         where, files = locate(folder)
         where = {name: path for name, path in where.items() if not DERIVED.fullmatch(name)}
@@ -38,7 +43,8 @@ class Folder:
         require(layers <= len(where), f"{folder}: num_hidden_layers is {layers}, and there are {len(where)} tensors")
         self._tensors = Tensors(where)
         self.files = [plain(path) for path in (folder / CONFIG, *files, *self._tokenizer_files())]
-        self.facts = {"format": "hf", "architecture": architecture}
+        self.facts = {"format": "hf", "architecture": architecture, **said}
+        open_tokenizer(folder), chat_template(folder)  # refused here, under the names that a person knows
         self.facts |= {"license": name} if (name := license_name(folder, told)) else {}
         self.shapes = dict(self._tensors.shapes)
         self._take_out_zeros(biases)
@@ -87,11 +93,18 @@ class Folder:
 def chat_template(folder: Path) -> str:
     """The chat template of a model folder, whichever of its files holds it; empty where there is none."""
     if (folder / TEMPLATE).is_file():
-        return (folder / TEMPLATE).read_text(encoding="utf-8")
+        try:
+            return (folder / TEMPLATE).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{folder / TEMPLATE} is no text; get it again, or delete it") from error
     told = read_json(folder / TOKENIZER_CONFIG).get("chat_template") if (folder / TOKENIZER_CONFIG).exists() else None
-    if isinstance(told, list):
+    if isinstance(told, list) and all(isinstance(entry, dict) for entry in told):
         told = next((entry.get("template") for entry in told if entry.get("name") == "default"), None)
-    return told if isinstance(told, str) else ""
+    require(
+        told is None or isinstance(told, str),
+        f"{folder / TOKENIZER_CONFIG}: chat_template is {str(told)[:40]}, no template; get it again",
+    )
+    return told or ""
 
 
 def license_name(folder: Path, told: dict) -> str:

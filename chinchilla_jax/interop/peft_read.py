@@ -62,6 +62,7 @@ class Adapter:
             return TaskConfig()
         require(self._head() in self.arrays, f"{self.folder}: {self._head()} is missing")
         count = len(self.arrays[self._head()])
+        require(count > 1, f"{self.folder}: a head of {count} labels has nothing to tell apart")
         told = kept.read_task(self.folder).get("labels")
         own = isinstance(told, list) and len(told) == count and all(isinstance(name, str) for name in told)
         return TaskConfig(kind=kind, labels=tuple(told) if own else tuple(f"LABEL_{i}" for i in range(count)))
@@ -90,10 +91,18 @@ class Adapter:
 
     def pieces(self, cfg: ModelConfig) -> int:
         """Rows of the table: those of the base, and those of pieces that the adapter brings."""
-        return max([cfg.vocab_size, *(i + 1 for i in self.tune.rows)])
+        new = sorted(i for i in self.tune.rows if i >= cfg.vocab_size)
+        require(
+            new == list(range(cfg.vocab_size, cfg.vocab_size + len(new))),
+            f"{self.folder}: trainable_token_indices name {new[:1]} and the base has {cfg.vocab_size} rows; new ids "
+            "follow the last of them without a gap",
+        )
+        return cfg.vocab_size + len(new)
 
     def part_rows(self, recipe: Recipe, base: Any) -> None:
         """Take from rows, which peft keeps whole, those of the base: ours are added to them. No rows: nothing is."""
+        there = [name for table in recipe.rows if (name := names.delta(table).theirs) in self.arrays]
+        require(bool(there), f"{self.folder}: {names.delta(recipe.rows[0]).theirs} is missing")
         for table in recipe.rows:
             name, ids = names.delta(table).theirs, np.array(self.tune.rows)
             own = np.asarray(base[table.split("/")[0]]["table"][ids], np.float32)

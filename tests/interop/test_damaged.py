@@ -27,10 +27,19 @@ def whole(tmp_path_factory):
     return place
 
 
-def tell(folder, **changes):
-    """Change config.json; None takes a key out."""
-    told = {**json.loads((folder / "config.json").read_text()), **changes}
-    (folder / "config.json").write_text(json.dumps({k: v for k, v in told.items() if v != "GONE"}))
+def tell(folder, file="config.json", **changes):
+    """Change a file of settings."""
+    (folder / file).write_text(json.dumps({**json.loads((folder / file).read_text()), **changes}))
+
+
+def added(folder, i):
+    """Give the tokenizer one more token, with the id `i`."""
+    told = json.loads((folder / "tokenizer.json").read_text())
+    tell(
+        folder,
+        "tokenizer.json",
+        added_tokens=[*told["added_tokens"], {**told["added_tokens"][0], "id": i, "content": "<x>"}],
+    )
 
 
 def again(folder, change):
@@ -132,6 +141,11 @@ SINGLE = {  # what is done to the folder, and a word of the line
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer"),
     "tokenizer is not JSON": (lambda f: cut(f / "tokenizer.json", 90), "tokenizer"),
     "tokenizer of another size": (tokenizer_of_another_size, "the tokenizer has"),
+    "a tokenizer that is empty": (lambda f: cut(f / "tokenizer.json", 0), "source/tokenizer.json"),
+    "a token out of its place": (lambda f: added(f, 5000), "does not follow"),
+    "a template that is no text": (lambda f: (f / "chat_template.jinja").write_bytes(b"\xff{"), "chat_template.jinja"),
+    "a list of templates": (lambda f: tell(f, "tokenizer_config.json", chat_template=["a"]), "no template"),
+    "a list of tokens": (lambda f: tell(f, "tokenizer_config.json", eos_token=["a"]), "no name of a token"),
     "checksums that are none": (lambda f: (f / "SHA256SUMS").write_text("hello\n"), "SHA256SUMS"),
     "another checksum": (lambda f: (f / "SHA256SUMS").write_text(f"{'0' * 64}  {W}\n"), "is damaged"),
 }
@@ -188,9 +202,13 @@ def test_many_files(case, whole, tmp_path):
 
 def test_a_link_to_a_file_is_followed(whole, tmp_path):
     """As in Hugging Face's cache, whose folders are links."""
-    source = shutil.copytree(whole / "single", tmp_path / "source")
-    shutil.move(source / W, tmp_path / "blob")
-    (source / W).symlink_to("../blob")
+    cache, blobs = tmp_path / "models--a--b", tmp_path / "models--a--b" / "blobs"
+    source = shutil.copytree(whole / "single", cache / "snapshots" / "0123abc")
+    blobs.mkdir()
+    for number, path in enumerate(sorted(source.iterdir())):
+        shutil.move(path, blobs / str(number))
+        path.symlink_to(f"../../blobs/{number}")
+    refused(cache, tmp_path, "snapshots")
     code, said = runs.call("import", str(source), **{"run-dir": tmp_path / "run"})
     assert code == 0, said
 
@@ -206,7 +224,7 @@ SETTINGS = {  # what a config.json says, and a word of the line that refuses it
     "quantised": ({"quantization_config": {"bits": 4}}, "quantization_config"),
     "code of its own": ({"auto_map": {"AutoModel": "x.Y"}}, "auto_map"),
     "soft cap": ({"final_logit_softcapping": 30.0}, "final_logit_softcapping"),
-    "window": ({"sliding_window": 16}, "sliding_window 16"),
+    "a window of text": ({"sliding_window": "16"}, "sliding_window"),
     "local layers": ({"layer_types": ["sliding_attention", "full_attention"]}, "sliding_attention"),
     "both directions": ({"use_bidirectional_attention": True}, "use_bidirectional_attention"),
     "yarn": ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "yarn"),
@@ -231,6 +249,11 @@ SETTINGS = {  # what a config.json says, and a word of the line that refuses it
     "heads that do not divide": ({"num_key_value_heads": 3}, "kv-heads"),
     "tied is a word": ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
     "biases of the hidden layer alone": ({"mlp_bias": True}, "mlp_bias"),
+    "a list of waves": ({"rope_parameters": [1]}, "rope_parameters is"),
+    "waves of a list": ({"rope_scaling": {"rope_type": ["x"]}}, "rope_type"),
+    "a list of activations": ({"hidden_act": ["silu"]}, "hidden_act"),
+    "layers that are a number": ({"layer_types": 5}, "layer_types 5"),
+    "biases by a word": ({"attention_bias": "yes"}, "attention_bias"),
     "a factor on the logits": ({"logit_scale": 0.5}, "logit_scale"),
 }
 
@@ -246,6 +269,23 @@ def test_settings_that_say_nothing():
     told = {"quantization_config": None, "sliding_window": 64, "pretraining_tp": 1, "new_flag": False, "new_list": []}
     architectures.to_settings(folders.settings(KIND, **told))
     architectures.to_settings(folders.settings(KIND, colour="red"), ("colour",))
+
+
+def test_a_sliding_window_narrows_the_context():
+    """Within the window a model with one computes what a model without one does (Mistral 0.1: 4,096 of 32,768)."""
+    narrow = {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}
+    found = architectures.to_settings(folders.settings("MistralForCausalLM", **narrow))
+    assert found.model.context == 16 and found.facts["context"].startswith("16 tokens of 64")
+    for changes in ({"sliding_window": 64}, {"sliding_window": None}):
+        found = architectures.to_settings(folders.settings("MistralForCausalLM", **changes))
+        assert found.model.context == 64 and not found.facts
+    told = folders.settings("MistralForCausalLM", max_position_embeddings=32768)
+    del told["sliding_window"]
+    assert architectures.to_settings(told).model.context == 4096, "which is the class's default"
+    off = {"use_sliding_window": False, "sliding_window": 16, "max_window_layers": 1}
+    assert architectures.to_settings(folders.settings("Qwen2ForCausalLM", **off)).model.context == 64
+    on = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}
+    assert architectures.to_settings(folders.settings("Qwen2ForCausalLM", **on)).model.context == 16
 
 
 def test_a_bias_that_we_lack(tmp_path):

@@ -26,7 +26,7 @@ def made(tmp_path, arch="llama", kind="F32", change=lambda weights: None, told=N
 def test_settings_and_tensors_are_those_of_hugging_face(arch, tmp_path):
     path, told, weights = made(tmp_path, arch)
     source = File(path)
-    _, expected, _ = to_settings(told)
+    expected = to_settings(told).model
     assert dataclasses.replace(source.model, init_std=expected.init_std) == expected
     assert source.shapes == {name: x.shape for name, x in weights.items()}
     for name, x in weights.items():
@@ -62,6 +62,8 @@ def test_eps_and_theta_are_as_they_were_written(tmp_path):
     told = ggufs.settings("llama", rms_norm_eps=1e-5, rope_theta=100000.0, head_dim=20, tie_word_embeddings=False)
     cfg = File(made(tmp_path, told=told)[0]).model
     assert (cfg.norm_eps, cfg.rope_theta, cfg.head_dim, cfg.tied, cfg.context) == (1e-5, 1e5, 20, False, 64)
+    narrow = File(made(tmp_path, told=told, llama__attention__sliding_window=32)[0])
+    assert narrow.model.context == 32 and "32 tokens of 64" in narrow.facts["context"]
 
 
 def test_biases_of_llama_and_stretches(tmp_path):
@@ -94,7 +96,7 @@ REFUSED = {
     "no words": ({"leave": ("tokenizer.ggml.pre",)}, "'none' is not supported"),
     "experts": ({"llama__expert_count": 8}, "llama.expert_count"),
     "stretch": ({"llama__rope__scaling__type": "yarn"}, "'yarn' is not supported"),
-    "window": ({"llama__attention__sliding_window": 32}, "sliding_window 32"),
+    "window": ({"llama__attention__sliding_window": "wide"}, "sliding_window is wide"),
     "half rotary": ({"llama__rope__dimension_count": 8}, "rope.dimension_count 8"),
     "a key of tomorrow": ({"llama__attention__new": 2}, "llama.attention.new"),
     "no layers": ({"leave": ("llama.block_count",)}, "no key llama.block_count"),
@@ -107,6 +109,8 @@ REFUSED = {
     "zero": ({"llama__attention__head_count": 0}, "head_count is 0"),
     "merges of another": ({"tokenizer__ggml__merges": ["zebra cow"]}, "do not fit together"),
     "integers": ({"kind": "I8"}, "is I8"),
+    "types of text": ({"tokenizer__ggml__token_type": ["a"] * 300}, "no list of int"),
+    "a template of numbers": ({"tokenizer__chat_template": 5}, "chat_template is 5"),
     "no table": ({"change": lambda weights: weights.pop("model.embed_tokens.weight")}, "token_embd.weight"),
     "another tensor": ({"change": lambda w: w.update({"model.layers.0.self_attn.o_proj.bias": np.zeros(32, "f4")})},
                        "o_proj.bias is not understood"),

@@ -26,7 +26,7 @@ def given(arch="llama", **changes):
     told = ggufs.settings(arch)
     weights = folders.tensors(told)
     tensors = [SimpleNamespace(name=name, shape=x.shape, make=partial(np.asarray, x)) for name, x in weights.items()]
-    return tensors, dataclasses.replace(to_settings(told)[1], **changes), weights
+    return tensors, dataclasses.replace(to_settings(told).model, **changes), weights
 
 
 def tokenizer_run(tmp_path, made=None, **told):

@@ -167,6 +167,7 @@ REFUSED = {
     "ranks": ({"rank_pattern": {"q_proj": 2}}, {"q_proj"}, "rank_pattern"),
     "alphas": ({"alpha_pattern": {"q_proj": 2}}, {"q_proj"}, "alpha_pattern"),
     "modules": ({"modules_to_save": ["lm_head"]}, {"q_proj"}, "modules_to_save"),
+    "a number of modules": ({"modules_to_save": 5}, {"q_proj"}, "modules_to_save 5"),
     "a head of tags": ({"task_type": "TOKEN_CLS"}, {"q_proj"}, "TOKEN_CLS"),
     "rows that differ": ({"trainable_token_indices": {"embed_tokens": [1], "lm_head": [2]}}, {"q_proj"}, "every table"),
     "rows twice": ({"trainable_token_indices": [1, 1]}, {"q_proj"}, "different ids"),

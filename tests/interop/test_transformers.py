@@ -23,7 +23,7 @@ SHAPES = {
     "llama-biases": ("llama", {"hidden_size": 48, "intermediate_size": 40, "num_hidden_layers": 2,
                                "num_attention_heads": 3, "attention_bias": True, "mlp_bias": True}),
     "mistral": ("mistral", {"hidden_size": 40, "intermediate_size": 64, "num_hidden_layers": 2,
-                            "num_attention_heads": 4, "num_key_value_heads": 4, "sliding_window": None}),
+                            "num_attention_heads": 4, "num_key_value_heads": 4, "sliding_window": 64}),
     "mistral-narrow": ("mistral", {"hidden_size": 50, "intermediate_size": 30, "num_hidden_layers": 1, "head_dim": 24,
                                    "num_attention_heads": 4, "num_key_value_heads": 2, "sliding_window": None,
                                    "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}),

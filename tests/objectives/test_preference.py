@@ -4,9 +4,11 @@ import dataclasses
 import gzip
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ from chinchilla_jax.objectives.bound import Binding
 from chinchilla_jax.objectives.preference import pair_losses, preference, scores, there, token_losses
 from chinchilla_jax.types import Batch
 from tests import tiny
+from tests.model import twin
 
 CFG = dataclasses.replace(tiny.MODERN, layers=1)
 GOLDENS = Path(__file__).resolve().parents[3] / "shared" / "data" / "tasks" / "goldens" / "metrics.json.gz"
@@ -51,6 +54,26 @@ def logits_losses(params, batch):
     return np.asarray(jax.nn.logsumexp(logits, -1)) - gold
 
 
+def log_p(params, batch):
+    """Log-probabilities of the targets (B, L), by the plain twin of the model."""
+    logp = jax.nn.log_softmax(twin.logits(params, twin.forward(params, batch, CFG), CFG))
+    return jnp.take_along_axis(logp, batch.targets[..., None], -1)[..., 0]
+
+
+def formula_loss(task: TaskConfig, reference_BL, policy_BL):
+    """The published loss over all pairs: -(1 - e) log sigmoid(beta h) - e log sigmoid(-beta h), or IPO's square."""
+    total = 0.0
+    for row, segments in enumerate(np.asarray(BATCH.segments)):
+        for chosen in range(1, segments.max(), 2):
+            masks = [np.where(segments == s, BATCH.weights[row], 0.0) for s in (chosen, chosen + 1)]
+            masks = [w / w.sum() if task.preference == "ipo" else w for w in masks]
+            h = jnp.dot(masks[0] - masks[1], policy_BL[row] - reference_BL[row])
+            right, wrong = jax.nn.log_sigmoid(task.beta * h), jax.nn.log_sigmoid(-task.beta * h)
+            dpo = -(1 - task.smoothing) * right - task.smoothing * wrong
+            total += (h - 1 / (2 * task.beta)) ** 2 if task.preference == "ipo" else dpo
+    return total
+
+
 @pytest.fixture(scope="module")
 def params():
     return tiny.spiced(CFG), tiny.spiced(CFG, seed=1)
@@ -61,7 +84,7 @@ TASKS = [TaskConfig(beta=0.3), TaskConfig(beta=0.3, smoothing=0.2), TaskConfig(b
 
 @pytest.mark.parametrize("task", TASKS, ids=["sigmoid", "smoothed", "ipo"])
 def test_loss_and_gradient_are_the_formula_s(params, task):
-    """The reference is the frozen base, another model here; the gradient against central differences of the formula."""
+    """The reference is the frozen base, another model here; the formula in float64 over the plain twin."""
     policy, base = params
     config = Config(model=CFG, task=dataclasses.replace(task, kind="preference"))
     binding = Binding(base, lambda trained, frozen: trained, (), lambda frozen: frozen)
@@ -72,14 +95,12 @@ def test_loss_and_gradient_are_the_formula_s(params, task):
     expected, pairs = numpy_loss(task, BATCH, logits_losses(policy, BATCH), reference)
     assert float(sums.loss) == pytest.approx(expected, rel=1e-5) and float(sums.weight) == pairs == 3
     assert carry == () and objective.weighs == "records"
-    draw = np.random.default_rng(0)
-    step = jax.tree.map(lambda x: draw.standard_normal(x.shape).astype(np.float32), policy)
-    slope = sum(float(np.vdot(g, s)) for g, s in zip(jax.tree.leaves(grads), jax.tree.leaves(step)))
-    eps, ends = 2e-3, []
-    for sign in (1, -1):
-        moved = jax.tree.map(lambda p, s, sign=sign: p + sign * eps * s, policy, step)
-        ends.append(numpy_loss(task, BATCH, logits_losses(moved, BATCH), reference)[0])
-    assert slope == pytest.approx((ends[0] - ends[1]) / (2 * eps), rel=2e-2)
+    with jax.enable_x64(True):
+        exact, fixed = (jax.tree.map(lambda x: jnp.asarray(x, "float64"), tree) for tree in (policy, base))
+        formula = partial(formula_loss, task, log_p(fixed, BATCH))
+        expected, slopes = jax.jit(jax.value_and_grad(lambda p: formula(log_p(p, BATCH))))(exact)
+    assert float(sums.loss) == pytest.approx(float(expected), rel=1e-5)
+    assert tiny.worst(grads, slopes, floor=0.1) < 1e-5
 
 
 def test_the_reference_itself_gives_ln_2_whatever_stands_for_it(params):
