@@ -121,7 +121,7 @@ def test_a_float32_parameter_with_bfloat16_updates_cancels_exactly():
 
 def test_off_is_the_plain_chain():
     cfg, rate = OptimizerConfig(ema_decay=0.9), lambda step: 0.01
-    links = [optax.clip_by_global_norm(1.0), optax.scale_by_adam(cfg.b1, cfg.b2, cfg.eps)]
+    links = [optax.clip_by_global_norm(1.0), optimizer.scale_by_adam(cfg)]
     links += [optax.add_decayed_weights(0.1, mask=lambda p: optimizer.by_path(p, optimizer.DECAY_RULES))]
     plain = optax.chain(*links, optax.scale_by_learning_rate(rate), optimizer.average_parameters(0.9))
     programs = []
