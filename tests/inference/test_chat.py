@@ -10,6 +10,7 @@ from chinchilla_jax.inference.chat import Conversation
 from chinchilla_jax.inference.engine import stretches
 from chinchilla_jax.inference.sampling import Sampling
 from chinchilla_jax.tasks.encode import Encoder
+from chinchilla_jax.tasks.kinds.table import KINDS
 from chinchilla_jax.tasks.records import Dialogue, Turn, Where
 from chinchilla_jax.tasks.render import Renderer
 from chinchilla_jax.tasks.template import CHATML, PLAIN
@@ -46,7 +47,7 @@ def test_served_ids_are_those_of_training(renderer, both):
     said = ["".join(talk.ask(None, turn.content, 99, 0)) for turn in turns if turn.role == "user"]
     assert said == ["old songs", "naïve 海"], "it stops by itself"
     task = TaskConfig(source="bidirectional" if both else "causal")
-    [item] = Encoder(renderer, task, 999).items(Dialogue(Where("f", 1, 1), tuple(turns)), 0)
+    [item] = Encoder(KINDS["chat"].encode, renderer, task, 999).items(Dialogue(Where("f", 1, 1), tuple(turns)), 0)
     [part] = item.parts
     assert part.tokens[: len(talk.ids)].tolist() == talk.ids and len(part.tokens) - len(talk.ids) <= 2
     for prompt, blocks in zip(talk.engine.asked, talk.engine.blocks):
