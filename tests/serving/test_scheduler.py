@@ -112,7 +112,7 @@ def test_nothing_is_compiled_after_the_start(scheduler):
     scheduler.submit([again])
     whole(again)
     jax.monitoring.unregister_event_duration_listener(count)
-    assert again.cached == 64 and scheduler.engine.programs == before <= 12
+    assert again.cached == 64 and scheduler.engine.programs == before
     assert not [name for name in seen if "compile" in name]
 
 
