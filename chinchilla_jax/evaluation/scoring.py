@@ -10,7 +10,7 @@ import numpy as np
 from chinchilla_jax.model import transformer
 from chinchilla_jax.model.adapted import prefix
 from chinchilla_jax.objectives.dense import _tile_losses, tile_size
-from chinchilla_jax.objectives.tiles import cut, gathered
+from chinchilla_jax.objectives.tiles import over_tiles
 from chinchilla_jax.parallel import sharding
 from chinchilla_jax.parallel.flight import paced
 from chinchilla_jax.training.program import Program
@@ -83,12 +83,13 @@ class Scorer:
     def _score(self, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
         config = self.program.config
         hidden_BLD = transformer.apply(params, batch, config.model)
-        table_VD = gathered(transformer.unembedding(params), hidden_BLD.dtype)
-        tiles, join = cut((hidden_BLD, batch.targets), tile_size(config.model, config.objective))
+        tile_tokens = tile_size(config.model, config.objective)
 
-        def one(_, tile):
+        def one(table_VD, tile):
             losses_SM, (p_SMV, _, _, hit_SMV) = _tile_losses(table_VD, 0.0, tile)
-            return None, (losses_SM, jnp.any(hit_SMV & (p_SMV == 1), -1))  # p is relative to the likeliest token's
+            likeliest_SM = jnp.any(hit_SMV & (p_SMV == 1), -1)  # p is relative to the likeliest token's
+            return jnp.sum(losses_SM), (losses_SM, likeliest_SM)
 
-        losses_BL, best_BL = map(join, jax.lax.scan(one, None, tiles)[1])
+        table_VD = transformer.unembedding(params)
+        _, (losses_BL, best_BL) = over_tiles(one, table_VD, (hidden_BLD, batch.targets), tile_tokens)
         return -jnp.sum(losses_BL * batch.weights, 1), jnp.all(best_BL | (batch.weights == 0), 1)
