@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from chinchilla_jax.config import require
 from chinchilla_jax.model import packed
-from chinchilla_jax.parallel.sharding import RULES
+from chinchilla_jax.parallel.sharding import HEADS, ROWS, over_shards, shards
 
 MASKED = -1e30  # finite, so that a fully masked (padding) row stays free of NaN
 
@@ -198,11 +197,7 @@ def cudnn_relative(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
         )
 
     arrays = q_BLHK, k_BLGK, v_BLGK, segments_BL, *relative
-    if jax.sharding.get_abstract_mesh().empty:
-        return local(*arrays)
-    heads, rows = PartitionSpec(RULES["batch"], None, "tensor"), PartitionSpec(RULES["batch"])
-    specs = heads, heads, heads, rows, heads, PartitionSpec(None, "tensor")
-    return jax.shard_map(local, in_specs=specs, out_specs=heads, check_vma=False)(*arrays)
+    return over_shards(local, arrays, (HEADS, HEADS, HEADS, ROWS, HEADS, (None, "heads", None)))
 
 
 def splash(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
@@ -212,8 +207,6 @@ def splash(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 
     L, H, K = q_BLHK.shape[1:]
-    mesh = jax.sharding.get_abstract_mesh()
-    tensor = 1 if mesh.empty else mesh.shape["tensor"]
     size = math.gcd(L, 512)
     require(size >= 128, f"a TPU's attention wants --train.seq-len in multiples of 128, not {L}")
     sizes = kernel.BlockSizes(
@@ -224,7 +217,7 @@ def splash(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
 
     def local(q_BLHK, k_BLGK, v_BLGK, segments_BL):
         attend = kernel.make_splash_mha(
-            mask=masks.MultiHeadMask([masks.CausalMask((L, L))] * (H // tensor)),
+            mask=masks.MultiHeadMask([masks.CausalMask((L, L))] * (H // shards("heads"))),
             head_shards=1,
             q_seq_shards=1,
             block_sizes=sizes,
@@ -234,12 +227,7 @@ def splash(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
         out_BHLK = jax.vmap(attend)(*heads_first, kernel.SegmentIds(segments_BL, segments_BL))
         return out_BHLK.swapaxes(1, 2)
 
-    if mesh.empty:
-        return local(q_BLHK, k_BLGK, v_BLGK, segments_BL)
-    heads, rows = PartitionSpec(RULES["batch"], None, "tensor"), PartitionSpec(RULES["batch"])
-    return jax.shard_map(local, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False)(
-        q_BLHK, k_BLGK, v_BLGK, segments_BL
-    )
+    return over_shards(local, (q_BLHK, k_BLGK, v_BLGK, segments_BL), (HEADS, HEADS, HEADS, ROWS))
 
 
 def either_way(block: int):

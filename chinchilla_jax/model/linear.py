@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from chinchilla_jax.parallel.sharding import constrain
+from chinchilla_jax.parallel.sharding import constrain, shards
 from chinchilla_jax.parallel.vocabulary import rows, tokens_travel
 
 FEW_ROWS = 16
@@ -70,7 +70,10 @@ class Affine(NamedTuple):
 
 def affine(x: jax.Array, layer: Affine, kernels: str) -> jax.Array:
     """What a layer makes of x."""
-    y = dense(x, layer.w, kernels, layer.contract)
+    return _biased(dense(x, layer.w, kernels, layer.contract), layer)
+
+
+def _biased(y: jax.Array, layer: Affine) -> jax.Array:
     return y if layer.bias is None else y + layer.bias
 
 
@@ -79,15 +82,13 @@ def side_by_side(x: jax.Array, layers: list[Affine], kernels: str) -> list[jax.A
 
     The matrices are joined along their outputs, which no device may share: those of tensor parallelism stay apart.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    whole = mesh.empty or mesh.shape["tensor"] == 1
-    if kernels not in JOINED or not whole or not all(isinstance(layer.w, jax.Array) for layer in layers):
+    apart = kernels not in JOINED or max(shards("heads"), shards("mlp")) > 1
+    if apart or not all(isinstance(layer.w, jax.Array) for layer in layers):
         return [affine(x, layer, kernels) for layer in layers]
     flat = [layer.w.reshape(x.shape[-1], -1) for layer in layers]
     ends = itertools.accumulate(w.shape[1] for w in flat)
     ys = jnp.split(dense(x, jnp.concatenate(flat, axis=1), kernels), list(ends)[:-1], axis=-1)
-    ys = [y.reshape(*x.shape[:-1], *layer.w.shape[1:]) for y, layer in zip(ys, layers)]
-    return [y if layer.bias is None else y + layer.bias for y, layer in zip(ys, layers)]
+    return [_biased(y.reshape(*x.shape[:-1], *layer.w.shape[1:]), layer) for y, layer in zip(ys, layers)]
 
 
 @functools.singledispatch

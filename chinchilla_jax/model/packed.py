@@ -12,9 +12,8 @@ import warnings
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
 
-from chinchilla_jax.parallel.sharding import RULES
+from chinchilla_jax.parallel.sharding import HEADS, ROWS, over_shards
 from chinchilla_jax.types import Batch
 
 SIZES = (1, 4, 16, 64, 256)
@@ -38,8 +37,10 @@ def usable(size: int) -> int:
 
 def limited(batch: Batch, most: int) -> Batch:
     """The batch, on the host, with what lies behind the first `most` documents of a row made padding; 0 keeps all."""
+    if not most:
+        return batch
     late_BL = np.asarray(batch.segments) > most
-    if not most or not late_BL.any():
+    if not late_BL.any():
         return batch
     gone = {name: np.where(late_BL, 0, getattr(batch, name)) for name in ("tokens", "targets", "segments", "positions")}
     return dataclasses.replace(batch, **gone, weights=np.where(late_BL, np.float32(0), batch.weights))
@@ -94,9 +95,4 @@ def attention(q_BLHK, k_BLGK, v_BLGK, segments_BL, most: int):
         wrong_B = segments_BL.max(-1) > most
         return jnp.where(wrong_B[:, None, None, None], jnp.nan, out_BLHK)
 
-    if jax.sharding.get_abstract_mesh().empty:
-        return local(q_BLHK, k_BLGK, v_BLGK, segments_BL)
-    heads, rows = PartitionSpec(RULES["batch"], None, "tensor"), PartitionSpec(RULES["batch"])
-    return jax.shard_map(local, in_specs=(heads, heads, heads, rows), out_specs=heads, check_vma=False)(
-        q_BLHK, k_BLGK, v_BLGK, segments_BL
-    )
+    return over_shards(local, (q_BLHK, k_BLGK, v_BLGK, segments_BL), (HEADS, HEADS, HEADS, ROWS))

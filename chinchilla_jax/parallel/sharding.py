@@ -95,6 +95,19 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     return x if mesh.empty else jax.lax.with_sharding_constraint(x, spec(axes, x.shape, mesh))
 
 
+HEADS, ROWS = ("batch", None, "heads", None), ("batch", None)  # (B, L, H, K) and (B, L)
+
+
+def over_shards(local, arrays: tuple[jax.Array, ...], axes: tuple[tuple[str | None, ...], ...], out=HEADS) -> jax.Array:
+    """`local` of every device's own parts of `arrays`, whose dimensions `axes` name; of the whole where no mesh is set.
+
+    For kernels that the partitioner cannot look into.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return local(*arrays)
+    return jax.shard_map(local, in_specs=tuple(map(spec, axes)), out_specs=spec(out), check_vma=False)(*arrays)
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Where the rows of a (B, L) batch live."""
     return NamedSharding(mesh, spec(("batch", None)))
