@@ -24,8 +24,8 @@ from chinchilla_jax.config import ModelConfig, ObjectiveConfig
 from chinchilla_jax.data.store import Split
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives.dense import tile_size
-from chinchilla_jax.objectives.tiles import over_tiles
 from chinchilla_jax.parallel.sharding import constrain
+from chinchilla_jax.parallel.tiles import over_tiles
 from chinchilla_jax.types import Batch
 
 MIXTURE = 0.01

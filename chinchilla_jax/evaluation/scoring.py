@@ -10,9 +10,9 @@ import numpy as np
 from chinchilla_jax.model import transformer
 from chinchilla_jax.model.adapted import prefix
 from chinchilla_jax.objectives.dense import _tile_losses, tile_size
-from chinchilla_jax.objectives.tiles import over_tiles
 from chinchilla_jax.parallel import sharding
 from chinchilla_jax.parallel.flight import paced
+from chinchilla_jax.parallel.tiles import over_tiles
 from chinchilla_jax.training.program import Program
 from chinchilla_jax.types import Batch
 

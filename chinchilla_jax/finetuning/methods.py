@@ -23,7 +23,7 @@ from chinchilla_jax.finetuning.trees import flat, nest
 from chinchilla_jax.model import stacks, transformer
 from chinchilla_jax.model.adapted import Rows, prefix
 from chinchilla_jax.model.weights import RANK, array
-from chinchilla_jax.objectives.bound import Binding
+from chinchilla_jax.objectives.objective import Binding
 from chinchilla_jax.optim.allocate import Schedule
 from chinchilla_jax.optim.sparsity import Links
 from chinchilla_jax.types import Batch

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from chinchilla_jax.config import AdversarialConfig, Config
 from chinchilla_jax.objectives import losses, perturb
 from chinchilla_jax.objectives.dense import tile_size
+from chinchilla_jax.objectives.losses import tiled
 from chinchilla_jax.objectives.objective import Objective
 from chinchilla_jax.objectives.rows import Rows
-from chinchilla_jax.objectives.tiles import tiled
 from chinchilla_jax.types import Batch
 
 

@@ -5,11 +5,10 @@ from collections.abc import Callable
 from chinchilla_jax.config import Config, require
 from chinchilla_jax.objectives import exclusive, terms
 from chinchilla_jax.objectives.attack import Attack
-from chinchilla_jax.objectives.bound import WHOLE, Binding
 from chinchilla_jax.objectives.corruption import in_place
 from chinchilla_jax.objectives.delayed import delayed
 from chinchilla_jax.objectives.dense import dense
-from chinchilla_jax.objectives.objective import Objective
+from chinchilla_jax.objectives.objective import WHOLE, Binding, Objective
 
 
 def language(config: Config, binding: Binding) -> Objective:

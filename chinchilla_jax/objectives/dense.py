@@ -1,6 +1,5 @@
 """Dense next-token prediction: a cross-entropy at every position, tile by tile."""
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -9,8 +8,8 @@ import jax.numpy as jnp
 from chinchilla_jax.config import ModelConfig, ObjectiveConfig
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives.activation import counted, forward
-from chinchilla_jax.objectives.objective import Objective
-from chinchilla_jax.objectives.tiles import over_tiles, sweep
+from chinchilla_jax.objectives.objective import Objective, plain
+from chinchilla_jax.parallel.tiles import over_tiles, sweep
 from chinchilla_jax.types import Batch, Sums
 
 # Tokens of a tile on one device: large enough to keep the product at full rate, small enough to stay out of the way.
@@ -69,6 +68,15 @@ def _backward(z_loss, tile_tokens, saved, cotangent):
 cross_entropy.defvjp(_forward, _backward)
 
 
+def token_losses(hidden_BLD, table_VD, targets_BL, tile_tokens: int) -> jax.Array:
+    """-log p of every target (B, L), without anything of a gradient."""
+
+    def losses(table_VD, tile):
+        return 0.0, (_tile_losses(table_VD, 0.0, tile)[0],)
+
+    return over_tiles(losses, table_VD, (hidden_BLD, targets_BL), tile_tokens)[1][0]
+
+
 def tile_size(cfg: ModelConfig, settings: ObjectiveConfig) -> int:
     """Tokens of a tile on one device."""
     most = max(1, TILE_LOGITS // cfg.vocab_size)
@@ -103,19 +111,3 @@ def dense(cfg: ModelConfig, settings: ObjectiveConfig, table=transformer.unembed
 
     embedding = transformer.embedding
     return Objective(lambda params: (), plain(total), evaluate, total, next_token, table, embedding)
-
-
-def plain(loss) -> Callable:
-    """`Objective.gradients` of a loss over which nothing is wrapped."""
-
-    def gradients(params, batch, key, step, carry):
-        del step
-
-        def summed(params):
-            total, _ = loss(params, batch, key)
-            return total, Sums(total, jnp.sum(batch.weights))
-
-        grads, sums = jax.grad(summed, has_aux=True)(params)
-        return grads, sums, carry
-
-    return gradients

@@ -19,9 +19,9 @@ import jax.numpy as jnp
 
 from chinchilla_jax.objectives import losses
 from chinchilla_jax.objectives.attack import Attack
+from chinchilla_jax.objectives.losses import tiled
 from chinchilla_jax.objectives.objective import Objective
 from chinchilla_jax.objectives.rows import add, nothing, repeat, spread, sums, when
-from chinchilla_jax.objectives.tiles import tiled
 from chinchilla_jax.types import Sums
 
 

@@ -11,13 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from chinchilla_jax.config import Config
-from chinchilla_jax.objectives.bound import Binding
-from chinchilla_jax.objectives.dense import dense, plain
-from chinchilla_jax.objectives.objective import Objective
+from chinchilla_jax.objectives.dense import dense
+from chinchilla_jax.objectives.objective import Binding, Objective, plain
 from chinchilla_jax.types import Batch, Sums
 
 LEAF, BIAS = "kernel", "bias"
-BITS = 31  # labels that the target of one token holds, where a record has several
 
 
 def head_rows(config: Config) -> dict[str, tuple[int, ...]]:
@@ -89,56 +87,3 @@ def _of(inner: Objective, binding: Binding, loss: Callable, plainly: Callable) -
         return Sums(loss(params, batch, None, head=plainly, priced=False)[0], jnp.sum(batch.weights))
 
     return binding.bind(inner._replace(loss=loss, gradients=plain(loss), evaluate=evaluate))
-
-
-def words_of(labels: int) -> int:
-    """Tokens whose targets it takes to hold a set of labels."""
-    return -(-labels // BITS)
-
-
-def sets(targets_BL, labels: int) -> jax.Array:
-    """Which labels a record has, told at its last token by the targets of its last tokens, `BITS` each: (B, L, C)."""
-    words_BLW = jnp.stack([jnp.roll(targets_BL, word, axis=1) for word in range(words_of(labels))], -1)
-    bits_BLWK = (words_BLW[..., None] >> jnp.arange(BITS)) & 1
-    return bits_BLWK.reshape(*targets_BL.shape, -1)[..., :labels]
-
-
-def binary_head(hidden_BLD, table_CD, batch: Batch):
-    """The sum over labels of -log p(there) or -log p(not there), each decided by itself: nats a record."""
-    z_BLC = logits(hidden_BLD, table_CD)
-    y_BLC = sets(batch.targets, len(table_CD)).astype(jnp.float32)
-    losses_BL = jnp.sum(jax.nn.softplus(z_BLC) - y_BLC * z_BLC, axis=-1)
-    return jnp.sum(batch.weights * losses_BL), hidden_BLD
-
-
-CANDIDATE, START, END = 1, 2, 4  # bits of a token's target in a span head
-
-
-def within(batch: Batch) -> jax.Array:
-    """Which tokens an answer may begin or end at: (B, L)."""
-    return (batch.targets & CANDIDATE) > 0
-
-
-def span_log_p(hidden_BLD, table_2D, batch: Batch) -> jax.Array:
-    """Log-probabilities over a segment's candidates that the answer begins, and ends, at a token: (B, L, 2)."""
-    z_BL2 = jnp.where(within(batch)[..., None], logits(hidden_BLD, table_2D), -1e30)
-    most = batch.tokens.shape[1] + 1
-
-    def norm(z_L2, segments_L):
-        largest_S2 = jax.lax.stop_gradient(jax.ops.segment_max(z_L2, segments_L, most))
-        sums_S2 = jax.ops.segment_sum(jnp.exp(z_L2 - largest_S2[segments_L]), segments_L, most)
-        return (largest_S2 + jnp.log(sums_S2))[segments_L]
-
-    return z_BL2 - jax.vmap(norm)(z_BL2, batch.segments)
-
-
-def span_head(hidden_BLD, table_2D, batch: Batch):
-    """The mean of -log p of an answer's first and of its last token; the weight of each of the two is a half."""
-    log_p_BL2 = span_log_p(hidden_BLD, table_2D, batch)
-    hit_BL2 = jnp.stack([batch.targets & START, batch.targets & END], -1) > 0
-    share_BL = batch.weights / jnp.maximum(hit_BL2.sum(-1), 1)
-    return -jnp.sum(share_BL[..., None] * jnp.where(hit_BL2, log_p_BL2, 0.0)), hidden_BLD
-
-
-multilabel = own_head(binary_head, "labels")
-spans = own_head(span_head, "spans")

@@ -1,7 +1,14 @@
-"""The shape of an objective, like an optax transformation's."""
+"""The shape of an objective, like an optax transformation's, and how one is bound to parameters that do not train."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from chinchilla_jax.model.weights import keyed
+from chinchilla_jax.types import Sums
 
 
 class Objective(NamedTuple):
@@ -32,3 +39,61 @@ class Objective(NamedTuple):
     carry_axes: Any = ()
     others: tuple[str, ...] = ()
     weighs: str = "tokens"
+
+
+def plain(loss: Callable) -> Callable:
+    """`Objective.gradients` of a loss over which nothing is wrapped."""
+
+    def gradients(params, batch, key, step, carry):
+        del step
+
+        def summed(params):
+            total, _ = loss(params, batch, key)
+            return total, Sums(total, jnp.sum(batch.weights))
+
+        grads, sums = jax.grad(summed, has_aux=True)(params)
+        return grads, sums, carry
+
+    return gradients
+
+
+@dataclass(frozen=True)
+class Binding:
+    """What a tree that trains has to be joined with: `join(trained, frozen)` is a whole model's parameters.
+
+    `base(frozen)` is the model before any training, where that is among the frozen; `penalty(trained)` is a price a
+    token, beside the loss's own; `axes` are the logical axes of what trains, for what an objective keeps beside it.
+    """
+
+    frozen: Any = None
+    join: Callable[[Any, Any], Any] | None = None
+    axes: Any = ()
+    base: Callable[[Any], Any] | None = None
+    penalty: Callable[[Any], Any] | None = None
+
+    def bind(self, objective: Objective) -> Objective:
+        """`objective` over the trained tree alone, and as it is where there is nothing to join.
+
+        Adapters with dropout get their keys here. `evaluate` keeps to whole parameters.
+        """
+        if not self.join:
+            return objective
+
+        def whole(trained):
+            return self.join(trained, self.frozen)
+
+        def loss(trained, batch, key, delta_BLD=None, head=objective.head, priced=True, held=False):
+            total, aux = objective.loss(keyed(whole(trained), key), batch, key, delta_BLD, head, priced, held)
+            if self.penalty and priced:
+                total += self.penalty(trained) * jnp.sum(batch.weights)
+            return total, aux
+
+        return objective._replace(
+            gradients=plain(loss),
+            loss=loss,
+            table=objective.table and (lambda trained: objective.table(whole(trained))),
+            embedding=lambda trained: objective.embedding(whole(trained)),
+        )
+
+
+WHOLE = Binding()  # nothing is frozen

@@ -33,9 +33,9 @@ import jax.numpy as jnp
 
 from chinchilla_jax.objectives import corruption, losses
 from chinchilla_jax.objectives.attack import Attack
+from chinchilla_jax.objectives.losses import tiled
 from chinchilla_jax.objectives.objective import Objective
 from chinchilla_jax.objectives.rows import Rows, add, repeat, spread, sums, when
-from chinchilla_jax.objectives.tiles import tiled
 from chinchilla_jax.types import Batch, Sums
 
 

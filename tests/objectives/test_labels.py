@@ -11,7 +11,8 @@ from chinchilla_jax.errors import UserError
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives import build as objectives
 from chinchilla_jax.objectives import labels as heads
-from chinchilla_jax.objectives.bound import WHOLE
+from chinchilla_jax.objectives.objective import WHOLE
+from chinchilla_jax.tasks.kinds import multilabel
 from chinchilla_jax.types import Batch
 from tests import tiny
 
@@ -37,7 +38,7 @@ def made():
     for record, end in enumerate(np.cumsum(SIZES) - 1):
         batch.weights[0, end] = 1
         for label in np.flatnonzero(there[record]):
-            batch.targets[0, end - label // heads.BITS] |= 1 << (label % heads.BITS)
+            batch.targets[0, end - label // multilabel.BITS] |= 1 << (label % multilabel.BITS)
     kernel, bias = draw.standard_normal((40, CFG.d_model)).astype(np.float32), draw.standard_normal(40)
     own = {"labels": {"kernel": kernel}, "tags": {"kernel": kernel, "bias": bias.astype(np.float32)}}
     params = tiny.spiced(CFG) | {"heads": own}
@@ -47,9 +48,9 @@ def made():
 
 def test_sets_of_labels_are_decided_one_by_one(made):
     batch, there, params, hidden = made
-    sets = np.asarray(heads.sets(batch.targets, 40))[0]
+    sets = np.asarray(multilabel.sets(batch.targets, 40))[0]
     assert (sets[np.cumsum(SIZES) - 1] == there).all()
-    objective = heads.multilabel(config(), WHOLE)
+    objective = multilabel.KIND.objective(config(), WHOLE)
     sums = tiny.jit(objective.evaluate)(params, batch)
     z = hidden[np.cumsum(SIZES) - 1] @ params["heads"]["labels"]["kernel"].T
     expected = np.where(there, np.log1p(np.exp(-z)), np.log1p(np.exp(z))).sum()
@@ -74,11 +75,13 @@ def test_tags_have_biases(made):
 
 def test_a_head_that_is_no_softmax_is_attacked_by_its_loss_alone(made):
     batch, _, params, _ = made
-    attacked = objectives.build(config(method="freelb", radius=0.3, steps=2, fraction=1.0), WHOLE, heads.multilabel)
+    attacked = objectives.build(
+        config(method="freelb", radius=0.3, steps=2, fraction=1.0), WHOLE, multilabel.KIND.objective
+    )
     _, sums, _ = tiny.jit(lambda p: attacked.gradients(p, batch, jax.random.key(0), 3, ()))(params)
     clean = tiny.jit(attacked.evaluate)(params, batch)
     found = {name: float(each.loss / each.weight) for name, each in sums.others.items()}
     assert found["loss_attacked"] > float(clean.loss / clean.weight)
     for method in ("r3f", "softmax_margin"):
         with pytest.raises(UserError, match="compares predictions"):
-            objectives.build(config(method=method, radius=0.1), WHOLE, heads.multilabel)
+            objectives.build(config(method=method, radius=0.1), WHOLE, multilabel.KIND.objective)

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from chinchilla_jax.config import Config, TaskConfig, closest, require
-from chinchilla_jax.objectives.bound import Binding
 from chinchilla_jax.objectives.build import language
-from chinchilla_jax.objectives.objective import Objective
+from chinchilla_jax.objectives.objective import Binding, Objective
 from chinchilla_jax.tasks.records import Record
 from chinchilla_jax.tasks.splits import by_group
 

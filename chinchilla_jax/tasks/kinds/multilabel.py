@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from chinchilla_jax.config import require
@@ -18,14 +19,16 @@ from chinchilla_jax.tasks.kinds.labels import asking, at_last, divide, label_nam
 from chinchilla_jax.tasks.metrics import classes
 from chinchilla_jax.tasks.records import Labelled
 from chinchilla_jax.tasks.render import Encode
+from chinchilla_jax.types import Batch
 
+BITS = 31  # labels that the target of one token holds
 CERTAIN = 0.5
 TOLD = 0.05  # probabilities below are left out of predictions.jsonl
 
 
 def encode(encoder: Encoder, record: Labelled, encode: Encode) -> Iterator[tuple[Example, ...]]:
     """A text whose last token predicts the labels, which stand as bits in the targets of its last tokens."""
-    names, count = encoder.labels, heads.words_of(len(encoder.labels))
+    names, count = encoder.labels, words_of(len(encoder.labels))
     unknown = [label for label in record.labels if label not in names]
     require(
         not unknown,
@@ -35,11 +38,31 @@ def encode(encoder: Encoder, record: Labelled, encode: Encode) -> Iterator[tuple
     ids = [encoder.renderer.tokenizer.separator] * (count - len(ids)) + ids
     targets, weights = np.zeros(len(ids), np.int32), np.zeros(len(ids), np.float32)
     for label in record.labels:
-        word, bit = divmod(names.index(label), heads.BITS)
+        word, bit = divmod(names.index(label), BITS)
         targets[-1 - word] |= 1 << bit
     weights[-1] = 1
     blocks = np.ones(len(ids), np.int32) if encoder.task.source == "bidirectional" else None
     yield (Example(np.array(ids, np.int32), targets, weights, blocks),)
+
+
+def words_of(labels: int) -> int:
+    """Tokens whose targets it takes to hold a set of labels."""
+    return -(-labels // BITS)
+
+
+def sets(targets_BL, labels: int) -> jax.Array:
+    """Which labels a record has, told at its last token by the targets of its last tokens, `BITS` each: (B, L, C)."""
+    words_BLW = jnp.stack([jnp.roll(targets_BL, word, axis=1) for word in range(words_of(labels))], -1)
+    bits_BLWK = (words_BLW[..., None] >> jnp.arange(BITS)) & 1
+    return bits_BLWK.reshape(*targets_BL.shape, -1)[..., :labels]
+
+
+def binary_head(hidden_BLD, table_CD, batch: Batch):
+    """The sum over labels of -log p(there) or -log p(not there), each decided by itself: nats a record."""
+    z_BLC = heads.logits(hidden_BLD, table_CD)
+    y_BLC = sets(batch.targets, len(table_CD)).astype(jnp.float32)
+    losses_BL = jnp.sum(jax.nn.softplus(z_BLC) - y_BLC * z_BLC, axis=-1)
+    return jnp.sum(batch.weights * losses_BL), hidden_BLD
 
 
 class Sets:
@@ -98,7 +121,7 @@ def sections(found: dict[str, Any], rows: Rows) -> list[str]:
 def shown(data: Any, text: str, part: Example) -> str:
     """The text and its labels."""
     names, words = data.task.labels, part.targets[::-1]
-    there = [name for i, name in enumerate(names) if words[i // heads.BITS] >> (i % heads.BITS) & 1]
+    there = [name for i, name in enumerate(names) if words[i // BITS] >> (i % BITS) & 1]
     return f"{text} -> [[{', '.join(there)}]]"
 
 
@@ -112,8 +135,8 @@ KIND = Kind(
         "loss": False, "micro_f1": True, "macro_f1": True, "micro_f1_tuned": True, "macro_f1_tuned": True,
         "equal": True, "ece": False,
     },
-    metric="micro_f1", judge=Sets, objective=heads.multilabel, heads=heads.head_rows, reads=("labels",), divide=divide,
-    when=several,
+    metric="micro_f1", judge=Sets, objective=heads.own_head(binary_head, "labels"), heads=heads.head_rows,
+    reads=("labels",), divide=divide, when=several,
     names=partial(label_names, most=1 << 30), counts="records", template="plain", columns=("probabilities",),
     sections=sections, shown=shown, wrong=lambda row: set(row["output"]) != set(row["reference"]),
 )  # fmt: skip

@@ -1,15 +1,120 @@
-"""Pairs of answers of which one is preferred (DPO): validation asks whether it gained on the reference model."""
+"""Pairs of answers of which one is preferred (DPO): a loss of two log-probabilities, against a reference model.
+
+Segments 2i - 1 and 2i of a row are the chosen and the rejected answer of a pair. With l(x) the sum of log p over the
+tokens of x that have a weight, and h = (l(chosen) - l(rejected)) - the same of the reference:
+
+sigmoid   -(1 - e) log sigmoid(beta h) - e log sigmoid(-beta h)   (Rafailov et al. 2023; e: label smoothing, cDPO)
+ipo       (h - 1 / (2 beta))^2, l being means over tokens   (Azar et al. 2023; means as in TRL)
+
+The reference is the model that tuning starts from: with adapters the frozen base itself, so that there is no second
+copy, else a copy of the leaves that train in the objective's carry. Letters: P pairs of a row at most.
+"""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from chinchilla_jax.objectives.preference import Judge as PairScores
-from chinchilla_jax.objectives.preference import pair_losses, preference
+from chinchilla_jax.config import Config, TaskConfig
+from chinchilla_jax.model import transformer
+from chinchilla_jax.objectives.dense import cross_entropy, dense, tile_size, token_losses
+from chinchilla_jax.objectives.objective import Binding, Objective
 from chinchilla_jax.tasks.encode import Encoder
 from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
+from chinchilla_jax.types import Batch, Sums
+
+
+def scores(losses_BL, batch: Batch, mean: bool) -> jax.Array:
+    """log p of every answer, chosen and rejected, summed or averaged over tokens: (B, P, 2); 0 for what is not there.
+
+    A segment has a token at least, so L segments are the most; the sums are over one-hot rows, as the batch is split.
+    """
+    answers = batch.segments[..., None] == jnp.arange(1, 2 * pairs_of(batch) + 1)
+    log_p_BS = -jnp.einsum("bl,bls->bs", losses_BL * batch.weights, answers.astype(jnp.float32))
+    if mean:
+        log_p_BS /= jnp.maximum(jnp.einsum("bl,bls->bs", batch.weights, answers.astype(jnp.float32)), 1.0)
+    return log_p_BS.reshape(len(losses_BL), -1, 2)
+
+
+def pair_scores(config: Config, params, batch: Batch) -> jax.Array:
+    """`scores` under whole parameters."""
+    hidden_BLD = transformer.apply(params, batch, config.model)
+    tile_tokens = tile_size(config.model, config.objective)
+    losses_BL = token_losses(hidden_BLD, transformer.unembedding(params), batch.targets, tile_tokens)
+    return scores(losses_BL, batch, config.task.preference == "ipo")
+
+
+def pairs_of(batch: Batch) -> int:
+    """P: a pair has four tokens at least."""
+    return -(-batch.tokens.shape[1] // 4)
+
+
+def there(batch: Batch) -> jax.Array:
+    """1 for the pairs that are in a row, 0 for the others: (B, P)."""
+    return (jnp.arange(1, pairs_of(batch) + 1) * 2 <= batch.segments.max(1, keepdims=True)).astype(jnp.float32)
+
+
+def pair_losses(task: TaskConfig, scores_BP2, reference_BP2) -> tuple[jax.Array, jax.Array]:
+    """The loss of every pair, and its margin beta * h: (B, P) each."""
+    ratio_BP2 = scores_BP2 - reference_BP2
+    h_BP = ratio_BP2[..., 0] - ratio_BP2[..., 1]
+    if task.preference == "ipo":
+        return jnp.square(h_BP - 1 / (2 * task.beta)), task.beta * h_BP
+    right, wrong = jax.nn.log_sigmoid(task.beta * h_BP), jax.nn.log_sigmoid(-task.beta * h_BP)
+    return -(1 - task.smoothing) * right - task.smoothing * wrong, task.beta * h_BP
+
+
+def preference(config: Config, binding: Binding) -> Objective:
+    """DPO over what trains. `evaluate` is the plain cross-entropy of the answers, for which no reference is needed.
+
+    The gradient of the loss by a token's log-probability is the same for all tokens of an answer, so the second sweep
+    over the vocabulary is a cross-entropy with other weights.
+    """
+    task, tile_tokens = config.task, tile_size(config.model, config.objective)
+    mean, inner = task.preference == "ipo", binding.bind(dense(config.model, config.objective))
+
+    def reference(batch, carry):
+        params = binding.base(binding.frozen) if binding.base else binding.join(carry, binding.frozen)
+        return pair_scores(config, jax.lax.stop_gradient(params), batch)
+
+    def gradients(params, batch, key, step, carry):
+        reference_BP2, there_BP = reference(batch, carry), there(batch)
+
+        def head(hidden_BLD, table_VD, batch):
+            fixed = jax.lax.stop_gradient((hidden_BLD, table_VD))
+            losses_BL = token_losses(*fixed, batch.targets, tile_tokens)
+
+            def total(losses_BL):
+                found_BP, margin_BP = pair_losses(task, scores(losses_BL, batch, mean), reference_BP2)
+                return jnp.sum(found_BP * there_BP), margin_BP
+
+            (loss, margin_BP), weights_BL = jax.value_and_grad(total, has_aux=True)(losses_BL)
+            plain = cross_entropy(hidden_BLD, table_VD, batch.targets, weights_BL, 0.0, tile_tokens)
+            return plain + jax.lax.stop_gradient(loss - plain), (loss, margin_BP)
+
+        def summed(params):
+            return inner.loss(params, batch, key, None, head)
+
+        grads, (loss, margin_BP) = jax.grad(summed, has_aux=True)(params)
+        pairs = jnp.sum(there_BP)
+        others = {
+            "margin": Sums(jnp.sum(margin_BP * there_BP), pairs),
+            "preferred": Sums(jnp.sum((margin_BP > 0) * there_BP), pairs),
+        }
+        return grads, Sums(loss, pairs, others), carry
+
+    whole = binding.base is not None
+    return inner._replace(
+        init=lambda params: () if whole else jax.tree.map(jnp.copy, params),
+        gradients=gradients,
+        loss=None,
+        carry_axes=() if whole else binding.axes,
+        others=("margin", "preferred"),
+        weighs="records",
+    )
 
 
 class Pairs:
@@ -17,7 +122,7 @@ class Pairs:
 
     def __init__(self, examination: Examination):
         self.examination = examination
-        self.scores = examination.compiled(PairScores(examination.program.config).of)
+        self.scores = examination.compiled(partial(pair_scores, examination.program.config))
         self.reference: list[np.ndarray] = []
 
     def __call__(self, params: Any, poll: Callable[[], None]) -> tuple[Figures, Rows]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -20,11 +21,13 @@ from chinchilla_jax.tasks.metrics import answers
 from chinchilla_jax.tasks.offsets import Placed, placed
 from chinchilla_jax.tasks.records import Question, Tally
 from chinchilla_jax.tasks.render import Encode
+from chinchilla_jax.types import Batch
 
 NOWHERE = "questions left out of training: no answer stands in their context"
 LACKING = "questions none of whose references stands in its context, which no output can match"
 WINDOWS = "contexts read in several windows"
 SHARE = 2  # of a window, that its question takes at most
+CANDIDATE, START, END = 1, 2, 4  # bits of a token's target in a span head
 STYLES = {"squad": "SQuAD's script (words)", "cmrc": "CMRC 2018's script (characters, longest common substring)"}
 
 
@@ -112,13 +115,13 @@ def encode(encoder: Encoder, record: Question, encode: Encode) -> Iterator[tuple
         tokens = opening(tokenizer) + part * (2 if encoder.task.source == "twice" else 1)
         targets, weights = np.zeros(len(tokens), np.int32), np.zeros(len(tokens), np.float32)
         at = len(tokens) - len(closing(tokenizer)) - (end - start)  # of the context's first token
-        targets[at : at + end - start] = heads.CANDIDATE
-        targets[-1] = heads.CANDIDATE
+        targets[at : at + end - start] = CANDIDATE
+        targets[-1] = CANDIDATE
         inside = start <= first and last < end
         begins, ends = (at + first - start, at + last - start) if inside else (len(tokens) - 1,) * 2
         if place or not record.answers:
-            targets[begins] |= heads.START
-            targets[ends] |= heads.END
+            targets[begins] |= START
+            targets[ends] |= END
             weights[begins] += 0.5 / len(spans)
             weights[ends] += 0.5 / len(spans)
         blocks = np.ones(len(tokens), np.int32) if encoder.task.source == "bidirectional" else None
@@ -134,6 +137,32 @@ def likeliest(log_p_C2: np.ndarray, longest: int) -> tuple[float, int, int]:
         at = int(scores.argmax())
         best = max(best, (float(scores[at]), at, at + more))
     return best
+
+
+def within(batch: Batch) -> jax.Array:
+    """Which tokens an answer may begin or end at: (B, L)."""
+    return (batch.targets & CANDIDATE) > 0
+
+
+def span_log_p(hidden_BLD, table_2D, batch: Batch) -> jax.Array:
+    """Log-probabilities over a segment's candidates that the answer begins, and ends, at a token: (B, L, 2)."""
+    z_BL2 = jnp.where(within(batch)[..., None], heads.logits(hidden_BLD, table_2D), -1e30)
+    most = batch.tokens.shape[1] + 1
+
+    def norm(z_L2, segments_L):
+        largest_S2 = jax.lax.stop_gradient(jax.ops.segment_max(z_L2, segments_L, most))
+        sums_S2 = jax.ops.segment_sum(jnp.exp(z_L2 - largest_S2[segments_L]), segments_L, most)
+        return (largest_S2 + jnp.log(sums_S2))[segments_L]
+
+    return z_BL2 - jax.vmap(norm)(z_BL2, batch.segments)
+
+
+def span_head(hidden_BLD, table_2D, batch: Batch):
+    """The mean of -log p of an answer's first and of its last token; the weight of each of the two is a half."""
+    log_p_BL2 = span_log_p(hidden_BLD, table_2D, batch)
+    hit_BL2 = jnp.stack([batch.targets & START, batch.targets & END], -1) > 0
+    share_BL = batch.weights / jnp.maximum(hit_BL2.sum(-1), 1)
+    return -jnp.sum(share_BL[..., None] * jnp.where(hit_BL2, log_p_BL2, 0.0)), hidden_BLD
 
 
 class Reader:
@@ -154,7 +183,7 @@ class Reader:
 
         def log_p(params, batch):
             hidden_BLD = transformer.apply(params, batch, cfg)
-            return heads.span_log_p(hidden_BLD, heads.rows(params, "spans"), batch).astype(jnp.float32)
+            return span_log_p(hidden_BLD, heads.rows(params, "spans"), batch).astype(jnp.float32)
 
         self.log_p = examination.compiled(log_p)
 
@@ -167,7 +196,7 @@ class Reader:
                 for item in items:
                     part = slice(at, at + len(item))
                     at += len(item)
-                    log_p_C2 = log_p_BL2[row, part][np.asarray(batch.targets[row, part]) & heads.CANDIDATE > 0]
+                    log_p_C2 = log_p_BL2[row, part][np.asarray(batch.targets[row, part]) & CANDIDATE > 0]
                     self.read(said[item.record], records[item.record], log_p_C2, self.starts[id(item)])
         return self.scored(said)
 
@@ -250,7 +279,7 @@ def first_word(question: str) -> str:
 
 def shown(data: Any, text: str, part: Example) -> str:
     """The question with its context, and the answer."""
-    at = [int(np.flatnonzero(part.targets & bit)[0]) for bit in (heads.START, heads.END) if (part.targets & bit).any()]
+    at = [int(np.flatnonzero(part.targets & bit)[0]) for bit in (START, END) if (part.targets & bit).any()]
     there = data.tokenizer.decode(part.tokens[at[0] : at[1] + 1].tolist()).strip() if at else ""
     return f"{text} -> [[{there}]]"
 
@@ -260,7 +289,8 @@ KIND = Kind(
         "loss": False, "exact": True, "f1": True, "has_answer_exact": True, "has_answer_f1": True,
         "no_answer_exact": True, "no_answer_f1": True,
     },
-    metric="f1", judge=Reader, objective=heads.spans, heads=heads.biased_rows("spans", lambda config: 2),
-    wrong=lambda row: row["f1"] < 100,    reads=("spans",), divide=divide, counts="answers", template="plain",
-    sources=("causal", "bidirectional", "twice"), columns=("f1", "null_gap"), sections=sections, shown=shown,
+    metric="f1", judge=Reader, objective=heads.own_head(span_head, "spans"),
+    heads=heads.biased_rows("spans", lambda config: 2), wrong=lambda row: row["f1"] < 100, reads=("spans",),
+    divide=divide, counts="answers", template="plain", sources=("causal", "bidirectional", "twice"),
+    columns=("f1", "null_gap"), sections=sections, shown=shown,
 )  # fmt: skip

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from chinchilla_jax.config import Config, require
-from chinchilla_jax.objectives.bound import Binding
-from chinchilla_jax.objectives.objective import Objective
+from chinchilla_jax.objectives.objective import Binding, Objective
 from chinchilla_jax.tasks.kinds import (
     answer,
     chat,

@@ -8,7 +8,6 @@ import pytest
 
 from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.errors import UserError
-from chinchilla_jax.objectives import labels as heads
 from chinchilla_jax.tasks import offsets
 from chinchilla_jax.tasks.kinds import spans
 from chinchilla_jax.tasks.metrics import answers
@@ -35,7 +34,7 @@ QUESTIONS = [
 
 def certain(batch):
     """Log-probabilities that find the answer."""
-    hits = np.stack([batch.targets & heads.START, batch.targets & heads.END], -1) > 0
+    hits = np.stack([batch.targets & spans.START, batch.targets & spans.END], -1) > 0
     return np.where(hits, -0.1, -20.0)
 
 
@@ -58,9 +57,9 @@ def test_a_window_without_the_answer_points_at_its_last_token(tiny_store):
     ends = []
     for item in data.first:
         part = item.parts[0]
-        [begin] = np.flatnonzero(part.targets & heads.START)
+        [begin] = np.flatnonzero(part.targets & spans.START)
         ends.append(begin == len(part) - 1)
-        assert part.weights[begin] > 0 and (part.targets[: begin + 1] & heads.CANDIDATE)[-1]
+        assert part.weights[begin] > 0 and (part.targets[: begin + 1] & spans.CANDIDATE)[-1]
     assert 0 < sum(ends) < len(ends)
 
 
@@ -71,13 +70,13 @@ def test_the_span_loss_is_two_softmaxes_over_the_candidates(tiny_store):
     batch = filled([data.first], 160, False)
     draw = np.random.default_rng(0)
     hidden, table = draw.standard_normal((1, 160, 6)), draw.standard_normal((2, 7))
-    loss, _ = heads.span_head(hidden, table, batch)
+    loss, _ = spans.span_head(hidden, table, batch)
     expected = 0.0
     for segment in range(1, len(data.first) + 1):
-        there = (batch.segments[0] == segment) & (batch.targets[0] & heads.CANDIDATE > 0)
+        there = (batch.segments[0] == segment) & (batch.targets[0] & spans.CANDIDATE > 0)
         z = np.append(hidden[0], np.ones((160, 1)), 1)[there] @ table.T
         log_p = z - np.log(np.exp(z).sum(0))
-        for column, bit in enumerate((heads.START, heads.END)):
+        for column, bit in enumerate((spans.START, spans.END)):
             expected -= 0.5 * log_p[np.flatnonzero(batch.targets[0][there] & bit)[0], column]
     assert float(loss) == pytest.approx(expected, rel=1e-5) and batch.weights.sum() == len(data.first)
 

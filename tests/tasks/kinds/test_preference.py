@@ -14,14 +14,15 @@ import pytest
 
 from chinchilla_jax.config import Config, TaskConfig
 from chinchilla_jax.model import transformer
-from chinchilla_jax.objectives.bound import Binding
-from chinchilla_jax.objectives.preference import pair_losses, preference, scores, there, token_losses
+from chinchilla_jax.objectives.dense import token_losses
+from chinchilla_jax.objectives.objective import Binding
+from chinchilla_jax.tasks.kinds.preference import pair_losses, preference, scores, there
 from chinchilla_jax.types import Batch
 from tests import tiny
 from tests.model import twin
 
 CFG = dataclasses.replace(tiny.MODERN, layers=1)
-GOLDENS = Path(__file__).resolve().parents[3] / "shared" / "data" / "tasks" / "goldens" / "metrics.json.gz"
+GOLDENS = Path(__file__).resolve().parents[4] / "shared" / "data" / "tasks" / "goldens" / "metrics.json.gz"
 BATCH = tiny.packed([[5, 4, 6, 3], [7, 5]], 20, CFG.vocab_size)
 
 

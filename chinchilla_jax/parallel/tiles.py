@@ -1,12 +1,10 @@
-"""Losses over the vocabulary, tile by tile: the logits of all positions never exist together.
+"""Products with the vocabulary, tile by tile: the logits of all positions never exist together.
 
 A tile of positions meets the whole vocabulary, and its gradients are formed at once in the same sweep, so that logits
 are computed once (three products instead of four). Where the vocabulary is split over devices that have different
 tokens, a tile's tokens are gathered and every device meets them with its own rows of the table (`parallel/vocabulary`).
 Letters: S shards, M tokens of a tile in a shard, n tiles.
 """
-
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -142,46 +140,3 @@ def _add_in_place(sum_SVD: jax.Array, products: tuple) -> jax.Array:
 
     start = constrain(apart(sum_SVD, 1), "replica", "vocab", None, None, None)
     return jax.lax.fori_loop(0, v // p, one, start).reshape(S, V, D)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 5))
-def tiled(of, moving, table_VD, fixed, arrays, tile_tokens: int) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    """Sum of weight * loss over tokens, and the further figures of `of` (B, L), of which no gradient is taken.
-
-    `of(logits, hiddens, *arrays) -> losses, figures` is a loss of `losses.py`. `moving` are hidden states (B, L, D)
-    that meet `table_VD`, to both of which gradients go; `fixed` are (hidden, table) pairs, all constant; of `arrays`
-    (B, L) the last one is the weights, which `of` does not see.
-    """
-    return _tiled_forward(of, moving, table_VD, fixed, arrays, tile_tokens)[0]
-
-
-def _tiled_forward(of, moving, table_VD, fixed, arrays, tile_tokens):
-    batch = moving[0].shape[:2]
-    tables = [Layout(table, batch).table(table, moving[0].dtype) for _, table in fixed]
-    k, n = len(moving), len(moving) + len(fixed)
-
-    def tile_gradients(table_VD, tile):
-        hiddens, (*rest, weights_SM) = tile[:n], tile[n:]
-        every = [jnp.einsum("smd,vd->smv", x, t, preferred_element_type=jnp.float32)
-                 for x, t in zip(hiddens, [table_VD] * k + tables)]  # fmt: skip
-
-        def total(logits, xs):
-            losses_SM, figures = of((*logits, *every[k:]), (*xs, *hiddens[k:]), *rest)
-            return jnp.sum(weights_SM * losses_SM), figures
-
-        (loss, figures), grads = jax.value_and_grad(total, (0, 1), has_aux=True)(every[:k], list(hiddens[:k]))
-        down = [d_SMV.astype(x.dtype) for d_SMV, x in zip(grads[0], hiddens)]
-        dhiddens = tuple(jnp.einsum("smv,vd->smd", d, table_VD) + dx for d, dx in zip(down, grads[1]))
-        return loss, (*dhiddens, *figures), list(zip(down, hiddens))
-
-    arrays = (*moving, *(x for x, _ in fixed), *arrays)
-    loss, values, dtable_VD = sweep(tile_gradients, table_VD, arrays, tile_tokens)
-    return (loss, values[k:]), (values[:k], dtable_VD)
-
-
-def _tiled_backward(of, tile_tokens, saved, cotangents):
-    dmoving, dtable_VD = saved
-    return tuple(dx * cotangents[0].astype(dx.dtype) for dx in dmoving), dtable_VD * cotangents[0], None, None
-
-
-tiled.defvjp(_tiled_forward, _tiled_backward)
