@@ -14,6 +14,9 @@ class ObjectiveConfig:
 
     z_loss: float = setting(0.0, "weight of the squared log-normaliser (PaLM uses 1e-4)")
     tile_tokens: int = setting(0, "tokens whose logits exist at one time on a device; 0 chooses by platform")
+    logits: Literal["auto", "float32", "compute"] = setting(
+        "auto", "type of the training loss's logits before float32 sums; auto: --model.dtype on NVIDIA cards"
+    )
     activation_l1: float = setting(0.0, "weight of the mean L1 norm of the hidden activations (mlp reglu or relu2)")
 
     def __post_init__(self):

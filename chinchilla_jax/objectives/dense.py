@@ -14,13 +14,17 @@ from chinchilla_jax.types import Batch, Sums
 
 # Tokens of a tile on one device: large enough to keep the product at full rate, small enough to stay out of the way.
 TILE_TOKENS = {"cpu": 1024, "reference": 1024, "cuda": 8192, "tpu": 8192}
+# Logits rounded to bfloat16 move half the bytes, as in PyTorch under autocast: the loss changes by 1e-4 of itself and
+# its gradient by 0.002 to 0.009 (docs/lab_book.md). Sums and exponentials are float32 either way.
+LOGITS = {"cuda": "compute"}
 TILE_LOGITS = 2**28  # and never more logits than this, a gigabyte in float32
 
 
-def _tile_losses(table_VD, z_loss, tile):
+def _tile_losses(table_VD, z_loss, tile, logits="float32"):
     """The losses of a tile's tokens, and what their gradient needs."""
     x_SMD, targets_SM = tile
-    logits_SMV = jnp.einsum("smd,vd->smv", x_SMD, table_VD, preferred_element_type=jnp.float32)
+    dtype = x_SMD.dtype if logits == "compute" else jnp.float32
+    logits_SMV = jnp.einsum("smd,vd->smv", x_SMD, table_VD, preferred_element_type=dtype).astype(jnp.float32)
     largest_SM1 = logits_SMV.max(-1, keepdims=True)
     p_SMV = jnp.exp(logits_SMV - largest_SM1)
     sum_SM1 = p_SMV.sum(-1, keepdims=True)
@@ -30,18 +34,20 @@ def _tile_losses(table_VD, z_loss, tile):
     return norm_SM - gold_SM + z_loss * jnp.square(norm_SM), (p_SMV, sum_SM1, norm_SM, hit_SMV)
 
 
-def _tile_gradients(z_loss, table_VD, tile):
+def _tile_gradients(z_loss, logits, table_VD, tile):
     """Loss, gradient of hidden states, factors of the table's gradient: d/dlogits = softmax (1 + 2 z norm) - onehot."""
     x_SMD, targets_SM, weights_SM = tile
-    losses_SM, (p_SMV, sum_SM1, norm_SM, hit_SMV) = _tile_losses(table_VD, z_loss, (x_SMD, targets_SM))
+    losses_SM, (p_SMV, sum_SM1, norm_SM, hit_SMV) = _tile_losses(table_VD, z_loss, (x_SMD, targets_SM), logits)
     scale_SM1 = (weights_SM * (1 + 2 * z_loss * norm_SM))[..., None] / sum_SM1
     dlogits_SMV = (p_SMV * scale_SM1 - jnp.where(hit_SMV, weights_SM[..., None], 0.0)).astype(x_SMD.dtype)
     dx_SMD = jnp.einsum("smv,vd->smd", dlogits_SMV, table_VD)
     return jnp.sum(weights_SM * losses_SM), (dx_SMD, losses_SM), [(dlogits_SMV, x_SMD)]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def cross_entropy(hidden_BLD, table_VD, targets_BL, weights_BL, z_loss: float, tile_tokens: int) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def cross_entropy(
+    hidden_BLD, table_VD, targets_BL, weights_BL, z_loss: float, tile_tokens: int, logits: str = "float32"
+) -> jax.Array:
     """sum over tokens of weight * (log Z - logit[target] + z_loss * log(Z)^2), in nats and float32.
 
     Differentiable in the hidden states, the table and the weights: d/dweight is the loss of a token, so a backward pass
@@ -49,18 +55,19 @@ def cross_entropy(hidden_BLD, table_VD, targets_BL, weights_BL, z_loss: float, t
     """
 
     def summed(table_VD, tile):
-        return jnp.sum(tile[2] * _tile_losses(table_VD, z_loss, tile[:2])[0]), ()
+        return jnp.sum(tile[2] * _tile_losses(table_VD, z_loss, tile[:2], logits)[0]), ()
 
     return over_tiles(summed, table_VD, (hidden_BLD, targets_BL, weights_BL), tile_tokens)[0]
 
 
-def _forward(hidden_BLD, table_VD, targets_BL, weights_BL, z_loss, tile_tokens):
+def _forward(hidden_BLD, table_VD, targets_BL, weights_BL, z_loss, tile_tokens, logits):
     arrays = hidden_BLD, targets_BL, weights_BL
-    loss, (dx_BLD, losses_BL), dtable_VD = sweep(partial(_tile_gradients, z_loss), table_VD, arrays, tile_tokens)
+    of_tile = partial(_tile_gradients, z_loss, logits)
+    loss, (dx_BLD, losses_BL), dtable_VD = sweep(of_tile, table_VD, arrays, tile_tokens)
     return loss, (dx_BLD, dtable_VD, losses_BL)
 
 
-def _backward(z_loss, tile_tokens, saved, cotangent):
+def _backward(z_loss, tile_tokens, logits, saved, cotangent):
     dx_BLD, dtable_VD, losses_BL = saved
     return dx_BLD * cotangent.astype(dx_BLD.dtype), dtable_VD * cotangent, None, losses_BL * cotangent
 
@@ -89,11 +96,12 @@ def dense(cfg: ModelConfig, settings: ObjectiveConfig, table=transformer.unembed
     With the rows of a label head for a table and numbers of labels for targets it is a classifier's loss.
     """
     tile_tokens = tile_size(cfg, settings)
+    rounded = LOGITS.get(cfg.kernels, "float32") if settings.logits == "auto" else settings.logits
     forwards = {priced: forward(cfg, settings.activation_l1 if priced else 0.0) for priced in (True, False)}
     watched = counted(cfg)
 
-    def next_token(hidden_BLD, table_VD, batch: Batch, z_loss: float = settings.z_loss):
-        loss = cross_entropy(hidden_BLD, table_VD, batch.targets, batch.weights, z_loss, tile_tokens)
+    def next_token(hidden_BLD, table_VD, batch: Batch, z_loss: float = settings.z_loss, logits: str = rounded):
+        loss = cross_entropy(hidden_BLD, table_VD, batch.targets, batch.weights, z_loss, tile_tokens, logits)
         return loss, hidden_BLD
 
     def total(params, batch: Batch, key, delta_BLD=None, head=next_token, priced=True, held=False):
@@ -106,7 +114,7 @@ def dense(cfg: ModelConfig, settings: ObjectiveConfig, table=transformer.unembed
 
     def evaluate(params, batch):
         hidden_BLD, others = watched(params, batch)
-        loss, _ = next_token(hidden_BLD, table(params), batch, z_loss=0.0)
+        loss, _ = next_token(hidden_BLD, table(params), batch, z_loss=0.0, logits="float32")
         return Sums(loss, jnp.sum(batch.weights), others)
 
     embedding = transformer.embedding

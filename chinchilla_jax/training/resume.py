@@ -25,6 +25,7 @@ HARMLESS = (
     "model.scan_unroll",
     "model.documents",
     "objective.tile_tokens",
+    "objective.logits",
     "data.",  # the data's fingerprint, in every checkpoint, speaks for it
     *(f"task.{name}" for name in ("train", "valid", "test", "text", "label", "generate", "max_new_tokens", "patience")),
     "train.microbatches",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from chinchilla_jax.config import ObjectiveConfig
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives.dense import cross_entropy, dense
 from chinchilla_jax.training.step import accumulate
+from chinchilla_jax.types import Batch
 from tests import tiny
 
 B, L, D, V = 3, 14, 8, 50
@@ -26,9 +28,9 @@ def naive(z_loss: float):
     return tiny.jit(jax.value_and_grad(tiny.naive_loss, argnums=(0, 1)))(HIDDEN, TABLE, TARGETS, WEIGHTS, z_loss)
 
 
-def tiled(z_loss: float, tile_tokens: int, dtype=jnp.float32):
-    ours = tiny.jit(jax.value_and_grad(cross_entropy, argnums=(0, 1)), static_argnums=(4, 5))
-    return ours(jnp.asarray(HIDDEN, dtype), TABLE, TARGETS, WEIGHTS, z_loss, tile_tokens)
+def tiled(z_loss: float, tile_tokens: int, dtype=jnp.float32, logits: str = "float32"):
+    ours = tiny.jit(jax.value_and_grad(cross_entropy, argnums=(0, 1)), static_argnums=(4, 5, 6))
+    return ours(jnp.asarray(HIDDEN, dtype), TABLE, TARGETS, WEIGHTS, z_loss, tile_tokens, logits)
 
 
 @pytest.mark.parametrize("z_loss", [0.0, 0.1])
@@ -55,10 +57,23 @@ def test_tokens_without_weight_get_exactly_no_gradient():
     assert (WEIGHTS == 0).any() and not np.asarray(dx_BLD)[WEIGHTS == 0].any()
 
 
-def test_bfloat16_operands_stay_close_and_the_table_gets_float32():
-    loss, (dx_BLD, dtable_VD) = tiled(0.0, 12, jnp.bfloat16)
+@pytest.mark.parametrize("logits", ["float32", "compute"])
+def test_bfloat16_operands_stay_close_and_the_table_gets_float32(logits):
+    loss, (dx_BLD, dtable_VD) = tiled(0.0, 12, jnp.bfloat16, logits)
     assert (loss.dtype, dx_BLD.dtype, dtable_VD.dtype) == (jnp.float32, jnp.bfloat16, jnp.float32)
     assert tiny.worst((loss, (dx_BLD, dtable_VD)), naive(0.0)) < 0.03
+
+
+def test_rounded_logits_are_an_option_that_cards_take_in_training_alone():
+    def products(kernels, logits, what):
+        objective = dense(dataclasses.replace(tiny.MODERN, kernels=kernels), ObjectiveConfig(logits=logits))
+        hidden = jax.ShapeDtypeStruct((B, L, D), jnp.bfloat16)
+        batch = Batch(TARGETS, TARGETS, WEIGHTS, TARGETS, TARGETS)
+        text = str(jax.make_jaxpr(lambda x, table: objective.head(x, table, batch, **what)[0])(hidden, TABLE))
+        return re.findall(rf"(\w+)\[1,\d+,{V}\] = dot_general", text)
+
+    assert products("cuda", "auto", {}) == products("reference", "compute", {}) == ["bf16"]
+    assert products("reference", "auto", {}) == products("cuda", "float32", {}) == ["f32"]
 
 
 def test_extreme_logits_stay_finite():
