@@ -33,7 +33,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """`write_text` of a value as JSON, null for infinities and not-a-number."""
-    write_text(path, json.dumps(finite(value), indent=1) + "\n")
+    write_text(path, json.dumps(finite(value), ensure_ascii=False, indent=1) + "\n")
 
 
 def finite(value: Any) -> Any:

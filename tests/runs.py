@@ -205,7 +205,7 @@ def config(run_dir: Path):
 def naive_loss(run_dir: Path, store: Path, params) -> tuple[float, int]:
     """Mean loss of a token over the validation stream, and how many there are: the plain forward pass, in float64.
 
-    Windows and walls are cut here once more, from the files alone.
+    Windows and documents are cut here once more, from the files alone.
     """
     import jax
     import numpy as np

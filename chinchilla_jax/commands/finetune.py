@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 from pathlib import Path
 
 from chinchilla_jax.commands import cli
@@ -73,6 +72,7 @@ def train(job, args) -> dict:
     """Lock the directory, tune, and say which step is best."""
     import jax
 
+    from chinchilla_jax.disk import write_json
     from chinchilla_jax.training.metrics import Terminal
     from chinchilla_jax.training.rundir import lock
     from chinchilla_jax.tuning import report, run
@@ -82,7 +82,7 @@ def train(job, args) -> dict:
     with lock(job.run_dir) if first else contextlib.nullcontext():
         found = run.finetune(job, terminal, allow_changes=args.allow_changes)
         if first:
-            (job.run_dir / report.FOUND).write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+            write_json(job.run_dir / report.FOUND, found)
             report.write(job.run_dir)
     print(report.headline(found))
     chat = ["--chat"] if job.data.kind.keeps_template and job.data.renderer.template.several else []

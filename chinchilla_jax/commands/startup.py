@@ -8,6 +8,7 @@ import io
 import os
 import re
 import select
+import subprocess
 import sys
 import warnings
 from collections.abc import MutableMapping
@@ -22,9 +23,18 @@ HARMLESS = re.compile(
 )
 
 
+# XLA's flags that every supported jaxlib has; others are tried before they can end the command.
+KNOWN_FLAGS = re.compile(r"--xla_(force_host_platform_device_count|backend_optimization_level)=\d+|"
+                         r"--xla_llvm_disable_expensive_passes=true|--xla_dump_to=\S+")  # fmt: skip
+
+
 def begin() -> None:
-    """Make the standard streams safe, and leave out what the environment would change."""
+    """Make the standard streams safe, leave out what the environment would change, and refuse what XLA would die of."""
     streams()
+    needed = sys.argv[1:2] != ["doctor"]  # which shows it among other things
+    if needed and (problem := unknown_flags(os.environ.get("XLA_FLAGS", ""))):
+        print(f"error: {problem}; correct or unset XLA_FLAGS", file=sys.stderr)
+        sys.exit(78)
     if any("error" in option for option in sys.warnoptions):
         warnings.resetwarnings()  # a library's deprecation warning is not an error of the user's
     for name in drop_hidden(os.environ):
@@ -42,6 +52,18 @@ def drop_hidden(environment: MutableMapping[str, str]) -> list[str]:
     for name in names:
         del environment[name]
     return sorted(names)
+
+
+def unknown_flags(flags: str) -> str:
+    """What XLA has against these flags. It says so only as it aborts, so another process tries them where needed."""
+    if all(KNOWN_FLAGS.fullmatch(flag) for flag in flags.split()):
+        return ""
+    command = [sys.executable, "-c", "from jaxlib import xla_client; xla_client.CompileOptions()"]
+    tried = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if tried.returncode == 0:
+        return ""
+    said = re.search(r"(Unknown flags? in XLA_FLAGS: .*|Couldn't interpret .*)", tried.stderr)
+    return said.group(1).strip().rstrip(".") if said else f"XLA does not take XLA_FLAGS={flags}"
 
 
 class Sink(io.FileIO):

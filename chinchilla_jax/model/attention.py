@@ -179,7 +179,7 @@ def saving(blocks: int):
 
 
 def cudnn(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
-    """cuDNN's fused kernel; document walls go in as a mask, which its public interface turns into a bias."""
+    """cuDNN's fused kernel; document boundaries go in as a mask, which its public interface turns into a bias."""
     del relative
     mask_B1LL = (segments_BL[:, :, None] == segments_BL[:, None, :])[:, None]
     return jax.nn.dot_product_attention(q_BLHK, k_BLGK, v_BLGK, mask=mask_B1LL, is_causal=True, implementation="cudnn")

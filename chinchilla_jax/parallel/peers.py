@@ -182,6 +182,17 @@ class Peers:
                 self._target, self._requested = max(map(int, calls)) + 1, name
             self._changed.notify_all()
 
+    # What all processes contribute to
+
+    def give(self, key: str, value: str) -> None:
+        """Let the first process have a word of this one; from any thread."""
+        self._write(f"{key}/{self.process}", value)
+
+    def take(self, key: str, seconds: float) -> list[str]:
+        """The words that the other processes gave, waited for; one that gives none in time is left out."""
+        words = (self._read(f"{key}/{peer}", seconds) for peer in range(self.count) if peer != self.process)
+        return [word for word in words if word is not None]
+
     # The service. Where it does not answer, JAX itself ends the process.
 
     def _write(self, key: str, value: str) -> None:

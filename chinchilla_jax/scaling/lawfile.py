@@ -16,6 +16,7 @@ import numpy as np
 
 from chinchilla_jax import __version__
 from chinchilla_jax.config import closest, require
+from chinchilla_jax.disk import write_text
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.scaling.law import Surface
 
@@ -154,7 +155,7 @@ def save(law: LawFile, path: Path) -> None:
     head = {"format": FORMAT, "version": VERSION} | values
     lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in head.items()]
     lines.append(' "forms": [' + ",\n".join(map(_form_text, forms)) + "]")
-    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    write_text(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def _form_text(form: dict[str, Any]) -> str:

@@ -2,9 +2,10 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
+
+from chinchilla_jax.disk import write_json
 
 FILE = "best.json"
 
@@ -26,9 +27,7 @@ def choose(rows: list[dict[str, Any]], metric: str, lower: bool) -> dict[str, An
 def write(run_dir: Path, found: dict[str, Any]) -> None:
     """Name the best step, in one rename; nothing where there is none."""
     if found:
-        fresh = run_dir / f"{FILE}.new"
-        fresh.write_text(json.dumps(found) + "\n")
-        os.replace(fresh, run_dir / FILE)
+        write_json(run_dir / FILE, found)
 
 
 def read(run_dir: Path) -> dict[str, Any]:

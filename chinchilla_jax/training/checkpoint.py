@@ -1,8 +1,9 @@
 """Checkpoints that are written behind the training's back and believed only after a check.
 
-A step is saved by Orbax into `STEP.partial/default`; then our manifest is written into `STEP.partial`, and one rename
-to `STEP` commits both. So a folder named by a number was complete once: if it is not now, that is damage and is said
-so, never taken for the leftover of a killed run.
+A step is saved by Orbax into `STEP.partial/default`, where parameters, their average, the optimizer and the carry are
+items of their own; then our manifest is written into `STEP.partial`, with checksums that each process made of what it
+wrote, and one rename to `STEP` commits both. So a folder named by a number was complete once: if it is not now, that is
+damage and is said so, never taken for the leftover of a killed run.
 """
 
 import hashlib
@@ -33,6 +34,7 @@ from chinchilla_jax.training.agreement import from_first
 from chinchilla_jax.training.hush import hush_orbax
 from chinchilla_jax.training.restore import ITEM, PARTIAL, Restored
 
+PATIENCE = 600.0  # seconds for another process's checksums; then the first one reads the files itself
 HEADROOM = 1.2  # free space asked for, over the size of the last checkpoint
 
 
@@ -50,10 +52,10 @@ class Checkpoints:
                 raise StorageError(f"cannot create {self.folder}: {error.strerror}") from None
             self._clear()
         from_first(None)  # nobody goes on before the leftovers are gone
-        self._writer = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
+        self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: tuple[int, int, Future] | None = None
-        self._last_bytes = 0
+        self._last_bytes = self._saves = 0
         self._others = peers.current()
         if self._others:
             self._others.drain = self._drain
@@ -104,10 +106,12 @@ class Checkpoints:
                 raise TypeError(f"{name} is a {type(x).__name__}; the state must be made of jax.Arrays")
         packed = {name: packing.pack(x) for name, x in leaves.items()}
         need = sum(x.nbytes for x in packed.values())
+        self._saves += 1
         self._make_room(step, need)
         prints = integrity.fingerprint(leaves)
         try:
-            self._writer.save(self._partial(step) / ITEM, args=ocp.args.PyTreeSave(packed))
+            items = {item: ocp.args.PyTreeSave(those) for item, those in restore.by_item(packed).items()}
+            self._writer.save(self._partial(step) / ITEM, args=ocp.args.Composite(**items))
             future = self._thread.submit(self._commit, step, leaves_facts(leaves), prints)
         except (OSError, ValueError) as error:
             future = Future()
@@ -121,9 +125,11 @@ class Checkpoints:
         """Save a flat tree of leaves that are made in their turn, and wait for it; one process or all."""
         self.wait()
         need = sum(x.nbytes for x in leaves.values())
+        self._saves += 1
         self._make_room(step, need)
         try:
-            one_by_one.write(self._partial(step) / ITEM, leaves)
+            for item, those in restore.by_item(leaves).items():
+                one_by_one.write(self._partial(step) / ITEM / item, those)
         except OSError as error:
             self._give_up(step, need, error)
         self._commit(step, leaves_facts(leaves), [x.print for x in leaves.values()])
@@ -196,12 +202,18 @@ class Checkpoints:
     def _commit(self, step: int, facts: dict[str, Any], prints: Any) -> None:
         """In the background: wait for Orbax, write the manifest, rename, delete what is no longer kept."""
         self._writer.wait_until_finished()
-        if not self.first:
-            return
         partial, final = self._partial(step), self.folder / str(step)
+        key = f"checksums/{step}/{self._saves}"
+        if not self.first:
+            if self._others:
+                self._others.give(key, json.dumps(integrity.own_checksums(partial, jax.process_index())))
+            return
         for entry, words in zip(facts["leaves"].values(), np.asarray(prints)):
             entry["fingerprint"] = [int(word) for word in words]
-        integrity.write_manifest(partial, {"step": step, "meta": self.meta, **versions(self.meta), **facts})
+        known = {}
+        for word in self._others.take(key, PATIENCE) if self._others else ():
+            known |= json.loads(word)
+        integrity.write_manifest(partial, {"step": step, "meta": self.meta, **versions(self.meta), **facts}, known)
         self._last_bytes = sum(integrity.list_files(partial).values())
         doomed = self._set_aside(final) if final.exists() else None
         os.rename(partial, final)
@@ -269,7 +281,7 @@ def versions(meta: dict[str, Any]) -> dict[str, Any]:
     packages = ("jax", "orbax-checkpoint", "flax")
     settings = json.dumps(meta.get("config"), sort_keys=True).encode()
     return {
-        "format": 1,
+        "format": 2,
         "version": __version__,
         "versions": {name: metadata.version(name) for name in packages},
         "config_sha256": hashlib.sha256(settings).hexdigest(),

@@ -83,11 +83,21 @@ def hash_files(folder: Path, names: list[str]) -> list[str]:
         return list(pool.map(lambda name: checksum(folder / name), names))
 
 
-def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    """Write the commit mark of a complete step folder: `facts`, every file, and a checksum of the manifest itself."""
+def own_checksums(folder: Path, process: int) -> dict[str, str]:
+    """Checksums of the files that a process wrote: Orbax names a folder in each item after it."""
+    names = [name for name in list_files(folder) if f"ocdbt.process_{process}" in name.split("/")]
+    return dict(zip(names, hash_files(folder, names)))
+
+
+def write_manifest(folder: Path, facts: dict[str, Any], known: dict[str, str]) -> None:
+    """Write the commit mark of a complete step folder: `facts`, every file, and a checksum of the manifest itself.
+
+    `known` are checksums that are there already, by path; the other files are read.
+    """
     sizes = list_files(folder)
-    hashes = hash_files(folder, list(sizes))
-    files = [{"path": p, "size": s, "xxh3_128": h} for (p, s), h in zip(sizes.items(), hashes)]
+    left = [name for name in sizes if name not in known]
+    hashes = known | dict(zip(left, hash_files(folder, left)))
+    files = [{"path": name, "size": size, "xxh3_128": hashes[name]} for name, size in sizes.items()]
     with open(folder / MANIFEST, "wb") as file:
         file.write(_render({**facts, "files": files}))
         file.flush()
@@ -136,8 +146,8 @@ def _well_formed(body: dict) -> bool:
         return False
 
 
-def check_files(folder: Path, manifest: dict, level: str) -> None:
-    """Raise `Damaged` unless the files are exactly those of the manifest, in size and (beyond `size`) content."""
+def check_sizes(folder: Path, manifest: dict) -> None:
+    """Raise `Damaged` unless the files are exactly those of the manifest, in size."""
     want, have = {f["path"]: f for f in manifest["files"]}, list_files(folder)
     for name in sorted(want.keys() | have.keys()):
         if name not in have:
@@ -146,8 +156,11 @@ def check_files(folder: Path, manifest: dict, level: str) -> None:
             raise Damaged(f"{name} does not belong to it")
         if have[name] != want[name]["size"]:
             raise Damaged(f"{name} has {have[name]} bytes instead of {want[name]['size']}")
-    if level == "size":
-        return
-    for name, found in zip(want, hash_files(folder, list(want))):
-        if found != want[name]["xxh3_128"]:
+
+
+def check_contents(folder: Path, manifest: dict, names: list[str]) -> None:
+    """Raise `Damaged` unless these files hold what they held."""
+    want = {f["path"]: f["xxh3_128"] for f in manifest["files"]}
+    for name, found in zip(names, hash_files(folder, names)):
+        if found != want[name]:
             raise Damaged(f"{name} does not match its checksum")

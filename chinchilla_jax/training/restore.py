@@ -18,11 +18,11 @@ from chinchilla_jax.config import require
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.optim import sparsefile
 from chinchilla_jax.training import integrity, packing
-from chinchilla_jax.training.agreement import from_first, largest
+from chinchilla_jax.training.agreement import first_said, from_first, largest
 from chinchilla_jax.training.hush import hush_orbax
 from chinchilla_jax.training.integrity import Damaged
 
-ITEM = "default"  # the name that Orbax's own CheckpointManager gives to a single tree
+ITEM = "default"  # the name that Orbax's own CheckpointManager gives to a single tree; ours holds a folder an item
 PARTIAL = ".partial"  # suffix of a folder that is being written or deleted; whatever is in it was never promised
 
 
@@ -70,12 +70,13 @@ def newest(folder: Path, abstract: Any, *, level: str, step: int | None = None, 
         raise UserError(f"{folder} has no checkpoint {step}; it has {', '.join(map(str, found)) or 'none'}")
     notes: list[str] = []
     for n in [step] if step is not None else reversed(found):
-        report = from_first(examine(folder / str(n), level) if jax.process_index() == 0 else None)
+        report = from_first(outline(folder / str(n)) if jax.process_index() == 0 else None)
         state, problem = None, report.get("problem")
         if problem is None:
             try:
+                check_share(folder / str(n), report["manifest"], abstract, level, part)
                 state = read(folder / str(n), report["manifest"], abstract, level, part)
-            except Damaged as error:
+            except (Damaged, OSError) as error:
                 problem = str(error)
         if not largest(problem is not None):
             notes += [f"fell back to checkpoint {n}"] if notes else []
@@ -151,16 +152,64 @@ def inspect(folder: Path, level: str = "hash") -> dict[str, Any]:
     return {"folder": str(folder), "newest": max(usable, default=None), "steps": steps, "leftovers": leftovers}
 
 
-def examine(folder: Path, level: str) -> dict[str, Any]:
-    """{"manifest": ...} of a step folder whose files verify, else {"problem": why not}."""
+def outline(folder: Path) -> dict[str, Any]:
+    """{"manifest": ...} of a step folder that has all files in full size, else {"problem": why not}."""
     try:
         manifest = integrity.read_manifest(folder)
         if str(manifest["step"]) != folder.name:
             raise Damaged(f"{integrity.MANIFEST} is that of step {manifest['step']}")
-        integrity.check_files(folder, manifest, level)
+        integrity.check_sizes(folder, manifest)
         return {"manifest": manifest}
     except (Damaged, OSError) as problem:
         return {"problem": str(problem)}
+
+
+def examine(folder: Path, level: str) -> dict[str, Any]:
+    """`outline`, and beyond the level `size` every byte."""
+    report = outline(folder)
+    if level == "size" or "problem" in report:
+        return report
+    try:
+        integrity.check_contents(folder, report["manifest"], [f["path"] for f in report["manifest"]["files"]])
+        return report
+    except (Damaged, OSError) as problem:
+        return {"problem": str(problem)}
+
+
+def check_share(folder: Path, manifest: dict, abstract: Any, level: str, part: str) -> None:
+    """Every process checks its share of the files that hold `abstract`, and hears what the others found: `Damaged`."""
+    leaves = named_leaves(abstract)
+    prefix = locate(manifest["leaves"], leaves, part) if part else ""
+    wanted = {place(manifest, prefix + name) for name in leaves}
+    others = {place(manifest, name) for name in manifest["leaves"]} - wanted
+    names = [f["path"] for f in manifest["files"] if not f["path"].startswith(tuple(f"{other}/" for other in others))]
+    share = [] if level == "size" else names[jax.process_index() :: jax.process_count()]
+    problem = ""
+    try:
+        integrity.check_contents(folder, manifest, share)
+    except (Damaged, OSError) as error:
+        problem = str(error)
+    if problem := first_said(problem):
+        raise Damaged(problem)
+
+
+def item_of(name: str) -> str:
+    """The Orbax item of a leaf, so that what is asked for together is read and checked alone."""
+    parts = name.split("/")
+    return "average" if "average" in parts[:-1] else parts[0] if len(parts) > 1 else "counts"
+
+
+def by_item(leaves: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Leaves by name, an item after the other."""
+    items: dict[str, dict[str, Any]] = {}
+    for name, leaf in leaves.items():
+        items.setdefault(item_of(name), {})[name] = leaf
+    return items
+
+
+def place(manifest: dict, name: str) -> str:
+    """The folder of a leaf's item below the step's; checkpoints of format 1 have one item of all."""
+    return ITEM if manifest.get("format") == 1 else f"{ITEM}/{item_of(name)}"
 
 
 def read(folder: Path, manifest: dict, abstract: Any, level: str, part: str = "") -> Any:
@@ -171,14 +220,13 @@ def read(folder: Path, manifest: dict, abstract: Any, level: str, part: str = ""
     check_leaves(manifest["leaves"], want, partial=bool(part))
     masks = {name for name, x in want.items() if packing.packs(x) and manifest["leaves"][name].get("packed")}
     held = {name: packing.stored(x) if name in masks else x for name, x in want.items()}
-    how = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, global_shape=x.shape, dtype=x.dtype), held)
-    args = ocp.args.PyTreeRestore(item=held, restore_args=how, partial_restore=bool(part))
+    places: dict[str, dict[str, Any]] = {}
+    for name, x in held.items():
+        places.setdefault(place(manifest, name), {})[name] = x
+    state: dict[str, jax.Array] = {}
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        try:
-            check_storage(reader.metadata(folder / ITEM).item_metadata.tree, held)
-            state = reader.restore(folder / ITEM, args=args)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Damaged(f"Orbax cannot read it: {(str(error).splitlines() or ['?'])[0][:200]}") from error
+        for where, those in places.items():
+            state |= _read_item(reader, folder / where, those)
     for name, x in want.items():
         # A restored buffer may belong to the reader, and donating it fails; a copy made by XLA is XLA's own. Leaf by
         # leaf, so that there are never two whole states on the device.
@@ -187,6 +235,18 @@ def read(folder: Path, manifest: dict, abstract: Any, level: str, part: str = ""
     if level == "full":
         check_fingerprints(manifest["leaves"], state)
     return jax.tree.unflatten(jax.tree.structure(abstract), [state[name] for name in want])
+
+
+def _read_item(reader: ocp.Checkpointer, folder: Path, held: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+    """Leaves of one of Orbax's items; others that it holds are not read."""
+    how = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, global_shape=x.shape, dtype=x.dtype), held)
+    try:
+        stored = reader.metadata(folder).item_metadata.tree
+        check_storage(stored, held)
+        some = len(held) < len(stored)
+        return reader.restore(folder, args=ocp.args.PyTreeRestore(item=held, restore_args=how, partial_restore=some))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"Orbax cannot read it: {(str(error).splitlines() or ['?'])[0][:200]}") from error
 
 
 def locate(stored: dict[str, dict], names: Iterable[str], part: str) -> str:

@@ -1,10 +1,10 @@
 """A tuning run: the ordinary loop on packed examples, validation by loss and by doing the task, the best step."""
 
-import json
 from typing import Any
 
 import jax
 
+from chinchilla_jax.disk import write_json, write_text
 from chinchilla_jax.evaluation.tasks import Validator, write_predictions
 from chinchilla_jax.tasks.data import TaskData
 from chinchilla_jax.tasks.kept import FILE
@@ -80,10 +80,10 @@ def keep(job: Job) -> None:
         return
     data = job.data
     metric = data.kind.metric_of(data.task.metric)
-    (job.run_dir / FILE).write_text(json.dumps(data.describe(metric=metric), ensure_ascii=False, indent=1) + "\n")
+    write_json(job.run_dir / FILE, data.describe(metric=metric))
     if data.kind.keeps_template:
         text = jinja(data.renderer.template, bool(data.tokenizer.start))
-        (job.run_dir / JINJA).write_text(text, encoding="utf-8")
+        write_text(job.run_dir / JINJA, text)
 
 
 def tested(job: Job, best: dict[str, float]) -> dict[str, Any]:

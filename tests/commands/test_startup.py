@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from chinchilla_jax.commands import startup
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,3 +82,26 @@ def test_a_full_disk_under_the_output_is_said_and_is_an_error_only_where_the_out
     done = work(tmp_path, "> /dev/full")
     assert done.returncode == 0 and "could not be written (No space left on device)" in done.stderr
     assert work(tmp_path, "> /dev/full", "--json").returncode == 74
+
+
+@pytest.mark.parametrize("flags, why", [
+    ("--xla_nonsense=1", "Unknown flag in XLA_FLAGS: --xla_nonsense=1"),
+    ("--xla_gpu_autotune_level=x", "Couldn't interpret value x for flag xla_gpu_autotune_level"),
+    ("--xla_gpu_autotune_level=1", ""), ("--xla_force_host_platform_device_count=8", ""), ("", ""),
+])  # fmt: skip
+def test_flags_that_xla_would_abort_for_are_one_line(flags, why, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    assert startup.unknown_flags(flags) == why
+
+
+def test_a_command_with_an_unknown_flag_of_xla_ends_with_78():
+    ran = subprocess.run(
+        [sys.executable, "-m", "chinchilla_jax", "plan"],
+        env=os.environ | {"XLA_FLAGS": "--xla_nonsense=1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 78
+    assert ran.stderr == "error: Unknown flag in XLA_FLAGS: --xla_nonsense=1; correct or unset XLA_FLAGS\n"

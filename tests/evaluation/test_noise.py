@@ -43,7 +43,7 @@ def texts(store):
 
 
 def test_rate_0_is_the_plain_evaluation(store, texts):
-    """The same windows, tokens, targets, weights, walls and positions as those of the store; and the same bytes."""
+    """The same windows, tokens, targets, weights, segments and positions as those of the store; and the same bytes."""
     model = Counting()
     noise.typo_report(None, model, texts, store.tokenizer, (), 0)
     for found, expected in itertools.zip_longest(model.seen, valid_batches(store.valid, 16, model.rows)):

@@ -1,4 +1,4 @@
-"""The model against its plain twin: values, gradients, causality, document walls, ways to compute it."""
+"""The model against its plain twin: values, gradients, causality, document boundaries, ways to compute it."""
 
 import dataclasses
 import functools

@@ -25,7 +25,7 @@ import states
 
 from chinchilla_jax.config import CheckpointConfig
 from chinchilla_jax.errors import StorageError, UserError
-from chinchilla_jax.training import hush, integrity, restore
+from chinchilla_jax.training import hush, integrity, packing, restore
 from chinchilla_jax.training.checkpoint import Checkpoints
 from tests import xla
 
@@ -135,9 +135,8 @@ def test_an_exception_does_not_lose_the_save_in_flight(tmp_path):
 
 
 def test_orbax_alone_can_read_it(three):
-    with ocp.CheckpointManager(three) as manager:
-        assert manager.latest_step() == 30
-        raw = manager.restore(30, args=ocp.args.StandardRestore())
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        raw = reader.restore(three / "30/default/params")
     np.testing.assert_array_equal(raw["params/blocks/w"], states.make(30).params["blocks"]["w"])
 
 
@@ -188,9 +187,40 @@ def test_parameters_alone_on_one_device(three):
 
 
 def test_parameters_fall_back_too(folder):
-    next((folder / "30/default/d").iterdir()).unlink()
+    next((folder / "30/default/params/d").iterdir()).unlink()
     found = restore.load_params(folder, states.abstract(2).params)
-    assert found.step == 20 and "checkpoint 30 is damaged: default/d/" in found.notes[0]
+    assert found.step == 20 and "checkpoint 30 is damaged: default/params/d/" in found.notes[0]
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_a_part_is_read_and_checked_alone(folder, monkeypatch, average):
+    """Bytes hashed are those of its own item, and damage elsewhere does not matter to it."""
+    hashed, hash_files = [], integrity.hash_files
+    monkeypatch.setattr(integrity, "hash_files", lambda at, names: hashed.extend(names) or hash_files(at, names))
+    flip(next(p for p in files_of(folder / "30/default/carry/d") if p.stat().st_size))
+    assert restore.load_params(folder, states.abstract(2).params, average=average).step == 30
+    item = f"default/{'average' if average else 'params'}/"
+    rest = {name.rpartition("/")[2] for name in hashed if not name.startswith(item)}
+    assert rest == {"_CHECKPOINT_METADATA", "commit_success.txt"}
+    loaded = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(states.abstract(2).params))
+    assert sum((folder / "30" / name).stat().st_size for name in hashed) < 1.1 * loaded + 8192  # Orbax's own metadata
+    assert restored(folder).step == 20
+
+
+def test_a_checkpoint_of_one_item_goes_on_being_read(folder):
+    """Format 1: a whole state in one of Orbax's items."""
+    old = folder / "30"
+    body = integrity.read_manifest(old)
+    shutil.rmtree(old)
+    old.mkdir()
+    whole = {name: packing.pack(x) for name, x in restore.named_leaves(states.make(30)).items()}
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as writer:
+        writer.save(old / "default", args=ocp.args.PyTreeSave(whole))
+    integrity.write_manifest(old, {**{k: v for k, v in body.items() if k != "files"}, "format": 1}, {})
+    found = restored(folder, level="full")
+    assert found.step == 30
+    states.assert_same(found.state, states.make(30))
+    assert restore.load_params(folder, states.abstract(2).params, average=True, level="full").step == 30
 
 
 def test_a_checkpoint_without_the_part_is_refused(tmp_path):
@@ -245,7 +275,7 @@ def test_every_injury_of_every_file_is_named_and_passed_over(folder, injure, tmp
         injure(path)
         assert path.name in restore.examine(folder / "30", "hash")["problem"]
         shutil.copy(kept, path)
-    injure(next(p for p in files_of(folder / "30/default/d") if p.stat().st_size))
+    injure(next(p for p in files_of(folder / "30/default/params/d") if p.stat().st_size))
     with opened(folder) as checkpoints:
         found = checkpoints.restore(states.abstract(8))
     assert found.step == 20 and len(found.notes) == 2 and found.notes[1] == "fell back to checkpoint 20"
@@ -253,7 +283,7 @@ def test_every_injury_of_every_file_is_named_and_passed_over(folder, injure, tmp
 
 
 def add_file(folder):
-    (folder / "default/d/surplus").write_bytes(b"x")
+    (folder / "default/params/d/surplus").write_bytes(b"x")
 
 
 def add_link(folder):
@@ -300,9 +330,9 @@ def test_a_stray_folder_is_passed_over_and_later_removed(folder):
 
 
 def test_size_level_sees_sizes_and_lets_orbax_speak(folder):
-    truncate(next(p for p in files_of(folder / "30/default/d") if p.stat().st_size))
+    truncate(next(p for p in files_of(folder / "30/default/params/d") if p.stat().st_size))
     assert restored(folder, level="size").step == 20
-    (folder / "20/default/_METADATA").write_bytes(b"?" * (folder / "20/default/_METADATA").stat().st_size)
+    (folder / "20/default/params/_METADATA").write_bytes(b"?" * (folder / "20/default/params/_METADATA").stat().st_size)
     found = restored(folder, level="size")
     assert found.step == 10 and "Orbax cannot read it" in found.notes[1]
 
@@ -316,9 +346,9 @@ def test_full_level_compares_what_is_on_the_devices(folder):
     assert found.step == 20 and "params/blocks/w does not match its fingerprint" in found.notes[0]
 
 
-def test_nothing_usable_is_refused_with_the_mend(folder):
+def test_nothing_usable_is_refused_with_the_fix(folder):
     for step in (10, 20, 30):
-        flip(next(p for p in files_of(folder / f"{step}/default/d") if p.stat().st_size))
+        flip(next(p for p in files_of(folder / f"{step}/default/params/d") if p.stat().st_size))
     with opened(folder) as checkpoints, pytest.raises(UserError, match="start over") as error:
         checkpoints.restore(states.abstract(8))
     assert error.value.exit_code == 78 and "\n" not in str(error.value)
@@ -348,7 +378,7 @@ def test_a_strangers_sizes_are_refused_before_they_are_allocated(folder):
 
 
 def test_inspect_needs_no_model(folder):
-    flip(folder / "20/default/_METADATA")
+    flip(folder / "20/default/params/_METADATA")
     (folder / "40.partial").mkdir()
     report = json.loads(json.dumps(restore.inspect(folder)))
     assert (report["newest"], report["leftovers"]) == (30, ["40.partial"])
@@ -396,7 +426,7 @@ def test_a_full_disk_loses_nothing_older(folder, capfd):
 @pytest.mark.parametrize("then", ["the next save", "the close"])
 def test_what_a_failed_save_still_writes_when_it_is_removed_goes_later(folder, monkeypatch, then):
     """Of a save's files one fails first; Orbax does not wait for the others."""
-    late = folder / f"40{restore.PARTIAL}/default/d/late"
+    late = folder / f"40{restore.PARTIAL}/default/params/d/late"
     with opened(folder) as checkpoints:
         with monkeypatch.context() as patch:
             patch.setattr(integrity, "write_manifest", lambda *_: (_ for _ in ()).throw(OSError("no space")))

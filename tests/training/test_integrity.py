@@ -97,13 +97,18 @@ def folder(tmp_path):
     (tmp_path / "default/a").write_bytes(b"hello")
     (tmp_path / "b").write_bytes(b"")
     leaves = {"w": {"shape": [2], "dtype": "float32", "fingerprint": [1, 2]}}
-    integrity.write_manifest(tmp_path, {"step": 3, "meta": {"name": "Ünïcode", "lr": 1e-4}, "leaves": leaves})
+    integrity.write_manifest(tmp_path, {"step": 3, "meta": {"name": "Ünïcode", "lr": 1e-4}, "leaves": leaves}, {})
     return tmp_path
+
+
+def check(folder, manifest):
+    integrity.check_sizes(folder, manifest)
+    integrity.check_contents(folder, manifest, [f["path"] for f in manifest["files"]])
 
 
 def test_manifest_comes_back(folder):
     manifest = integrity.read_manifest(folder)
-    integrity.check_files(folder, manifest, "hash")
+    check(folder, manifest)
     assert manifest["step"] == 3 and manifest["meta"] == {"name": "Ünïcode", "lr": 1e-4}
     assert {f["path"]: f["size"] for f in manifest["files"]} == {"default/a": 5, "b": 0}
 
@@ -139,7 +144,7 @@ def test_a_strangers_paths_are_never_opened(folder, path):
     (folder.parent / "outside").write_bytes(b"hello")
     files = [*integrity.read_manifest(folder)["files"], {"path": path, "size": 5, "xxh3_128": "0" * 32}]
     with pytest.raises(Damaged, match="is missing"):
-        integrity.check_files(folder, sealed(folder, files=files), "hash")
+        check(folder, sealed(folder, files=files))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +161,7 @@ def test_links_are_refused(folder):
     (folder / "b").unlink()
     (folder / "b").symlink_to("/dev/zero")
     with pytest.raises(Damaged, match="neither a file nor a folder"):
-        integrity.check_files(folder, manifest, "size")
+        integrity.check_sizes(folder, manifest)
     (folder / integrity.MANIFEST).rename(folder.parent / "elsewhere.json")
     (folder / integrity.MANIFEST).symlink_to(folder.parent / "elsewhere.json")
     with pytest.raises(Damaged, match="not a plain file"):
@@ -166,3 +171,16 @@ def test_links_are_refused(folder):
 def test_manifest_is_plain_json(folder):
     body = json.loads((folder / integrity.MANIFEST).read_text())
     assert list(body)[-1] == "checksum" and len(body["checksum"]) == 32
+
+
+def test_a_process_knows_its_own_files_and_the_first_reads_the_rest(folder, monkeypatch):
+    mine = folder / "default/params/ocdbt.process_1/d"
+    mine.mkdir(parents=True)
+    (mine / "x").write_bytes(b"x")
+    known = integrity.own_checksums(folder, 1)
+    assert known == {"default/params/ocdbt.process_1/d/x": store.checksum(mine / "x")}
+    read, hash_files = [], integrity.hash_files
+    monkeypatch.setattr(integrity, "hash_files", lambda at, names: read.extend(names) or hash_files(at, names))
+    integrity.write_manifest(folder, {"step": 3, "meta": {}, "leaves": {}}, known)
+    assert sorted(read) == ["b", "default/a"]
+    check(folder, integrity.read_manifest(folder))
