@@ -28,7 +28,7 @@ from chinchilla_jax.commands import startup
 from chinchilla_jax.commands.device_faults import explained
 from chinchilla_jax.commands.stopping import asked_to, terminable
 from chinchilla_jax.config import Config, ModelConfig, closest, expanded, require, stored
-from chinchilla_jax.data.sources import with_store
+from chinchilla_jax.data.naming import with_store
 from chinchilla_jax.disk import finite, write_json
 from chinchilla_jax.errors import StorageError, UserError
 from chinchilla_jax.model import presets

@@ -7,9 +7,11 @@ from pathlib import Path
 from chinchilla_jax import config as settings
 from chinchilla_jax.config import DataConfig, expanded, require
 from chinchilla_jax.data import remote, store
+from chinchilla_jax.data.documents import Say
 from chinchilla_jax.data.engines import engine
+from chinchilla_jax.data.naming import with_store
 from chinchilla_jax.data.pipeline import Corpus, Pipeline, fingerprint
-from chinchilla_jax.data.sources import Say, open_sources, states, with_store
+from chinchilla_jax.data.sources import open_sources, states
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import open_tokenizer

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from chinchilla_jax.data import fs
-from chinchilla_jax.data.sources import Notes
+from chinchilla_jax.data.documents import Notes
 from chinchilla_jax.data.text import Broken, decode
 from chinchilla_jax.errors import UserError
 

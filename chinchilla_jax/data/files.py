@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from chinchilla_jax.config import expanded
 from chinchilla_jax.data import containers, fs, own_output, records
-from chinchilla_jax.data.sources import Document, Notes, Source
+from chinchilla_jax.data.documents import Document, Notes, Source
 from chinchilla_jax.data.text import BOM, Broken, decode, wide
 from chinchilla_jax.errors import UserError
 

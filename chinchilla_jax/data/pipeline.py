@@ -10,11 +10,11 @@ import numpy as np
 
 from chinchilla_jax.config import DataConfig, to_dict
 from chinchilla_jax.data import fs, store, tokenizer_train
+from chinchilla_jax.data.documents import Say, Source
 from chinchilla_jax.data.engines import Engine
 from chinchilla_jax.data.filters import contamination, language, minhash
 from chinchilla_jax.data.filters.chain import Account, Chain
 from chinchilla_jax.data.progress import progress
-from chinchilla_jax.data.sources import Say, Source
 from chinchilla_jax.data.stages import job as jobs
 from chinchilla_jax.data.stages import near, rows, sampling, sharding, splitting
 from chinchilla_jax.data.stages.splitting import Plan, Totals

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from chinchilla_jax.data.sources import Notes
+from chinchilla_jax.data.documents import Notes
 from chinchilla_jax.data.text import BOM, Broken, decode
 
 SURROGATE = re.compile("[\ud800-\udfff]")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from chinchilla_jax.config import DataConfig, expanded, require
-from chinchilla_jax.data.sources import Document, Say, Source
+from chinchilla_jax.data.documents import Document, Say, Source
 from chinchilla_jax.errors import UserError
 
 DEFAULT_DIR = "~/tensorflow_datasets"

@@ -13,6 +13,7 @@ from chinchilla_jax.config import DataConfig
 from chinchilla_jax.data import build, files
 from chinchilla_jax.errors import UserError
 from tests.data.conftest import story
+from tests.data.reading import documents
 from tests.data.test_remote import cloud  # noqa: F401 - a fixture
 
 TEXTS = [story(n, 1 + n % 9) for n in range(50)]
@@ -20,7 +21,7 @@ TEXTS = [story(n, 1 + n % 9) for n in range(50)]
 
 def read(path, field="text", skip_broken=False) -> list[str]:
     """The texts of a source."""
-    return [document.text for document in files.open_path(str(path), field, skip_broken).documents()]
+    return [document.text for document in documents(files.open_path(str(path), field, skip_broken))]
 
 
 def lines(texts) -> bytes:
@@ -41,7 +42,7 @@ def test_parquet_and_folders_of_it(tmp_path):
     (tmp_path / "set" / "README.md").write_text("# about")
     assert read(tmp_path / "set" / "data") == TEXTS
     source = files.open_path(str(tmp_path / "set"), "text")
-    assert [d.text for d in source.documents()] == ["# about", *TEXTS] and source.records == 50
+    assert [d.text for d in documents(source)] == ["# about", *TEXTS] and source.records == 50
     assert read(write_parquet(tmp_path / "none.parquet", ["a", None, "b"])) == ["a", "b"]
 
 
@@ -110,7 +111,7 @@ def test_a_file_that_disappears_is_one_line(tmp_path):
     source = files.open_path(str(tmp_path), "text")
     (tmp_path / "b.jsonl").unlink()
     with pytest.raises(UserError, match=r"b\.jsonl: cannot be read \(No such file"):
-        list(source.documents())
+        list(documents(source))
 
 
 def test_a_bucket_is_a_folder(cloud, tmp_path):  # noqa: F811

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from chinchilla_jax.data import files
 from chinchilla_jax.errors import UserError
+from tests.data.reading import documents
 
 
 def read(path, field="text", skip_broken=False):
     """All texts of a source."""
-    return [document.text for document in files.open_path(str(path), field, skip_broken).documents()]
+    return [document.text for document in documents(files.open_path(str(path), field, skip_broken))]
 
 
 @pytest.mark.parametrize("text", ["plain\n", "a\r\nb\r\n", "海风\n", "no end", "\n\n  lead", "\u2581tail"])
@@ -68,7 +69,7 @@ def test_a_folder_of_code(tmp_path):
     (tmp_path / "program").write_bytes(b"\x7fELF\0\0")
     (tmp_path / "data.pkl.gz").write_bytes(gzip.compress(bytes(range(1, 200))))
     source = files.open_path(str(tmp_path), "text")
-    assert [d.text for d in source.documents()] == [
+    assert [d.text for d in documents(source)] == [
         "Makefile", "README.md", "data.toml", "notes.unknown", "src/lib.rs", "src/main.py", "web/a.html",
     ]  # fmt: skip
     assert source.skipped == Counter(hidden=3, binary=3, broken=0)
@@ -121,13 +122,13 @@ def test_skipping_leaves_out_lines_and_files_and_counts(tmp_path):
     (tmp_path / "b.txt").write_bytes(b"\xff")
     (tmp_path / "c.txt").write_text("c")
     source = files.open_path(str(tmp_path), "text", skip_broken=True)
-    assert [d.text for d in source.documents()] == ["a", "b", "c"]
+    assert [d.text for d in documents(source)] == ["a", "b", "c"]
     assert source.skipped["broken"] == 3
 
 
 def test_jsonl_by_field_with_keys(tmp_path):
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"body": t}) + "\n" for t in ("x", "海", "")) + "\n")
-    found = list(files.open_path(str(tmp_path), "body").documents())
+    found = list(documents(files.open_path(str(tmp_path), "body")))
     assert [(d.text, d.key.rpartition(":")[2]) for d in found] == [("x", "1"), ("海", "2"), ("", "3")]
 
 

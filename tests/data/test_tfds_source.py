@@ -8,6 +8,7 @@ import pytest
 from chinchilla_jax.config import DataConfig
 from chinchilla_jax.data import tfds_source
 from chinchilla_jax.errors import UserError
+from tests.data.reading import documents
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def data_dir(tmp_path_factory):
 
 def read(data_dir, name, **options):
     """All documents of a source."""
-    return list(tfds_source.open_named(name, DataConfig(data_dir=str(data_dir), **options)).documents())
+    return list(documents(tfds_source.open_named(name, DataConfig(data_dir=str(data_dir), **options))))
 
 
 def test_its_own_splits_are_kept(data_dir):

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from chinchilla_jax.config import DataConfig, to_dict
+from chinchilla_jax.data.documents import Document
 from chinchilla_jax.data.filters import cleaning, language, quality, repetition
 from chinchilla_jax.data.filters.contamination import Contamination
-from chinchilla_jax.data.sources import Document
 
 EXAMPLES = 3  # of each rule
 SHOWN = 200  # characters of an example

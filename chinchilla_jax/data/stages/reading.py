@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from chinchilla_jax.data import fs, sources
+from chinchilla_jax.data.documents import Document, Notes
 from chinchilla_jax.data.filters import minhash
 from chinchilla_jax.data.filters.chain import Account, Chain
 from chinchilla_jax.data.hashing import seeded
-from chinchilla_jax.data.sources import Document
 from chinchilla_jax.data.stages.job import Job
 from chinchilla_jax.data.stages.rows import FREE, ROW, TRAIN, VALID, write_segment
 from chinchilla_jax.errors import UserError
@@ -25,7 +25,7 @@ def run(job: Job, unit: dict) -> dict:
     held, counts = Segment(job, unit["source"]), Counter()
     chain = chain_of(job)
     account = Account(chain.names)
-    notes = sources.Notes()
+    notes = Notes()
 
     def flush() -> None:
         segments.append(f"{unit['name']}-{len(segments):04}")
