@@ -1,10 +1,12 @@
-"""Small files that are there whole or not at all."""
+"""Small files that are there whole or not at all, and the checksum of any."""
 
 import json
 import math
 import os
 from pathlib import Path
 from typing import Any
+
+CHUNK = 1 << 20  # bytes that are hashed at a time
 
 
 def sync(path: Path) -> None:
@@ -43,3 +45,14 @@ def finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def checksum(path: Path) -> str:
+    """xxh3_128 of a file, streamed, as hexadecimal."""
+    import xxhash
+
+    digest, buffer = xxhash.xxh3_128(), bytearray(CHUNK)
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(memoryview(buffer)[:count])
+    return digest.hexdigest()

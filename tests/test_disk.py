@@ -2,10 +2,12 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
 
 import pytest
+import xxhash
 
 from chinchilla_jax import disk
 
@@ -43,3 +45,10 @@ def test_a_kill_leaves_one_or_the_other(tmp_path):
         process.wait()
         found = json.loads((tmp_path / "a.json").read_text())
         assert len(found) == 20000 and len(set(found)) == 1
+
+
+def test_the_checksum_is_that_of_the_content(tmp_path):
+    for size in (0, 1, disk.CHUNK, disk.CHUNK * 2 + 17):
+        content = random.Random(size).randbytes(size)
+        (tmp_path / "f").write_bytes(content)
+        assert disk.checksum(tmp_path / "f") == xxhash.xxh3_128(content).hexdigest()

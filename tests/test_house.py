@@ -96,6 +96,29 @@ def wrong_arrows(module: str, source: str) -> list[str]:
     return wrong
 
 
+def arrows(sources: dict[str, str]) -> dict[str, set[str]]:
+    """Module -> the modules of the package that it imports anywhere, in its functions too; for sources by module."""
+
+    def module(target: str) -> str:
+        while target and target not in sources:
+            target = target.rpartition(".")[0]
+        return target
+
+    found = {}
+    for name, source in sources.items():
+        targets = (i for i in imports(ast.parse(source)) if i.startswith("chinchilla_jax."))
+        found[name] = {module(target.removeprefix("chinchilla_jax.")) for target in targets} - {name, ""}
+    return found
+
+
+def circles(graph: dict[str, set[str]]) -> dict[str, set[str]]:
+    """What is left of a graph when whatever leads to no circle is taken away."""
+    left = dict(graph)
+    while ends := [name for name, targets in left.items() if not targets & left.keys()]:
+        left = {name: targets for name, targets in left.items() if name not in ends}
+    return {name: targets & left.keys() for name, targets in left.items()}
+
+
 def names_used(tree: ast.AST, owner: str) -> set[str]:
     """Attributes taken from a name, such as `nn`."""
     nodes = (n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name))
@@ -126,6 +149,18 @@ def test_wrong_arrows_are_seen():
     assert wrong_arrows("commands.pretrain", up) == []
     assert wrong_arrows("training.loop", "from chinchilla_jax.aot import compile") == ["training.loop -> aot.compile"]
     assert wrong_arrows("training.loop", "from chinchilla_jax.scaling import counts") == []
+
+
+def test_no_room_has_a_circle_inside():
+    assert not circles(arrows({name(path): path.read_text() for path in FILES if name(path)}))
+
+
+def test_circles_are_seen():
+    of = "from chinchilla_jax.data import {}".format
+    graph = arrows({"data.a": of("b"), "data.b": f"def f():\n    {of('c')}", "data.c": "", "data.d": of("a")})
+    assert graph == {"data.a": {"data.b"}, "data.b": {"data.c"}, "data.c": set(), "data.d": {"data.a"}}
+    assert not circles(graph)
+    assert circles(graph | {"data.c": {"data.a"}}).keys() == {"data.a", "data.b", "data.c", "data.d"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from chinchilla_jax import config as settings
 from chinchilla_jax.config import DataConfig, expanded, require
-from chinchilla_jax.data import remote, store
+from chinchilla_jax.data import remote
 from chinchilla_jax.data.documents import Say
 from chinchilla_jax.data.engines import engine
+from chinchilla_jax.data.manifest import MANIFEST, VERSION, seal
 from chinchilla_jax.data.naming import with_store
 from chinchilla_jax.data.pipeline import Corpus, Pipeline, fingerprint
 from chinchilla_jax.data.sources import open_sources, states
@@ -16,7 +17,7 @@ from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.data.workspace import publish, workspace
-from chinchilla_jax.disk import sync
+from chinchilla_jax.disk import checksum, sync
 from chinchilla_jax.errors import UserError
 
 ELSEWHERE = (
@@ -52,7 +53,7 @@ def prepare(
     units = [source.units for source in sources]
     size = sum(unit["bytes"] for of in units for unit in of)
     key = fingerprint({"settings": identity(config), "states": [state, *(s.state for s in sources)], "units": units,
-                       "version": store.VERSION, "tokenizer": given_tokenizer(config)})  # fmt: skip
+                       "version": VERSION, "tokenizer": given_tokenizer(config)})  # fmt: skip
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(workspace(target, key=key, say=say))
         made, root, finished = folder / "store", str(folder), str(folder / "store")
@@ -88,7 +89,7 @@ def existing(config: DataConfig, force: bool) -> dict | None:
             return None
     elif not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return None
-    elif not (target / store.MANIFEST).is_file():
+    elif not (target / MANIFEST).is_file():
         raise UserError(f"{target} is there and is no token store; choose another --data.store")
     elif force:
         return None
@@ -120,12 +121,12 @@ def describe(
 ) -> dict:
     """Write and give the manifest of the finished folder `made`; `files` are those whose checksums are known."""
     own = {
-        path.name: {"bytes": path.stat().st_size, "xxh3_128": store.checksum(path)}
+        path.name: {"bytes": path.stat().st_size, "xxh3_128": checksum(path)}
         for path in made.iterdir()
         if path.name not in files
     }
     manifest = {
-        "version": store.VERSION,
+        "version": VERSION,
         "splits": counts,
         "tokenizer": {
             "sha256": tokenizer.sha256,
@@ -141,8 +142,8 @@ def describe(
         "states": state,
         "files": dict(sorted((files | own).items())),
     }
-    manifest["xxh3_128"] = store.seal(manifest)
-    path = made / store.MANIFEST
+    manifest["xxh3_128"] = seal(manifest)
+    path = made / MANIFEST
     path.write_text(json.dumps(manifest, indent=1) + "\n")
     sync(path)
     return manifest

@@ -10,7 +10,7 @@ import numpy as np
 
 from chinchilla_jax.config import TrainConfig
 from chinchilla_jax.data.hashing import mix, seeded
-from chinchilla_jax.data.store import Part, Split
+from chinchilla_jax.data.split import Part, Split
 from chinchilla_jax.errors import UserError
 
 ROUNDS = 6

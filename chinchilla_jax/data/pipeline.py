@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from chinchilla_jax.config import DataConfig, to_dict
-from chinchilla_jax.data import fs, store, tokenizer_train
+from chinchilla_jax.data import fs, tokenizer_train
 from chinchilla_jax.data.documents import Say, Source
 from chinchilla_jax.data.engines import Engine
 from chinchilla_jax.data.filters import contamination, language, minhash
 from chinchilla_jax.data.filters.chain import Account, Chain
+from chinchilla_jax.data.manifest import SPLITS, VALID_TEXT
 from chinchilla_jax.data.progress import progress
+from chinchilla_jax.data.split import block_bytes, token_dtype
 from chinchilla_jax.data.stages import job as jobs
 from chinchilla_jax.data.stages import near, rows, sampling, sharding, splitting
 from chinchilla_jax.data.stages.splitting import Plan, Totals
@@ -234,10 +236,10 @@ class Pipeline:
         more = {"sources": len(self.sources), "tokenizer": shared, "sha256": tokenizer.sha256}
         tasks = self.partitions(bytes=size // self.job.partitions, **more)
         groups = self.run("encode", "encoding", tasks)
-        self.write_valid_text(str(made / store.VALID_TEXT), groups)
+        self.write_valid_text(str(made / VALID_TEXT), groups)
         counts, shards = {}, []
-        for split in store.SPLITS:
-            table = sharding.pieces(groups, split, store.SPLITS)
+        for split in SPLITS:
+            table = sharding.pieces(groups, split, SPLITS)
             fs.write(self.job.path(f"{split}.pieces"), table.tobytes())
             counts[split] = self.summary(groups, split)
             shards += self.shards(split, counts[split]["tokens"], tokenizer)
@@ -286,7 +288,7 @@ class Pipeline:
 
     def shards(self, split: str, tokens: int, tokenizer: BaseTokenizer) -> list[dict]:
         """The tasks that write the stream of a split, whose last token is one more separator."""
-        dtype = store.token_dtype(tokenizer.size)
+        dtype = token_dtype(tokenizer.size)
         most = self.config.shard_mb * (1 << 20) // dtype.itemsize
         count = -(-tokens // most)
         tasks = []
@@ -296,7 +298,7 @@ class Pipeline:
             end = last == tokens
             tasks.append({
                 "name": stem, "split": split, "file": f"{stem}.bin", "index": f"{stem}.idx.npy",
-                "blocks": f"{stem}.blocks.npy", "block": store.block_bytes(tokens * dtype.itemsize),
+                "blocks": f"{stem}.blocks.npy", "block": block_bytes(tokens * dtype.itemsize),
                 "first": first, "last": last - end, "end": end, "dtype": dtype.str, "separator": tokenizer.separator,
                 "bytes": (last - first) * dtype.itemsize,
             })  # fmt: skip

@@ -11,9 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from chinchilla_jax.config import expanded
-from chinchilla_jax.data import fs, store
+from chinchilla_jax.data import fs
+from chinchilla_jax.data.manifest import AGAIN, MANIFEST, check_files, parse_manifest, shards_of
+from chinchilla_jax.data.split import Split, sources_of, split_in, token_dtype
 from chinchilla_jax.data.streams import Remote, Separators, Shard
 from chinchilla_jax.data.workspace import KEY, storage_errors
+from chinchilla_jax.disk import checksum
 from chinchilla_jax.errors import UserError
 
 CACHE = "~/.cache/chinchilla_jax/stores"
@@ -22,37 +25,36 @@ CACHE_BYTES = 32 << 30  # most bytes of training text that are kept of a store
 DAMAGED = "damaged, its checksum is not the manifest's"
 
 
-def open_store(url: str, cache: Path | None = None, limit: int = CACHE_BYTES) -> store.TokenStore:
-    """The store at `url`: all of it but the training text is copied, once; that is fetched by block when it is read.
+def open_parts(url: str, cache: Path | None = None, limit: int = CACHE_BYTES) -> tuple[Path, dict, dict[str, Split]]:
+    """Folder, manifest and splits of the store at `url`: all but the training text is copied, once; that is fetched by
+    block when it is read.
 
     A store without checksums of blocks (version 1) is copied whole. Raises `UserError` for a store that is missing,
     cannot be reached, or arrives damaged.
     """
     with reaching(url):
-        text = _path(url, store.MANIFEST).read_bytes()
-    manifest = store.parse_manifest(text, url)
-    shards = store.shards_of(manifest, "train")
+        text = _path(url, MANIFEST).read_bytes()
+    manifest = parse_manifest(text, url)
+    shards = shards_of(manifest, "train")
     later = {shard[kind] for shard in shards for kind in ("file", "index", "blocks")} if shards[0]["blocks"] else set()
     folder = copy(url, text, {name: e for name, e in manifest["files"].items() if name not in later}, cache)
-    valid = store.split_in(folder, "valid", manifest)
-    train = fetched_split(url, manifest, folder, limit) if later else store.split_in(folder, "train", manifest)
-    opened = store.TokenStore(folder, manifest, store.fingerprint(manifest), train, valid)
-    return opened.mixed(store.own_weights(manifest))
+    train = fetched_split(url, manifest, folder, limit) if later else split_in(folder, "train", manifest)
+    return folder, manifest, {"train": train, "valid": split_in(folder, "valid", manifest)}
 
 
-def fetched_split(url: str, manifest: dict, folder: Path, limit: int) -> store.Split:
+def fetched_split(url: str, manifest: dict, folder: Path, limit: int) -> Split:
     """The training split of a remote store, whose blocks are kept in `folder`."""
     counts, found, start = manifest["splits"]["train"], [], 0
-    for shard in store.shards_of(manifest, "train"):
+    for shard in shards_of(manifest, "train"):
         sums = functools.lru_cache(lambda name=shard["blocks"]: block_sums(url, name, manifest, folder))
         found.append(Shard(fs.join(url, shard["file"]), sums, shard["block"], start, shard["tokens"]))
         start += shard["tokens"]
     blocks = folder / "blocks"
     blocks.mkdir(exist_ok=True)
-    dtype = store.token_dtype(manifest["tokenizer"]["pieces"])
-    tokens = Remote(found, dtype, blocks, limit, lambda where, what: UserError(f"{where}: {what}; {store.AGAIN}"))
+    dtype = token_dtype(manifest["tokenizer"]["pieces"])
+    tokens = Remote(found, dtype, blocks, limit, lambda where, what: UserError(f"{where}: {what}; {AGAIN}"))
     starts = Separators(tokens, manifest["tokenizer"]["separator"], counts["documents"])
-    return store.Split(tokens, starts, counts["bytes"], store.sources_of(counts), sharded=len(found) > 1)
+    return Split(tokens, starts, counts["bytes"], sources_of(counts), sharded=len(found) > 1)
 
 
 def block_sums(url: str, name: str, manifest: dict, folder: Path) -> np.ndarray:
@@ -61,9 +63,9 @@ def block_sums(url: str, name: str, manifest: dict, folder: Path) -> np.ndarray:
     if not path.is_file():
         with reaching(url):
             fs.write(str(path), _path(url, name).read_bytes())
-    if store.checksum(path) != manifest["files"][name]["xxh3_128"]:
+    if checksum(path) != manifest["files"][name]["xxh3_128"]:
         path.unlink()
-        raise UserError(f"{url}/{name}: {DAMAGED}; {store.AGAIN}")
+        raise UserError(f"{url}/{name}: {DAMAGED}; {AGAIN}")
     return np.load(path)
 
 
@@ -73,9 +75,9 @@ def copy(url: str, text: bytes, files: dict, cache: Path | None = None) -> Path:
     Raises `UserError` for files that are missing, cannot be reached, or arrive damaged.
     """
     folder, manifest = local(url, text, cache), {"files": files}
-    if (folder / store.MANIFEST).is_file():
+    if (folder / MANIFEST).is_file():
         try:
-            store.check_files(folder, manifest, checksums=False)
+            check_files(folder, manifest, checksums=False)
             return folder
         except UserError:
             shutil.rmtree(folder)
@@ -86,13 +88,13 @@ def copy(url: str, text: bytes, files: dict, cache: Path | None = None) -> Path:
             for name in files:
                 with reaching(url), _path(url, name).open("rb") as source, open(part / name, "wb") as target:
                     shutil.copyfileobj(source, target, BLOCK)
-            store.check_files(part, manifest, checksums=True)
-            (part / store.MANIFEST).write_bytes(text)
+            check_files(part, manifest, checksums=True)
+            (part / MANIFEST).write_bytes(text)
             # Of several processes on this machine the first to finish wins; the copies are equal.
             try:
                 part.rename(folder)
             except OSError:
-                if not (folder / store.MANIFEST).is_file():
+                if not (folder / MANIFEST).is_file():
                     raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
@@ -108,16 +110,16 @@ def local(url: str, manifest: bytes, cache: Path | None = None) -> Path:
 def exists(url: str) -> bool:
     """Whether there is a finished store at `url`."""
     with reaching(url):
-        return _path(url, store.MANIFEST).exists()
+        return _path(url, MANIFEST).exists()
 
 
 def upload(folder: Path, url: str) -> None:
     """Copy the store in `folder` to `url`, its manifest last."""
-    names = sorted(path.name for path in folder.iterdir() if path.name != store.MANIFEST)
+    names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)
     with reaching(url):
         _path(url).mkdir(parents=True, exist_ok=True)
-        _path(url, store.MANIFEST).unlink(missing_ok=True)
-        for name in [*names, store.MANIFEST]:
+        _path(url, MANIFEST).unlink(missing_ok=True)
+        for name in [*names, MANIFEST]:
             with open(folder / name, "rb") as source, _path(url, name).open("wb") as target:
                 shutil.copyfileobj(source, target, BLOCK)
 
@@ -133,7 +135,7 @@ def workspace(url: str, key: str) -> Iterator[str]:
         if not fs.exists(fs.join(folder, KEY)) or fs.read(fs.join(folder, KEY)).decode() != key:
             fs.remove(folder)
             fs.write(fs.join(folder, KEY), key.encode())
-        fs.remove(fs.join(url, store.MANIFEST))
+        fs.remove(fs.join(url, MANIFEST))
     try:
         yield folder
     except Exception:

@@ -16,7 +16,8 @@ import numpy as np
 
 from chinchilla_jax.config import require
 from chinchilla_jax.data.batches import gather
-from chinchilla_jax.data.store import Split, TokenStore
+from chinchilla_jax.data.split import Split
+from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.evaluation import judged, noise, robustness
 from chinchilla_jax.evaluation.likelihood import Likelihood
 from chinchilla_jax.parallel import devices

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chinchilla_jax.config import ModelConfig, ObjectiveConfig
-from chinchilla_jax.data.store import Split
+from chinchilla_jax.data.split import Split
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives.dense import tile_size
 from chinchilla_jax.parallel.sharding import constrain

@@ -10,7 +10,7 @@ import jax
 from chinchilla_jax.config import TrainConfig
 from chinchilla_jax.data.batches import valid_batch, valid_count
 from chinchilla_jax.data.loader import prefetch
-from chinchilla_jax.data.store import Split
+from chinchilla_jax.data.split import Split
 from chinchilla_jax.parallel.flight import paced
 from chinchilla_jax.training.program import Program
 from chinchilla_jax.types import Batch, Sums

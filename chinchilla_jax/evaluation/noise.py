@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from chinchilla_jax.data.batches import gather
-from chinchilla_jax.data.store import Split
+from chinchilla_jax.data.split import Split
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.evaluation.likelihood import Likelihood
 from chinchilla_jax.evaluation.typos import corrupt, targets

@@ -8,7 +8,8 @@ import numpy as np
 
 from chinchilla_jax.config import TuneConfig
 from chinchilla_jax.data.batches import TrainWindows
-from chinchilla_jax.data.store import Split, TokenStore
+from chinchilla_jax.data.split import Split
+from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.training import origin, params_only, resume
 from chinchilla_jax.training.load import Loaded
 from chinchilla_jax.types import Batch

@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import xxhash
 from jax.sharding import NamedSharding, PartitionSpec
 
-from chinchilla_jax.data.store import checksum
-from chinchilla_jax.disk import sync
+from chinchilla_jax.disk import checksum, sync
 
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 64 << 20  # bytes; a stranger's file is bounded before it is read

@@ -9,7 +9,7 @@ import pytest
 
 from chinchilla_jax.config import TrainConfig
 from chinchilla_jax.data.batches import Batches, TrainWindows, gather, permute, valid_batches
-from chinchilla_jax.data.store import Split
+from chinchilla_jax.data.split import Split
 from chinchilla_jax.errors import UserError
 
 SEPARATOR = 2

@@ -168,7 +168,7 @@ def test_a_store_made_before_a_setting_is_complete_with_its_default(tmp_path):
     manifest = json.loads(path.read_text())
     for name in ("near", "quality", "weights"):
         del manifest["settings"][name]
-    from chinchilla_jax.data.store import seal
+    from chinchilla_jax.data.manifest import seal
 
     manifest["xxh3_128"] = seal(manifest)
     path.write_text(json.dumps(manifest))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.data.mixture import Mixture, Sequence
-from chinchilla_jax.data.store import Part
+from chinchilla_jax.data.split import Part
 from chinchilla_jax.errors import UserError
 
 PARTS = (Part("a", 0, 7000, 1), Part("b", 7000, 9000, 1), Part("c", 9000, 9800, 1))

@@ -151,7 +151,7 @@ def test_a_host_fetches_what_its_rows_touch_and_trains_on_the_same(sharded, weig
 
 def test_the_cache_is_bounded_and_a_shard_that_disappears_is_one_line(sharded, cloud, tmp_path, monkeypatch):
     remote.upload(remote.Path(sharded.store), URL)
-    tokens = remote.open_store(URL, limit=20_000).train.tokens
+    tokens = remote.open_parts(URL, limit=20_000)[2]["train"].tokens
     monkeypatch.setattr("chinchilla_jax.data.streams.MEMORY", 0)
     for start in range(0, len(tokens), 5000):
         tokens[start : start + 10]

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.commands import cli, prepare
-from chinchilla_jax.data import store as stores
+from chinchilla_jax.data import manifest as manifests
+from chinchilla_jax.data import split as splits
 from chinchilla_jax.data.store import TokenStore
+from chinchilla_jax.disk import checksum
 from chinchilla_jax.errors import UserError
 
 
@@ -27,7 +29,7 @@ def test_open(store, made):
 
 
 def test_the_type_grows_with_the_vocabulary():
-    assert [stores.token_dtype(n).str for n in (300, 65_536, 65_537)] == ["<u2", "<u2", "<u4"]
+    assert [splits.token_dtype(n).str for n in (300, 65_536, 65_537)] == ["<u2", "<u2", "<u4"]
 
 
 @pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir(), lambda p: p.write_text("file")])
@@ -56,7 +58,7 @@ def rewrite(folder: Path, change) -> None:
     """Change the manifest and seal it again."""
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
-    manifest["xxh3_128"] = stores.seal(manifest)
+    manifest["xxh3_128"] = manifests.seal(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -91,7 +93,7 @@ def test_a_manifest_cannot_name_files_elsewhere(folder, name):
 def test_an_index_of_objects_is_refused(folder):
     np.save(folder / "train.idx.npy", np.array([{}], object), allow_pickle=True)
     path = folder / "train.idx.npy"
-    entry = {"bytes": path.stat().st_size, "xxh3_128": stores.checksum(path)}
+    entry = {"bytes": path.stat().st_size, "xxh3_128": checksum(path)}
     rewrite(folder, lambda manifest: manifest["files"].update({"train.idx.npy": entry}))
     with pytest.raises(UserError, match="damaged"):
         TokenStore.open(folder)
@@ -112,20 +114,20 @@ def test_the_advice_for_a_damaged_store_makes_the_same_one(folder, made):
 def first_version(folder: Path) -> Path:
     """The store as the first version wrote it: no blocks, no shards, no sources of tokens."""
     manifest = json.loads((folder / "manifest.json").read_text())
-    for name in stores.SPLITS:
+    for name in manifests.SPLITS:
         for key in ("shards", "sources"):
             del manifest["splits"][name][key]
         (folder / f"{name}.blocks.npy").unlink()
         del manifest["files"][f"{name}.blocks.npy"]
     manifest |= {"version": 1, "config": {}, "xxh3_128": ""}
-    manifest["xxh3_128"] = stores.seal(manifest)
+    manifest["xxh3_128"] = manifests.seal(manifest)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 
 
 def test_a_store_of_the_first_version_is_read(folder, store):
     old = TokenStore.open(first_version(folder))
-    for name in stores.SPLITS:
+    for name in manifests.SPLITS:
         ours, theirs = getattr(old, name), getattr(store, name)
         assert (ours.tokens == theirs.tokens).all() and (ours.starts == theirs.starts).all()
         assert ours.sources == () and ours.bytes == theirs.bytes

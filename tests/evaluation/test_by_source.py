@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from chinchilla_jax.data.store import Part, Split
+from chinchilla_jax.data.split import Part, Split
 from chinchilla_jax.evaluation.likelihood import Likelihood, labels
 from chinchilla_jax.types import Sums
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.data.batches import valid_batches
-from chinchilla_jax.data.store import Split, TokenStore
+from chinchilla_jax.data.split import Split
+from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.evaluation import noise
 
 RATES = (0.02, 0.1)

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from chinchilla_jax.data import fs
+from chinchilla_jax.data.manifest import SPLITS
+from chinchilla_jax.data.split import token_dtype
 from chinchilla_jax.data.stages.job import Job
 from chinchilla_jax.data.stages.rows import leaders, merged, read_texts
 from chinchilla_jax.data.stages.splitting import Plan
-from chinchilla_jax.data.store import SPLITS, token_dtype
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import open_tokenizer
 
