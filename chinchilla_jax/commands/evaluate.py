@@ -149,7 +149,7 @@ def zeros(params, run_dir: Path, step: int) -> dict:
     return found
 
 
-FIELDS = dict(zip(ATTACK, ("tokens", "radii", "rates", "restarts", "seed")))
+FIELDS = dict(zip(ATTACK, ("tokens", "radii", "typos", "restarts", "seed")))
 
 
 def under_attack(loaded, store, attack, run_dir: Path) -> tuple[dict, list[str]]:

@@ -1,12 +1,12 @@
 """Fit a scaling law to a table of runs: the law, how sure it is, and what other defensible choices would say."""
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 
 from chinchilla_jax.commands import cli
 from chinchilla_jax.config import require, to_dict
+from chinchilla_jax.disk import read_json
 
 SECTIONS = ()
 
@@ -95,7 +95,7 @@ def recipe_of(table: Path, named: str) -> dict:
     if not named and not path.exists():
         return {}
     if path.name == "recipe.json":
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, "write it again with sweep, or name the config")
     return {"config": to_dict(cli.load(path))}
 
 

@@ -1,14 +1,13 @@
 """From a budget to a run: parameters, tokens and loss with their intervals, and a config that trains as it is."""
 
 import dataclasses
-import json
 import time
 from importlib.util import find_spec
 from pathlib import Path
 
 from chinchilla_jax.commands import cli
 from chinchilla_jax.config import PENALTIES, Config, from_dict, require
-from chinchilla_jax.disk import write_json
+from chinchilla_jax.disk import read_json, write_json
 
 SECTIONS = ("model", "data", "mesh", "train", "adversarial", "corruption", "sparsity")
 CLUSTER = True
@@ -83,7 +82,7 @@ def with_text(config) -> tuple:
     path = Path(config.data.store, "manifest.json")
     if "://" in config.data.store or not path.exists():
         return config, {}
-    manifest = json.loads(path.read_text())
+    manifest = read_json(path, "prepare the store again")
     pieces = manifest["tokenizer"]["pieces"]
     text = {"unique_tokens": manifest["splits"]["train"]["tokens"], "tokenizer": manifest["tokenizer"]["sha256"][:12]}
     if config.model.vocab_size:
@@ -96,7 +95,7 @@ def by_source(config, tokens: float) -> list[dict]:
     path = Path(config.data.store, "manifest.json")
     if "://" in config.data.store or not path.exists():
         return []
-    manifest = json.loads(path.read_text())
+    manifest = read_json(path, "prepare the store again")
     found = [source for source in manifest["splits"]["train"].get("sources", ()) if source["tokens"]]
     if len(found) < 2:
         return []
@@ -120,7 +119,7 @@ def devices_here() -> int:
 def measured(config) -> float:
     """Tokens a second of the config's own step on this machine."""
     from chinchilla_jax.parallel import host
-    from chinchilla_jax.training.rate import tokens_per_second
+    from chinchilla_jax.training.throughput import tokens_per_second
 
     host.keep_freed_memory()
     return tokens_per_second(config)

@@ -8,12 +8,12 @@ where the vocabulary has a token for the end of a document: that one is taken. A
 has one, and with nothing else, as in transformers and llama.cpp.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chinchilla_jax.disk import read_json
 from chinchilla_jax.errors import UserError
 
 CONFIG = "tokenizer_config.json"
@@ -41,7 +41,7 @@ def read_marks(
 
     Raises `UserError` where there is nothing to part documents with.
     """
-    told = read_json(folder / CONFIG)
+    told = read_json(folder / CONFIG, missing={})
     named = {name: vocabulary.get(content(told.get(f"{name}_token")), -1) for name in ("bos", "eos", "pad")}
     adds = told.get("add_bos_token")
     uses_bos = bool(prefix) if adds is None else bool(adds)
@@ -55,7 +55,7 @@ def read_marks(
             "beside it, with its eos_token"
         )
     separator, end = (bos, tuple(i for i in ends[:1] if i != bos)) if uses_bos else (ends[0], ())
-    told_ends = read_json(folder / GENERATION).get("eos_token_id")
+    told_ends = read_json(folder / GENERATION, missing={}).get("eos_token_id")
     listed = told_ends if isinstance(told_ends, list) else [told_ends]
     stops = {separator, *end, named["eos"], *(i for i in listed if isinstance(i, int))} - {-1}
     held = frozenset(i for i in {*named.values(), separator, *end} if i >= 0)
@@ -68,16 +68,3 @@ def content(token: Any) -> str:
     if not isinstance(text, str):
         raise UserError(f"{CONFIG}: {str(token)[:40]} is no name of a token; copy the file again")
     return text
-
-
-def read_json(path: Path) -> dict:
-    """A JSON object; empty where there is no such file, `UserError` where it holds something else."""
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); copy the file again") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: holds no settings; copy the file again")
-    return found

@@ -33,14 +33,14 @@ class Attack:
 
     tokens: int = 8192
     radii: tuple[float, ...] = (0.025, 0.05, 0.1, 0.2)
-    rates: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1)
+    typos: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1)
     restarts: int = 2
     seed: int = 0
 
     def __post_init__(self):
         require(self.tokens > 0, f"--attack-tokens {self.tokens} must be at least 1")
         require(all(0 < rho < math.inf for rho in self.radii), f"--radii {_words(self.radii)} must be positive")
-        require(all(0 <= q < 1 for q in self.rates), f"--typo-rates {_words(self.rates)} must lie in [0, 1)")
+        require(all(0 <= q < 1 for q in self.typos), f"--typo-rates {_words(self.typos)} must lie in [0, 1)")
         require(self.restarts > 0, f"--restarts {self.restarts} must be at least 1")
         require(0 <= self.seed < 2**32, f"--attack-seed {self.seed} must lie in [0, 2**32)")
 
@@ -54,7 +54,7 @@ def measure(
 ) -> dict[str, Any]:
     """Every figure of the protocol; `say` gets lines that stay, `show` the progress.
 
-    `attack_report`'s, and in bits per byte typo, word (each by rate) and segmentation, with `notes` to be read.
+    `attack_report`'s, and in bits per byte typo, word (each by share) and segmentation, with `notes` to be read.
     """
     split, likelihood = store.valid, Likelihood(loaded.program, store.valid)
     config = loaded.program.config
@@ -88,10 +88,10 @@ def faulty(loaded: Loaded, likelihood: Likelihood, attack: Attack) -> dict[str, 
     if not texts or not loaded.tokenizer.keeps(texts):
         return {}
     given = loaded.params, likelihood, texts, loaded.tokenizer
-    typos, wrong = noise.typo_report(*given, attack.rates, attack.seed), [rate for rate in attack.rates if rate]
+    typed, wrong = noise.typo_report(*given, attack.typos, attack.seed), [share for share in attack.typos if share]
     return {
-        **typos,
-        "word": {0.0: typos["typo"][0.0], **noise.word_report(*given, wrong, attack.seed)},
+        **typed,
+        "word": {0.0: typed["typo"][0.0], **noise.word_report(*given, wrong, attack.seed)},
         "segmentation": noise.segmentation_report(*given, attack.seed),
     }
 
@@ -131,8 +131,8 @@ def price(loaded: Loaded, tokens: int, attack: Attack) -> str:
     judging = 1 + len(attack.radii) * (2 + len(robustness.STEPS))
     forward = judging + len(attack.radii) * (2 + 2 + attack.restarts * (2 * steps + len(robustness.STEPS)))
     flops = tokens * forward * counts.flops_per_token(config.model, config.train.seq_len) / 3
-    rate = devices.expected_rate(list(loaded.program.mesh.devices.flat))
-    time = f", about {duration(flops / rate)}" if rate else ""
+    flops_per_s = devices.expected_flops_per_s(list(loaded.program.mesh.devices.flat))
+    time = f", about {duration(flops / flops_per_s)}" if flops_per_s else ""
     return f"attacking {tokens:,} tokens at {len(attack.radii)} radii: {flops:.2g} FLOPs{time}"
 
 
@@ -154,9 +154,9 @@ def table(found: dict[str, Any]) -> str:
             values = " ".join(f"{shown(at[figure]):>17}" for figure in judged.FIGURES)
             lines.append(f"{'clean' if rho is None else f'{rho:g}':>8} {LABELS[row]:<24} {values}")
     if "typo" in found:
-        lines.append(f"{'rate':>8} {'typo':>10} {'scored':>9} {'word':>9}   (bits per clean byte)")
-    for rate, bits in found.get("typo", {}).items():
-        lines.append(f"{rate:>8g} {bits:>10.4f} {found['typo_scored'][rate]:>9.1%} {found['word'][rate]:>9.4f}")
+        lines.append(f"{'share':>8} {'typo':>10} {'scored':>9} {'word':>9}   (bits per clean byte)")
+    for share, bits in found.get("typo", {}).items():
+        lines.append(f"{share:>8g} {bits:>10.4f} {found['typo_scored'][share]:>9.1%} {found['word'][share]:>9.4f}")
     if "segmentation" in found:
         lines.append(f"sampled segmentation: {found['segmentation']:.4f} bits per byte")
     return "\n".join(lines)
@@ -171,7 +171,7 @@ def shown(figure: tuple[float, float]) -> str:
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
-    """Loss over the radius for each attack, and bits per byte over the rate of mistakes."""
+    """Loss over the radius for each attack, and bits per byte over the share of mistakes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 4), layout="constrained")

@@ -2,7 +2,7 @@
 
 Targets stay clean. Behind each token of a mistyped text the model is asked for the clean token that starts at that
 place, where one does; the others are not scored, and neither are their bytes. So the figure is bits per clean byte over
-the share `scored` of the bytes, all of them at rate 0. The bytes not scored are the rest of a word with a mistake in
+the share `scored` of the bytes, all of them at share 0. The bytes not scored are the rest of a word with a mistake in
 it: what the figure measures is how far a mistake troubles what comes after it.
 """
 
@@ -70,28 +70,28 @@ def typo_report(
     likelihood: Likelihood,
     texts: Sequence[str],
     tokenizer: BaseTokenizer,
-    rates: Sequence[float],
+    shares: Sequence[float],
     seed: int,
     poll: Callable[[], None] = lambda: None,
 ) -> dict[str, dict[float, float]]:
-    """{"typo": {rate: bits per clean byte}, "typo_scored": {rate: share of the bytes}}; rate 0 comes first, always.
+    """{"typo": {share: bits per clean byte}, "typo_scored": {share: share of the bytes}}; share 0 comes first, always.
 
     The texts must come back unchanged from the tokenizer (`BaseTokenizer.lossless`).
     """
     found: dict[str, dict[float, float]] = {"typo": {}, "typo_scored": {}}
     whole = sum(len(text.encode()) for text in texts)
-    for rate in [0.0, *(rate for rate in rates if rate)]:
-        draw = np.random.default_rng([seed, round(rate * 1e9)])
-        stream = Stream.of([mistyped(text, tokenizer, rate, draw) for text in texts])
+    for share in [0.0, *(share for share in shares if share)]:
+        draw = np.random.default_rng([seed, round(share * 1e9)])
+        stream = Stream.of([mistyped(text, tokenizer, share, draw) for text in texts])
         scored = float(tokenizer.sizes[stream.targets] @ stream.weights)
-        found["typo"][rate] = _bits(params, likelihood, stream, scored, poll)
-        found["typo_scored"][rate] = scored / whole
+        found["typo"][share] = _bits(params, likelihood, stream, scored, poll)
+        found["typo_scored"][share] = scored / whole
     return found
 
 
-def mistyped(text: str, tokenizer: BaseTokenizer, rate: float, draw: np.random.Generator):
+def mistyped(text: str, tokenizer: BaseTokenizer, share: float, draw: np.random.Generator):
     """Tokens of a text with mistakes, clean targets and their weights, all (n,)."""
-    faulty, places = corrupt(text, rate, draw)
+    faulty, places = corrupt(text, share, draw)
     if tokenizer.prefixes_space:
         places = np.append(0, np.where(places < 0, -1, places + 1))
     read, clean = tokenizer.encode_array(faulty), tokenizer.encode_array(text)
@@ -103,7 +103,7 @@ def word_report(
     likelihood: Likelihood,
     texts: Sequence[str],
     tokenizer: BaseTokenizer,
-    rates: Sequence[float],
+    shares: Sequence[float],
     seed: int,
     poll: Callable[[], None] = lambda: None,
 ) -> dict[float, float]:
@@ -112,12 +112,12 @@ def word_report(
     whole = sum(len(text.encode()) for text in texts)
     words = np.flatnonzero(tokenizer.sizes)
     found = {}
-    for rate in rates:
-        draw = np.random.default_rng([seed, round(rate * 1e9), 1])
-        wrong = (draw.random(len(stream.tokens)) < rate) & (stream.tokens != tokenizer.separator)
+    for share in shares:
+        draw = np.random.default_rng([seed, round(share * 1e9), 1])
+        wrong = (draw.random(len(stream.tokens)) < share) & (stream.tokens != tokenizer.separator)
         drawn = draw.choice(words, len(stream.tokens))
         faulty = dataclasses.replace(stream, tokens=np.where(wrong, drawn, stream.tokens))
-        found[rate] = _bits(params, likelihood, faulty, whole, poll)
+        found[share] = _bits(params, likelihood, faulty, whole, poll)
     return found
 
 

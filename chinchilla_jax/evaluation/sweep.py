@@ -21,10 +21,10 @@ from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.disk import write_json
 from chinchilla_jax.errors import Preempted
 from chinchilla_jax.evaluation.likelihood import Likelihood
+from chinchilla_jax.parallel.collectives import from_first
 from chinchilla_jax.planning import ladder
 from chinchilla_jax.planning.ladder import Ladder, Run
 from chinchilla_jax.scaling import counts
-from chinchilla_jax.training.agreement import from_first
 from chinchilla_jax.training.checkpoint import PARTIAL
 from chinchilla_jax.training.hooks import Hook
 from chinchilla_jax.training.loop import pretrain

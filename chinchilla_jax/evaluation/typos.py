@@ -29,10 +29,10 @@ def _neighbours() -> dict[str, str]:
 NEIGHBOURS = _neighbours()
 
 
-def mistakes(text: str, rate: float, draw: np.random.Generator) -> Iterator[tuple[int, int, str]]:
-    """(start, end, what is typed instead of text[start:end]) of every mistake; each character starts one at `rate`."""
+def mistakes(text: str, share: float, draw: np.random.Generator) -> Iterator[tuple[int, int, str]]:
+    """(start, end, what is typed instead of text[start:end]) of every mistake; each character starts one at `share`."""
     free = 0
-    for i in np.flatnonzero(draw.random(len(text)) < rate).tolist():
+    for i in np.flatnonzero(draw.random(len(text)) < share).tolist():
         if i < free:  # the other half of a swap
             continue
         here, after = text[i], text[i + 1 : i + 2]
@@ -46,7 +46,7 @@ def mistakes(text: str, rate: float, draw: np.random.Generator) -> Iterator[tupl
         yield kind
 
 
-def corrupt(text: str, rate: float, draw: np.random.Generator) -> tuple[str, np.ndarray]:
+def corrupt(text: str, share: float, draw: np.random.Generator) -> tuple[str, np.ndarray]:
     """The text with mistakes, and for each place between its bytes (n + 1,) the place in the clean text's bytes.
 
     A place inside a mistake has none: -1. What was left out lies behind its place; what was typed in excess, before.
@@ -54,7 +54,7 @@ def corrupt(text: str, rate: float, draw: np.random.Generator) -> tuple[str, np.
     parts: list[bytes] = []
     spans: list[tuple[int, int, int]] = []  # places in the faulty and the clean bytes, and how far both run alike
     faulty = clean = at = 0
-    for start, end, typed in [*mistakes(text, rate, draw), (len(text), len(text), "")]:
+    for start, end, typed in [*mistakes(text, share, draw), (len(text), len(text), "")]:
         same, typed = text[at:start].encode(), typed.encode()
         parts += [same, typed]
         spans.append((faulty, clean, len(same)))

@@ -71,7 +71,7 @@ def _of(node):
 
 def _low_rank(node):
     def wrap(kernel, leaves, tune: TuneConfig, scale: float, site: Site):
-        return node(kernel=kernel, key=None, scale=scale, rate=tune.dropout, **leaves)
+        return node(kernel=kernel, key=None, scale=scale, dropout=tune.dropout, **leaves)
 
     return wrap
 

@@ -1,39 +1,13 @@
-"""Files that a stranger wrote: found, bounded, hashed and refused in one line."""
+"""Files that a stranger wrote: hashed and refused in one line."""
 
 import hashlib
-import json
-import stat
 from pathlib import Path
-from typing import Any
 
 from chinchilla_jax.config import require
+from chinchilla_jax.disk import plain
 from chinchilla_jax.errors import UserError
 
 SUMS = "SHA256SUMS"  # as `sha256sum` writes and checks it
-JSON_LIMIT = 256 << 20  # bytes of a JSON file that is read
-
-
-def plain(path: Path) -> Path:
-    """`path`, which must be a file or a link to one: a device or a pipe would block, a broken link has nothing."""
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        broken = " (a link to nothing)" if path.is_symlink() else ""
-        raise UserError(f"{path}: {error.strerror}{broken}") from error
-    require(stat.S_ISREG(mode), f"{path} is no plain file")
-    return path
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of reasonable size, or a one-line `UserError`."""
-    size = plain(path).stat().st_size
-    require(size <= JSON_LIMIT, f"{path} has {size} bytes, too many for a file of settings")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}); get it again") from error
-    require(isinstance(found, dict), f"{path} holds no table of settings; get it again")
-    return found
 
 
 def sha256(path: Path) -> str:

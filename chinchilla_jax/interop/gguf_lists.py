@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.config import require
-from chinchilla_jax.data.marks import CONFIG, TEMPLATE, read_json
+from chinchilla_jax.data.marks import CONFIG, TEMPLATE
 from chinchilla_jax.data.tokenizer_base import PROBE, BaseTokenizer
 from chinchilla_jax.data.tokenizer_json import BYTE_PIECE, read, steps
 from chinchilla_jax.data.tokenizers import is_json, open_tokenizer, tokenizer_file
+from chinchilla_jax.disk import read_json
 from chinchilla_jax.interop.gguf_tokenizer import WORDS, Words, from_merges
 from chinchilla_jax.interop.sentencepiece import (
     BYTE,
@@ -47,7 +48,7 @@ def entries(run_dir: Path, rows: int) -> dict[str, Any]:
         if "ggml.scores" in found:
             found["ggml.scores"].append(-1e4)
     template = run_dir / TEMPLATE
-    ids = token_ids(tokenizer, roles(tokenizer, read_json(run_dir / CONFIG), template.is_file()))
+    ids = token_ids(tokenizer, roles(tokenizer, read_json(run_dir / CONFIG, missing={}), template.is_file()))
     ends = ids["eos_token_id"] if isinstance(ids["eos_token_id"], list) else [ids["eos_token_id"]]
     named = {"bos": ids.get("bos_token_id"), "eos": ends[0], "eot": dict(enumerate(ends)).get(1)}
     unknown = found["ggml.token_type"].index(UNKNOWN) if UNKNOWN in found["ggml.token_type"] else None

@@ -8,9 +8,9 @@ import numpy as np
 from chinchilla_jax.config import require
 from chinchilla_jax.data.marks import TEMPLATE
 from chinchilla_jax.data.tokenizers import copy_tokenizer, open_tokenizer, tokenizer_file
+from chinchilla_jax.disk import plain, read_json
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.interop import architectures
-from chinchilla_jax.interop.files import plain, read_json
 from chinchilla_jax.interop.names import LAYER, their_shapes
 from chinchilla_jax.interop.source import check_tensors
 from chinchilla_jax.interop.tensors import FLOATS, Tensors, locate
@@ -97,7 +97,7 @@ def chat_template(folder: Path) -> str:
             return (folder / TEMPLATE).read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
             raise UserError(f"{folder / TEMPLATE} is no text; get it again, or delete it") from error
-    told = read_json(folder / TOKENIZER_CONFIG).get("chat_template") if (folder / TOKENIZER_CONFIG).exists() else None
+    told = read_json(folder / TOKENIZER_CONFIG, missing={}).get("chat_template")
     if isinstance(told, list) and all(isinstance(entry, dict) for entry in told):
         told = next((entry.get("template") for entry in told if entry.get("name") == "default"), None)
     require(

@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from chinchilla_jax.config import ModelConfig, TaskConfig, require
+from chinchilla_jax.disk import read_json
 from chinchilla_jax.finetuning.methods import Recipe
-from chinchilla_jax.interop import files, peft_config
+from chinchilla_jax.interop import peft_config
 from chinchilla_jax.interop import peft_names as names
 from chinchilla_jax.interop.peft import CONFIG, WEIGHTS
 from chinchilla_jax.interop.source import check_tensors, leaf_of
@@ -22,7 +23,7 @@ class Adapter:
     """An adapter folder: `tune` and `task` are its settings, `read` gives its tensors, without their fringe shapes."""
 
     def __init__(self, folder: Path, base: str):
-        self.told = files.read_json(folder / CONFIG)
+        self.told = read_json(folder / CONFIG)
         path = folder / WEIGHTS
         require(path.exists(), f"{folder} has no {WEIGHTS}; other kinds of files are not loaded")
         with opened(path) as file:

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from chinchilla_jax.config import require
+from chinchilla_jax.disk import plain, read_json
 from chinchilla_jax.errors import UserError
-from chinchilla_jax.interop.files import plain, read_json
 
 FLOATS = ("F32", "F16", "BF16")
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.data.marks import CONFIG, GENERATION, TEMPLATE, content, read_json
+from chinchilla_jax.data.marks import CONFIG, GENERATION, TEMPLATE, content
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import copy_tokenizer, is_json, open_tokenizer, tokenizer_file
+from chinchilla_jax.disk import read_json
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.interop.sentencepiece import library_tokenizer, read_model
 
@@ -44,11 +45,11 @@ def export_tokenizer(run_dir: Path, folder: Path, length: int) -> Exported:
             library_tokenizer(read_model(file)).save(str(folder / "tokenizer.json"))
         except UserError as reason:
             notes, kind = [f"no tokenizer.json, tokenizer.model alone goes along: {reason}"], "LlamaTokenizer"
-    names = roles(tokenizer, read_json(folder / CONFIG), template.is_file())
+    names = roles(tokenizer, read_json(folder / CONFIG, missing={}), template.is_file())
     ids = token_ids(tokenizer, names)
     if not (folder / CONFIG).exists():
         write(folder / CONFIG, settings(tokenizer, names, kind, length, template))
-    kept = read_json(folder / GENERATION)
+    kept = read_json(folder / GENERATION, missing={})
     if not kept:
         write(folder / GENERATION, ids)
     return Exported(ids | {name: kept[name] for name in ids if name in kept}, notes)

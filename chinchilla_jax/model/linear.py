@@ -1,6 +1,6 @@
 """The one matrix product of the house, with the two habits of XLA:CPU that it works around.
 
-`x.T @ dy`, the gradient of a weight, runs at down to half the rate of the forward product, because XLA folds the
+`x.T @ dy`, the gradient of a weight, runs at down to half the speed of the forward product, because XLA folds the
 transpose into the product. Materialising it (an optimisation barrier keeps XLA from folding it back) cures that. And a
 product with few rows, as in decoding, is bound by the reading of `w`, which goes faster along rows of (out, in) than of
 (in, out): `packed` lays a weight so, and `matmul` multiplies from the left. On a TPU or a GPU either would only cost.
@@ -112,11 +112,11 @@ def stays(table_VD: jax.Array, tokens: jax.Array) -> bool:
     return jnp.issubdtype(table_VD.dtype, jnp.floating) and tokens_travel(len(table_VD), tokens.shape)
 
 
-def drop(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Inverted dropout; without a key (evaluation, or a rate of 0) the identity."""
+def drop(x: jax.Array, share: float, key: jax.Array | None) -> jax.Array:
+    """Inverted dropout; without a key (evaluation, or a share of 0) the identity."""
     if key is None:
         return x
-    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0).astype(x.dtype)
+    return jnp.where(jax.random.bernoulli(key, 1 - share, x.shape), x / (1 - share), 0).astype(x.dtype)
 
 
 @functools.singledispatch

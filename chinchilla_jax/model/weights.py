@@ -148,7 +148,7 @@ def keyed(params: Any, key: jax.Array | None) -> Any:
     number = iter(range(1 << 30))
 
     def one(w):
-        if not getattr(w, "rate", 0.0):
+        if not getattr(w, "dropout", 0.0):
             return w
         own = jax.random.fold_in(key, next(number))
         return dataclasses.replace(w, key=jax.random.split(own, w.a.shape[0]) if w.stacked else own)
@@ -168,7 +168,7 @@ class LowRank(Weight):
     b: jax.Array
     key: Any
     scale: float = static()
-    rate: float = static()
+    dropout: float = static()
 
     @staticmethod
     def outline(lead, inward, outward, rank):
@@ -182,7 +182,7 @@ class LowRank(Weight):
 
     def narrow(self, x, contract, plain):
         """x a, what passes through the bottleneck."""
-        return plain(drop(x, self.rate, self.key), self.a, contract)
+        return plain(drop(x, self.dropout, self.key), self.a, contract)
 
     def product(self, x, contract, plain):
         return plain(x, self.kernel, contract) + self.scale * plain(self.narrow(x, contract, plain), self.b, 1)

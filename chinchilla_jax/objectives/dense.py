@@ -12,7 +12,7 @@ from chinchilla_jax.objectives.objective import Objective, plain
 from chinchilla_jax.parallel.tiles import over_tiles, sweep
 from chinchilla_jax.types import Batch, Sums
 
-# Tokens of a tile on one device: large enough to keep the product at full rate, small enough to stay out of the way.
+# Tokens of a tile on one device: large enough to keep the product at full speed, small enough to stay out of the way.
 TILE_TOKENS = {"cpu": 1024, "reference": 1024, "cuda": 8192, "tpu": 8192}
 # Logits rounded to bfloat16 move half the bytes, as in PyTorch under autocast: the loss changes by 1e-4 of itself and
 # its gradient by 0.002 to 0.009 (docs/lab_book.md). Sums and exponentials are float32 either way.

@@ -1,4 +1,4 @@
-"""Peak rates and memory of devices by the name that JAX gives them: figures alone, no JAX."""
+"""Peak speeds and memory of devices by the name that JAX gives them: figures alone, no JAX."""
 
 import re
 from typing import NamedTuple
@@ -8,7 +8,7 @@ class Device(NamedTuple):
     """Dense bf16 FLOP/s, bytes of memory, bytes/s of memory, and bytes/s to other devices; all of one device.
 
     `link` is what a device sends along one axis of a TPU's torus in both directions together, or over NVLink or PCIe
-    one way; an axis whose length is a multiple of `wrap` is a ring, any other a line of half the rate.
+    one way; an axis whose length is a multiple of `wrap` is a ring, any other a line of half the bandwidth.
     """
 
     flops: float

@@ -1,4 +1,4 @@
-"""What a device can do: peak rates and memory by the name that JAX gives it. An unknown device gives no figure."""
+"""What a device can do: peak speeds and memory by the name that JAX gives it. An unknown device gives no figure."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from chinchilla_jax.parallel.catalogue import BETWEEN_MACHINES, CARDS, Device, figures
 
-# Shares of those rates, and of a measured matrix product on a CPU, that a training step of some size reaches.
+# Shares of those speeds, and of a measured matrix product on a CPU, that a training step of some size reaches.
 PEAK_SHARE, MEASURED_SHARE = 0.4, 0.6
 
 
@@ -23,15 +23,15 @@ def network(own: Device, group: list[jax.Device], everyone: list[jax.Device]) ->
     """Bytes/s that a device sends while a group of them all talk: over every axis of the torus that the group spans."""
     if not own.wrap:
         return own.link if len(group) <= CARDS else min(own.link, BETWEEN_MACHINES)
-    rate = 0.0
+    bandwidth = 0.0
     for axis in range(len(everyone[0].coords)):
         spanned, there = ({device.coords[axis] for device in devices} for devices in (group, everyone))
         ring = len(spanned) == len(there) and len(there) % own.wrap == 0
-        rate += own.link * (0 if len(spanned) == 1 else 1 if ring else 0.5)
-    return rate or own.link
+        bandwidth += own.link * (0 if len(spanned) == 1 else 1 if ring else 0.5)
+    return bandwidth or own.link
 
 
-def expected_rate(devices: list[jax.Device]) -> float | None:
+def expected_flops_per_s(devices: list[jax.Device]) -> float | None:
     """FLOP/s that a training step may be expected to do on these devices together; None where nobody can tell.
 
     CPU devices share one processor, which is measured for a tenth of a second.

@@ -1,12 +1,12 @@
 """The question of a plan as a command line has it: budgets, a time or money, a machine, conditions, the law."""
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.config import require
+from chinchilla_jax.disk import read_json
 from chinchilla_jax.planning.recipe import Machine, parse_chips
 
 SHAPE = ("preset", "layers", "d_model", "heads", "kv_heads", "head_dim", "d_ff")
@@ -94,7 +94,7 @@ def priced_at(text: str, kind: str) -> float:
         require(
             path.is_file(), f"--price {text}: a number of USD an hour of a chip, or a JSON file such as {{'h100': 2.5}}"
         )
-        found = json.loads(path.read_text())
+        found = read_json(path, "correct it")
         require(kind in found, f"--price {text}: no price of {kind}; it has {', '.join(found)}")
         return float(found[kind])
 

@@ -22,7 +22,7 @@ from chinchilla_jax.scaling.conditions import Conditions, bent, loss
 from chinchilla_jax.scaling.lawfile import Form, LawFile, percentiles
 from chinchilla_jax.scaling.published import ALLOCATIONS, law_of, mixture, published
 
-GUESSED_RATE = 1e11  # FLOP/s to begin with; the first round measures
+GUESSED_FLOPS_PER_S = 1e11  # FLOP/s to begin with; the first round measures
 ROUNDS, CLOSE = 6, 0.03  # of size -> speed -> budget -> size, until the budget moves by less
 SMALL = "debian-cpu"  # our law of small runs, joined to the default one between the ranges of the two
 LR_EXPONENT = 0.45  # of a ladder whose recipe does not say
@@ -38,7 +38,7 @@ KEEPS = (
     "train.batch_size",
 )
 
-Rate = Callable[[Config], float]  # tokens a second of a config on some machine
+Throughput = Callable[[Config], float]  # tokens a second of a config on some machine
 
 COUNTS: dict[str, Callable[[ModelConfig], float]] = {
     "n_total": counts.parameters,
@@ -48,7 +48,7 @@ COUNTS: dict[str, Callable[[ModelConfig], float]] = {
 }
 
 
-def plan(config: Config, said: Asked, measure: Rate | None = None) -> dict[str, Any]:
+def plan(config: Config, said: Asked, measure: Throughput | None = None) -> dict[str, Any]:
     """Everything about the run that `said` asks for, as one JSON-able dict; its "config" trains as it is.
 
     `measure` tells the tokens a second of a config on this machine, for a budget in minutes. Raises `UserError`.
@@ -58,22 +58,22 @@ def plan(config: Config, said: Asked, measure: Rate | None = None) -> dict[str, 
         mesh = {"mesh.data": said.machine.chips // config.mesh.fsdp // config.mesh.tensor}  # not decided yet
         return step_multiple(settings.replace(config, mesh))
 
-    rate = attacked(measured_once(measure) if measure else machine_rate(said), multiple)
+    throughput = attacked(measured_once(measure) if measure else machine_throughput(said), multiple)
     budgets = dict(said.budgets)
     if said.fixed and "params" not in budgets:
         budgets["params"] = float(counts.parameters(config.model))
     if said.seconds:
-        budgets["flops"] = said.seconds * GUESSED_RATE * (said.machine.chips if said.machine.kind else 1)
+        budgets["flops"] = said.seconds * GUESSED_FLOPS_PER_S * (said.machine.chips if said.machine.kind else 1)
     for _ in range(ROUNDS if said.seconds else 0):
         found = _once(config, said, budgets)
         law, made = found["law"], found["made"]
-        flops = law.per_nd * COUNTS[law.count](made.model) * said.seconds * rate(made)
+        flops = law.per_nd * COUNTS[law.count](made.model) * said.seconds * throughput(made)
         if abs(math.log(flops / budgets["flops"])) < CLOSE:
             break
         budgets["flops"] = flops
     found = _once(config, said, budgets)
     if said.seconds:  # sizes come in steps; what they leave of the time is made up by the length
-        found["made"] = _lasting(found["made"], said.seconds * rate(found["made"]))
+        found["made"] = _lasting(found["made"], said.seconds * throughput(found["made"]))
     made = found["made"]
     read = made.train.steps * made.train.batch_size * made.train.seq_len / said.unique_tokens
     found["made"], advice = advised(made, read, said.given)
@@ -89,34 +89,34 @@ def _lasting(made: Config, tokens: float) -> Config:
     return settings.replace(made, {"train.steps": steps, "optimizer.warmup_steps": warmup})
 
 
-def measured_once(measure: Rate) -> Rate:
-    """The rate of the first config measured, and of others by their FLOPs: every measurement compiles for seconds."""
+def measured_once(measure: Throughput) -> Throughput:
+    """The throughput of the first config measured, and of others by their FLOPs: measuring compiles for seconds."""
     done: list[float] = []
 
-    def rate(config: Config) -> float:
+    def throughput(config: Config) -> float:
         flops = counts.flops_per_token(config.model, config.train.seq_len)
         if not done:
             done.append(measure(config) * flops)
         return done[0] / flops
 
-    return rate
+    return throughput
 
 
-def machine_rate(said: Asked) -> Rate:
+def machine_throughput(said: Asked) -> Throughput:
     """Tokens a second on the machine that was named, by formula or at the user's own MFU."""
 
-    def rate(config: Config) -> float:
+    def throughput(config: Config) -> float:
         found = priced(config, said.machine)
         return found["tokens_per_second"] * (said.mfu / found["mfu"] if said.mfu else 1.0)
 
-    return rate
+    return throughput
 
 
-def attacked(rate: Rate, multiple: Rate) -> Rate:
-    """The rate of configs that attack, from that of their plain steps."""
+def attacked(throughput: Throughput, multiple: Callable[[Config], float]) -> Throughput:
+    """The throughput of configs that attack, from that of their plain steps."""
 
     def slower(config: Config) -> float:
-        return rate(plain(config)) / multiple(config)
+        return throughput(plain(config)) / multiple(config)
 
     return slower
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from chinchilla_jax import __version__
 from chinchilla_jax.config import closest, require
-from chinchilla_jax.disk import write_text
+from chinchilla_jax.disk import read_json, write_text
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.scaling.law import Surface
 
@@ -167,11 +167,8 @@ def _form_text(form: dict[str, Any]) -> str:
 def load(path: Path) -> LawFile:
     """The law in a file. `UserError` names what is missing, of another version or no number."""
     require(path.is_file(), f"{path}: no such law file; write one with fit RUNS --out DIR")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); write it again with fit") from error
-    require(isinstance(values, dict) and values.pop("format", None) == FORMAT, f"{path} is no law file of fit")
+    values = read_json(path, "write it again with fit")
+    require(values.pop("format", None) == FORMAT, f"{path} is no law file of fit")
     version = values.pop("version", None)
     require(version == VERSION, f"{path} is a law of version {version}; this program reads {VERSION}: fit it again")
     return _checked(path, values)

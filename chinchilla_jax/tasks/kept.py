@@ -1,11 +1,10 @@
 """What a run directory keeps of its task for whoever uses it later: task.json and the template."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.config import require
-from chinchilla_jax.errors import UserError
+from chinchilla_jax.disk import read_json
 from chinchilla_jax.tasks.kinds.table import kind_of
 from chinchilla_jax.tasks.template import JINJA, Template, from_dict, from_jinja
 
@@ -31,10 +30,4 @@ def own_template(run: Path) -> Template | None:
 
 def read_task(run: Path) -> dict[str, Any]:
     """task.json of a run; empty where there is none."""
-    path = run / FILE
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        require(isinstance(found, dict), f"{path} holds no settings; put the run's own back")
-        return found
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read ({error}); put the run's own back") from error
+    return read_json(run / FILE, "put the run's own back", missing={})

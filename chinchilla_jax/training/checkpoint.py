@@ -29,9 +29,9 @@ from chinchilla_jax.config import CheckpointConfig
 from chinchilla_jax.disk import sync
 from chinchilla_jax.errors import StorageError
 from chinchilla_jax.parallel import peers
+from chinchilla_jax.parallel.collectives import from_first
 from chinchilla_jax.training import best, integrity, one_by_one, packing, restore
-from chinchilla_jax.training.agreement import from_first
-from chinchilla_jax.training.hush import hush_orbax
+from chinchilla_jax.training.orbax_logs import quiet_orbax
 from chinchilla_jax.training.restore import ITEM, PARTIAL, Restored
 
 PATIENCE = 600.0  # seconds for another process's checksums; then the first one reads the files itself
@@ -44,7 +44,7 @@ class Checkpoints:
     def __init__(self, folder: Path, config: CheckpointConfig, *, meta: dict[str, Any]):
         self.folder, self.config, self.meta = Path(folder).absolute(), config, meta
         self.first = jax.process_index() == 0
-        hush_orbax()
+        quiet_orbax()
         if self.first:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chinchilla_jax.parallel import peers
-from chinchilla_jax.training.agreement import from_first
+from chinchilla_jax.parallel.collectives import from_first
 from chinchilla_jax.training.metrics import Terminal, Writer, read
 from chinchilla_jax.training.signals import Interrupts, Watchdog
 from chinchilla_jax.training.state import TrainState

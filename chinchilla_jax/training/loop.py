@@ -18,9 +18,9 @@ from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.errors import Diverged, Preempted
 from chinchilla_jax.model import packed
 from chinchilla_jax.parallel import devices, peers
+from chinchilla_jax.parallel.collectives import from_first
 from chinchilla_jax.scaling import counts
 from chinchilla_jax.training import origin, resume
-from chinchilla_jax.training.agreement import from_first
 from chinchilla_jax.training.checkpoint import Checkpoints
 from chinchilla_jax.training.hooks import Hook, Hooks
 from chinchilla_jax.training.load import base_of, check_base
@@ -32,7 +32,7 @@ from chinchilla_jax.training.state import TrainState
 
 @dataclass
 class Meter:
-    """Turns the moments at which steps are seen to end into rates."""
+    """Turns the moments at which steps are seen to end into throughput."""
 
     program: Program
     started: float = field(default_factory=time.perf_counter)

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.disk import finite, write_json, write_text
+from chinchilla_jax.disk import finite, read_json, write_json, write_text
 from chinchilla_jax.errors import UserError
 
 
@@ -107,7 +107,7 @@ def _wandb(project: str, run_dir: Path, config: dict[str, Any]):
     path = run_dir / "wandb.json"
     if not path.exists():
         write_json(path, {"id": secrets.token_hex(8)})
-    own = json.loads(path.read_text())["id"]
+    own = read_json(path, "delete it to begin another run there")["id"]
     return wandb.init(project=project, name=run_dir.name, dir=str(run_dir), resume="allow", id=own, config=config)
 
 

@@ -5,8 +5,7 @@ from one another.
 from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.data.marks import read_json
-from chinchilla_jax.disk import write_json
+from chinchilla_jax.disk import read_json, write_json
 
 ORIGIN = "origin.json"
 HANDED_ON = ("architecture", "license")
@@ -16,7 +15,7 @@ def read(run_dir: Path) -> dict[str, Any]:
     """{source, format, architecture, license, files, version}, or {source, format: "run", step, fingerprint, from: the
     same of that run}; empty for a run that was trained from nothing.
     """
-    return read_json(run_dir / ORIGIN)
+    return read_json(run_dir / ORIGIN, missing={})
 
 
 def write(run_dir: Path, origin: dict[str, Any]) -> None:

@@ -188,7 +188,7 @@ def shardings_of(tree: Any) -> Any:
 def cost(program: Program, compiled: jax.stages.Compiled) -> dict[str, Any]:
     """What a config costs, from the shapes and from the compiled step; bytes are per device.
 
-    `expected_seconds` is an estimate before anything was run; None where the device's rate is unknown. FLOPs are the
+    `expected_seconds` is an estimate before anything was run; None where the device's speed is unknown. FLOPs are the
     plain model's; `step_multiple` is what attacks make of a step, over the whole run.
     """
     model, train = program.config.model, program.config.train
@@ -196,7 +196,7 @@ def cost(program: Program, compiled: jax.stages.Compiled) -> dict[str, Any]:
     parameters = counts.parameters(model)
     multiple = step_multiple(program.config)
     flops = total_tokens(train) * counts.flops_per_token(model, train.seq_len)
-    rate = devices.expected_rate(list(program.mesh.devices.flat))
+    flops_per_s = devices.expected_flops_per_s(list(program.mesh.devices.flat))
     return {
         "parameters": parameters,
         "parameters_non_embedding": parameters - counts.tables(model),
@@ -211,7 +211,7 @@ def cost(program: Program, compiled: jax.stages.Compiled) -> dict[str, Any]:
         "tokens_per_parameter": total_tokens(train) / parameters,
         "flops": flops,
         "step_multiple": multiple,
-        "expected_seconds": multiple * flops / rate if rate else None,
+        "expected_seconds": multiple * flops / flops_per_s if flops_per_s else None,
     }
 
 

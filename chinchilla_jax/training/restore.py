@@ -17,10 +17,10 @@ import orbax.checkpoint as ocp
 from chinchilla_jax.config import require
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.optim import sparsefile
+from chinchilla_jax.parallel.collectives import first_said, from_first, largest
 from chinchilla_jax.training import integrity, packing
-from chinchilla_jax.training.agreement import first_said, from_first, largest
-from chinchilla_jax.training.hush import hush_orbax
 from chinchilla_jax.training.integrity import Damaged
+from chinchilla_jax.training.orbax_logs import quiet_orbax
 
 ITEM = "default"  # the name that Orbax's own CheckpointManager gives to a single tree; ours holds a folder an item
 PARTIAL = ".partial"  # suffix of a folder that is being written or deleted; whatever is in it was never promised
@@ -59,7 +59,7 @@ def newest(folder: Path, abstract: Any, *, level: str, step: int | None = None, 
 
     `level` is that of `CheckpointConfig.verify`. With `part`, `abstract` is only the subtree of that name.
     """
-    hush_orbax()
+    quiet_orbax()
     folder = folder.absolute()  # Orbax finds no metadata below a relative one
     found = from_first(step_folders(folder))
     if not found and step is None:

@@ -1,6 +1,5 @@
 """What a run directory remembers of its run, and whether the same run may go on in it."""
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from chinchilla_jax import config as settings
 from chinchilla_jax.config import Config, TrainConfig, require, stored
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.data.tokenizers import copy_tokenizer
-from chinchilla_jax.disk import write_json
+from chinchilla_jax.disk import read_json, write_json
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.training.metrics import read
 from chinchilla_jax.training.restore import Restored
@@ -51,13 +50,7 @@ def facts(config: Config, dtype: str, data: str | None, tokenizer: str) -> dict[
 
 def read_config(run_dir: Path) -> dict[str, Any]:
     """config.json of a run, or a one-line `UserError`."""
-    path = run_dir / "config.json"
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, FileNotFoundError) as error:
-        raise UserError(f"{path} cannot be read ({error}); put the run's own back, or choose another run") from error
-    require(isinstance(found, dict), f"{path} holds no settings; put the run's own back, or choose another run")
-    return found
+    return read_json(run_dir / "config.json", "put the run's own back, or choose another run")
 
 
 def own_config(run_dir: Path) -> Config:

@@ -1,12 +1,12 @@
 """A run on examples of its task that it was not tuned on: figures, predictions and a report beside its own."""
 
 import dataclasses
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.config import Config, require
+from chinchilla_jax.disk import read_json, write_json
 from chinchilla_jax.evaluation.tasks import Validator, write_predictions
 from chinchilla_jax.tasks.data import TaskData, open_task
 from chinchilla_jax.tasks.kinds import table as kinds
@@ -33,7 +33,7 @@ def examine(config: Config, run_dir: Path, out: Path, given: set[str]) -> dict[s
             "records": len(records), "examples": [*data.notes, *validator.data.encoder.tally.lines()], **figures,
         }  # fmt: skip
     write_predictions(out / f"{NAME}_predictions.jsonl", predictions)
-    (out / f"{NAME}.json").write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    write_json(out / f"{NAME}.json", found)
     (out / f"{NAME}.md").write_text(page(run_dir.name, found, predictions), encoding="utf-8")
     return found
 
@@ -60,8 +60,7 @@ def examples(config: Config, loaded: Loaded, run_dir: Path, scratch: Path, named
 
 def tuned(run_dir: Path) -> dict[str, float]:
     """Figures of validation at the step that is loaded."""
-    path = run_dir / report.FOUND
-    best = json.loads(path.read_text(encoding="utf-8"))["best"] if path.exists() else {}
+    best = read_json(run_dir / report.FOUND, "write it again with finetune", missing={}).get("best", {})
     return {name.removeprefix("valid_"): value for name, value in best.items()}
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.config import require
+from chinchilla_jax.disk import read_json
 from chinchilla_jax.tasks.kinds.table import kind_of
 from chinchilla_jax.training.metrics import read
 from chinchilla_jax.tuning.run import PREDICTIONS
@@ -33,7 +34,7 @@ def told(figures: dict[str, Any]) -> str:
 def write(run_dir: Path, out: Path | None = None) -> dict[str, Any]:
     """Write report.md and its picture from what the run has left; its figures."""
     require((run_dir / FOUND).exists(), f"{run_dir} has not ended yet; go on with finetune --run-dir {run_dir}")
-    found, out = json.loads((run_dir / FOUND).read_text(encoding="utf-8")), out or run_dir
+    found, out = read_json(run_dir / FOUND, "write it again with finetune"), out or run_dir
     rows, predictions = read(run_dir / "metrics.jsonl"), read(run_dir / PREDICTIONS)
     draw(rows, found, kind_of(found["kind"]).matrix(found, predictions), out / PICTURE)
     (out / "report.md").write_text(page(run_dir.name, found, predictions), encoding="utf-8")

@@ -113,7 +113,7 @@ def figures(program: Program, compiled: jax.stages.Compiled) -> dict[str, Any]:
     memory, config = compiled.memory_analysis(), program.config
     trained = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(program.abstract.params))
     whole = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(program.abstract_whole))
-    rate = devices.expected_rate(list(program.mesh.devices.flat))
+    flops_per_s = devices.expected_flops_per_s(list(program.mesh.devices.flat))
     flops = total_tokens(config.train) * counts.flops_per_token(config.model, config.train.seq_len)
     needed = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     needed -= memory.alias_size_in_bytes
@@ -127,7 +127,7 @@ def figures(program: Program, compiled: jax.stages.Compiled) -> dict[str, Any]:
         "seq_len": config.train.seq_len,
         "memory_bytes": needed,
         "optimizer_bytes": sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.abstract.opt_state)),
-        "seconds_at_most": flops / rate if rate else None,
+        "seconds_at_most": flops / flops_per_s if flops_per_s else None,
     }
 
 

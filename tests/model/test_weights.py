@@ -17,9 +17,9 @@ def draw(*shape, seed=0, scale=0.3):
     return jnp.asarray(scale * np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
-def low_rank(kernel=None, rate=0.0):
+def low_rank(kernel=None, dropout=0.0):
     kernel = draw(2, 6, 4, 5) if kernel is None else kernel
-    return weights.LowRank(kernel, draw(2, 6, 3, seed=1), draw(2, 3, 4, 5, seed=2), None, 1.5, rate)
+    return weights.LowRank(kernel, draw(2, 6, 3, seed=1), draw(2, 3, 4, 5, seed=2), None, 1.5, dropout)
 
 
 def test_a_low_rank_weight_multiplies_as_its_merge_does():
@@ -147,7 +147,7 @@ def test_the_model_sees_a_node_as_its_merge():
 
 
 def test_dropout_takes_a_key_a_layer_and_none_without():
-    w, key = {"w": low_rank(rate=0.5)}, jax.random.key(0)
+    w, key = {"w": low_rank(dropout=0.5)}, jax.random.key(0)
     held = weights.keyed(w, key)["w"]
     assert held.key.shape == (2,) and weights.keyed(w, None)["w"].key is None
     assert weights.keyed({"w": low_rank()}, key)["w"].key is None

@@ -25,7 +25,7 @@ import states
 
 from chinchilla_jax.config import CheckpointConfig
 from chinchilla_jax.errors import StorageError, UserError
-from chinchilla_jax.training import hush, integrity, packing, restore
+from chinchilla_jax.training import integrity, orbax_logs, packing, restore
 from chinchilla_jax.training.checkpoint import Checkpoints
 from tests import xla
 
@@ -442,7 +442,7 @@ def test_what_a_failed_save_still_writes_when_it_is_removed_goes_later(folder, m
 
 @pytest.mark.parametrize("kind", ["Task", "Future", "_GatheringFuture"])
 def test_what_fails_after_the_first_failure_is_not_logged(kind, caplog):
-    hush.hush_orbax()
+    orbax_logs.quiet_orbax()
     for where in ("40.partial/default.orbax-checkpoint-tmp", "elsewhere"):
         logging.getLogger("asyncio").error(f"{kind} exception was never retrieved\nexception=OSError('{where}')")
     assert [record.getMessage().split("'")[1] for record in caplog.records] == ["elsewhere"]

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from chinchilla_jax.config import Config
-from chinchilla_jax.training.agreement import from_first
+from chinchilla_jax.parallel.collectives import from_first
 from chinchilla_jax.training.program import Program
 from chinchilla_jax.types import Batch
 

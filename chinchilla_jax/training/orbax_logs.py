@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @functools.cache  # once a process
-def hush_orbax() -> None:
+def quiet_orbax() -> None:
     """Drop Orbax's log of failures that it also raises, and asyncio's of writes that end after the failed one."""
     logging.getLogger("absl").addFilter(_keep)
     logging.getLogger("asyncio").addFilter(_keep_late)
