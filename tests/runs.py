@@ -197,9 +197,9 @@ def leaves(run_dir: Path, step: int) -> dict:
 
 def config(run_dir: Path):
     """The settings of a run."""
-    from chinchilla_jax.commands import cli
+    from chinchilla_jax.commands import config_files
 
-    return cli.load(run_dir / "config.json")
+    return config_files.load(run_dir / "config.json")
 
 
 def naive_loss(run_dir: Path, store: Path, params) -> tuple[float, int]:

@@ -11,7 +11,7 @@ import pytest
 
 from chinchilla_jax import config as settings
 from chinchilla_jax.__main__ import COMMANDS, main
-from chinchilla_jax.commands import cli
+from chinchilla_jax.commands import cli, config_files, hints
 from chinchilla_jax.config import Config
 from chinchilla_jax.errors import Diverged, Preempted, UserError
 from chinchilla_jax.model import presets
@@ -281,9 +281,11 @@ def test_closing_lines(capsys, command):
     assert capsys.readouterr().out == "wrote runs/x/report.md\nnext: do that\n"
 
 
-@pytest.mark.parametrize("path", sorted(cli.CONFIGS.glob("[!_]*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(config_files.CONFIGS.glob("[!_]*.py")), ids=lambda p: p.stem)
 def test_configs_load_and_say_their_command(path):
-    assert cli.load(path) == cli.load(Path(path.stem)) == cli.load(Path("configs", path.name))
+    assert (
+        config_files.load(path) == config_files.load(Path(path.stem)) == config_files.load(Path("configs", path.name))
+    )
     assert "python -m chinchilla_jax" in path.read_text()
 
 
@@ -435,4 +437,4 @@ def test_the_next_command_names_the_interpreter_that_runs(tmp_path, monkeypatch)
         ("/opt/a b/bin/python", "'/opt/a b/bin/python'"),
     ):
         monkeypatch.setattr(sys, "executable", str(executable))
-        assert cli.line("report", "--run-dir", "a b") == f"{said} -m chinchilla_jax report --run-dir 'a b'"
+        assert hints.line("report", "--run-dir", "a b") == f"{said} -m chinchilla_jax report --run-dir 'a b'"

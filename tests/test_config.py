@@ -156,8 +156,8 @@ def test_a_received_config_chooses_no_compile_cache(tmp_path, capsys):
     """What is in the cache is executed."""
     import json
 
-    from chinchilla_jax.commands import cli
+    from chinchilla_jax.commands import config_files
 
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"train": {"compile_cache": str(tmp_path / "theirs")}}))
-    assert cli.load(path).train.compile_cache == "" and "is ignored" in capsys.readouterr().err
+    assert config_files.load(path).train.compile_cache == "" and "is ignored" in capsys.readouterr().err

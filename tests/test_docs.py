@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chinchilla_jax.__main__ import COMMANDS, main
-from chinchilla_jax.commands import cli
+from chinchilla_jax.commands import flags, hints
 from tests.runs import ROOT
 
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "lab_book.md")]
@@ -36,7 +36,7 @@ def test_a_command_parses(page, command, comment):
     if command.startswith(OURS):
         name, *rest = words[3:]
         assert name in COMMANDS
-        cli._parser(name, "", importlib.import_module(f"chinchilla_jax.commands.{name}")).parse(rest)
+        flags.parser_of(name, "", importlib.import_module(f"chinchilla_jax.commands.{name}")).parse(rest)
         return
     assert comment, f"{page.name}: no cost beside {command}"
     if words[0] == "make":
@@ -51,7 +51,7 @@ def test_commands_without_a_cost_run(whole_run, tiny_store, tmp_path, monkeypatc
     (tmp_path / "data").mkdir()
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "data/mine").symlink_to(tiny_store)
-    cli.shutil.copytree(whole_run, tmp_path / "runs/mine")
+    hints.shutil.copytree(whole_run, tmp_path / "runs/mine")
     monkeypatch.chdir(tmp_path)
     short = {"generate": ["--max-new-tokens", "4"]}
     unpriced = {c for page in PAGES for c, comment in commands(page) if c.startswith(OURS) and not comment}

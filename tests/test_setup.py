@@ -266,10 +266,11 @@ USE = """
 import json, pathlib, sys
 sys.path[:] = [path for path in sys.path if path] + [sys.argv.pop(1)]
 from chinchilla_jax import __main__ as program
-from chinchilla_jax.commands import checks, cli
+from chinchilla_jax.commands import checks, cli, config_files, hints
 from chinchilla_jax.scaling import published
-assert not cli.in_clone() and pathlib.Path(cli.__file__).is_relative_to(sys.path[-1])
-print(json.dumps([cli.load(pathlib.Path("quickstart")).data.store, checks.pins(), cli.install(), cli.quickstart()]))
+assert not hints.in_clone() and pathlib.Path(cli.__file__).is_relative_to(sys.path[-1])
+config = config_files.load(pathlib.Path("quickstart"))
+print(json.dumps([config.data.store, checks.pins(), hints.install(), hints.quickstart()]))
 """
 
 

@@ -146,7 +146,7 @@ def flags(settings: Settings) -> list[str]:
 def configured(settings: Settings, **more):
     """configs/ablation.py with settings."""
     from chinchilla_jax import config as configs
-    from chinchilla_jax.commands.cli import load
+    from chinchilla_jax.commands.config_files import load
 
     return configs.replace(load(Path(CONFIG)), {**more, **settings})
 

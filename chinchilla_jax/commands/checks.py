@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal, NamedTuple
 
-from chinchilla_jax.commands import cli
+from chinchilla_jax.commands import hints
 from chinchilla_jax.config import Config, from_dict
 from chinchilla_jax.data import tfds_source
 from chinchilla_jax.data.builders import download
@@ -74,8 +74,8 @@ def pins() -> dict[str, str]:
     """Package -> tested version, of requirements.txt's lines for this Python; nothing without that file."""
     from packaging.requirements import Requirement
 
-    path = cli.ROOT / "requirements.txt"
-    lines = path.read_text(encoding="utf-8").splitlines() if cli.in_clone() else []
+    path = hints.ROOT / "requirements.txt"
+    lines = path.read_text(encoding="utf-8").splitlines() if hints.in_clone() else []
     found = [Requirement(line.removesuffix("\\")) for line in lines if "==" in line and line[0] not in "# "]
     chosen = [pin for pin in found if pin.marker is None or pin.marker.evaluate()]
     return {pin.name: next(iter(pin.specifier)).version for pin in chosen}
@@ -85,7 +85,7 @@ def python(config: Config, args) -> Row:
     """Interpreter, held to the range that is tested."""
     text = f"{sys.version.split()[0]} at {sys.executable}"
     tested = sys.version_info < (3, 14)
-    return Row("ok", text) if tested else Row("warn", text, f"3.11 to 3.13 are tested: {cli.install()}")
+    return Row("ok", text) if tested else Row("warn", text, f"3.11 to 3.13 are tested: {hints.install()}")
 
 
 def packages(config: Config, args) -> Row:
@@ -97,7 +97,7 @@ def packages(config: Config, args) -> Row:
     tested = pins()
     other = [f"{n} {v} (tested: {tested[n]})" for n, v in versions.items() if tested.get(n, v) != v]
     main = ", ".join(f"{n} {versions[n]}" for n in ("jax", "flax", "optax", "orbax-checkpoint"))
-    return Row("warn", ", ".join(other), f"{cli.install()} brings the tested ones") if other else Row("ok", main)
+    return Row("warn", ", ".join(other), f"{hints.install()} brings the tested ones") if other else Row("ok", main)
 
 
 def devices(config: Config, args) -> Row:
@@ -117,7 +117,7 @@ def devices(config: Config, args) -> Row:
 
 def plugin(extra: str) -> str:
     """The command that brings JAX's plugin for a device, in the version of JAX that is here."""
-    return f'{cli.interpreter()} -m pip install "jax[{extra}]=={importlib.metadata.version("jax")}"'
+    return f'{hints.interpreter()} -m pip install "jax[{extra}]=={importlib.metadata.version("jax")}"'
 
 
 def host(config: Config, args) -> Row:
@@ -202,7 +202,9 @@ def tokenizer(config: Config, args) -> Row:
     pieces = spm.SentencePieceProcessor(model_proto=model.getvalue())
     if pieces.decode(pieces.encode(text)) != text:
         return Row(
-            "fail", "a text does not survive encoding and decoding", f"{cli.install()} brings the tested SentencePiece"
+            "fail",
+            "a text does not survive encoding and decoding",
+            f"{hints.install()} brings the tested SentencePiece",
         )
     return Row("ok", f"SentencePiece {spm.__version__} trains and loses nothing")
 
@@ -282,16 +284,16 @@ def compile_cache(config: Config, args) -> Row:
 
 
 CHECKS = (  # name, check, the status if it raises and what to do then
-    ("python", python, "fail", cli.install()),
+    ("python", python, "fail", hints.install()),
     ("environment", environment, "warn", ""),
-    ("packages", packages, "fail", cli.install()),
+    ("packages", packages, "fail", hints.install()),
     ("devices", devices, "fail", "JAX_PLATFORMS=cpu computes without an accelerator; or repair its driver"),
     ("host", host, "warn", ""),
     ("disk", disk, "fail", "another --run-dir, one that you may write to"),
     ("checkpoints", checkpoints, "warn", "another --run-dir"),
     ("origin", came_from, "warn", "put origin.json back, or import the model again"),
-    ("compiling", compiling, "fail", f"{cli.install()}; if it stays so, another Python"),
-    ("tokenizer", tokenizer, "fail", cli.install()),
+    ("compiling", compiling, "fail", f"{hints.install()}; if it stays so, another Python"),
+    ("tokenizer", tokenizer, "fail", hints.install()),
     ("processes", processes, "warn", "allow local sockets; one process works without them"),
     ("data folder", data_folder, "warn", "a --data-dir that you may write to"),
     ("index", index, "warn", "only prepare needs it, for Shakespeare"),
@@ -307,7 +309,7 @@ def examine(name: str, config: Config, args) -> Row:
     try:
         return check(config, args)
     except (*FAULTS, UserError) as error:
-        fix = cli.install() if isinstance(error, ImportError) else fix
+        fix = hints.install() if isinstance(error, ImportError) else fix
         lines = str(error).split() or ["JAX has no such device"] * (type(error) is AssertionError)
         return failed(name, status, " ".join([f"{type(error).__name__}:", *lines])[:200], fix)
 

@@ -1,6 +1,6 @@
 """Two recipes side by side: how much less compute one needs to reach what the other does, and how sure that is."""
 
-from chinchilla_jax.commands import cli
+from chinchilla_jax.commands import hints
 
 SECTIONS = ()
 
@@ -32,4 +32,4 @@ def run(config, args) -> dict:
         print(f"warning: {line}")
     tables = [text for text in (args.a, args.b) if text.endswith(TABLES)]
     words = ["fit", tables[0], "--out", "DIR"] if tables else ["plan", "--law", args.a, "--flops", "1e21"]
-    return {**found, "next": cli.line(*words)}
+    return {**found, "next": hints.line(*words)}

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 
-from chinchilla_jax.commands import checks, cli
+from chinchilla_jax.commands import checks, hints
 from chinchilla_jax.commands.checks import Row
 from chinchilla_jax.config import Config, to_dict
 
@@ -30,7 +30,7 @@ def rows_of(names: list[str], config: Config, args) -> dict[str, Row]:
     rows: dict[str, Row] = {}
     told = {"config": to_dict(config), "args": {"run_dir": args.run_dir, "deep": args.deep}}
     while left := [name for name in names if name not in rows]:
-        command = [sys.executable, "-c", CHILD, str(cli.ROOT), json.dumps({**told, "names": left})]
+        command = [sys.executable, "-c", CHILD, str(hints.ROOT), json.dumps({**told, "names": left})]
         try:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE)
             out, how = done.stdout, ended(done)
@@ -80,5 +80,5 @@ def run(config: Config, args) -> dict:
         "ok": ok,
         "exit_code": 0 if ok else 78,
         "checks": [{"check": name, **row._asdict()} for name, row in rows.items()],
-        "next": cli.quickstart() if ok else "what the last column says",
+        "next": hints.quickstart() if ok else "what the last column says",
     }

@@ -6,7 +6,7 @@ token store.
 
 from pathlib import Path
 
-from chinchilla_jax.commands import cli
+from chinchilla_jax.commands import cli, hints
 from chinchilla_jax.config import require
 
 SECTIONS = (
@@ -91,7 +91,7 @@ def run(config, args) -> dict:
     report |= {"loss_by_source": likelihood.by_source} if likelihood.by_source else {}
     report |= zeros(loaded.params, Path(args.run_dir), loaded.step)
     wrote = cli.keep(Path(args.run_dir, "evaluation.json"), report)
-    following = cli.line("generate", "--run-dir", args.run_dir, "--prompt", "Once upon a time")
+    following = hints.line("generate", "--run-dir", args.run_dir, "--prompt", "Once upon a time")
     attacked, more = under_attack(loaded, store, attack, Path(args.run_dir)) if args.attack else ({}, [])
     return {**report, **attacked, "wrote": [*wrote, *more], "next": following}
 
@@ -114,7 +114,7 @@ def by_tasks(config, args) -> dict:
                 print(f"{task:<22} {name:<18} {value:,.6g}{'' if error is None else f' +- {error:.3g}'}")
     report = {"step": loaded.step, "lm_eval": found}
     wrote = cli.keep(Path(args.run_dir, "lm_eval.json"), report)
-    return {**report, "wrote": wrote, "next": cli.line("evaluate", "--run-dir", args.run_dir)}
+    return {**report, "wrote": wrote, "next": hints.line("evaluate", "--run-dir", args.run_dir)}
 
 
 def by_task(config, args, given: set[str]) -> dict:
@@ -133,7 +133,7 @@ def by_task(config, args, given: set[str]) -> dict:
         if name.startswith("test_"):
             print(f"{name:<28} {value:,.4f}")
     wrote = [str(folder / f"{NAME}{end}") for end in (".json", "_predictions.jsonl", ".md")]
-    return {**found, "wrote": wrote, "next": cli.line("report", "--run-dir", args.run_dir)}
+    return {**found, "wrote": wrote, "next": hints.line("report", "--run-dir", args.run_dir)}
 
 
 def zeros(params, run_dir: Path, step: int) -> dict:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from chinchilla_jax.commands import cli
+from chinchilla_jax.commands import hints
 from chinchilla_jax.config import require
 
 SECTIONS = ("data.store", "mesh", "checkpoint.verify")
@@ -42,4 +42,4 @@ def run(config, args) -> dict:
 
 def following(form: str, out: str) -> str:
     """The next command."""
-    return cli.line("evaluate", "--run-dir", out) if form in RUNS else cli.line("import", out)
+    return hints.line("evaluate", "--run-dir", out) if form in RUNS else hints.line("import", out)

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 from pathlib import Path
 
-from chinchilla_jax.commands import cli
+from chinchilla_jax.commands import config_files, hints
 from chinchilla_jax.config import require
 
 SECTIONS = (
@@ -38,7 +38,7 @@ def run(config, args) -> dict:
         not (shape and config.tune.base),
         f"--{min(shape, default='').replace('_', '-')}: the model is that of {config.tune.base}; leave the setting out",
     )
-    given = {name for name in vars(args) if "." in name} | (cli.told(config) if args.config else set())
+    given = {name for name in vars(args) if "." in name} | (config_files.told(config) if args.config else set())
     with start(config, Path(args.run_dir), given) as job:
         for line in job.data.summary():
             print(line)
@@ -88,4 +88,4 @@ def train(job, args) -> dict:
     chat = ["--chat"] if job.data.kind.keeps_template and job.data.renderer.template.several else []
     what = ["generate" if job.data.kind.generates else "report"]
     wrote = [str(job.run_dir / name) for name in ("", "report.md", run.PREDICTIONS) if (job.run_dir / name).exists()]
-    return {**found, "wrote": wrote, "next": cli.line(*what, "--run-dir", str(job.run_dir), *chat)}
+    return {**found, "wrote": wrote, "next": hints.line(*what, "--run-dir", str(job.run_dir), *chat)}

@@ -4,7 +4,7 @@ import dataclasses
 import os
 from pathlib import Path
 
-from chinchilla_jax.commands import cli
+from chinchilla_jax.commands import cli, config_files, hints
 from chinchilla_jax.config import require, to_dict
 from chinchilla_jax.disk import read_json
 
@@ -83,9 +83,9 @@ def run(config, args) -> dict:
     found = analyse(table, Settings(**given, workers=os.cpu_count() or 1))
     print(fit_report.page(found))
     wrote = fit_report.write(found, Path(args.out)) if args.out else []
-    following = cli.line("plan", "--law", (wrote or [""])[0], "--flops", f"{found.settings.flops[-1]:.3g}")
+    following = hints.line("plan", "--law", (wrote or [""])[0], "--flops", f"{found.settings.flops[-1]:.3g}")
     if not wrote:
-        following = cli.line("fit", args.runs, "--out", "DIR") + "  # writes the law file that plan reads"
+        following = hints.line("fit", args.runs, "--out", "DIR") + "  # writes the law file that plan reads"
     return {**fit_report.figures(found), "wrote": wrote, "next": following}
 
 
@@ -96,7 +96,7 @@ def recipe_of(table: Path, named: str) -> dict:
         return {}
     if path.name == "recipe.json":
         return read_json(path, "write it again with sweep, or name the config")
-    return {"config": to_dict(cli.load(path))}
+    return {"config": to_dict(config_files.load(path))}
 
 
 def _named(table, args):

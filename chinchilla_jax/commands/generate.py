@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from chinchilla_jax.commands import cli, startup
+from chinchilla_jax.commands import hints, startup
 from chinchilla_jax.commands.device_faults import explained
 from chinchilla_jax.config import require
 from chinchilla_jax.errors import UserError
@@ -78,7 +78,7 @@ def run(config, args) -> dict:
     done = complete(prompts) if prompts else []
     if args.interactive:
         done += chat(complete)
-    following = cli.line("report", "--run-dir", args.run_dir)
+    following = hints.line("report", "--run-dir", args.run_dir)
     return {"step": loaded.step, "completions": done, "next": following}
 
 
@@ -114,7 +114,7 @@ def talk(loaded, how, args, prompts: list[str]) -> dict:
         answer(text)
     if not args.json:
         chat(answer)
-    following = cli.line("report", "--run-dir", args.run_dir)
+    following = hints.line("report", "--run-dir", args.run_dir)
     return {"step": loaded.step, "completions": done, "ids": conversation.ids, "next": following}
 
 

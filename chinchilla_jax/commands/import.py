@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from chinchilla_jax.commands import cli
+from chinchilla_jax.commands import hints
 from chinchilla_jax.config import require
 
 SECTIONS = ("mesh",)
@@ -28,7 +28,7 @@ def run(config, args) -> dict:
     from chinchilla_jax.training.metrics import Terminal
 
     terminal = Terminal()
-    following = cli.line("generate", "--run-dir", args.run_dir, "--prompt", "The capital of France is")
+    following = hints.line("generate", "--run-dir", args.run_dir, "--prompt", "The capital of France is")
     if (path / "adapter_config.json").exists():
         require(bool(args.base), f"{path} holds an adapter; name the run of its base model with --base")
         origin = imported.write_adapter(path, run_dir, Path(args.base), config)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from chinchilla_jax.commands import cli
+from chinchilla_jax.commands import hints
 from chinchilla_jax.config import require
 
 SECTIONS = ("mesh", "checkpoint")
@@ -34,5 +34,5 @@ def run(config, args) -> dict:
         f"merged at step {loaded.step}: logits of {merging.ROWS} probe rows differ by at most "
         f"{found['largest_difference']:.2g} (the largest is {found['largest_logit']:.3g})"
     )
-    following = cli.line("generate", "--run-dir", str(out), "--prompt", "Once upon a time")
+    following = hints.line("generate", "--run-dir", str(out), "--prompt", "Once upon a time")
     return {"step": loaded.step, **found, "wrote": [str(out)], "next": following}

@@ -5,7 +5,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from chinchilla_jax.commands import cli
+from chinchilla_jax.commands import cli, hints
 from chinchilla_jax.config import PENALTIES, Config, from_dict, require
 from chinchilla_jax.disk import read_json, write_json
 
@@ -70,10 +70,10 @@ def run(config, args) -> dict:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, planned)
     print(table(planned))
-    following = cli.line("pretrain", "--plan", str(path), "--run-dir", args.run_dir or "runs/planned")
+    following = hints.line("pretrain", "--plan", str(path), "--run-dir", args.run_dir or "runs/planned")
     if planned["text"]["unique_tokens"] is None and not said.tokenizer:
         name = "" if said.own or "data.sources" in said.given else " --data.sources YOUR_TEXT"
-        following = cli.line("prepare", "--config", str(path)) + name + " && " + following
+        following = hints.line("prepare", "--config", str(path)) + name + " && " + following
     return {**planned, "seconds": time.monotonic() - began, "wrote": [str(path)], "next": following}
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from chinchilla_jax.commands import cli
+from chinchilla_jax.commands import hints
 from chinchilla_jax.config import Config
 
 SECTIONS = ("data",)
@@ -48,4 +48,4 @@ def next_command(config: Config, args: argparse.Namespace, size: int) -> str:
     chosen = args.config or ("quickstart" if size < SMALL else "")
     words = ["--config", chosen] if chosen else []
     words += ["--data.store", config.data.store, "--run-dir", args.run_dir or f"runs/{name}"]
-    return cli.line("pretrain", *words)
+    return hints.line("pretrain", *words)

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from chinchilla_jax.commands import cli
+from chinchilla_jax.commands import hints
 from chinchilla_jax.config import Config, from_dict, replace, require, to_dict
 from chinchilla_jax.disk import write_json
 
@@ -110,7 +110,7 @@ def train(config, run_dir: Path, args) -> dict:
         else:
             keep_plan(args.plan, run_dir, first)
             last = pretrain(config, run_dir, store, hooks, terminal, allow_changes=args.allow_changes)
-    following = cli.line("evaluate", "--run-dir", str(run_dir))
+    following = hints.line("evaluate", "--run-dir", str(run_dir))
     return {"run_dir": str(run_dir), **last, "wrote": [str(run_dir)], "next": following}
 
 

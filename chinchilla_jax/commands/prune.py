@@ -4,7 +4,7 @@ import math
 import re
 from pathlib import Path
 
-from chinchilla_jax.commands import cli
+from chinchilla_jax.commands import cli, hints
 from chinchilla_jax.config import require
 from chinchilla_jax.disk import write_json
 
@@ -60,7 +60,7 @@ def run(config, args) -> dict:
     require(
         loaded.program.recipe.plain,
         f"{args.run_dir} holds an adapter beside its base; merge it first: "
-        + cli.line("merge", "--run-dir", args.run_dir, "--out", f"{args.run_dir}-merged"),
+        + hints.line("merge", "--run-dir", args.run_dir, "--out", f"{args.run_dir}-merged"),
     )
     model, batches = loaded.program.config.model, pruned_run.calibration(loaded, store.train, args.calibration_tokens)
     likelihood = Likelihood(loaded.program, store.valid, max(0, config.train.eval_batches))
@@ -88,7 +88,7 @@ def run(config, args) -> dict:
         old, new = report["before"][name], report["after"][name]
         terminal.say(f"{name:<22} {old:,.{digits}f} -> {new:,.{digits}f}")
     terminal.say(f"{'density':<22} {report['sparsity']['density']:.4f} of the weight matrices")
-    return {**report, "wrote": [str(out)], "next": cli.line("evaluate", "--run-dir", str(out))}
+    return {**report, "wrote": [str(out)], "next": hints.line("evaluate", "--run-dir", str(out))}
 
 
 def goal(target: float | None, pattern: str) -> tuple[float, tuple[int, int] | None]:

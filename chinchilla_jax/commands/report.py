@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from chinchilla_jax.commands import cli
+from chinchilla_jax.commands import cli, hints
 from chinchilla_jax.config import require
 
 SECTIONS = ()
@@ -25,7 +25,7 @@ def run(config, args) -> dict:
     figures = report.write(run_dir, out)
     print(report.headline(figures))
     written = (out / "report.md", out / report.PICTURE)
-    following = cli.line("generate", "--run-dir", args.run_dir, "--interactive")
+    following = hints.line("generate", "--run-dir", args.run_dir, "--interactive")
     return {**figures, "wrote": [str(path) for path in written if path.exists()], "next": following}
 
 

@@ -3,7 +3,7 @@
 import contextlib
 from pathlib import Path
 
-from chinchilla_jax.commands import cli
+from chinchilla_jax.commands import cli, hints
 from chinchilla_jax.config import require, stored, to_dict
 from chinchilla_jax.disk import write_json
 
@@ -73,7 +73,12 @@ def run(config, args) -> dict:
             write_json(folder / RECIPE, kept)
         rows = sweep(plan, store, folder, Terminal())
     wrote = str(folder / ROWS)
-    return {**report, "rows": len(rows), "wrote": [wrote], "next": cli.line("fit", wrote, "--out", str(folder / "fit"))}
+    return {
+        **report,
+        "rows": len(rows),
+        "wrote": [wrote],
+        "next": hints.line("fit", wrote, "--out", str(folder / "fit")),
+    }
 
 
 def following(args) -> dict:
@@ -105,7 +110,7 @@ def following(args) -> dict:
         "sd_ln_ratio": before,
         "runs": rows,
         "wrote": wrote,
-        "next": cli.line(*words) if words else "",
+        "next": hints.line(*words) if words else "",
     }
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from chinchilla_jax.__main__ import main
-from chinchilla_jax.commands import checks, cli, doctor
+from chinchilla_jax.commands import checks, doctor, hints
 from chinchilla_jax.commands.checks import Row
 from chinchilla_jax.config import Config, TrainConfig
 
@@ -71,7 +71,7 @@ def examined(monkeypatch, name, error, tmp_path):
 
 def test_a_check_that_raises_becomes_a_row(monkeypatch, tmp_path):
     row = examined(monkeypatch, "packages", ImportError("no module\nof that name"), tmp_path)
-    assert row == Row("fail", "ImportError: no module of that name", cli.install())
+    assert row == Row("fail", "ImportError: no module of that name", hints.install())
     assert examined(monkeypatch, "disk", PermissionError("denied"), tmp_path).fix == "do this"
 
 
@@ -107,7 +107,7 @@ def test_pins_are_those_of_this_python():
 
 
 def test_no_requirements_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    monkeypatch.setattr(hints, "ROOT", tmp_path)
     assert checks.pins() == {}
 
 

@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from chinchilla_jax import config as configs
-from chinchilla_jax.commands import cli
+from chinchilla_jax.commands import hints
 from chinchilla_jax.evaluation import attack, noise
 from chinchilla_jax.training.load import load
 from tests import runs
@@ -53,7 +53,7 @@ def test_it_prints_the_figures_and_writes_them_down(copy):
     code, said = runs.call("evaluate", **{"run-dir": copy})
     assert code == 0 and (copy / "evaluation.json").exists()
     assert all(name in said for name in ("loss_nats_per_token", "perplexity", "bits_per_byte", "xz_bits_per_byte"))
-    assert said.splitlines()[-1].startswith(f"next: {cli.line('generate', '--run-dir')}")
+    assert said.splitlines()[-1].startswith(f"next: {hints.line('generate', '--run-dir')}")
 
 
 def test_attack_gives_the_whole_protocol(copy):

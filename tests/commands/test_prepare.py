@@ -5,7 +5,7 @@ import json
 import pytest
 
 from chinchilla_jax.__main__ import main
-from chinchilla_jax.commands import cli, prepare
+from chinchilla_jax.commands import hints, prepare
 
 LEARNS = ("pretrain", "--config", "quickstart")
 
@@ -32,7 +32,7 @@ def test_it_says_what_it_made_and_what_to_type_next(flags, capsys, tmp_path):
     assert any("licence" in line for line in lines)
     assert lines[-2:] == [
         f"wrote {tmp_path / 's'}",
-        "next: " + cli.line(*LEARNS, "--data.store", str(tmp_path / "s"), "--run-dir", "runs/s"),
+        "next: " + hints.line(*LEARNS, "--data.store", str(tmp_path / "s"), "--run-dir", "runs/s"),
     ]
     assert main(flags) == 0
     assert "nothing to do" in capsys.readouterr().out
@@ -43,7 +43,7 @@ def test_the_next_command_keeps_the_config(flags, capsys, tmp_path):
     config.write_text("from chinchilla_jax.config import Config\ndef config(): return Config()\n")
     assert main([*flags, "--config", str(config), "--run-dir", "runs/x"]) == 0
     words = ("pretrain", "--config", str(config), "--data.store", str(tmp_path / "s"), "--run-dir", "runs/x")
-    assert capsys.readouterr().out.splitlines()[-1] == "next: " + cli.line(*words)
+    assert capsys.readouterr().out.splitlines()[-1] == "next: " + hints.line(*words)
 
 
 def test_a_large_corpus_gets_no_small_settings(flags, monkeypatch, capsys, tmp_path):

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from chinchilla_jax.commands import cli
+from chinchilla_jax.commands import hints
 from chinchilla_jax.commands.pretrain import open_store
 from chinchilla_jax.config import AdversarialConfig, Config, DataConfig
 from chinchilla_jax.data.tokenizer import Tokenizer
@@ -81,7 +81,7 @@ def test_a_run_directory_that_cannot_be_made(tiny_store, tmp_path):
 def test_it_ends_with_the_next_command(tiny_store, tmp_path):
     code, said = runs.pretrain(tmp_path / "a run", tiny_store)
     assert code == 0 and "starting from fresh parameters" in said and "compiled batches of 8 windows" in said
-    assert said.splitlines()[-1] == f"next: {cli.line('evaluate', '--run-dir', str(tmp_path / 'a run'))}"
+    assert said.splitlines()[-1] == f"next: {hints.line('evaluate', '--run-dir', str(tmp_path / 'a run'))}"
 
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on_later(tiny_store, tmp_path, whole_run, cache):

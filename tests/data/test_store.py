@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from chinchilla_jax.commands import cli, prepare
+from chinchilla_jax.commands import config_files, flags, prepare
 from chinchilla_jax.data import manifest as manifests
 from chinchilla_jax.data import split as splits
 from chinchilla_jax.data.store import TokenStore
@@ -105,8 +105,8 @@ def test_the_advice_for_a_damaged_store_makes_the_same_one(folder, made):
     with pytest.raises(UserError) as refusal:
         TokenStore.open(folder)
     command = shlex.split(str(refusal.value).split("`")[1])
-    parser = cli._parser("prepare", "", prepare)
-    config = cli.resolve(parser.parse(command[4:]))
+    parser = flags.parser_of("prepare", "", prepare)
+    config = config_files.resolve(parser.parse(command[4:]))
     told = {name: getattr(config.data, name) for name in ("sources", "store", "vocab_size", "valid_fraction")}
     assert told == {name: getattr(made, name) for name in told} | {"store": str(folder)}
 

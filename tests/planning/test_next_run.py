@@ -73,10 +73,10 @@ def test_what_cannot_be_is_refused(capfd, tmp_path):
 
 def test_the_command_writes_configs_that_train(capfd, tmp_path):
     from chinchilla_jax.__main__ import main
-    from chinchilla_jax.commands import cli
+    from chinchilla_jax.commands import config_files
 
     line = ["sweep", "--next", "2", "--law", "debian-cpu", "--budget", "2e13", "--run-dir", str(tmp_path)]
     assert main(line) == 0
     assert "pretrain --config" in capfd.readouterr().out
-    made = cli.load(tmp_path / "next_1.json")
+    made = config_files.load(tmp_path / "next_1.json")
     assert made.train.seq_len == 128 and made.optimizer.schedule == "wsd" and made.model.vocab_size == 1024

@@ -1,0 +1,37 @@
+"""Commands that a message tells the user to type, as they work where this one was started."""
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]  # the clone, where the package runs from one
+
+
+def line(*words: str) -> str:
+    """The command line that runs `words` with the interpreter that is running now."""
+    return shlex.join([interpreter(), "-m", "chinchilla_jax", *words])
+
+
+def interpreter() -> str:
+    """`python` where that is the one running, else its path; below the working directory without the way there."""
+    own, found = Path(sys.executable or "python"), shutil.which("python")
+    if found and Path(found).parent == own.parent and os.path.realpath(found) == os.path.realpath(own):
+        return "python"
+    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
+
+
+def in_clone() -> bool:
+    """Whether the package runs from a clone, where `make` knows what to do, and not from where pip put it."""
+    return (ROOT / "Makefile").is_file() and (ROOT / "requirements.txt").is_file()
+
+
+def install() -> str:
+    """The command that brings the packages."""
+    return "make env" if in_clone() else f'{interpreter()} -m pip install "chinchilla_jax[train]"'
+
+
+def quickstart() -> str:
+    """The first command for a newcomer."""
+    return "make quickstart" if in_clone() else line("prepare", "--config", "quickstart")
