@@ -61,7 +61,7 @@ def whole_run(tiny_store, cache, tmp_path_factory):
     """A run directory of 20 steps on 8 devices; to be copied before anything is done to it."""
     from tests import runs
 
-    with runs.caching(cache):
+    with runs.caching(cache), runs.guarded():
         return runs.trained(tmp_path_factory.mktemp("runs") / "whole", tiny_store)
 
 

@@ -76,6 +76,33 @@ def caching(folder: Path):
         use(before)
 
 
+@contextlib.contextmanager
+def guarded():
+    """Inside, a loop that moves data between host and device without saying so fails, in the loader's thread too; its
+    hooks, of which sampling is driven by the host, may."""
+    import jax
+
+    from chinchilla_jax.training import loop
+
+    def under(guard, function):
+        def call(*args):
+            before = jax.config.jax_transfer_guard
+            jax.config.update("jax_transfer_guard", guard)
+            try:
+                return function(*args)
+            finally:
+                jax.config.update("jax_transfer_guard", before)
+
+        return call
+
+    go, evaluate = loop.Run.go, loop.Run.evaluate
+    loop.Run.go, loop.Run.evaluate = under("disallow", go), under("allow", evaluate)
+    try:
+        yield
+    finally:
+        loop.Run.go, loop.Run.evaluate = go, evaluate
+
+
 def write_text(folder: Path, seed: int = 0, documents: int = 12) -> None:
     """A folder with some made-up documents."""
     draw = random.Random(seed)

@@ -17,54 +17,18 @@ from chinchilla_jax.data.loader import prefetch
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.errors import Diverged, Preempted
 from chinchilla_jax.model import packed
-from chinchilla_jax.parallel import devices, peers
+from chinchilla_jax.parallel import peers
 from chinchilla_jax.parallel.collectives import from_first
-from chinchilla_jax.scaling import counts
 from chinchilla_jax.training import origin, resume
 from chinchilla_jax.training.checkpoint import Checkpoints
 from chinchilla_jax.training.hooks import Hook, Hooks
 from chinchilla_jax.training.load import base_of, check_base
+from chinchilla_jax.training.meter import Meter
 from chinchilla_jax.training.metrics import Terminal, Writer, duration, live_line
 from chinchilla_jax.training.program import Program, check_memory, cost
 from chinchilla_jax.training.signals import Interrupts, Watchdog
 from chinchilla_jax.training.state import TrainState
-
-
-@dataclass
-class Meter:
-    """Turns the moments at which steps are seen to end into throughput."""
-
-    program: Program
-    started: float = field(default_factory=time.perf_counter)
-    waited: float = 0.0
-
-    def __post_init__(self):
-        config, device = self.program.config, devices.known(self.program.mesh.devices.flat[0])
-        peak = device.flops * self.program.mesh.size if device else 0.0
-        # Share of the peak that one token a second would be, in both conventions; nothing where the peak is unknown.
-        self.mfu = {
-            name: counts.flops_per_token(config.model, config.train.seq_len, causal) / peak
-            for name, causal in (("mfu_causal", True), ("mfu_palm", False))
-            if peak
-        }
-
-    def row(self, step: int, count: float, waited: float, weighs: str = "tokens") -> dict[str, Any]:
-        """The timing row of a step of `count` tokens or records that has just ended; `waited` is the loader's total."""
-        now = time.perf_counter()
-        seconds, data = now - self.started, waited - self.waited
-        self.started, self.waited = now, waited
-        return {
-            "step": step,
-            "step_ms": 1e3 * seconds,
-            f"{weighs}_per_s": count / seconds,
-            "data_wait": min(1.0, data / seconds),
-            "seconds_left": (self.program.config.train.steps - step) * seconds,
-            **{name: share * count / seconds for name, share in self.mfu.items() if weighs == "tokens"},
-        }
-
-    def pause(self) -> None:
-        """Leave out what happens between two steps, such as a validation."""
-        self.started = time.perf_counter()
+from chinchilla_jax.types import Batch
 
 
 def pretrain(
@@ -143,6 +107,20 @@ def tell_the_others(kind, error: BaseException | None, trace) -> None:
         others.failed(error)
 
 
+@dataclass(frozen=True)
+class Due:
+    """What follows a step: a checkpoint, hooks, and the end by a signal."""
+
+    save: bool
+    hooks: list[Hook]
+    signal: str | None
+
+    @property
+    def anything(self) -> bool:
+        """Whether the loop stands still for it."""
+        return bool(self.save or self.hooks or self.signal)
+
+
 @dataclass
 class Run:
     """The loop and what it needs; `go` is all there is to call."""
@@ -184,42 +162,49 @@ class Run:
 
     def go(self, state: TrainState) -> dict[str, Any]:
         """Every step that is left. Metrics are read one step late, so that the device never waits for the host."""
-        steps, done = self.program.config.train.steps, int(state.step)
-        begun, self.meter, self.metrics = done, Meter(self.program), {}
-        self.writer.event("start", step=done, devices=self.program.mesh.size)
+        self.begun = self.done = int(state.step)
+        self.pending, self.metrics, self.meter = [], {}, Meter(self.program)
+        self.writer.event("start", step=self.done, devices=self.program.mesh.size)
         self.watchdog.beat(long=True)  # the first batch may never come
-        self.evaluate(self.hooks.left_out(done), done, state, saved=True)
+        enough = self.evaluate(state, Due(True, self.hooks.left_out(self.done), None))
+        last = self.done if enough else self.program.config.train.steps
         with contextlib.ExitStack() as stack:
-            feed = stack.enter_context(contextlib.closing(prefetch(self.batch, done, steps)))
+            feed = stack.enter_context(contextlib.closing(prefetch(self.batch, self.done, last)))
             stack.callback(self.end_profile)
             stack.push(tell_the_others)
-            pending = None
             for batch in feed:
-                self.profile(done, state)
-                state, metrics = self.steps[self.batches.batch_rows(done)](state, batch, self.program.frozen)
-                done += 1
-                signal = self.interrupts.stop() or self.alarm(done)
-                save = done % self.program.config.checkpoint.every == 0 or done == steps
-                ready = self.hooks.due(done)
-                self.log(pending, feed.waited)
-                pending = done, metrics
-                if save or ready or signal or self.diverged:
-                    self.log(pending, feed.waited)
-                    pending = None
-                    self.save(done, state, due=save, signal=signal)
-                    self.evaluate(ready, done, state, saved=save)
-                    if ready and self.enough():
-                        self.save(done, state, due=not save, signal=None)
-                        break
-                    self.meter.pause()
-                self.checkpoints.check()
-                if done == begun + 1:
-                    gc.collect()
-                    gc.freeze()  # what exists by now lives to the end; scanning it again only makes pauses
+                state = self.advance(state, batch)
+                due = self.due()
+                self.report(feed.waited, due)
+                self.save(state, due)
+                if self.evaluate(state, due):
+                    break
         self.watchdog.beat(long=True)
         self.checkpoints.wait()
-        self.writer.event("end", step=done)
+        self.writer.event("end", step=self.done)
         return self.metrics
+
+    def advance(self, state: TrainState, batch: Batch) -> TrainState:
+        """Dispatch a step; its metrics are pending."""
+        self.profile(state)
+        state, metrics = self.steps[self.batches.batch_rows(self.done)](state, batch, self.program.frozen)
+        self.done += 1
+        self.pending.append((self.done, metrics))
+        if self.done == self.begun + 1:
+            gc.collect()
+            gc.freeze()  # what exists by now lives to the end; scanning it again only makes pauses
+        return state
+
+    def due(self) -> Due:
+        """What is to follow the step just dispatched; asked once a step, as all processes must."""
+        config = self.program.config
+        save = self.done % config.checkpoint.every == 0 or self.done == config.train.steps
+        return Due(save, self.hooks.due(self.done), self.interrupts.stop() or self.alarm(self.done))
+
+    def report(self, waited: float, due: Due) -> None:
+        """Log every step but the last, of which the device may not be done; that one too if anything is to follow."""
+        while len(self.pending) > (0 if due.anything or self.diverged else 1):
+            self.log(self.pending.pop(0), waited)
 
     def batch(self, step: int):
         """The batch of `step` on the mesh; runs in the loader's thread."""
@@ -228,10 +213,8 @@ class Run:
             lambda rows: packed.limited(self.batches.at(step, rows), most), self.batches.batch_rows(step)
         )
 
-    def log(self, pending: tuple[int, dict] | None, waited: float) -> None:
+    def log(self, pending: tuple[int, dict], waited: float) -> None:
         """Wait for a step's metrics, write them, and count the bad steps in a row."""
-        if pending is None:
-            return
         step, found = pending
         values = {name: np.asarray(value).item() for name, value in jax.device_get(found).items()}
         self.watchdog.beat()
@@ -255,21 +238,27 @@ class Run:
         """Whether there have been too many bad steps in a row."""
         return self.bad >= self.program.config.train.max_bad_steps
 
-    def save(self, done: int, state: TrainState, *, due: bool, signal: str | None) -> None:
+    def save(self, state: TrainState, due: Due) -> None:
         """Save if it is time to, and leave if a signal or too many bad steps ask for it."""
-        leaving = bool(signal or self.diverged)
-        if due or leaving:
-            self.watchdog.beat(long=True)
-            began = time.perf_counter()
-            self.checkpoints.save(done, state, wait=leaving)
-            self.writer.event("saved", step=done, seconds=round(time.perf_counter() - began, 3))
+        leaving = bool(due.signal or self.diverged)
+        if due.save or leaving:
+            self.keep(state, wait=leaving)
         if self.diverged:
-            self.writer.event("diverged", step=done)
-            raise Diverged(self.damage(done, done - int(state.bad)))
-        if signal:
-            self.stop(done, signal)
+            self.writer.event("diverged", step=self.done)
+            raise Diverged(self.damage(self.done - int(state.bad)))
+        if due.signal:
+            self.stop(due.signal)
+        self.checkpoints.check()
 
-    def damage(self, done: int, applied: int) -> str:
+    def keep(self, state: TrainState, *, wait: bool = False) -> None:
+        """Make a checkpoint; with `wait` it is there when this returns."""
+        self.watchdog.beat(long=True)
+        began = time.perf_counter()
+        self.checkpoints.save(self.done, state, wait=wait)
+        self.writer.event("saved", step=self.done, seconds=round(time.perf_counter() - began, 3))
+        self.meter.pause()
+
+    def damage(self, applied: int) -> str:
         """What the user should know of the parameters of step `applied`, which gave bad steps only since then."""
         older = [step for step in self.checkpoints.steps() if step < applied]
         lower = "a lower --optimizer.peak-lr or --optimizer.clip-norm"
@@ -280,35 +269,42 @@ class Run:
             else ""
         )
         return (
-            f"{self.bad} steps in a row gave numbers that are not finite, up to step {done}; the parameters of step "
-            f"{applied}, saved as step {done}, failed on every batch since and may be ruined; start again in another "
-            f"--run-dir with {lower}{back}"
+            f"{self.bad} steps in a row gave numbers that are not finite, up to step {self.done}; the parameters of "
+            f"step {applied}, saved as step {self.done}, failed on every batch since and may be ruined; start again in "
+            f"another --run-dir with {lower}{back}"
         )
 
-    def evaluate(self, hooks: list[Hook], done: int, state: TrainState, *, saved: bool) -> None:
-        """Run hooks after the save of the same step; a signal meanwhile ends the run with step `done` saved."""
-        found, signal = self.hooks.run(hooks, done, state)
+    def evaluate(self, state: TrainState, due: Due) -> bool:
+        """Run the hooks that are due, after the save of the same step; whether the run has had enough by them.
+
+        A signal meanwhile ends the run with the step saved, and so does the end.
+        """
+        if not due.hooks:
+            return False
+        found, signal = self.hooks.run(due.hooks, self.done, state)
         self.metrics |= found
-        if hooks:
-            self.watchdog.beat(long=True)
-        if signal and saved:
+        self.watchdog.beat(long=True)
+        enough = not signal and self.enough()
+        if not due.save and (signal or enough):
+            self.keep(state)
+        if signal:
             self.checkpoints.wait()
-            self.stop(done, signal)
-        elif signal:
-            self.save(done, state, due=True, signal=signal)
+            self.stop(signal)
+        self.meter.pause()
+        return enough
 
-    def stop(self, done: int, signal: str) -> None:
-        """Leave after step `done`, which is saved."""
-        self.writer.event("stopped", step=done, signal=signal)
-        raise Preempted(f"stopped by {signal} after step {done}, which is saved; the same command goes on from it")
+    def stop(self, signal: str) -> None:
+        """Leave after a step that is saved."""
+        self.writer.event("stopped", step=self.done, signal=signal)
+        raise Preempted(f"stopped by {signal} after step {self.done}, which is saved; the same command goes on from it")
 
-    def profile(self, done: int, state: TrainState) -> None:
-        """Open and close the profiler's window, before step `done` + 1."""
+    def profile(self, state: TrainState) -> None:
+        """Open and close the profiler's window, before the next step."""
         train = self.program.config.train
-        if done == train.profile_start:
+        if self.done == train.profile_start:
             jax.profiler.start_trace(str(self.writer.run_dir / "profile"))
             self.tracing = True
-        if done == train.profile_start + train.profile_steps:
+        if self.done == train.profile_start + train.profile_steps:
             jax.block_until_ready(state)
             self.end_profile()
 
