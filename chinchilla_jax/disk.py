@@ -1,9 +1,14 @@
-"""Small files: written whole or not at all, read within bounds or refused in one line; and the checksum of any."""
+"""Files of a run: small ones written whole or not at all, read within bounds or refused in one line; checksums; and what
+object storage needs instead.
+"""
 
+import contextlib
 import json
 import math
 import os
+import shutil
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +84,37 @@ def read_json(path: Path, fix: str = "get it again", missing: dict[str, Any] | N
     return found
 
 
-def checksum(path: Path) -> str:
-    """xxh3_128 of a file, streamed, as hexadecimal."""
+def checksum(path: Any) -> str:
+    """xxh3_128 of a file, a path or an `epath`, streamed, as hexadecimal."""
     import xxhash
 
     digest, buffer = xxhash.xxh3_128(), bytearray(CHUNK)
-    with open(path, "rb", buffering=0) as file:
+    with path.open("rb") if is_remote(path) else open(path, "rb", buffering=0) as file:
         while count := file.readinto(buffer):
             digest.update(memoryview(buffer)[:count])
     return digest.hexdigest()
+
+
+def is_remote(path: Any) -> bool:
+    """Whether a path is on object storage, where nothing is renamed, appended to or locked."""
+    return "://" in str(path)
+
+
+def files_below(folder: Any, skip: tuple[str, ...] = ()) -> dict[str, int]:
+    """Relative name -> bytes of everything below an `epath`, but for what `skip` names right below it."""
+    found: dict[str, int] = {}
+    level = [(path, path.name) for path in folder.iterdir() if path.name not in skip] if folder.exists() else []
+    with ThreadPoolExecutor(16) as pool:
+        while level:
+            stats = list(pool.map(lambda entry: entry[0].stat(), level))
+            found |= {name: stat.length for (_, name), stat in zip(level, stats) if not stat.is_directory}
+            folders = [entry for entry, stat in zip(level, stats) if stat.is_directory]
+            below = pool.map(lambda entry: list(entry[0].iterdir()), folders)
+            level = [(path, f"{name}/{path.name}") for (_, name), paths in zip(folders, below) for path in paths]
+    return found
+
+
+def remove_tree(folder: Any) -> None:
+    """Remove a folder, a path or an `epath`, with all that is in it, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        folder.rmtree() if is_remote(folder) else shutil.rmtree(folder)

@@ -107,7 +107,7 @@ def test_unknown_command(capsys):
         (["--train.batch-ramp", "((5,"], "expected a list"),
         (["--config", "configs/none.py"], "no such config file"),
         (["--config", "configs"], "no such config file"),
-        (["--run-dir", "gs://bucket/run"], "local folders"),
+        (["--run-dir", "s3://bucket/run"], "local folders"),
         (["--train.seed", "-1"], "--train.seed"),
         (["--train.sample-prompt", "caf\udce9"], "no UTF-8 text"),
     ],

@@ -12,7 +12,7 @@ import os
 import sys
 import traceback
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -20,7 +20,8 @@ from chinchilla_jax.commands import config_files, hints, startup
 from chinchilla_jax.commands.device_faults import explained
 from chinchilla_jax.commands.flags import ALONE, parser_of
 from chinchilla_jax.commands.stopping import asked_to, terminable
-from chinchilla_jax.disk import finite, write_json
+from chinchilla_jax.config import require
+from chinchilla_jax.disk import finite, is_remote, write_json
 from chinchilla_jax.errors import StorageError, UserError
 
 
@@ -30,17 +31,17 @@ def run(name: str, summary: str, module: types.ModuleType, argv: list[str]) -> i
     try:
         parser = parser_of(name, summary, module)
         args = parser.parse(argv)
-        config = config_files.resolve(args)
-        if _is_run(args.run_dir) and args.config and "model" not in module.SECTIONS:
-            print(
-                f"note: of --config only {', '.join(module.SECTIONS)} count here; the model is the run's",
-                file=sys.stderr,
-            )
-        with _quiet() if args.json else contextlib.nullcontext(sys.stdout) as out:
+        with _standing_in(args, module) as named, _quiet() if args.json else _as_it_is() as out:
+            config = config_files.resolve(args)
+            if _is_run(args.run_dir) and args.config and "model" not in module.SECTIONS:
+                print(
+                    f"note: of --config only {', '.join(module.SECTIONS)} count here; the model is the run's",
+                    file=sys.stderr,
+                )
             with terminable():
                 join(args)
                 with contextlib.nullcontext() if speaks() else _silent():
-                    report = module.run(config, args)
+                    report = named(module.run(config, args))
             if speaks():
                 _closing(report, args.json, out)
                 code = _arrived(report, args.json, out)
@@ -78,6 +79,28 @@ def _arrived(report: dict, as_json: bool, out: TextIO) -> int:
         return 0
     print(f"warning: standard output could not be written ({failure.strerror})", file=sys.stderr)
     return StorageError.exit_code if as_json or not report.get("wrote") else 0
+
+
+@contextlib.contextmanager
+def _standing_in(args: argparse.Namespace, module: types.ModuleType) -> Iterator[Callable[[dict], dict]]:
+    """A local copy in the place of a run directory on object storage; yields what gives a report its URL back."""
+    url = args.run_dir or ""
+    if not is_remote(url):
+        yield lambda report: report
+        return
+    require(
+        not getattr(module, "LOCAL_RUNS", False), f"--run-dir {url}: this command takes local folders only; name one"
+    )
+    from chinchilla_jax.training import mirror
+
+    with mirror.standing_for(url) as standing:
+        args.run_dir = str(standing.folder)
+        yield standing.named
+
+
+@contextlib.contextmanager
+def _as_it_is() -> Iterator[TextIO]:
+    yield sys.stdout
 
 
 @contextlib.contextmanager

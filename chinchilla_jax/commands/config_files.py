@@ -27,7 +27,6 @@ SETTINGS_WITH_PATHS = (
 def resolve(args: argparse.Namespace) -> Config:
     """The config file (or the run directory's, or the defaults), then the preset, then single settings."""
     given = {name: value for name, value in vars(args).items() if "." in name}
-    require("://" not in (args.run_dir or ""), f"--run-dir {args.run_dir}: runs live in local folders; name one")
     own = Path(args.run_dir, "config.json") if args.run_dir else None
     planned = getattr(args, "plan", "")
     require(not (planned and args.config), "--plan and --config both name a config; give one")

@@ -14,6 +14,7 @@ from chinchilla_jax.commands.checks import Row
 from chinchilla_jax.config import Config, to_dict
 
 SECTIONS = ("train.compile_cache", "checkpoint.verify", "data.data_dir")
+LOCAL_RUNS = True
 CHILD = (
     "import sys; sys.path.append(sys.argv[1]); from chinchilla_jax.commands import checks; checks.serve(sys.argv[2])"
 )

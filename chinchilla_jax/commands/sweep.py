@@ -10,7 +10,7 @@ from chinchilla_jax.disk import write_json
 SECTIONS = ("model", "data.store", "data.sources", "objective", "optimizer", "mesh", "train", "checkpoint")
 RECIPE = "recipe.json"  # what `fit` puts into the law beside the table, and `plan --law` keeps
 PARTS = (32, 16, 8, 4, 2, 1)  # of the config's own size: the sizes that are taken where none are named
-CLUSTER = True
+CLUSTER = LOCAL_RUNS = True
 
 
 def options(parser) -> None:

@@ -2,12 +2,13 @@
 
 import contextlib
 import errno
-import fcntl
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from filelock import BaseFileLock
+
+from chinchilla_jax import locks
 from chinchilla_jax.disk import sync
 from chinchilla_jax.errors import UserError
 
@@ -42,25 +43,20 @@ def workspace(
     finally:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        lock.release()
 
 
-def _locked(folder: Path, store: Path, flag: str) -> int:
+def _locked(folder: Path, store: Path, flag: str) -> BaseFileLock:
     """The lock of `folder`, which it makes; again where a holder that has just ended took both away meanwhile."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock = os.open(folder / LOCK, os.O_WRONLY | os.O_CREAT, 0o666)
+            if lock := locks.take(folder / LOCK):
+                return lock
         except FileNotFoundError:
             continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(lock)
-            raise UserError(f"another process is preparing {store}; wait for it or choose another {flag}") from error
-        if os.fstat(lock).st_nlink:
-            return lock
-        os.close(lock)
+        if (folder / LOCK).exists():
+            raise UserError(f"another process is preparing {store}; wait for it or choose another {flag}")
 
 
 @contextlib.contextmanager
@@ -82,7 +78,7 @@ def clear(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != LOCK:
+        elif not path.name.startswith(LOCK):
             path.unlink()
 
 

@@ -5,7 +5,9 @@ from typing import Any
 
 from chinchilla_jax.optim.sparsefile import FILE
 from chinchilla_jax.optim.sparsity import sparsity_report
+from chinchilla_jax.training import mirror
 from chinchilla_jax.training.hooks import Hook
+from chinchilla_jax.training.integrity import list_files
 from chinchilla_jax.training.program import Program
 
 FIGURES = ("density", "zeros", "densities")
@@ -26,6 +28,6 @@ def figures(params: Any) -> dict[str, Any]:
 
 def stored_bytes(run_dir: Path, step: int) -> int:
     """Bytes on the disk of what a run was loaded from: a packed file, or a checkpoint with whatever it holds."""
-    packed, folder = run_dir / FILE, run_dir / "checkpoints" / str(step)
-    files = [packed] if packed.exists() else [path for path in folder.rglob("*") if path.is_file()]
-    return sum(path.stat().st_size for path in files)
+    if (packed := run_dir / FILE).exists():
+        return packed.stat().st_size
+    return sum(list_files(mirror.checkpoints(run_dir) / str(step)).values())

@@ -25,7 +25,7 @@ from chinchilla_jax.parallel.collectives import from_first
 from chinchilla_jax.planning import ladder
 from chinchilla_jax.planning.ladder import Ladder, Run
 from chinchilla_jax.scaling import counts
-from chinchilla_jax.training.checkpoint import PARTIAL
+from chinchilla_jax.training.commits import PARTIAL
 from chinchilla_jax.training.hooks import Hook
 from chinchilla_jax.training.loop import pretrain
 from chinchilla_jax.training.metrics import Terminal, append, read, take_back

@@ -2,37 +2,38 @@
 
 A step is saved by Orbax into `STEP.partial/default`, where parameters, their average, the optimizer and the carry are
 items of their own; then our manifest is written into `STEP.partial`, with checksums that each process made of what it
-wrote, and one rename to `STEP` commits both. So a folder named by a number was complete once: if it is not now, that is
-damage and is said so, never taken for the leftover of a killed run.
+wrote, and one rename to `STEP` commits both (on object storage, which has no rename, the manifest does: `commits`). So a
+folder named by a number was complete once: if it is not now, that is damage and is said so, never taken for the leftover
+of a killed run.
 """
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import sys
 import warnings
+from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding
+from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
 
 from chinchilla_jax import __version__
 from chinchilla_jax.config import CheckpointConfig
-from chinchilla_jax.disk import sync
+from chinchilla_jax.disk import is_remote
 from chinchilla_jax.errors import StorageError
 from chinchilla_jax.parallel import peers
 from chinchilla_jax.parallel.collectives import from_first
-from chinchilla_jax.training import best, integrity, one_by_one, packing, restore
+from chinchilla_jax.training import best, commits, integrity, one_by_one, packing, restore
 from chinchilla_jax.training.orbax_logs import quiet_orbax
-from chinchilla_jax.training.restore import ITEM, PARTIAL, Restored
+from chinchilla_jax.training.restore import ITEM, Restored
 
 PATIENCE = 600.0  # seconds for another process's checksums; then the first one reads the files itself
 HEADROOM = 1.2  # free space asked for, over the size of the last checkpoint
@@ -41,18 +42,33 @@ HEADROOM = 1.2  # free space asked for, over the size of the last checkpoint
 class Checkpoints:
     """The checkpoints of one run. Use it in a `with` block: leaving it, however, finishes the save in flight."""
 
-    def __init__(self, folder: Path, config: CheckpointConfig, *, meta: dict[str, Any]):
-        self.folder, self.config, self.meta = Path(folder).absolute(), config, meta
+    def __init__(
+        self,
+        folder: Any,
+        config: CheckpointConfig,
+        *,
+        meta: dict[str, Any],
+        before: Callable[[], None] = lambda: None,
+    ):
+        """`folder` is a path or an `epath`; `before()` runs before a save is committed, in another thread."""
+        self.folder, self.config, self.meta, self.before = restore.absolute(folder), config, meta, before
         self.first = jax.process_index() == 0
         quiet_orbax()
+        renames = False
         if self.first:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise StorageError(f"cannot create {self.folder}: {error.strerror}") from None
-            self._clear()
+            renames = commits.renames(self.folder)
+        renames = from_first(renames)
+        self._commits = (commits.Renamed if renames else commits.Marked)(self.folder)
+        self._clear(at_start=True)
         from_first(None)  # nobody goes on before the leftovers are gone
-        self._writer = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        mode = AtomicityMode.ATOMIC_RENAME if renames else AtomicityMode.COMMIT_FILE
+        self._writer = ocp.AsyncCheckpointer(
+            ocp.CompositeCheckpointHandler(), atomicity_options=AtomicityOptions(mode=mode)
+        )
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: tuple[int, int, Future] | None = None
         self._last_bytes = self._saves = 0
@@ -111,7 +127,7 @@ class Checkpoints:
         prints = integrity.fingerprint(leaves)
         try:
             items = {item: ocp.args.PyTreeSave(those) for item, those in restore.by_item(packed).items()}
-            self._writer.save(self._partial(step) / ITEM, args=ocp.args.Composite(**items))
+            self._writer.save(self._commits.place(step) / ITEM, args=ocp.args.Composite(**items))
             future = self._thread.submit(self._commit, step, leaves_facts(leaves), prints)
         except (OSError, ValueError) as error:
             future = Future()
@@ -129,7 +145,7 @@ class Checkpoints:
         self._make_room(step, need)
         try:
             for item, those in restore.by_item(leaves).items():
-                one_by_one.write(self._partial(step) / ITEM / item, those)
+                one_by_one.write(self._commits.place(step) / ITEM / item, those)
         except OSError as error:
             self._give_up(step, need, error)
         self._commit(step, leaves_facts(leaves), [x.print for x in leaves.values()])
@@ -161,17 +177,9 @@ class Checkpoints:
         self.wait()
         return restore.newest(self.folder, abstract_state, level=self.config.verify, step=step)
 
-    def _partial(self, step: int) -> Path:
-        return self.folder / f"{step}{PARTIAL}"
-
-    def _clear(self) -> None:
-        """Remove what unfinished saves left, while none is in flight.
-
-        Of a save's many files one fails first, and the others may still be written when that is known: what is removed
-        at once can come back, and goes with the next save, at the close or with the next start.
-        """
-        for leftover in self.folder.glob("*" + PARTIAL) if self.first else ():
-            shutil.rmtree(leftover, ignore_errors=True)
+    def _clear(self, *, at_start: bool = False) -> None:
+        if self.first:
+            self._commits.clear(at_start=at_start)
 
     def _make_room(self, step: int, need: int) -> None:
         """Refuse to start a save for which there is no space, and make its folder."""
@@ -179,12 +187,12 @@ class Checkpoints:
         if self.first:
             need = int(HEADROOM * (self._last_bytes or need))
             try:
-                free = shutil.disk_usage(self.folder).free
+                free = need if is_remote(self.folder) else shutil.disk_usage(self.folder).free
                 if free < need:
                     problem = f"it needs {need} bytes and {free} are free in {self.folder}"
                 else:
                     self._clear()
-                    self._partial(step).mkdir(exist_ok=True)
+                    self._commits.begin(step)
             except OSError as error:
                 problem = f"cannot write in {self.folder}: {error.strerror}"
         if problem := from_first(problem):
@@ -202,7 +210,7 @@ class Checkpoints:
     def _commit(self, step: int, facts: dict[str, Any], prints: Any) -> None:
         """In the background: wait for Orbax, write the manifest, rename, delete what is no longer kept."""
         self._writer.wait_until_finished()
-        partial, final = self._partial(step), self.folder / str(step)
+        partial = self._commits.place(step)
         key = f"checksums/{step}/{self._saves}"
         if not self.first:
             if self._others:
@@ -213,13 +221,10 @@ class Checkpoints:
         known = {}
         for word in self._others.take(key, PATIENCE) if self._others else ():
             known |= json.loads(word)
-        integrity.write_manifest(partial, {"step": step, "meta": self.meta, **versions(self.meta), **facts}, known)
-        self._last_bytes = sum(integrity.list_files(partial).values())
-        doomed = self._set_aside(final) if final.exists() else None
-        os.rename(partial, final)
-        sync(self.folder)
-        if doomed:
-            shutil.rmtree(doomed, ignore_errors=True)
+        self.before()
+        about = {"step": step, "meta": self.meta, **versions(self.meta), **facts}
+        self._last_bytes = integrity.write_manifest(partial, about, known)
+        self._commits.commit(step)
         self._retain(step)
 
     def _retain(self, newest: int) -> None:
@@ -235,21 +240,12 @@ class Checkpoints:
             kept |= {n for n in older if n % self.config.keep_every == 0}
         kept.add(best.read(self.folder.parent).get("step"))
         for n in restore.step_folders(self.folder):
-            if n not in kept:
-                self._discard(self.folder / str(n))
-
-    def _discard(self, path: Path) -> None:
-        try:
-            shutil.rmtree(self._set_aside(path))
-        except OSError as error:
-            warnings.warn(f"could not delete {path}: {error.strerror}", stacklevel=2)
-
-    def _set_aside(self, path: Path) -> Path:
-        """Rename a step folder for deletion: a kill halfway leaves a leftover, never half a checkpoint."""
-        doomed = path.with_name(f"{path.name}.old{PARTIAL}")
-        shutil.rmtree(doomed, ignore_errors=True)
-        os.rename(path, doomed)
-        return doomed
+            if n in kept:
+                continue
+            try:
+                self._commits.discard(n)
+            except OSError as error:
+                warnings.warn(f"could not delete {self.folder / str(n)}: {error.strerror}", stacklevel=2)
 
 
 def why(error: BaseException) -> str:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import xxhash
 from jax.sharding import NamedSharding, PartitionSpec
 
-from chinchilla_jax.disk import checksum, sync
+from chinchilla_jax.disk import checksum, files_below, is_remote, sync
 
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 64 << 20  # bytes; a stranger's file is bounded before it is read
@@ -61,8 +61,10 @@ def _words(x: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(x, width).astype(jnp.uint32)
 
 
-def list_files(folder: Path) -> dict[str, int]:
+def list_files(folder: Any) -> dict[str, int]:
     """Relative path -> bytes of everything below `folder` but the manifest; only plain files are allowed."""
+    if is_remote(folder):
+        return {name: size for name, size in files_below(folder).items() if name != MANIFEST}
     found = {}
     for parent, folders, names in os.walk(folder):
         for name in folders + names:
@@ -76,32 +78,35 @@ def list_files(folder: Path) -> dict[str, int]:
     return found
 
 
-def hash_files(folder: Path, names: list[str]) -> list[str]:
+def hash_files(folder: Any, names: list[str]) -> list[str]:
     """Checksums of files below `folder`, a few at a time (xxhash works outside the interpreter lock)."""
     with ThreadPoolExecutor(4) as pool:
         return list(pool.map(lambda name: checksum(folder / name), names))
 
 
-def own_checksums(folder: Path, process: int) -> dict[str, str]:
+def own_checksums(folder: Any, process: int) -> dict[str, str]:
     """Checksums of the files that a process wrote: Orbax names a folder in each item after it."""
     names = [name for name in list_files(folder) if f"ocdbt.process_{process}" in name.split("/")]
     return dict(zip(names, hash_files(folder, names)))
 
 
-def write_manifest(folder: Path, facts: dict[str, Any], known: dict[str, str]) -> None:
+def write_manifest(folder: Any, facts: dict[str, Any], known: dict[str, str]) -> int:
     """Write the commit mark of a complete step folder: `facts`, every file, and a checksum of the manifest itself.
 
-    `known` are checksums that are there already, by path; the other files are read.
+    `known` are checksums that are there already, by path; the other files are read. Returns the bytes of all files.
     """
     sizes = list_files(folder)
     left = [name for name in sizes if name not in known]
     hashes = known | dict(zip(left, hash_files(folder, left)))
     files = [{"path": name, "size": size, "xxh3_128": hashes[name]} for name, size in sizes.items()]
-    with open(folder / MANIFEST, "wb") as file:
+    with (folder / MANIFEST).open("wb") as file:
         file.write(_render({**facts, "files": files}))
-        file.flush()
-        os.fsync(file.fileno())
-    sync(folder)
+        if not is_remote(folder):
+            file.flush()
+            os.fsync(file.fileno())
+    if not is_remote(folder):
+        sync(folder)
+    return sum(sizes.values())
 
 
 def _render(body: dict) -> bytes:
@@ -110,13 +115,13 @@ def _render(body: dict) -> bytes:
     return (json.dumps({**body, "checksum": checksum}, indent=1) + "\n").encode()
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Any) -> dict[str, Any]:
     """The manifest of a step folder, or `Damaged`. Any change of any byte of it is noticed."""
     path = folder / MANIFEST
     try:
-        if not stat.S_ISREG(path.lstat().st_mode):
+        if not is_remote(path) and not stat.S_ISREG(path.lstat().st_mode):
             raise Damaged(f"{MANIFEST} is not a plain file")
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             content = file.read(MANIFEST_LIMIT + 1)
         body = json.loads(content)
     except FileNotFoundError:
@@ -129,6 +134,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not _well_formed(body):
         raise Damaged(f"{MANIFEST} lacks fields that this version needs")
     return body
+
+
+def complete(folder: Any) -> bool:
+    """Whether a step folder has a manifest as it was written."""
+    try:
+        return bool(read_manifest(folder))
+    except (Damaged, OSError):
+        return False
 
 
 def _well_formed(body: dict) -> bool:
@@ -145,7 +158,7 @@ def _well_formed(body: dict) -> bool:
         return False
 
 
-def check_sizes(folder: Path, manifest: dict) -> None:
+def check_sizes(folder: Any, manifest: dict) -> None:
     """Raise `Damaged` unless the files are exactly those of the manifest, in size."""
     want, have = {f["path"]: f for f in manifest["files"]}, list_files(folder)
     for name in sorted(want.keys() | have.keys()):
@@ -157,7 +170,7 @@ def check_sizes(folder: Path, manifest: dict) -> None:
             raise Damaged(f"{name} has {have[name]} bytes instead of {want[name]['size']}")
 
 
-def check_contents(folder: Path, manifest: dict, names: list[str]) -> None:
+def check_contents(folder: Any, manifest: dict, names: list[str]) -> None:
     """Raise `Damaged` unless these files hold what they held."""
     want = {f["path"]: f["xxh3_128"] for f in manifest["files"]}
     for name, found in zip(names, hash_files(folder, names)):

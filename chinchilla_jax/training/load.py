@@ -14,13 +14,14 @@ from jax.sharding import Mesh
 from chinchilla_jax.config import AdversarialConfig, Config, CorruptionConfig, MeshConfig, SparsityConfig, require
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import open_tokenizer
+from chinchilla_jax.disk import is_remote
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.finetuning.methods import TABLES
 from chinchilla_jax.model import stacks
 from chinchilla_jax.model.weights import merged
 from chinchilla_jax.objectives import build as objectives
 from chinchilla_jax.parallel import mesh as meshes
-from chinchilla_jax.training import best
+from chinchilla_jax.training import best, mirror
 from chinchilla_jax.training.program import Program
 from chinchilla_jax.training.restore import load_params, newest_meta
 from chinchilla_jax.training.resume import own_config
@@ -93,7 +94,7 @@ def load(
     mesh = base.program.mesh if base else mesh or _mesh(config, whole_mesh)
     program = _program(config, whole_mesh, mesh, base_of(config, folder, mesh, base), make)
     found = load_params(
-        folder / "checkpoints",
+        mirror.checkpoints(folder),
         program.abstract.params,
         average=bool(config.optimizer.ema_decay),
         level=config.checkpoint.verify,
@@ -115,7 +116,7 @@ def load(
         notes + found.notes,
         digest,
         found.state,
-        str(folder),
+        mirror.name(folder),
     )
 
 
@@ -199,12 +200,14 @@ def base_of(config: Config, run_dir: Path, mesh: Mesh | None = None, held: Loade
     """
     if not config.tune.base:
         return None
-    step = newest_meta(run_dir / "checkpoints").get("base", {}).get("step")
+    step = newest_meta(mirror.checkpoints(run_dir)).get("base", {}).get("step")
     return Base(config, run_dir, mesh, step, held)
 
 
 def find_base(named: str, run_dir: Path) -> Path:
     """The folder of a base: as it was named, or beside the run where both were moved together."""
+    if is_remote(named):
+        return mirror.fetched(named)
     places = [Path(named), run_dir.absolute().parent / Path(named).name]
     for place in places:
         if (place / "config.json").exists():

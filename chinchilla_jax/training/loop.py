@@ -1,6 +1,7 @@
 """The training program, top to bottom: data, program, state, compile, loop."""
 
 import contextlib
+import functools
 import gc
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from chinchilla_jax.errors import Diverged, Preempted
 from chinchilla_jax.model import packed
 from chinchilla_jax.parallel import peers
 from chinchilla_jax.parallel.collectives import from_first
-from chinchilla_jax.training import origin, resume
+from chinchilla_jax.training import mirror, origin, resume
 from chinchilla_jax.training.checkpoint import Checkpoints
 from chinchilla_jax.training.hooks import Hook, Hooks
 from chinchilla_jax.training.load import base_of, check_base
@@ -57,7 +58,10 @@ def pretrain(
     with contextlib.ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
         watchdog = stack.enter_context(Watchdog())
-        checkpoints = stack.enter_context(Checkpoints(run_dir / "checkpoints", config.checkpoint, meta=meta))
+        before = functools.partial(mirror.send, run_dir)
+        checkpoints = stack.enter_context(
+            Checkpoints(mirror.checkpoints(run_dir), config.checkpoint, meta=meta, before=before)
+        )
         stack.push(tell_the_others)  # first of all that an error runs through
         reading = time.time()
         restored = checkpoints.restore(program.abstract)
@@ -263,7 +267,7 @@ class Run:
         older = [step for step in self.checkpoints.steps() if step < applied]
         lower = "a lower --optimizer.peak-lr or --optimizer.clip-norm"
         back = (
-            f", or remove the folders after {max(older)} in {self.writer.run_dir / 'checkpoints'} and go on from that "
+            f", or remove the folders after {max(older)} in {self.checkpoints.folder} and go on from that "
             f"step with {lower} and --allow-changes"
             if older
             else ""

@@ -7,7 +7,7 @@ import jax
 
 from chinchilla_jax.config import Config
 from chinchilla_jax.data.tokenizers import open_tokenizer
-from chinchilla_jax.training import resume
+from chinchilla_jax.training import mirror, resume
 from chinchilla_jax.training.checkpoint import Checkpoints
 from chinchilla_jax.training.one_by_one import Deferred
 from chinchilla_jax.training.restore import named_leaves
@@ -35,7 +35,7 @@ def write(
     `base` what `Program.base_facts` says where the leaves are those of an adapter.
     """
     meta = resume.facts(config, dtype, data, open_tokenizer(tokenizer).sha256) | (base or {})
-    with Checkpoints(run_dir / "checkpoints", config.checkpoint, meta=meta) as checkpoints:
+    with Checkpoints(mirror.checkpoints(run_dir), config.checkpoint, meta=meta) as checkpoints:
         checkpoints.save_one_by_one(step, {f"params/{path}": leaf for path, leaf in leaves.items()})
     if jax.process_index() == 0:
         resume.write_run(run_dir, config, tokenizer)

@@ -15,15 +15,16 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from chinchilla_jax.config import require
+from chinchilla_jax.disk import is_remote
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.optim import sparsefile
 from chinchilla_jax.parallel.collectives import first_said, from_first, largest
 from chinchilla_jax.training import integrity, packing
+from chinchilla_jax.training.commits import PARTIAL, leftovers
 from chinchilla_jax.training.integrity import Damaged
 from chinchilla_jax.training.orbax_logs import quiet_orbax
 
 ITEM = "default"  # the name that Orbax's own CheckpointManager gives to a single tree; ours holds a folder an item
-PARTIAL = ".partial"  # suffix of a folder that is being written or deleted; whatever is in it was never promised
 
 
 @dataclass
@@ -47,20 +48,30 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     return named
 
 
-def step_folders(folder: Path) -> list[int]:
-    """Numbers that folders below `folder` are named by, sorted, whether or not a checkpoint is in them."""
+def absolute(folder: Any) -> Any:
+    """A checkpoints folder as Orbax needs it, which finds no metadata below a relative path."""
+    return folder if is_remote(folder) else Path(folder).absolute()
+
+
+def step_folders(folder: Any) -> list[int]:
+    """Numbers that folders below `folder` are named by, sorted, whether or not a checkpoint is in them.
+
+    What is marked as being written or deleted counts only if it is complete.
+    """
     if not folder.is_dir():
         return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal() and str(int(p.name)) == p.name)
+    names = {path.name for path in folder.iterdir()}
+    numbers = sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)
+    return [n for n in numbers if f"{n}{PARTIAL}" not in names or integrity.complete(folder / str(n))]
 
 
-def newest(folder: Path, abstract: Any, *, level: str, step: int | None = None, part: str = "") -> Restored | None:
+def newest(folder: Any, abstract: Any, *, level: str, step: int | None = None, part: str = "") -> Restored | None:
     """The newest step (or `step`) that verifies, on the shardings of `abstract`; None if there is no step folder.
 
     `level` is that of `CheckpointConfig.verify`. With `part`, `abstract` is only the subtree of that name.
     """
     quiet_orbax()
-    folder = folder.absolute()  # Orbax finds no metadata below a relative one
+    folder = absolute(folder)
     found = from_first(step_folders(folder))
     if not found and step is None:
         packed = folder.parent / sparsefile.FILE
@@ -96,7 +107,7 @@ def fingerprint(stored: dict[str, dict], abstract: Any, part: str) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def newest_meta(folder: Path) -> dict[str, Any]:
+def newest_meta(folder: Any) -> dict[str, Any]:
     """What the newest checkpoint that is there in full size says of its run; nothing where there is none."""
     for n in reversed(step_folders(folder)):
         if manifest := examine(folder / str(n), "size").get("manifest"):
@@ -105,7 +116,7 @@ def newest_meta(folder: Path) -> dict[str, Any]:
 
 
 def load_params(
-    folder: Path, abstract_params: Any, *, average: bool = False, level: str = "hash", step: int | None = None
+    folder: Any, abstract_params: Any, *, average: bool = False, level: str = "hash", step: int | None = None
 ) -> Restored:
     """Only the parameters of the newest step that verifies, or their moving average; the rest is not read.
 
@@ -133,9 +144,9 @@ def unpacked(path: Path, abstract: Any) -> Restored:
     return Restored(facts["step"], state, facts["meta"], fingerprint=digest)
 
 
-def inspect(folder: Path, level: str = "hash") -> dict[str, Any]:
+def inspect(folder: Any, level: str = "hash") -> dict[str, Any]:
     """What is in a checkpoints folder, from manifests and checksums alone; nothing is loaded or changed."""
-    folder = Path(folder).absolute()
+    folder = absolute(folder)
     steps = []
     for n in step_folders(folder):
         report = examine(folder / str(n), level)
@@ -148,11 +159,11 @@ def inspect(folder: Path, level: str = "hash") -> dict[str, Any]:
             entry |= {"bytes": sum(f["size"] for f in manifest["files"]), "leaves": len(manifest["leaves"])}
         steps.append(entry)
     usable = [entry["step"] for entry in steps if entry["ok"]]
-    leftovers = sorted(p.name for p in folder.glob("*" + PARTIAL))
-    return {"folder": str(folder), "newest": max(usable, default=None), "steps": steps, "leftovers": leftovers}
+    left = [path.name for path in leftovers(folder)]
+    return {"folder": str(folder), "newest": max(usable, default=None), "steps": steps, "leftovers": left}
 
 
-def outline(folder: Path) -> dict[str, Any]:
+def outline(folder: Any) -> dict[str, Any]:
     """{"manifest": ...} of a step folder that has all files in full size, else {"problem": why not}."""
     try:
         manifest = integrity.read_manifest(folder)
@@ -164,7 +175,7 @@ def outline(folder: Path) -> dict[str, Any]:
         return {"problem": str(problem)}
 
 
-def examine(folder: Path, level: str) -> dict[str, Any]:
+def examine(folder: Any, level: str) -> dict[str, Any]:
     """`outline`, and beyond the level `size` every byte."""
     report = outline(folder)
     if level == "size" or "problem" in report:
@@ -176,7 +187,7 @@ def examine(folder: Path, level: str) -> dict[str, Any]:
         return {"problem": str(problem)}
 
 
-def check_share(folder: Path, manifest: dict, abstract: Any, level: str, part: str) -> None:
+def check_share(folder: Any, manifest: dict, abstract: Any, level: str, part: str) -> None:
     """Every process checks its share of the files that hold `abstract`, and hears what the others found: `Damaged`."""
     leaves = named_leaves(abstract)
     prefix = locate(manifest["leaves"], leaves, part) if part else ""
@@ -212,7 +223,7 @@ def place(manifest: dict, name: str) -> str:
     return ITEM if manifest.get("format") == 1 else f"{ITEM}/{item_of(name)}"
 
 
-def read(folder: Path, manifest: dict, abstract: Any, level: str, part: str = "") -> Any:
+def read(folder: Any, manifest: dict, abstract: Any, level: str, part: str = "") -> Any:
     """The tree `abstract`, or that part of the state, from a verified step folder, as donatable arrays."""
     leaves = named_leaves(abstract)
     prefix = locate(manifest["leaves"], leaves, part) if part else ""
@@ -237,7 +248,7 @@ def read(folder: Path, manifest: dict, abstract: Any, level: str, part: str = ""
     return jax.tree.unflatten(jax.tree.structure(abstract), [state[name] for name in want])
 
 
-def _read_item(reader: ocp.Checkpointer, folder: Path, held: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+def _read_item(reader: ocp.Checkpointer, folder: Any, held: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
     """Leaves of one of Orbax's items; others that it holds are not read."""
     how = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(sharding=x.sharding, global_shape=x.shape, dtype=x.dtype), held)
     try:

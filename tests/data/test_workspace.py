@@ -55,7 +55,7 @@ def test_a_lock_that_went_with_its_holder_is_no_lock(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", late)
     with workspace(tmp_path / "s", key="k") as folder:
-        assert sorted(os.listdir(folder)) == ["key", "lock"] and len(held) == 2
+        assert sorted(os.listdir(folder)) == ["key", "lock"] and len(held) > 1
         with pytest.raises(UserError, match="another process"), workspace(tmp_path / "s", key="k"):
             raise AssertionError
     assert os.listdir(tmp_path) == []

@@ -8,13 +8,22 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from chinchilla_jax import locks
 from chinchilla_jax.errors import StorageError, UserError
 from chinchilla_jax.training.rundir import LOCK, lock
 
+NO_LOCKS = """
+import errno, fcntl
+def refuse(*_):
+    raise OSError(errno.ENOLCK, "no locks available")
+fcntl.flock = refuse
+"""
 HOLD = """
 import sys, time
 from chinchilla_jax.training.rundir import lock
@@ -25,10 +34,11 @@ with lock(sys.argv[1]):
 
 
 @pytest.fixture
-def other(tmp_path):
+def other(tmp_path, request):
     """Another process that holds the lock of `tmp_path`."""
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], env=env, stdout=subprocess.PIPE, text=True)
+    script = NO_LOCKS * ("no_locks" in request.fixturenames) + HOLD
+    process = subprocess.Popen([sys.executable, "-c", script, tmp_path], env=env, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()
@@ -62,7 +72,7 @@ def test_released_on_exit_and_on_exceptions(tmp_path, capfd):
 
 def test_the_folder_is_made_and_a_bad_one_is_one_line(tmp_path):
     with lock(tmp_path / "runs" / "new"):
-        assert json.loads((tmp_path / "runs/new" / LOCK).read_text())["pid"] == os.getpid()
+        assert json.loads((tmp_path / "runs/new" / f"{LOCK}.json").read_text())["pid"] == os.getpid()
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot lock"), lock(tmp_path / "file"):
         pass
@@ -90,22 +100,52 @@ def test_without_locks_the_dead_are_taken_over(tmp_path, other, no_locks, capfd)
         assert "took over" in capfd.readouterr().err
 
 
-def test_without_locks_a_reused_number_is_not_the_holder(tmp_path, other, no_locks, capfd):
-    """A process of another start time has the number of the holder that died."""
-    holder = json.loads((tmp_path / LOCK).read_text())
-    (tmp_path / LOCK).write_text(json.dumps(holder | {"start": holder["start"] - 1}))
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}', "\x00" * 100])
+def test_an_unreadable_note_is_no_obstacle(tmp_path, content):
+    (tmp_path / f"{LOCK}.json").write_text(content)
     with lock(tmp_path):
-        assert "took over" in capfd.readouterr().err
-
-
-def test_without_locks_another_host_is_respected(tmp_path, no_locks):
-    (tmp_path / LOCK).write_text('{"pid": 1, "host": "elsewhere", "start": 0}')
-    with pytest.raises(UserError, match=r"process 1 on elsewhere.*delete"), lock(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"pid": "x"}', "\x00" * 100])
-def test_an_unreadable_lock_file_is_no_obstacle(tmp_path, content):
-    (tmp_path / LOCK).write_text(content)
-    with lock(tmp_path):
+# Leases
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(locks, "BEAT", 0.05)
+    monkeypatch.setattr(locks, "EXPIRY", 0.6)
+    monkeypatch.setattr(locks, "SETTLE", 0.1)
+
+
+def test_a_lease_is_respected_while_its_holder_lives_and_given_back(tmp_path, quick, capfd):
+    note = tmp_path / "lease.json"
+    with locks.lease(note, pytest.fail):
+        with pytest.raises(UserError, match=f"in use by process {os.getpid()} "), locks.lease(note, pytest.fail):
+            pass
+    assert not note.exists()
+    with locks.lease(note, pytest.fail):
+        pass
+    assert "took over" not in capfd.readouterr().err
+
+
+def test_a_lease_without_beats_is_taken_over(tmp_path, quick, capfd):
+    note = tmp_path / "lease.json"
+    note.write_text('{"pid": 1, "host": "elsewhere", "token": "x"}')
+    began = time.monotonic()
+    with locks.lease(note, pytest.fail):
+        assert time.monotonic() - began > 0.6
+        assert "from process 1 on elsewhere, which gave no sign of life" in capfd.readouterr().err
+
+
+def test_of_two_that_come_at_once_one_goes_on_and_who_lost_it_hears_of_it(tmp_path, quick, monkeypatch):
+    note, told = tmp_path / "lease.json", threading.Event()
+    other = '{"pid": 2, "host": "elsewhere", "token": "x"}'
+    with locks.lease(note, told.set):
+        note.write_text(other)
+        assert told.wait(5)
+    assert note.read_text() == other, "it is not ours to give back"
+    note.unlink()
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: note.write_text(other) or sleep(seconds))
+    with pytest.raises(UserError, match="process 2 on elsewhere"), locks.lease(note, pytest.fail):
         pass

@@ -1,0 +1,171 @@
+"""Run directories on object storage: neither a kill nor a flipped bit is any worse there than on a disk."""
+
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import pytest
+import states
+from etils import epath
+from test_checkpoint import META, plain
+
+from chinchilla_jax.config import CheckpointConfig
+from chinchilla_jax.errors import UserError
+from chinchilla_jax.training import mirror, restore
+from chinchilla_jax.training.checkpoint import Checkpoints
+from tests import bucket, runs
+
+URL = "gs://bucket/runs/one"
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """Where the objects of gs:// are."""
+    bucket.install(tmp_path, monkeypatch.setattr)
+    return tmp_path
+
+
+def opened(**changes) -> Checkpoints:
+    return Checkpoints(epath.Path(URL) / "checkpoints", CheckpointConfig(**changes), meta=META)
+
+
+def objects(root) -> list[str]:
+    """The objects of all checkpoints."""
+    folder = root / "bucket/runs/one/checkpoints"
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_only_whole_checkpoints_are_seen_and_old_ones_go(root):
+    seen = []
+    with opened(keep=2) as checkpoints:
+        checkpoints.before = lambda: seen.append((restore.step_folders(checkpoints.folder), objects(root)))
+        for step in (1, 2, 3):
+            checkpoints.save(step, plain(step), wait=True)
+        checkpoints.save(3, plain(30), wait=True)  # in the place of an older one
+    assert [steps for steps, _ in seen] == [[], [1], [1, 2], [2]], "before its manifest a step is none"
+    assert all(f"{step}.partial" in names for step, (_, names) in zip((1, 2, 3, 3), seen))
+    assert {name.partition("/")[0] for name in objects(root)} == {"2", "3"}
+    found = restore.newest(epath.Path(URL) / "checkpoints", plain(0), level="full")
+    states.assert_same(found.state, plain(30))
+
+
+def test_every_flipped_bit_and_every_missing_object_is_noticed(root):
+    folder = epath.Path(URL) / "checkpoints"
+    with opened() as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, plain(step))
+    draw, there = random.Random(7), [name for name in objects(root) if name.startswith("2/")]
+    for number, name in enumerate(there * 3):
+        path = root / "bucket/runs/one/checkpoints" / name
+        whole = path.read_bytes()
+        if not whole:
+            continue
+        place = draw.randrange(len(whole))
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << draw.randrange(8)]) + whole[place + 1 :])
+        if number % 3 == 0:
+            path.unlink()
+        assert "problem" in restore.examine(folder / "2", "hash"), name
+        if number % 10 == 0:
+            found = restore.newest(folder, plain(0), level="hash")
+            assert found.step == 1 and "checkpoint 2 is damaged" in found.notes[0]
+            states.assert_same(found.state, plain(1))
+        path.write_bytes(whole)
+    assert restore.newest(folder, plain(0), level="full").step == 2
+
+
+def save_for_ever(root: str, asynchronous: bool, committed) -> None:
+    bucket.install(root)
+    with opened(asynchronous=asynchronous, keep=2) as checkpoints:
+        step = max(checkpoints.steps(), default=0)
+        while True:
+            step += 1
+            checkpoints.save(step, plain(step))
+            if step % 2 == 0:
+                checkpoints.wait()
+                committed.value = step
+
+
+def kill_in_save(root, trials: int) -> None:
+    """Kill a saving process at random moments; after each, nothing committed is lost and nothing half is left."""
+    draw, context = random.Random(6), multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["jax", "optax", "orbax.checkpoint"])
+    committed = context.Value("i", 0, lock=False)
+    for trial in range(trials):
+        before = committed.value
+        process = context.Process(target=save_for_ever, args=(str(root), trial % 2 == 0, committed))
+        process.start()
+        deadline = time.monotonic() + 60
+        while committed.value == before and process.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 0.3))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        with opened() as checkpoints:
+            found = checkpoints.restore(plain(0))
+            whole = {str(step) for step in checkpoints.steps()}
+        assert found.notes == [] and found.step >= committed.value > before
+        assert {name.partition("/")[0] for name in objects(root)} == whole
+        states.assert_same(found.state, plain(found.step))
+
+
+def test_kill_9_in_a_save(root):
+    kill_in_save(root, trials=4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_50_kills_in_a_save(root):
+    kill_in_save(root, trials=50)
+
+
+INSTALL = """
+from tests import bucket
+from chinchilla_jax import locks
+bucket.install({root!r})
+locks.BEAT, locks.EXPIRY, locks.SETTLE = 0.2, 2.0, 0.2
+"""
+KILL = """
+import os, signal
+from chinchilla_jax.training import loop
+log = loop.Run.log
+def kill(self, pending, waited):
+    log(self, pending, waited)
+    if pending and pending[0] == 13:
+        self.checkpoints.wait()
+        os.kill(os.getpid(), signal.SIGKILL)
+loop.Run.log = kill
+"""
+
+
+def test_a_killed_run_goes_on_and_other_commands_take_it(whole_run, tiny_store, root, cache):
+    wrap, run_dir = INSTALL.format(root=str(root)), root / "bucket/runs/one"
+    killed = runs.start_pretrain(URL, tiny_store, devices=8, cache=cache, wrap=wrap + KILL)
+    runs.finish(killed, -signal.SIGKILL)
+    assert runs.saved(run_dir) == [5, 10] and max(runs.losses(run_dir)) >= 10
+    said = runs.finish(runs.start_pretrain(URL, tiny_store, devices=8, cache=cache, wrap=wrap))
+    assert "took over gs://bucket/runs/one from process" in said and "resumed from step 10, verified\n" in said
+    assert f"wrote {URL}\n" in said and f"--run-dir {URL}" in said
+    runs.assert_same_run(run_dir, whole_run)
+    assert runs.leaves(run_dir, 15) == runs.leaves(whole_run, 15)
+    assert not (run_dir / mirror.LEASE).exists()
+    with runs.caching(cache):
+        found = runs.ask("evaluate", **{"run-dir": URL})
+        expected = runs.ask("evaluate", **{"run-dir": whole_run})
+    assert found["loss_nats_per_token"] == expected["loss_nats_per_token"]
+    assert found["wrote"] == [f"{URL}/evaluation.json"] and (run_dir / "evaluation.json").exists()
+
+
+def test_what_cannot_be_reached_is_one_line(root, monkeypatch):
+    code, said = runs.call("generate", **{"run-dir": "s3://bucket/run"})
+    assert code == 78 and "local folders or on gs://" in said
+    code, said = runs.call("sweep", **{"run-dir": URL})
+    assert code == 78 and "takes local folders only" in said
+    code, said = runs.call("generate", **{"run-dir": URL})
+    assert code == 78 and f"{URL} holds no run" in said and "chinchilla_jax-" not in said
+    monkeypatch.setattr(bucket.Bucket, "exists", lambda *_: (_ for _ in ()).throw(TimeoutError("no route")))
+    code, said = runs.call("generate", **{"run-dir": URL})
+    assert code == 74 and f"{URL} cannot be reached (TimeoutError: no route)" in said
+    with pytest.raises(UserError), mirror.standing_for("az://x"):
+        pass
