@@ -1,7 +1,7 @@
 """gs:// as a local folder that is used like object storage: no rename, no append, no locks, no empty folders.
 
-For this package and Orbax, which reach it by `epath`, and for TensorStore, whose own driver for gs:// is replaced by the
-one for files. An object appears whole, when its file is closed.
+For this package and Orbax, which reach it by `epath`, and for TensorStore, whose own driver for gs:// is replaced by
+the one for files. An object appears whole, when its file is closed.
 """
 
 import glob

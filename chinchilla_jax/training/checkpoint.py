@@ -2,9 +2,9 @@
 
 A step is saved by Orbax into `STEP.partial/default`, where parameters, their average, the optimizer and the carry are
 items of their own; then our manifest is written into `STEP.partial`, with checksums that each process made of what it
-wrote, and one rename to `STEP` commits both (on object storage, which has no rename, the manifest does: `commits`). So a
-folder named by a number was complete once: if it is not now, that is damage and is said so, never taken for the leftover
-of a killed run.
+wrote, and one rename to `STEP` commits both (`commits`: on object storage, which has none, the manifest does). So a
+folder named by a number was complete once: if it is not now, that is damage and is said so, never taken for the
+leftover of a killed run.
 """
 
 import hashlib

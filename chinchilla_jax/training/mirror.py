@@ -160,9 +160,10 @@ def held(run_dir: Path) -> Iterator[None]:
     def tick() -> None:
         while not ended.wait(TICK):
             try:
-                mirror.send()
-            except Exception as error:
-                print(f"warning: {mirror.url} cannot be reached ({error}); trying again", file=sys.stderr, flush=True)
+                with _reaching(mirror.url):
+                    mirror.send()
+            except UserError as error:
+                print(f"warning: {error}; trying again", file=sys.stderr, flush=True)
 
     thread = threading.Thread(target=tick, name="mirror", daemon=True)
     with locks.lease(mirror.remote / LEASE, lost):

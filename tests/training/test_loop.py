@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import threading
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -16,7 +18,7 @@ from chinchilla_jax.config import TrainConfig
 from chinchilla_jax.evaluation.likelihood import Likelihood, affordable
 from chinchilla_jax.inference.text import Completer
 from chinchilla_jax.objectives.dense import dense
-from chinchilla_jax.training import loop, program
+from chinchilla_jax.training import integrity, loop, program, signals
 from chinchilla_jax.training.goodput import goodput
 from chinchilla_jax.training.rundir import lock
 from tests import runs
@@ -90,6 +92,25 @@ def test_a_failing_hook_is_a_warning(whole_run, tiny_store, tmp_path, monkeypatc
     assert [row["step"] for row in runs.rows(tmp_path, "events") if row["event"] == "hook_failed"] == [8, 16, 20]
     code, said = runs.pretrain(tmp_path, tiny_store)
     assert code == 0 and "nothing to do" in said
+
+
+@pytest.mark.parametrize("hangs", [(integrity, "write_manifest"), (Likelihood, "__call__")])
+def test_a_hang_beside_the_steps_is_noticed(hangs, tiny_store, tmp_path, monkeypatch, capfd):
+    """A save on a file system that does not answer, and a first validation that never comes."""
+    owner, name = hangs
+    called, left, goes_on = getattr(owner, name), [], threading.Event()
+
+    def hanging(*args, **how):
+        goes_on.wait(60)
+        return called(*args, **how)
+
+    monkeypatch.setattr(owner, name, hanging)
+    monkeypatch.setattr(signals.os, "_exit", lambda code: (left.append(code), goes_on.set()))
+    monkeypatch.setattr(loop, "Watchdog", partial(signals.Watchdog, floor=2.0, longer=1.5))
+    code, said = runs.pretrain(tmp_path, tiny_store, **{"checkpoint.every": 2, "train.eval-every": 4})
+    assert code == 0 and left[0] == 75
+    said = capfd.readouterr().err
+    assert "no progress for 3 s" in said and "in hanging" in said
 
 
 def test_a_validation_costs_a_tenth_at_most():
