@@ -1,6 +1,4 @@
-"""Files of a run: small ones written whole or not at all, read within bounds or refused in one line; checksums; and what
-object storage needs instead.
-"""
+"""Small files: written whole or not at all, read within bounds or refused in one line; checksums; object storage."""
 
 import contextlib
 import json
