@@ -23,6 +23,10 @@ class Batch:
     positions: jax.Array
     blocks: jax.Array | None = None
 
+    def __post_init__(self):
+        if self.blocks is None:
+            del self.blocks  # the class says None: `vars` of a batch are the arrays that there are
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass

@@ -82,7 +82,7 @@ def timer(program, step, start: float):
 
     def once() -> float:
         began = time.perf_counter()
-        held[0], _ = step(held[0], batch, {})
+        held[0], _ = step(held[0], batch)
         jax.block_until_ready(held[0])
         return time.perf_counter() - began
 

@@ -51,12 +51,12 @@ def ours(threads: int):
     rows = Batch(tokens[:, :-1], tokens[:, 1:], ones.astype(np.float32), ones, positions)
 
     def part(span):
-        return Batch(**{name: value[span] for name, value in vars(rows).items() if value is not None})
+        return Batch(**{name: value[span] for name, value in vars(rows).items()})
 
     batch, compiled, state = program.place(part, ROWS), program.step(ROWS), [program.initial()]
 
     def step() -> float:
-        state[0], metrics = compiled(state[0], batch, program.frozen)
+        state[0], metrics = compiled(state[0], batch, *program.beside)
         jax.block_until_ready(state[0])
         return float(metrics["loss"])
 

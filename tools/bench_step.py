@@ -121,12 +121,12 @@ def main() -> None:
     segments = np.ones((rows, length), np.int32)
     positions = np.broadcast_to(np.arange(length, dtype=np.int32), (rows, length))
     local = Batch(stream[:, :-1], stream[:, 1:], segments.astype(np.float32), segments, positions)
-    batch = program.place(lambda part: Batch(**{k: v[part] for k, v in vars(local).items() if v is not None}), rows)
+    batch = program.place(lambda part: Batch(**{k: v[part] for k, v in vars(local).items()}), rows)
     compiled, state = program.step(rows), [program.initial()]
     compile_s = time.perf_counter() - began
 
     def step() -> float:
-        state[0], metrics = compiled(state[0], batch, program.frozen)
+        state[0], metrics = compiled(state[0], batch, *program.beside)
         jax.block_until_ready(state[0])
         return round(float(metrics["loss"]), 4)
 

@@ -110,4 +110,4 @@ def affordable(train: TrainConfig) -> int:
 
 def part(batch: Batch, rows: slice) -> Batch:
     """Some rows of a batch of numpy arrays."""
-    return Batch(**{name: value[rows] for name, value in vars(batch).items() if value is not None})
+    return Batch(**{name: value[rows] for name, value in vars(batch).items()})

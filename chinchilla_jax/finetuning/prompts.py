@@ -16,7 +16,7 @@ def prefixed(batch: Batch, ids: tuple[int, ...]) -> Batch:
     place = column + P * segments[row, column]
     kept = place < L
     row, column, place = row[kept], column[kept], place[kept]
-    found = {name: np.zeros((B, L), np.asarray(x).dtype) for name, x in vars(batch).items() if x is not None}
+    found = {name: np.zeros((B, L), np.asarray(x).dtype) for name, x in vars(batch).items()}
     for name, new in found.items():
         new[row, place] = np.asarray(getattr(batch, name))[row, column]
     found["positions"][row, place] += P

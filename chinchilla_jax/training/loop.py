@@ -191,7 +191,7 @@ class Run:
     def advance(self, state: TrainState, batch: Batch) -> TrainState:
         """Dispatch a step; its metrics are pending."""
         self.profile(state)
-        state, metrics = self.steps[self.batches.batch_rows(self.done)](state, batch, self.program.frozen)
+        state, metrics = self.steps[self.batches.batch_rows(self.done)](state, batch, *self.program.beside)
         self.done += 1
         self.pending.append((self.done, metrics))
         if self.done == self.begun + 1:

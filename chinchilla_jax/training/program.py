@@ -135,8 +135,13 @@ class Program:
         real = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=where)
         return Batch(whole, whole, real, whole, whole, whole if self.config.task.source == "bidirectional" else None)
 
+    @property
+    def beside(self) -> tuple[Any, ...]:
+        """What the compiled step is given after state and batch: `frozen`, where anything stands still."""
+        return (self.frozen,) if jax.tree.leaves(self.abstract_frozen) else ()
+
     def step(self, rows: int) -> jax.stages.Compiled:
-        """train_step(state, batch, frozen) -> state, metrics, compiled ahead of time for batches of `rows` windows."""
+        """train_step(state, batch, *beside) -> state, metrics, compiled ahead of time for batches of `rows` windows."""
         train_step = steps.build(
             self.bind,
             self.optimizer,
@@ -144,14 +149,15 @@ class Program:
             parts=rows // self.microbatch,
             seed=self.config.train.seed,
         )
+        beside = (self.abstract_frozen,) if jax.tree.leaves(self.abstract_frozen) else ()
         jitted = jax.jit(
-            train_step,
-            in_shardings=(self.state_shardings, sharding.batch_sharding(self.mesh), shardings_of(self.abstract_frozen)),
+            train_step if beside else functools.partial(train_step, frozen=self.abstract_frozen),
+            in_shardings=(self.state_shardings, sharding.batch_sharding(self.mesh), *map(shardings_of, beside)),
             out_shardings=(self.state_shardings, sharding.replicated(self.mesh)),
             donate_argnums=0,
         )
         with jax.set_mesh(self.mesh):
-            return jitted.lower(self.abstract, self.abstract_batch(rows), self.abstract_frozen).compile()
+            return jitted.lower(self.abstract, self.abstract_batch(rows), *beside).compile()
 
     def evaluate(self, rows: int) -> Callable:
         """evaluate(whole parameters, batch) -> Sums, compiled for batches of `rows` windows of any documents."""
@@ -176,7 +182,7 @@ class Program:
 
             return jax.make_array_from_callback(shape, where, rows_of)
 
-        names = [name for name, value in vars(next(iter(local.values()))).items() if value is not None]
+        names = vars(next(iter(local.values())))
         with jax.transfer_guard_host_to_device("allow"):  # the one transfer of a step, and a wanted one
             return Batch(**{name: field(name) for name in names})
 

@@ -27,7 +27,7 @@ def tokens_per_second(config: Config, seconds: float = 2.0) -> float:
     batch, times = program.place(make, rows), []
     while from_first(len(times) < 4 or sum(times) < seconds):
         began = time.perf_counter()
-        state, metrics = step(state, batch, program.frozen)
+        state, metrics = step(state, batch, *program.beside)
         jax.block_until_ready(metrics)
         times.append(time.perf_counter() - began)
     return from_first(rows * length / float(np.median(times[1:])))

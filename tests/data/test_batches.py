@@ -57,7 +57,7 @@ def test_rows_are_those_of_the_naive_loop(split, length):
 
 def test_types(split):
     batch = TrainWindows(split, 8, 0).rows(np.arange(3))
-    kinds = {name: value.dtype for name, value in vars(batch).items() if value is not None}
+    kinds = {name: value.dtype for name, value in vars(batch).items()}
     assert kinds == {"weights": np.float32, **dict.fromkeys(("tokens", "targets", "segments", "positions"), np.int32)}
     assert all(getattr(batch, name).shape == (3, 8) for name in kinds)
 

@@ -29,7 +29,7 @@ def trained(mesh: tuple[int, int, int], steps: int = 3, parts: int = 1, **attack
         step = program.step(8)
     state, rows = program.initial(), []
     for number in range(steps):
-        state, metrics = step(state, place(program, batch(number)), program.frozen)
+        state, metrics = step(state, place(program, batch(number)), *program.beside)
         rows.append([float(metrics[name]) for name in ("loss", "loss_attacked", "grad_norm")])
     return np.array(rows), state.carry
 

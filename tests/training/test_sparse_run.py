@@ -84,7 +84,7 @@ def test_one_device_and_eight_make_the_same_masks_and_losses():
         run, losses = program(mesh, **sparsity), []
         step, state = compiled(run), run.initial()
         for number in range(16):
-            state, metrics = step(state, place(run, batch(number)), {})
+            state, metrics = step(state, place(run, batch(number)))
             losses.append(float(metrics["loss"]))
         found.append((losses, state.opt_state[0].masks))
     np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5)
@@ -97,14 +97,14 @@ def test_a_skipped_step_changes_no_mask_and_no_count():
     run = program((1, 1, 1), method="magnitude", start=0.0, stop=0.0)
     step, bad = compiled(run), batch(0)
     bad.weights[3, 0] = np.nan
-    state, metrics = step(run.initial(), place(run, bad), {})
+    state, metrics = step(run.initial(), place(run, bad))
     inner = state.opt_state[0]
     assert (
         int(metrics["skipped"]) == 1
         and int(inner.count) == 0
         and all(np.asarray(m).all() for m in inner.masks.values())
     )
-    state, _ = step(state, place(run, batch(0)), {})
+    state, _ = step(state, place(run, batch(0)))
     inner, params = state.opt_state[0], named(state.params)
     assert int(inner.count) == 1
     for name, mask in inner.masks.items():

@@ -78,7 +78,7 @@ def trained(program: Program):
     """Losses and gradient norms of 20 steps, and the parameters after them, as numpy."""
     state, step, rows = fresh(program), compiled(program), []
     for number in range(STEPS):
-        state, metrics = step(state, place(program, batch(number % 4)), {})
+        state, metrics = step(state, place(program, batch(number % 4)))
         rows.append([metrics["loss"], metrics["grad_norm"]])
     return np.array(rows, np.float64), jax.tree.map(np.asarray, state.params)
 
@@ -109,11 +109,11 @@ def test_a_fresh_state_is_the_same_on_every_mesh():
 def test_a_larger_batch_of_the_ramp_is_the_two_halves_together():
     """16 rows in 4 parts on eight devices against two times 8 rows on one, all from the same parameters."""
     whole, one, eight = batch(0, 16), program("modern"), program("modern", (2, 2, 2), 2)
-    _, metrics = compiled(eight, 16)(fresh(eight), place(eight, whole), {})
+    _, metrics = compiled(eight, 16)(fresh(eight), place(eight, whole))
     halves = []
     for rows in (slice(0, 8), slice(8, 16)):
         half = jax.tree.map(lambda x, rows=rows: x[rows], whole)
-        _, found = compiled(one)(fresh(one), place(one, half), {})
+        _, found = compiled(one)(fresh(one), place(one, half))
         halves.append((float(found["loss"]), float(found["tokens"])))
     assert float(metrics["tokens"]) == whole.weights.sum() and halves[0][1] != halves[1][1]
     expected = sum(loss * tokens for loss, tokens in halves) / whole.weights.sum()
@@ -125,15 +125,15 @@ def test_a_step_that_is_not_finite_changes_nothing(poison):
     """Through the whole model: the poison sits in a weight of the batch."""
     run = program("modern")
     step = compiled(run)
-    state, _ = step(fresh(run), place(run, batch(0)), {})
+    state, _ = step(fresh(run), place(run, batch(0)))
     before, bad = jax.tree.map(np.array, state), batch(1)
     bad.weights[3, 0] = poison
-    state, metrics = step(state, place(run, bad), {})
+    state, metrics = step(state, place(run, bad))
     for name in ("params", "opt_state", "carry"):
         jax.tree.map(np.testing.assert_array_equal, getattr(state, name), getattr(before, name))
     assert [int(x) for x in (state.step, state.skipped, state.bad)] == [2, 1, 1]
     assert int(metrics["skipped"]) == 1 and int(metrics["bad"]) == 1
-    state, metrics = step(state, place(run, batch(1)), {})
+    state, metrics = step(state, place(run, batch(1)))
     assert [int(x) for x in (state.step, state.skipped, state.bad)] == [3, 1, 0]
     assert float(metrics["lr"]) == float(run.rate(1)), "a skipped step does not advance the schedule"
     assert np.isfinite(metrics["loss"])
@@ -167,16 +167,16 @@ def test_a_batch_without_any_weight_is_skipped():
     run = program("modern")
     empty = batch(0)
     empty.weights[:] = 0
-    state, metrics = compiled(run)(fresh(run), place(run, empty), {})
+    state, metrics = compiled(run)(fresh(run), place(run, empty))
     assert int(metrics["bad"]) == 1 and all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
 
 
 def test_the_state_is_donated():
     run = program("modern")
     old = fresh(run)
-    state, _ = compiled(run)(old, place(run, batch(0)), {})
+    state, _ = compiled(run)(old, place(run, batch(0)))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old.params)), "two copies of the state would be held"
-    compiled(run)(state, place(run, batch(1)), {})
+    compiled(run)(state, place(run, batch(1)))
 
 
 def test_parts_take_every_row_once_and_spread_over_the_shards():
