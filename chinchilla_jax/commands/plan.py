@@ -222,7 +222,7 @@ def _realised(planned: dict) -> list[str]:
         f"({real['tokens_per_param']:.1f} a parameter), peak rate {planned['config']['optimizer']['peak_lr']:g}, "
         f"{real['flops']:.3g} FLOPs",
         *bent(real, planned["config"]["sparsity"]["method"]),
-        f"predicted loss {real['loss']:.4f}, {real['loss_percent_over_optimum']:+.2f} % over the optimum's of these FLOPs",
+        f"predicted loss {real['loss']:.4f}, {real['loss_percent_over_optimum']:+.2f} % over the best at these FLOPs",
     ]
     text = planned["text"]
     if text["unique_tokens"] is None:
