@@ -49,7 +49,12 @@ def worth(n, a: float):
 
 def gathered(cache: caches.Cache, slot_S: jax.Array) -> caches.Cache:
     """The slots with these numbers, in this order."""
-    layers = tuple(layer._replace(k_SGTK=layer.k_SGTK[slot_S], v_SGTK=layer.v_SGTK[slot_S]) for layer in cache.layers)
+
+    def rows(kept_JTK):
+        kept_SGTK = kept_JTK.reshape(len(cache.used_S), -1, *kept_JTK.shape[1:])
+        return kept_SGTK[slot_S].reshape(-1, *kept_JTK.shape[1:])
+
+    layers = tuple(layer._replace(k_JTK=rows(layer.k_JTK), v_JTK=rows(layer.v_JTK)) for layer in cache.layers)
     return caches.Cache(layers, cache.used_S[slot_S])
 
 

@@ -2,7 +2,8 @@
 
 S slots, each a text of its own with its own length; T is the capacity of a slot. Position t of a text is kept at t, so
 what lies behind a text's end is never seen: the next tokens overwrite it before their own queries look that far. Keys
-are stored (S, G, T, K): a head's keys lie together, which is what a single query reads.
+are stored (J, T, K), where J counts the G heads of slot 0, then those of slot 1 and so on: a head's keys lie together,
+which is what a single query reads, and as one dimension: of (S, G, T, K) XLA:CPU makes copies to change the layout.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.model import transformer
 from chinchilla_jax.model.attention import MASKED
 from chinchilla_jax.model.int8 import Packed8
-from chinchilla_jax.model.linear import dense, packed
+from chinchilla_jax.model.linear import Packed, dense, joined, outputs_shared, packed
 from chinchilla_jax.model.positions import TABLES
 from chinchilla_jax.model.stacks import NAMES, stacks_of
 from chinchilla_jax.model.weights import is_node, settled
@@ -24,8 +25,8 @@ from chinchilla_jax.model.weights import is_node, settled
 class LayerCache(NamedTuple):
     """Keys and values of one layer, and its projected distances where positions are relative."""
 
-    k_SGTK: jax.Array
-    v_SGTK: jax.Array
+    k_JTK: jax.Array
+    v_JTK: jax.Array
     r_THK: jax.Array | None
 
 
@@ -40,7 +41,7 @@ class Cache:
     @property
     def capacity(self) -> int:
         """T, the most tokens of a slot."""
-        return self.layers[0].k_SGTK.shape[2]
+        return self.layers[0].k_JTK.shape[1]
 
 
 # How decoding keeps kernels (w, kernels, contract) and tables.
@@ -63,7 +64,7 @@ def split_layers(params: dict[str, Any], cfg: ModelConfig, form: str = "float") 
     for name, _, count in stacks_of(copy):
         for i in range(count):
             layer = jax.tree.map(lambda w_N, i=i: w_N[i], copy[name])
-            layers.append(jax.tree_util.tree_map_with_path(one, layer, is_leaf=is_node))
+            layers.append(_joined(jax.tree_util.tree_map_with_path(one, layer, is_leaf=is_node)))
     rest = {name: part for name, part in copy.items() if name not in NAMES}
     tables = {
         name: {**rest[name], "table": table(rest[name]["table"])} for name in ("embed", "unembed") if name in rest
@@ -71,9 +72,24 @@ def split_layers(params: dict[str, Any], cfg: ModelConfig, form: str = "float") 
     return {**rest, **tables, "blocks": tuple(layers)}
 
 
+SIDES = {"attention": ("query", "key", "value"), "mlp": ("gate", "up")}  # what reads the same activations
+
+
+def _joined(layer: dict[str, Any]) -> dict[str, Any]:
+    """A layer whose packed kernels of the same inputs are one: a product less is read, rounded and started."""
+    for name, sides in SIDES.items():
+        part = layer[name]
+        kernels = [part[side]["kernel"] for side in sides if side in part]
+        if outputs_shared() or len(kernels) < 2 or not all(type(w) in (Packed, Packed8) for w in kernels):
+            continue
+        laid = {side: {**part[side], "kernel": w} for side, w in zip(sides, joined(kernels))}
+        layer = {**layer, name: {**part, **laid}}
+    return layer
+
+
 def empty(split: dict[str, Any], cfg: ModelConfig, slots: int, capacity: int) -> Cache:
     """A cache for `slots` texts of at most `capacity` tokens."""
-    shape = (slots, cfg.kv_heads or cfg.heads, capacity, cfg.head_dim)
+    shape = (slots * (cfg.kv_heads or cfg.heads), capacity, cfg.head_dim)
     distances = DISTANCES[cfg.positions]
 
     def one(layer):
@@ -86,12 +102,12 @@ def widen(split: dict[str, Any], cfg: ModelConfig, cache: Cache, capacity: int) 
     """The same texts in slots of `capacity` tokens, more than there were."""
     distances = DISTANCES[cfg.positions]
 
-    def longer(kept_SGTK):
-        return jnp.pad(kept_SGTK, [(0, 0), (0, 0), (0, capacity - kept_SGTK.shape[2]), (0, 0)])
+    def longer(kept_JTK):
+        return jnp.pad(kept_JTK, [(0, 0), (0, capacity - kept_JTK.shape[1]), (0, 0)])
 
     def one(layer, kept):
         r_THK = distances(layer, cfg, capacity)
-        return LayerCache(longer(kept.k_SGTK), longer(kept.v_SGTK), r_THK)
+        return LayerCache(longer(kept.k_JTK), longer(kept.v_JTK), r_THK)
 
     return Cache(tuple(map(one, split["blocks"], cache.layers)), cache.used_S)
 
@@ -138,58 +154,58 @@ def extend(
 def block_of(cache: Cache, slot: jax.Array, at: jax.Array, length: int) -> jax.Array:
     """Keys and values of `length` tokens of a slot from `at` on: (N, 2, G, length, K)."""
 
-    def part(kept_SGTK):
-        _, G, _, K = kept_SGTK.shape
-        return jax.lax.dynamic_slice(kept_SGTK, (slot, 0, at, 0), (1, G, length, K))[0]
+    def part(kept_JTK):
+        G = kept_JTK.shape[0] // len(cache.used_S)
+        return jax.lax.dynamic_slice(kept_JTK, (slot * G, at, 0), (G, length, kept_JTK.shape[2]))
 
-    return jnp.stack([jnp.stack([part(layer.k_SGTK), part(layer.v_SGTK)]) for layer in cache.layers])
+    return jnp.stack([jnp.stack([part(layer.k_JTK), part(layer.v_JTK)]) for layer in cache.layers])
 
 
 def with_block(cache: Cache, slot: jax.Array, at: jax.Array, block_N2GCK: jax.Array) -> Cache:
     """The cache whose `slot` goes on from `at` with a block."""
 
-    def put(kept_SGTK, part_GCK):
-        return jax.lax.dynamic_update_slice(kept_SGTK, part_GCK[None], (slot, 0, at, 0))
+    def put(kept_JTK, part_GCK):
+        return jax.lax.dynamic_update_slice(kept_JTK, part_GCK, (slot * len(part_GCK), at, 0))
 
     layers = tuple(
-        layer._replace(k_SGTK=put(layer.k_SGTK, k_GCK), v_SGTK=put(layer.v_SGTK, v_GCK))
+        layer._replace(k_JTK=put(layer.k_JTK, k_GCK), v_JTK=put(layer.v_JTK, v_GCK))
         for layer, (k_GCK, v_GCK) in zip(cache.layers, block_N2GCK)
     )
     return Cache(layers, cache.used_S.at[slot].set(at + block_N2GCK.shape[3]))
 
 
-def _write(kept_SGTK: jax.Array, new_BLGK: jax.Array, used_B: jax.Array, slot: jax.Array | None) -> jax.Array:
-    """Keys or values with new ones at the end of every slot, or of one."""
-    new_BGLK = new_BLGK.swapaxes(1, 2).astype(kept_SGTK.dtype)
-    if slot is not None:
-        return jax.lax.dynamic_update_slice(kept_SGTK, new_BGLK, (slot, 0, used_B[0], 0))
-    return jax.vmap(lambda kept, new, at: jax.lax.dynamic_update_slice_in_dim(kept, new, at, axis=1))(
-        kept_SGTK, new_BGLK, used_B
-    )
-
-
-def _rows(kept_SGTK: jax.Array, slot: jax.Array | None) -> jax.Array:
-    """What the new queries read: every slot, or one."""
-    return kept_SGTK if slot is None else jax.lax.dynamic_slice_in_dim(kept_SGTK, slot, 1)
+def _write(kept_JTK: jax.Array, new_BLGK: jax.Array, used_B: jax.Array, slot: jax.Array | None) -> jax.Array:
+    """Keys or values with new ones at the end of every slot, or of one; a slice a row, which XLA does in place."""
+    new_BGLK = new_BLGK.swapaxes(1, 2).astype(kept_JTK.dtype)
+    for row, new_GLK in enumerate(new_BGLK):
+        at = (row if slot is None else slot) * len(new_GLK)
+        kept_JTK = jax.lax.dynamic_update_slice(kept_JTK, new_GLK, (at, used_B[row], 0))
+    return kept_JTK
 
 
 def _attend(kept: LayerCache, used_B, slot, positions_BL, mask_BLT):
     """Attention of new queries over the cache that the new keys and values have joined."""
 
     def attend(q_BLHK, k_BLGK, v_BLGK, relative):
-        B, L, H, K = q_BLHK.shape
-        k_SGTK, v_SGTK = (_write(old, new, used_B, slot) for old, new in ((kept.k_SGTK, k_BLGK), (kept.v_SGTK, v_BLGK)))
-        k_BGTK, v_BGTK = _rows(k_SGTK, slot), _rows(v_SGTK, slot)
-        G, T = k_BGTK.shape[1:3]
-        q_BLGMK = (q_BLHK * K**-0.5).reshape(B, L, G, H // G, K)
-        s_BGMLT = jnp.einsum("blgmk,bgtk->bgmlt", q_BLGMK, k_BGTK, preferred_element_type=jnp.float32)
+        (B, L, H, K), G = q_BLHK.shape, k_BLGK.shape[2]
+        k_JTK, v_JTK = (_write(old, new, used_B, slot) for old, new in ((kept.k_JTK, k_BLGK), (kept.v_JTK, v_BLGK)))
+        read = [x if slot is None else jax.lax.dynamic_slice_in_dim(x, slot * G, G) for x in (k_JTK, v_JTK)]
+        q_JQK = (q_BLHK * K**-0.5).reshape(B, L, G, H // G, K).transpose(0, 2, 3, 1, 4).reshape(B * G, -1, K)
+        s_JQT = jnp.einsum("jqk,jtk->jqt", q_JQK, read[0], preferred_element_type=jnp.float32)
+        s_BHLT = s_JQT.reshape(B, H, L, -1)
         if relative is not None:
-            qr_BLHK = relative.qr_BLHK * K**-0.5
-            s_BHLT = jnp.einsum("blhk,thk->bhlt", qr_BLHK, kept.r_THK, preferred_element_type=jnp.float32)
-            distance_BLT = jnp.clip(positions_BL[:, :, None] - jnp.arange(T), 0, T - 1)
-            s_BGMLT += jnp.take_along_axis(s_BHLT, distance_BLT[:, None], axis=-1).reshape(s_BGMLT.shape)
-        p_BGMLT = jax.nn.softmax(jnp.where(mask_BLT[:, None, None], s_BGMLT, MASKED), axis=-1)
-        mixed_BLGMK = jnp.einsum("bgmlt,bgtk->blgmk", p_BGMLT.astype(v_BGTK.dtype), v_BGTK)
-        return mixed_BLGMK.reshape(B, L, H, K), LayerCache(k_SGTK, v_SGTK, kept.r_THK)
+            s_BHLT += _by_distance(relative.qr_BLHK * K**-0.5, kept.r_THK, positions_BL)
+        p_BHLT = jax.nn.softmax(jnp.where(mask_BLT[:, None], s_BHLT, MASKED), axis=-1)
+        mixed_JQK = jnp.einsum("jqt,jtk->jqk", p_BHLT.reshape(s_JQT.shape).astype(v_JTK.dtype), read[1])
+        mixed_BLHK = mixed_JQK.reshape(B, H, L, K).swapaxes(1, 2)
+        return mixed_BLHK, LayerCache(k_JTK, v_JTK, kept.r_THK)
 
     return attend
+
+
+def _by_distance(qr_BLHK: jax.Array, r_THK: jax.Array, positions_BL: jax.Array) -> jax.Array:
+    """The position term of every query for every key, (B, H, L, T)."""
+    at_T = jnp.arange(r_THK.shape[0])
+    s_BHLT = jnp.einsum("blhk,thk->bhlt", qr_BLHK, r_THK, preferred_element_type=jnp.float32)
+    distance_BLT = jnp.clip(positions_BL[:, :, None] - at_T, 0, len(at_T) - 1)
+    return jnp.take_along_axis(s_BHLT, distance_BLT[:, None], axis=-1)

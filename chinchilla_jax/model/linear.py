@@ -78,17 +78,25 @@ def _biased(y: jax.Array, layer: Affine) -> jax.Array:
 
 
 def side_by_side(x: jax.Array, layers: list[Affine], kernels: str) -> list[jax.Array]:
-    """What every layer makes of the same x: one product where narrow ones run below a card's peak.
+    """What every layer makes of the same x: one product where narrow ones run below a card's peak, or where it is kept.
 
     The matrices are joined along their outputs, which no device may share: those of tensor parallelism stay apart.
     """
-    apart = kernels not in JOINED or max(shards("heads"), shards("mlp")) > 1
-    if apart or not all(isinstance(layer.w, jax.Array) for layer in layers):
+    whole, shapes = layers[0].w, [layer.w.shape[1:] for layer in layers]
+    if isinstance(whole, Joined):
+        whole = whole.whole
+    elif kernels in JOINED and not outputs_shared() and all(isinstance(layer.w, jax.Array) for layer in layers):
+        whole = jnp.concatenate([layer.w.reshape(x.shape[-1], -1) for layer in layers], axis=1)
+    else:
         return [affine(x, layer, kernels) for layer in layers]
-    flat = [layer.w.reshape(x.shape[-1], -1) for layer in layers]
-    ends = itertools.accumulate(w.shape[1] for w in flat)
-    ys = jnp.split(dense(x, jnp.concatenate(flat, axis=1), kernels), list(ends)[:-1], axis=-1)
-    return [_biased(y.reshape(*x.shape[:-1], *layer.w.shape[1:]), layer) for y, layer in zip(ys, layers)]
+    ends = itertools.accumulate(map(math.prod, shapes))
+    ys = jnp.split(dense(x, whole, kernels), list(ends)[:-1], axis=-1)
+    return [_biased(y.reshape(*x.shape[:-1], *shape), layer) for y, shape, layer in zip(ys, shapes, layers)]
+
+
+def outputs_shared() -> bool:
+    """Whether several devices hold the outputs of a projection: tensor parallelism."""
+    return max(shards("heads"), shards("mlp")) > 1
 
 
 @functools.singledispatch
@@ -141,3 +149,25 @@ class Packed:
 @product.register(Packed)
 def _(w: Packed, x, kernels, contract):
     return product(w.w_PD.T.reshape(w.shape), x, kernels, contract)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=("whole",), meta_fields=("shape",))
+@dataclasses.dataclass(frozen=True)
+class Joined:
+    """A weight of `shape` at the beginning of what it shares its inputs with; of those that follow, the shape alone."""
+
+    whole: Any
+    shape: tuple[int, ...]
+
+    def astype(self, dtype) -> "Joined":
+        """In another type."""
+        return Joined(self.whole and self.whole.astype(dtype), self.shape)
+
+
+def joined(weights: list) -> list[Joined]:
+    """Weights of one kind, laid along rows of (out, in), as one product; apart again in `side_by_side`."""
+    inputs, width = weights[0].shape[0], sum(math.prod(w.shape[1:]) for w in weights)
+    rows_of = {f.name: [getattr(w, f.name) for w in weights] for f in dataclasses.fields(weights[0])}
+    del rows_of["shape"]
+    whole = type(weights[0])(**{name: jnp.concatenate(rows) for name, rows in rows_of.items()}, shape=(inputs, width))
+    return [Joined(None if i else whole, w.shape) for i, w in enumerate(weights)]
