@@ -19,13 +19,13 @@ from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.inference.scheduler import Scheduler
 from chinchilla_jax.serving import protocol
-from chinchilla_jax.serving.job import Job, Model
+from chinchilla_jax.serving.job import Job, Model, failure
 from chinchilla_jax.serving.limits import check_headers, check_key, read_body
 from chinchilla_jax.serving.metrics import Metrics
 from chinchilla_jax.serving.protocol import ApiError, Ask
 from chinchilla_jax.serving.text import names
 
-ANSWER_SECONDS, SEND_SECONDS = 600, 30
+ANSWER_SECONDS = 600
 
 
 @dataclass
@@ -182,47 +182,46 @@ class EventStream(Response):
         self.job, self.news = job, news
 
     async def __call__(self, scope, receive, send) -> None:
-        """Send until all choices have ended, the client has gone, or it does not read for half a minute."""
+        """Send until all choices have ended or the client has gone, also one that does not read: see `Protocol`."""
         gone = asyncio.ensure_future(_gone(receive))
         work = asyncio.ensure_future(self._send(send))
         try:
-            await asyncio.wait({gone, work}, timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in (gone, work):
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, OSError, TimeoutError):
+                with contextlib.suppress(asyncio.CancelledError, OSError):
                     await task
             self.job.close()
 
     async def _send(self, send) -> None:
-        async def out(message) -> None:
-            async with asyncio.timeout(SEND_SECONDS):
-                await send(message)
-
         async def data(value) -> None:
             body = value if isinstance(value, str) else json.dumps(value)
-            await out({"type": "http.response.body", "body": f"data: {body}\n\n".encode(), "more_body": True})
+            await send({"type": "http.response.body", "body": f"data: {body}\n\n".encode(), "more_body": True})
 
         job, begun = self.job, set()
         more = {"usage": None} if job.ask.usage else {}
-        await out({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
-            while True:
-                choice, text, named = self.news
-                first = choice.index not in begun
-                begun.add(choice.index)
-                if text or named or choice.end or first:
-                    said = job.said(choice, text, named, chunk=True, first=first)
-                    await data(job.envelope([said], chunk=True, **more))
-                if job.done:
-                    break
-                self.news = await job.next()
-            if job.ask.usage:
-                await data(job.envelope([], chunk=True, usage=job.usage()))
-            await data("[DONE]")
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while True:
+                    choice, text, named = self.news
+                    first = choice.index not in begun
+                    begun.add(choice.index)
+                    if text or named or choice.end or first:
+                        said = job.said(choice, text, named, chunk=True, first=first)
+                        await data(job.envelope([said], chunk=True, **more))
+                    if job.done:
+                        break
+                    self.news = await job.next()
+                if job.ask.usage:
+                    await data(job.envelope([], chunk=True, usage=job.usage()))
+                await data("[DONE]")
         except ApiError as error:
             await data(error.body)
-        await out({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            await data(failure("late").body)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _gone(receive) -> None:
@@ -237,7 +236,7 @@ async def _unless_gone(work, request: HttpRequest) -> Any:
         done, _ = await asyncio.wait({task, gone}, timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if task in done:
             return task.result()
-        raise ApiError(499 if gone in done else 504, "the answer was not waited for", kind="server_error")
+        raise failure("gone" if gone in done else "late")
     finally:
         for one in (task, gone):
             one.cancel()

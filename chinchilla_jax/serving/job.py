@@ -15,11 +15,18 @@ from chinchilla_jax.inference.text import Writer
 from chinchilla_jax.serving.protocol import ApiError, Ask, usage
 from chinchilla_jax.serving.text import spelled
 
+# Status and message of how a request may end without its text.
 FAILURES = {
-    "closed": ApiError(503, "the server is shutting down", kind="server_error"),
-    "failed": ApiError(500, "the engine failed; see the server's log", kind="server_error"),
-    "cancelled": ApiError(499, "the request was cancelled", kind="server_error"),
+    "closed": (503, "the server is shutting down"),
+    "failed": (500, "the engine failed; see the server's log"),
+    "late": (504, "the answer took more than ten minutes"),
+    "gone": (499, "the client did not wait for the answer"),
 }
+
+
+def failure(why: str) -> ApiError:
+    """A new error for each request: one that is raised again and again would keep every frame it passed through."""
+    return ApiError(*FAILURES[why], kind="server_error")
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,7 @@ class Job:
         except Full:
             raise ApiError(429, "the queue is full; try again", kind="rate_limit_error") from None
         except Closed:
-            raise FAILURES["closed"] from None
+            raise failure("closed") from None
 
     async def next(self) -> tuple[Choice, str, list]:
         """The choice that gained something, its text and its tokens. Raises `ApiError` where the engine ended it."""
@@ -118,7 +125,7 @@ class Job:
             if choice.end:
                 continue  # it ended at a stop string before its slot heard of it
             if event.end in FAILURES:
-                raise FAILURES[event.end]
+                raise failure(event.end)
             text, named = choice.take(event)
             if choice.writer.stopped:
                 self.scheduler.cancel(choice.request)

@@ -14,36 +14,62 @@ from chinchilla_jax.serving.protocol import ApiError
 
 BODY_BYTES, HEADER_BYTES, SECONDS = 2**20, 2**14, 10.0
 GRACE = 30  # seconds that running answers have after SIGTERM
+UNREAD, LOOK = 30.0, 5.0  # seconds that a client may not read, and between two looks at it
+CLOCKED = {h11.IDLE: SECONDS, h11.SEND_BODY: SECONDS + 2}  # a route that reads its body says 408 before
 
 
 class Protocol(H11Protocol):
-    """uvicorn's protocol with a limit on the time that a request's header takes."""
+    """uvicorn's protocol with limits on the time of a header, of a body, and of a client that does not read."""
 
-    deadline: asyncio.TimerHandle | None = None
+    state, deadline, watching = None, None, None
+    resumed, still, mark = 0, 0, None
 
     def connection_made(self, transport) -> None:
         """A connection that sends no header is closed after `SECONDS`."""
         super().connection_made(transport)
-        self._watch()
+        self._clock()
+        self._look()
 
     def data_received(self, data: bytes) -> None:
-        """The clock stops when a header is whole and starts again with the next one's first byte."""
+        """The clock starts with a header, again with a body, and stops when that is whole."""
         super().data_received(data)
-        self._watch()
+        self._clock()
 
-    def _watch(self) -> None:
-        waits = self.conn.their_state is h11.IDLE
-        if waits and self.deadline is None:
-            self.deadline = self.loop.call_later(SECONDS, self.transport.close)
-        elif not waits and self.deadline is not None:
+    def on_response_complete(self) -> None:
+        """The next request, which may be here already, has a clock of its own."""
+        super().on_response_complete()
+        self._clock()
+
+    def _clock(self) -> None:
+        if self.conn.their_state is self.state:
+            return
+        self.state = self.conn.their_state
+        if self.deadline is not None:
             self.deadline.cancel()
-            self.deadline = None
+        seconds = CLOCKED.get(self.state)
+        self.deadline = seconds and self.loop.call_later(seconds, self.transport.close)
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        super().resume_writing()
+        self.resumed += 1
+
+    def _look(self) -> None:
+        """Drop a client that has read nothing since several looks, although nothing more is written meanwhile."""
+        frozen = self.flow.write_paused or self.transport.is_closing()
+        mark = (self.resumed, self.transport.get_write_buffer_size()) if frozen else None
+        self.still = self.still + 1 if mark and mark == self.mark else 0
+        self.mark = mark
+        if self.still * LOOK >= UNREAD:
+            self.transport.abort()
+        else:
+            self.watching = self.loop.call_later(LOOK, self._look)
 
     def connection_lost(self, exc) -> None:
         """Nothing is left to watch."""
         super().connection_lost(exc)
-        if self.deadline is not None:
-            self.deadline.cancel()
+        for timer in filter(None, (self.deadline, self.watching)):
+            timer.cancel()
 
 
 class Server(uvicorn.Server):
