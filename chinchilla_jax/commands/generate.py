@@ -29,6 +29,8 @@ def options(parser) -> None:
     parser.add_argument("--top-k", type=int, default=0, metavar="K", help="draw among the K likeliest; 0 is all [0]")
     parser.add_argument("--top-p", type=float, default=0.95, metavar="P", help="draw among the likeliest P [0.95]")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides the draws [0]")
+    parser.add_argument("--lookup", action="store_true", help="guess how a single text repeats its prompt or itself; "
+        "the text stays the same")  # fmt: skip
     parser.add_argument("--weights", choices=("float", "int8"), default="float", help="form of the weights [float]")
 
 
@@ -55,7 +57,7 @@ def run(config, args) -> dict:
     loaded = load(config, args.run_dir, whole_mesh=several)
     if args.chat:
         return talk(loaded, how, args, prompts)
-    completer = Completer(loaded.program.config.model, loaded.tokenizer, how, args.weights)
+    completer = Completer(loaded.program.config.model, loaded.tokenizer, how, args.weights, args.lookup)
     models = {"": completer.prepare(loaded.params)} if not args.adapter else {}
     for folder in args.adapter or ():
         models[folder] = completer.prepare(adapter(config, folder, loaded).params)

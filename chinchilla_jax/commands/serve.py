@@ -20,6 +20,7 @@ def options(parser) -> None:
     parser.add_argument("--capacity", type=int, default=0, metavar="N", help="tokens of prompt and answer together "
         "[the length that the model was trained on, at most 2048]")  # fmt: skip
     parser.add_argument("--weights", choices=("float", "int8"), default="float", help="form of the weights [float]")
+    parser.add_argument("--lookup", action="store_true", help="guess how a text that runs alone repeats its prompt")
     parser.add_argument("--adapter", action="append", metavar="DIR", help="tuned run whose base is --run-dir, as a "
         "model of its own, named by its folder; may be given repeatedly")  # fmt: skip
     parser.add_argument("--prefix-cache", type=int, default=256, metavar="MB", help="megabytes kept of beginnings of "
@@ -34,17 +35,19 @@ def run(config, args) -> dict:
 
     import uvicorn
 
-    from chinchilla_jax.serving.limits import GRACE, HEADER_BYTES, Protocol, Server
+    from chinchilla_jax.serving.limits import GRACE, HEADER_BYTES, Protocol, Server, many_files
 
     require(1 <= args.slots <= 256, "--slots must lie in [1, 256]")
     require(1 <= args.queue <= 10_000, "--queue must lie in [1, 10000]")
     require(0 <= args.prefix_cache <= 1_000_000, "--prefix-cache must lie in [0, 1000000]")
     require(0 <= args.port < 65536, "--port must lie in [0, 65535]")
     key = _key(args)
+    many_files()
     service = _service(config, args, key)
     options = {"http": Protocol, "h11_max_incomplete_event_size": HEADER_BYTES, "ws": "none", "lifespan": "off"}
+    # Its warnings are of malformed requests: whoever sends them could fill the disk under the log.
     settings = uvicorn.Config(
-        service.app(), timeout_graceful_shutdown=GRACE, log_level="warning", access_log=False, **options
+        service.app(), timeout_graceful_shutdown=GRACE, log_level="error", access_log=False, **options
     )
     with socket.create_server((args.host, args.port), backlog=2048) as listening:
         url = f"http://{args.host}:{listening.getsockname()[1]}"
@@ -79,7 +82,7 @@ def _key(args) -> str | None:
 
 def _service(config, args, key: str | None):
     """The run and its adapters behind a scheduler."""
-    from chinchilla_jax.inference.engine import CHUNK, Engine
+    from chinchilla_jax.inference.engine import CHUNK, FEW_STEPS, Engine
     from chinchilla_jax.inference.scheduler import Scheduler
     from chinchilla_jax.parallel import host
     from chinchilla_jax.serving.app import Service
@@ -92,7 +95,7 @@ def _service(config, args, key: str | None):
     capacity = args.capacity or min(2048, cfg.context or config.train.seq_len)
     require(2 <= capacity <= 1_000_000, "--capacity must lie in [2, 1000000]")
     capacity = -(-capacity // CHUNK) * CHUNK
-    engine, metrics = Engine(cfg, tokenizer.size, steps=4, form=args.weights), Metrics()
+    engine, metrics = Engine(cfg, tokenizer.size, steps=FEW_STEPS, form=args.weights), Metrics()
     models, weights = [_model(base, args.run_dir, args.name)], {}
     weights[models[0].name] = engine.prepare(base.params)
     for folder in args.adapter or ():
@@ -103,7 +106,7 @@ def _service(config, args, key: str | None):
         )
         weights[models[-1].name] = _sharing(engine.prepare(tuned.params), weights[models[0].name])
     scheduler = Scheduler(engine, weights, slots=args.slots, capacity=capacity, queue=args.queue,
-                          prefixes=args.prefix_cache << 20, seen=metrics.seen)  # fmt: skip
+                          prefixes=args.prefix_cache << 20, lookup=args.lookup, seen=metrics.seen)  # fmt: skip
     return Service(models, scheduler, tokenizer, metrics, key)
 
 

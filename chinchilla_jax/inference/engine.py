@@ -1,9 +1,9 @@
 """The one engine that decodes: slots with texts of their own, prompts in chunks, then tokens a few steps a call.
 
 A few programs of fixed shape serve every prompt length, every way to sample and every mixture of texts: `start` gives a
-slot to a text, `prefill` reads a chunk of its prompt, `decode` makes tokens for all slots at once, `widen` makes the
-slots longer. Shapes do not depend on the load, so at one capacity the bits of a row do not depend on its neighbours.
-(Another capacity may sum the same numbers in another order.)
+slot to a text, `prefill` reads a chunk of its prompt, `decode` makes tokens for all slots at once, `verify` reads what
+was guessed of one text, `widen` makes the slots longer. Shapes do not depend on the load, so at one capacity the bits
+of a row do not depend on its neighbours. (Another capacity may sum the same numbers in another order.)
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from chinchilla_jax.config import ModelConfig
+from chinchilla_jax.inference.lookup import DRAFT, Lookup
 from chinchilla_jax.inference.sampling import Drawn, Rows, Text, draw, logprobs
 from chinchilla_jax.model import cache as caches
 from chinchilla_jax.model import transformer
@@ -27,6 +28,7 @@ CHUNK = 64  # tokens of a prompt that a call reads
 BUCKET = 32  # prompts shorter than a chunk and slots are padded to multiples of this
 SHORTEST = 128  # capacity of the shortest slots
 STEPS = 16  # tokens between two looks at the terminal
+FEW_STEPS = 4  # where something may come in between: another request, a guess
 
 
 @jax.tree_util.register_dataclass
@@ -61,6 +63,7 @@ class Engine:
         self._start = jax.jit(_start, donate_argnums=0)
         self._prefill = jax.jit(partial(_prefill, cfg=cfg, pieces=pieces), static_argnames="block", donate_argnums=1)
         self._decode = jax.jit(partial(_decode, cfg=cfg, pieces=pieces, steps=steps), donate_argnums=1)
+        self._verify = jax.jit(partial(_verify, cfg=cfg, pieces=pieces), donate_argnums=1)
         self._widen = jax.jit(partial(_widen, cfg=cfg), static_argnames="capacity")
         self._empty = jax.jit(partial(_empty, cfg=cfg), static_argnames=("slots", "capacity"))
         self._take = jax.jit(partial(caches.block_of, length=CHUNK))
@@ -69,7 +72,7 @@ class Engine:
     @property
     def programs(self) -> int:
         """Programs compiled so far."""
-        names = "_start", "_prefill", "_decode", "_widen", "_empty", "_take", "_put"
+        names = "_start", "_prefill", "_decode", "_verify", "_widen", "_empty", "_take", "_put"
         return sum(getattr(self, name)._cache_size() for name in names)
 
     def empty(self, weights: Any, slots: int, capacity: int = SHORTEST) -> State:
@@ -109,6 +112,16 @@ class Engine:
         """`steps` more tokens for every active slot; each field of `Drawn` has a leading dimension of `steps`."""
         return self._decode(weights, state, active_S, rows)
 
+    def verify(
+        self, weights: Any, state: State, slot: int, guess: Sequence[int], rows: Rows
+    ) -> tuple[State, Drawn, int]:
+        """The tokens of `slot` up to the first of `DRAFT` guesses that is wrong, and how many: 1 to DRAFT + 1.
+
+        The slot must have room for all of them behind what it holds.
+        """
+        state, drawn, count = self._verify(weights, state, np.array(guess, np.int32), np.int32(slot), rows)
+        return state, drawn, int(count)
+
     def take(self, state: State, slot: int, at: int) -> jax.Array:
         """What was computed of a whole chunk of `slot`, for `put`."""
         return self._take(state.cache, np.int32(slot), np.int32(at))
@@ -124,17 +137,42 @@ class Engine:
         new: int,
         rows: Rows,
         blocks: Sequence[Sequence[int]] | None = None,
+        lookup: bool = False,
     ) -> Iterator[np.ndarray]:
-        """Blocks (B, at most `steps`) of the `new` tokens that continue each prompt, all rows side by side.
+        """Blocks (B, some) of the `new` tokens that continue each prompt, all rows side by side.
 
-        `blocks` number the tokens of the prompts as in a `Batch`: equal ones above 0 are read in both directions.
+        `blocks` number the tokens of the prompts as in a `Batch`: equal ones above 0 are read in both directions. With
+        `lookup`, a prompt that is alone goes on by guesses where it repeats itself.
         """
         soft = prefix(weights["embed"]["table"])
         prompts = [[*soft, *ids] for ids in prompts]
         blocks = blocks and [[*[0] * len(soft), *numbers] for numbers in blocks]
         longest = max(map(len, prompts))
+        end = _ceil(longest + new + (DRAFT if lookup else 0), BUCKET)
+        state = self._read(weights, prompts, rows, blocks, longest, end)
+        made_B = np.asarray(state.token_S)
+        yield made_B[:, None]
+        active_S, at = np.ones(len(prompts), bool), 1
+        known = Lookup([*prompts[0], *made_B.tolist()]) if lookup and len(prompts) == 1 else None
+        while at < new:
+            state = self.widen(weights, state, min(end, capacity_for(longest + at + max(self.steps, DRAFT + 1))))
+            guess = known and known.guess()
+            if guess:
+                state, drawn, count = self.verify(weights, state, 0, guess, rows)
+                made_BN = np.asarray(drawn.token_S)[None, :count]
+                known.heard(count)
+            else:
+                state, drawn = self.decode(weights, state, active_S, rows)
+                made_BN = np.asarray(drawn.token_S).T
+            if known:
+                known.add(made_BN[0].tolist())
+            yield made_BN[:, : new - at]
+            at += made_BN.shape[1]
+
+    def _read(self, weights: Any, prompts, rows: Rows, blocks, longest: int, end: int) -> State:
+        """Slots that hold these prompts, each with the first token behind it; texts have at most `end` tokens."""
         whole = _ceil(longest, BUCKET)
-        length, end = min(CHUNK, whole) if blocks is None else whole, _ceil(longest + new, BUCKET)
+        length = min(CHUNK, whole) if blocks is None else whole
         # A part is written with its padding, of which nothing may reach beyond the slot.
         written = _ceil(longest, length) if blocks is None else longest + length
         state = self.empty(weights, len(prompts), max(written, min(end, capacity_for(longest))))
@@ -143,12 +181,7 @@ class Engine:
             for at, stop in chunks(len(ids), length) if blocks is None else stretches(blocks[slot]):
                 both, how = blocks is not None and blocks[slot][at] > 0, {"last": stop == len(ids), "length": length}
                 state, *_ = self.prefill(weights, state, slot, ids[at:stop], rows, block=both, **how)
-        yield np.asarray(state.token_S)[:, None]
-        active_S = np.ones(len(prompts), bool)
-        for at in range(1, new, self.steps):
-            state = self.widen(weights, state, min(end, capacity_for(longest + at + self.steps)))
-            state, drawn = self.decode(weights, state, active_S, rows)
-            yield np.asarray(drawn.token_S).T[:, : new - at]
+        return state
 
 
 def chunks(count: int, length: int) -> list[tuple[int, int]]:
@@ -234,3 +267,29 @@ def _decode(weights, state: State, active_S, rows: Rows, *, cfg, pieces: int, st
         return State(cache, token_S, state.drawn_S + one_S, text), drawn
 
     return jax.lax.scan(one, state, length=steps)
+
+
+def _verify(weights, state: State, guess_C, slot, rows: Rows, *, cfg, pieces: int):
+    used, tokens_L = state.cache.used_S[slot], jnp.concatenate([state.token_S[slot][None], guess_C])
+    hidden_1LD, cache = caches.extend(weights, tokens_L[None], jnp.zeros(1, jnp.int32), state.cache, cfg, slot=slot)
+    logits_LV = transformer.logits(weights, hidden_1LD[0])
+    row, text = jax.tree.map(lambda x: x[slot][None], (rows, state.text))
+
+    def one(carry, read):
+        """What is drawn behind a token, by a text that knows of all before; `right` while no guess was wrong."""
+        text, at, right = carry
+        logits_V, guess = read
+        drawn = draw(logits_V[None], row, text, at[None], pieces)
+        text = text._replace(made_SV=text.made_SV.at[0, drawn.token_S[0]].add(right))
+        return (text, at + right, right * (drawn.token_S[0] == guess)), (drawn, right)
+
+    first, read = (text, state.drawn_S[slot], jnp.int32(1)), (logits_LV, jnp.append(guess_C, -1))
+    (text, at, _), (drawn, right_L) = jax.lax.scan(one, first, read)
+    drawn, count = jax.tree.map(lambda x_L1: x_L1[:, 0], drawn), right_L.sum()
+    state = State(
+        dataclasses.replace(cache, used_S=cache.used_S.at[slot].set(used + count)),
+        state.token_S.at[slot].set(drawn.token_S[count - 1]),
+        state.drawn_S.at[slot].set(at),
+        state.text._replace(made_SV=state.text.made_SV.at[slot].set(text.made_SV[0])),
+    )
+    return state, drawn, count

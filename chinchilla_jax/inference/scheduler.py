@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from chinchilla_jax.inference.engine import CHUNK, Engine
+from chinchilla_jax.inference.lookup import DRAFT, Lookup
 from chinchilla_jax.inference.prefixes import Prefixes
 from chinchilla_jax.inference.sampling import Drawn, Rows, Sampling
 
@@ -59,6 +60,7 @@ class Request:
     cached: int = 0  # of the prompt's tokens, those copied
     keys: list[bytes] = field(default_factory=list)  # of its whole chunks
     made: int = 0
+    known: Lookup | None = None
     cancelled: bool = False
 
 
@@ -73,7 +75,8 @@ class Closed(Exception):
 class Scheduler:
     """Requests over `slots` slots of `capacity` tokens; at most `queue` wait. `seen(name, value)` hears of its work.
 
-    `models` names weights; `prefixes` bytes are kept of beginnings of prompts.
+    `models` names weights; `prefixes` bytes are kept of beginnings of prompts. With `lookup`, a text that runs alone
+    goes on by guesses, unless it wants log-probabilities, whose last bits depend on the program that gives them.
     """
 
     def __init__(
@@ -85,10 +88,11 @@ class Scheduler:
         capacity: int,
         queue: int,
         prefixes: int = 0,
+        lookup: bool = False,
         seen: Callable[[str, float], None] = lambda name, value: None,
     ):
         self.engine, self.models, self.capacity = engine, models, capacity
-        self.most, self.seen, self.prefixes = queue, seen, Prefixes(prefixes)
+        self.most, self.seen, self.prefixes, self.lookup = queue, seen, Prefixes(prefixes), lookup
         self.waiting: deque[Request] = deque()
         self.running: list[Request | None] = [None] * slots
         self.rows = Rows.empty(slots)
@@ -156,6 +160,8 @@ class Scheduler:
             for weights in self.models.values():
                 state, *_ = self.engine.prefill(weights, state, 0, [0], self.rows)
                 state, drawn = self.engine.decode(weights, state, nobody_S, self.rows)
+                if self.lookup:
+                    state, drawn, _ = self.engine.verify(weights, state, 0, [0] * DRAFT, self.rows)
                 drawn.token_S.block_until_ready()
             state = self.engine.put(state, 0, 0, self.engine.take(state, 0, 0))
         return state
@@ -174,7 +180,7 @@ class Scheduler:
             self._read(min(reading, key=lambda request: request.asked))
         for model in self.models:
             active_S = np.array([bool(one and one.made and one.model == model) for one in self.running])
-            if active_S.any():
+            if active_S.any() and not self._guess(model, active_S):
                 self._decode(model, active_S)
         self.moved = time.monotonic()
         return True
@@ -253,6 +259,23 @@ class Scheduler:
             row = Drawn(*(field_nS[:, slot] for field_nS in drawn))
             self._tell(request, [], [_tokens(row, i, request.logprobs)[0] for i in range(self.engine.steps)])
 
+    def _guess(self, model: str, active_S: np.ndarray) -> bool:
+        """Go on by a guess, where one text runs and there is one; whether that was so."""
+        if not self.lookup or active_S.sum() > 1:
+            return False
+        request = self.running[active_S.argmax()]
+        if request.logprobs or request.read + request.made + DRAFT > self.capacity:
+            return False
+        guess = request.known.guess()
+        if not guess:
+            return False
+        self.state, drawn, count = self.engine.verify(self.models[model], self.state, request.slot, guess, self.rows)
+        request.known.heard(count)
+        self.seen("draft_tokens", len(guess))
+        self.seen("accepted_tokens", count - 1)
+        self._tell(request, [], [Token(id, 0.0, []) for id in np.asarray(drawn.token_S)[:count].tolist()])
+        return True
+
     def _tell(self, request: Request, prompt: list[Token], tokens: list[Token]) -> None:
         """Hand out what a request gained, up to its end."""
         if request.cancelled:
@@ -268,6 +291,9 @@ class Scheduler:
                 break
         if end:
             self._free(request)
+        if self.lookup:
+            request.known = request.known or Lookup(request.ids)
+            request.known.add(token.id for token in tokens)
         request.tell(Event(prompt, tokens, end))
 
 

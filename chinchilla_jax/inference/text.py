@@ -7,7 +7,7 @@ import numpy as np
 
 from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer, Streamer
-from chinchilla_jax.inference.engine import Engine
+from chinchilla_jax.inference.engine import FEW_STEPS, STEPS, Engine
 from chinchilla_jax.inference.sampling import Rows, Sampling
 
 
@@ -63,12 +63,15 @@ class Writer:
 class Completer:
     """Continues texts; a text that ends before its allowance ends with one of the tokenizer's stops.
 
-    `how` may be changed between calls; `form` is that of the weights: "float" or "int8".
+    `how` may be changed between calls; `form` is that of the weights: "float" or "int8". With `lookup`, a text that is
+    alone goes on by guesses where it repeats itself.
     """
 
-    def __init__(self, cfg: ModelConfig, tokenizer: BaseTokenizer, how: Sampling, form: str = "float"):
-        self.tokenizer, self.how = tokenizer, how
-        self.engine = Engine(cfg, tokenizer.size, form=form)
+    def __init__(
+        self, cfg: ModelConfig, tokenizer: BaseTokenizer, how: Sampling, form: str = "float", lookup: bool = False
+    ):
+        self.tokenizer, self.how, self.lookup = tokenizer, how, lookup
+        self.engine = Engine(cfg, tokenizer.size, FEW_STEPS if lookup else STEPS, form)
         self.prepare = self.engine.prepare
 
     def stream(
@@ -87,7 +90,7 @@ class Completer:
         ends = np.array(sorted(self.tokenizer.stops))
         ids = [self.tokenizer.prompt(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
         writers, ended = [Writer(self.tokenizer, stops) for _ in ids], np.zeros(len(ids), bool)
-        for block_BC in self.engine.stream(weights, ids, new, Rows.of(self.how, seeds)):
+        for block_BC in self.engine.stream(weights, ids, new, Rows.of(self.how, seeds), lookup=self.lookup):
             gained = []
             for row, made_C in enumerate(block_BC):
                 end = np.flatnonzero(np.isin(made_C, ends))

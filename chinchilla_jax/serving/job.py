@@ -1,6 +1,7 @@
 """One HTTP request at work: its choices, what they gained, and the objects that say so."""
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import Callable
@@ -107,7 +108,8 @@ class Job:
                 self.choices.append(Choice(index, ids, ask, tokenizer, self._tell, room, model))
 
     def _tell(self, choice: Choice, event: Event) -> None:
-        self.loop.call_soon_threadsafe(self.news.put_nowait, (choice, event))
+        with contextlib.suppress(RuntimeError):  # the loop was closed: the server has ended and nobody listens
+            self.loop.call_soon_threadsafe(self.news.put_nowait, (choice, event))
 
     def submit(self) -> None:
         """Hand the choices to the scheduler."""

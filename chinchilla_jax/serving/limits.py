@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hmac
+import resource
 import signal
 from collections.abc import Iterable, Iterator
 
@@ -13,6 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from chinchilla_jax.serving.protocol import ApiError
 
 BODY_BYTES, HEADER_BYTES, SECONDS = 2**20, 2**14, 10.0
+FILES = 65_536
 GRACE = 30  # seconds that running answers have after SIGTERM
 UNREAD, LOOK = 30.0, 5.0  # seconds that a client may not read, and between two looks at it
 CLOCKED = {h11.IDLE: SECONDS, h11.SEND_BODY: SECONDS + 2}  # a route that reads its body says 408 before
@@ -94,6 +96,14 @@ class Server(uvicorn.Server):
             self.force_exit = True
         self.should_exit = True
         self.drain()
+
+
+def many_files() -> None:
+    """As many connections as the system allows this process, up to 65,536; often it begins with 1,024."""
+    few, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if most == resource.RLIM_INFINITY else min(most, FILES)
+    if few != resource.RLIM_INFINITY and few < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:

@@ -26,6 +26,8 @@ class Metrics:
             "cached_tokens": "tokens of prompts that were not read again, as in usage",
             "prefix_cache_hits": "tokens of prompts found among the beginnings kept, every choice counted",
             "prefix_cache_queries": "tokens of prompts that were looked for",
+            "draft_tokens": "tokens guessed by prompt lookup",
+            "accepted_tokens": "guesses that were right",
             "cancelled": "requests whose client went away or whose stop string came",
         }
         histograms = {

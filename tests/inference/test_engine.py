@@ -9,6 +9,7 @@ import pytest
 
 from chinchilla_jax.inference import engine as engines
 from chinchilla_jax.inference.engine import CHUNK, Engine
+from chinchilla_jax.inference.lookup import DRAFT
 from chinchilla_jax.inference.sampling import Rows, Sampling
 from chinchilla_jax.model import cache as caches
 from chinchilla_jax.model import transformer
@@ -171,6 +172,25 @@ def test_a_prompt_read_in_both_directions_equals_the_whole_pass():
     logits_V = np.asarray(whole(CFG)(params, batch))[0, 9] @ np.asarray(transformer.unembedding(params)).T
     [made] = engine().stream(weights(), [ids], 1, Rows.of(GREEDY, [0]), [[1] * len(ids)])
     assert made.item() == logits_V[:59].argmax()
+
+
+@pytest.mark.parametrize("how", [GREEDY, LIVELY, Sampling(0.01, repetition_penalty=1.1, frequency_penalty=0.05)])
+def test_guesses_do_not_change_a_text(how, monkeypatch):
+    """Right, wrong and half right, also behind a prompt of several chunks and while the slot is made longer."""
+    gained, verify = [], engine().verify
+
+    def counted(*args):
+        found = verify(*args)
+        gained.append(found[2])
+        return found
+
+    monkeypatch.setattr(engine(), "verify", counted)
+    for prompt in ([3, 1, 4] * 5, [7] * (CHUNK + 50)):
+        expected = continuations(how, [prompt], 40, [3])
+        blocks = list(engine().stream(weights(), [prompt], 40, Rows.of(how, [3]), lookup=True))
+        np.testing.assert_array_equal(np.concatenate(blocks, axis=1), expected)
+    assert all(1 <= count <= DRAFT + 1 for count in gained)
+    assert how is LIVELY or max(gained) > 1
 
 
 @pytest.mark.parametrize("new, sizes", [(1, [1]), (5, [1, 4]), (8, [1, 4, 3])])

@@ -141,6 +141,25 @@ def test_a_beginning_that_was_read_before_changes_no_bit(scheduler):
     assert size == sum(block.nbytes for block in scheduler.prefixes.blocks.values()) > 0
 
 
+def test_a_text_alone_goes_on_by_guesses_and_stays_the_same(scheduler):
+    """Up to the very end of a slot, to a stop, and beside others, where nothing is guessed."""
+    counts, repeated = {}, [7, 8, 9] * 6
+
+    def answers():
+        made = [request(repeated, 110, Sampling(0)), request(repeated, 30, stops=frozenset(range(3, 250, 9)))]
+        made += [request(repeated, 110, Sampling(0, frequency_penalty=0.2)), request([5], 20), request([6], 20)]
+        found = []
+        for part in (made[:1], made[1:2], made[2:]):
+            scheduler.submit(part)
+            found += map(whole, part)
+        return found
+
+    expected, scheduler.lookup = answers(), True
+    scheduler.seen = lambda name, value: counts.update({name: counts.get(name, 0) + value})
+    assert answers() == expected
+    assert 0 < counts["accepted_tokens"] <= counts["draft_tokens"]
+
+
 def test_what_is_kept_has_its_bound_and_the_least_used_leaves():
     kept, block = Prefixes(1000), np.zeros(100, np.float32)
     keys = [b"model"]
