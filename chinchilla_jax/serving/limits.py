@@ -5,6 +5,7 @@ import contextlib
 import hmac
 import resource
 import signal
+import socket
 from collections.abc import Iterable, Iterator
 
 import h11
@@ -16,6 +17,7 @@ from chinchilla_jax.serving.protocol import ApiError
 BODY_BYTES, HEADER_BYTES, SECONDS = 2**20, 2**14, 10.0
 FILES = 65_536
 GRACE = 30  # seconds that running answers have after SIGTERM
+SENDING = 2**16  # bytes that the system keeps of an answer; Linux doubles it
 UNREAD, LOOK = 30.0, 5.0  # seconds that a client may not read, and between two looks at it
 CLOCKED = {h11.IDLE: SECONDS, h11.SEND_BODY: SECONDS + 2}  # a route that reads its body says 408 before
 
@@ -29,6 +31,8 @@ class Protocol(H11Protocol):
     def connection_made(self, transport) -> None:
         """A connection that sends no header is closed after `SECONDS`."""
         super().connection_made(transport)
+        # The system's own buffer, of megabytes otherwise, would hide for a long time whether the client reads.
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENDING)
         self._clock()
         self._look()
 
