@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hmac
+import os
 import resource
 import signal
 import socket
@@ -97,7 +98,7 @@ class Server(uvicorn.Server):
 
     def _asked(self, number, frame) -> None:
         if self.should_exit:
-            self.force_exit = True
+            os._exit(0)  # nothing is kept that an orderly end would save
         self.should_exit = True
         self.drain()
 
