@@ -49,7 +49,11 @@ def run(config, args) -> dict:
     settings = uvicorn.Config(
         service.app(), timeout_graceful_shutdown=GRACE, log_level="error", access_log=False, **options
     )
-    with socket.create_server((args.host, args.port), backlog=2048) as listening:
+    try:
+        listening = socket.create_server((args.host, args.port), backlog=2048)
+    except OSError as error:
+        raise UserError(f"cannot listen on {args.host}:{args.port}: {error.strerror}; see --host and --port") from error
+    with listening:
         url = f"http://{args.host}:{listening.getsockname()[1]}"
         service.scheduler.start()
         names = ", ".join(model.name for model in service.models)

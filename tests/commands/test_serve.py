@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import urllib.request
 
 import pytest
@@ -43,3 +44,9 @@ def test_it_serves_until_it_is_asked_to_stop(copy, cache):
 def test_what_is_refused(copy, flags, named):
     code, said = runs.call("serve", **{"run-dir": copy}, **flags)
     assert code == 78 and named in said
+
+
+def test_a_port_in_use_is_refused(copy):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, said = runs.call("serve", **{"run-dir": copy, "port": taken.getsockname()[1]})
+    assert code == 78 and "--port" in said
