@@ -27,7 +27,7 @@ class Scripted:
     def __init__(self, *rows):
         self.rows, self.asked, self.blocks = np.array(rows), None, 0
 
-    def stream(self, weights, ids, new, rows):
+    def stream(self, weights, ids, new, rows, lookup=False):
         self.asked = (weights, ids, new, rows.seed_S.tolist())
         for at in range(0, self.rows.shape[1], 4):
             self.blocks += 1
