@@ -80,6 +80,11 @@ RECIPES: dict[str, Settings] = {
     # Added after fifteen, exploratory too.
     "tokens-5+decay-1": {"corruption.share": 0.05} | DECAY,
     "tokens-15+decay-1-stop": TOKENS | DECAY | {"corruption.stop": 0.75},
+    # Exploratory, written down before they ran. A mask piece says itself which input is false, so that true tokens need
+    # not be distrusted; and what has helped alone, together: a few false tokens, decay, dropout, clean at the end.
+    "mask-15+decay-1": TOKENS | DECAY | {"corruption.kind": "mask"},
+    "tokens-5+decay-1+dropout-0.1-stop": DECAY
+    | {"corruption.share": 0.05, "corruption.stop": 0.75, "model.dropout": 0.1},
     "longer": {"train.steps": 1.9},  # times the steps: what fgm's FLOPs buy a plain run
 }
 # Readings at which these are compared beside the main table (tokens-5+decay-1 since it was found: exploratory).

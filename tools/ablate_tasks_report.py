@@ -69,7 +69,7 @@ def fgm(params: Any, batch: Any, *, cfg: Any):
 
     from chinchilla_jax.model import transformer
     from chinchilla_jax.objectives.labels import logits, rows
-    from chinchilla_jax.objectives.perturb import allowed, mean_norm, steepest
+    from chinchilla_jax.objectives.perturb import allowed, steepest, unit
 
     def scores(delta_BLD):
         return logits(transformer.apply(params, batch, cfg, delta_BLD=delta_BLD), rows(params))
@@ -79,7 +79,7 @@ def fgm(params: Any, batch: Any, *, cfg: Any):
         return -jnp.sum(batch.weights * jnp.take_along_axis(logp_BLC, batch.targets[..., None], -1)[..., 0])
 
     zero_BLD = jnp.zeros((*batch.tokens.shape, cfg.d_model))
-    size = RADIUS * mean_norm(params["embed"]["table"])
+    size = RADIUS * cfg.embed_scale * unit("token", transformer.embedding(params), batch)
     delta_BLD = size * steepest(jax.grad(total)(zero_BLD), batch.segments, "l2_token") * allowed(batch, ())
     return jnp.argmax(scores(delta_BLD), -1)
 

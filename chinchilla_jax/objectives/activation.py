@@ -1,7 +1,6 @@
 """A price on hidden activations, so that most of a gated-ReLU layer's are exactly 0 (Cetin et al. 2026)."""
 
 from collections.abc import Callable
-from functools import partial
 
 import jax.numpy as jnp
 
@@ -20,21 +19,17 @@ def forward(cfg: ModelConfig, weight: float) -> Callable:
     A weight of 0 is the plain forward pass; above it an activation without exact zeros is a `UserError`.
     """
     if not weight:
-        return partial(_plain, cfg=cfg)
+        return lambda params, batch, **how: (transformer.apply(params, batch, cfg, **how), lambda loss: loss)
     require(
         cfg.mlp in RECTIFIED,
         f"--objective.activation-l1 wants activations that can be 0; set --model.mlp {' or '.join(RECTIFIED)}",
     )
-    return partial(_priced, cfg=cfg, weight=weight)
 
+    def priced(params, batch: Batch, **how):
+        hidden_BLD, l1_NBL = transformer.watched(params, batch, cfg, watch=l1, **how)
+        return hidden_BLD, lambda loss: loss + weight * jnp.sum(batch.weights * jnp.mean(l1_NBL, axis=0))
 
-def _plain(params, batch: Batch, *, cfg: ModelConfig, **how):
-    return transformer.apply(params, batch, cfg, **how), lambda loss: loss
-
-
-def _priced(params, batch: Batch, *, cfg: ModelConfig, weight: float, **how):
-    hidden_BLD, l1_NBL = transformer.watched(params, batch, cfg, watch=l1, **how)
-    return hidden_BLD, lambda loss: loss + weight * jnp.sum(batch.weights * jnp.mean(l1_NBL, axis=0))
+    return priced
 
 
 def l1(h_BLF):

@@ -43,9 +43,9 @@ class Attack:
         rows = len(batch.tokens)
         return (jnp.arange(rows) < self.rows.count(rows)).astype(jnp.float32)[:, None]
 
-    def share(self, batch: Batch, active, weight: float) -> jax.Array:
-        """The factor of every row's weights: `weight` for the rows that are attacked, else 1: (B, 1)."""
-        return 1 + self.hit(batch) * active * (weight - 1)
+    def weighted(self, batch: Batch, active, weight: float) -> Batch:
+        """The batch with the weights of attacked rows times `weight`."""
+        return dataclasses.replace(batch, weights=batch.weights * (1 + self.hit(batch) * active * (weight - 1)))
 
     # How large, and where to
 
@@ -76,7 +76,7 @@ class Attack:
 
     # Passes
 
-    def copies(self, key) -> list[jax.Array]:
+    def keys(self, key) -> list[jax.Array]:
         """A key for the randomness of every example; dropout has another, the same in all passes."""
         return list(jax.random.split(jax.random.fold_in(key, 1), self.cfg.examples))
 
@@ -105,6 +105,10 @@ class Attack:
             return total, losses_nL
 
         return self.base.loss(params, part, key, delta_nLD, head, priced=False, held=held)
+
+    def uphill(self, params, clean_nLD, part: Batch, key, delta_nLD) -> jax.Array:
+        """The gradient of that divergence in the perturbation."""
+        return jax.grad(lambda delta_nLD: self.apart(params, clean_nLD, part, key, delta_nLD)[0])(delta_nLD)
 
     def everything(self, params, part: Batch, key, delta_nLD, weights_nL, head=None):
         """Gradients of sum(weights * loss) in params and in delta, the loss of every token (n, L), hidden states.

@@ -6,8 +6,6 @@ so that every attack and every penalty sees it; as copies, n rows are trained co
 (CE(x) + w CE(x')) / W, W being the weight of the clean tokens. `gradient` draws C pieces a row and takes, for every
 token, the one with the largest first-order change of the loss, e_c . dL/de (HotFlip, Ebrahimi et al. 2018; the token's
 own e_t . dL/de is the same for all of them).
-
-Cost, in plain steps: 1 in place, 5/3 with `gradient`; 1 + copies beside clean rows.
 """
 
 import dataclasses

@@ -9,9 +9,9 @@ prediction that the same rows, clean, have had the step before: their hidden sta
 table of today. That costs 4/3 of the head's products on n rows, in every step: to pay it only in steps that attack
 would put collectives into a branch of a conditional, which XLA's CPU backend orders differently on different devices.
 
-The carry is the rows, their direction (bfloat16: a unit vector, brought back to its length in float32), their hidden
-states where a divergence wants them, and whether there are any yet. It is kept up from the first step, so that the
-first attack finds its rows.
+The carry is the rows, their direction (a unit vector in the compute type, brought back to its length in float32), their
+hidden states where a divergence wants them, and whether there are any yet. It is kept up from the first step, so that
+the first attack finds its rows.
 """
 
 from functools import partial
@@ -22,14 +22,13 @@ import jax.numpy as jnp
 from chinchilla_jax.config import require
 from chinchilla_jax.objectives import losses
 from chinchilla_jax.objectives.attack import Attack
-from chinchilla_jax.objectives.losses import tiled
-from chinchilla_jax.objectives.objective import Objective
-from chinchilla_jax.objectives.rows import spread, sums
+from chinchilla_jax.objectives.compose import Main, Pass, Term
+from chinchilla_jax.objectives.rows import sums
 from chinchilla_jax.types import Batch, Sums
 
 
-def delayed(attack: Attack) -> Objective:
-    """The dense objective of `attack` with delayed rows."""
+def delayed(attack: Attack):
+    """What `composed` takes: how the pass over all rows is altered, and the term that keeps rows."""
     train, model = attack.config.train, attack.config.model
     rows = train.batch_size // train.microbatches
     n, L = attack.rows.count(rows), train.seq_len
@@ -43,40 +42,39 @@ def delayed(attack: Attack) -> Objective:
     def init(params):
         whole, real = jnp.zeros((n, L), jnp.int32), jnp.zeros((n, L), jnp.float32)
         kept = Batch(whole, whole, real, whole, whole)
-        direction_nLD = jnp.zeros((n, L, model.d_model), jnp.bfloat16)
+        direction_nLD = jnp.zeros((n, L, model.d_model), model.dtype)
         clean_nLD = jnp.zeros((n, L, model.d_model), model.dtype) if diverges else ()
         return {"batch": kept, "direction": direction_nLD, "clean": clean_nLD, "valid": jnp.zeros((), bool)}
 
-    def gradients(params, batch, key, step, carry):
-        B = len(batch.tokens)
-        active = carry["valid"] & attack.active(step)
+    def alter(params, batch, key, step, carry) -> Main:
+        active, kept = carry["valid"] & attack.active(step), carry["batch"]
         old = attack.hit(batch) * active  # (B, 1)
-
-        def enter(kept_nL, fresh_BL):
-            return jnp.where(old > 0, jnp.pad(kept_nL, [(0, B - n), (0, 0)]), fresh_BL)
+        mixed = jax.tree.map(lambda x, y: jnp.where(old > 0, jnp.pad(x, [(0, rows - n), (0, 0)]), y), kept, batch)
 
         def head(hidden_BLD, table_VD, part):
             """Cross-entropy, in which delayed rows have no weight, and their divergence from what they were."""
             loss, _ = attack.base.head(hidden_BLD, table_VD, part)
             weights_BL = mixed.weights * old * attack.cfg.weight
-            y_nLD, x_nLD, *rest = attack.rows.take((hidden_BLD, carry["clean"], part.targets, weights_BL), n)
+            y_nLD, x_nLD, *rest = attack.rows.take((hidden_BLD, carry["clean"], part.targets, weights_BL))
             fixed = ((x_nLD, jax.lax.stop_gradient(table_VD)),)
-            return loss + tiled(of, (y_nLD,), table_VD, fixed, rest, attack.tile_tokens)[0], hidden_BLD
+            return loss + losses.tiled(of, (y_nLD,), table_VD, fixed, rest, attack.tile_tokens)[0], hidden_BLD
 
-        mixed = jax.tree.map(enter, carry["batch"], batch)
-        delta_nLD = attack.size(params, carry["batch"]) * attack.along(carry["direction"], carry["batch"]) * active
-        weights_BL = mixed.weights * attack.share(batch, active, 0.0 if diverges else attack.cfg.weight)
-        delta_BLD = spread(delta_nLD, n, B)
-        found = attack.everything(params, mixed, key, delta_BLD, weights_BL, head if diverges else None)
-        grads, g_BLD, losses_BL, hidden_BLD = found
+        def shows(losses_BL, _):
+            fresh, other = sums(losses_BL, mixed.weights * (1 - old)), sums(losses_BL, mixed.weights * old)
+            return Sums(fresh.loss, fresh.weight, {"loss_attacked": other})
 
-        fresh, other = sums(losses_BL, mixed.weights * (1 - old)), sums(losses_BL, mixed.weights * old)
-        kept, clean_nLD = jax.tree.map(lambda x: x[n : 2 * n], (batch, hidden_BLD if diverges else ()))
-        direction_nLD = attack.along(g_BLD[n : 2 * n], kept).astype(jnp.bfloat16)
-        carry = {"batch": kept, "direction": direction_nLD, "clean": clean_nLD, "valid": jnp.ones((), bool)}
-        return grads, Sums(fresh.loss, fresh.weight, {"loss_attacked": other}), carry
+        delta_nLD = attack.size(params, kept) * attack.along(carry["direction"], kept) * active
+        read = attack.weighted(mixed, active, 0.0 if diverges else attack.cfg.weight)
+        next_nLD = jnp.zeros_like(delta_nLD)  # of the rows whose direction is kept
+        return Main(read, jnp.concatenate([delta_nLD, next_nLD]), head if diverges else None, shows)
+
+    def keep(params, carry, batch, made: Pass):
+        kept, clean_nLD = jax.tree.map(lambda x: x[n : 2 * n], (batch, made.hidden_BLD if diverges else ()))
+        direction_nLD = attack.along(made.slope_nLD[n:], kept).astype(model.dtype)
+        return {"batch": kept, "direction": direction_nLD, "clean": clean_nLD, "valid": jnp.ones((), bool)}
 
     split = "batch" if n % attack.rows.shards == 0 else None
     whole = split, None, None
     axes = {"batch": Batch(*[(split, None)] * 5), "direction": whole, "clean": whole if diverges else (), "valid": ()}
-    return attack.base._replace(init=init, gradients=gradients, carry_axes=axes, others=("loss_attacked",))
+    keeps = {"init": init, "carry_axes": axes}
+    return alter, Term(None, slopes=lambda _: 2 * n, shows="loss_attacked", follow=keep, keeps=keeps)

@@ -1,5 +1,6 @@
 """Dense next-token prediction: a cross-entropy at every position, tile by tile."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -90,10 +91,18 @@ def tile_size(cfg: ModelConfig, settings: ObjectiveConfig) -> int:
     return settings.tile_tokens or min(TILE_TOKENS[cfg.kernels], most)
 
 
-def dense(cfg: ModelConfig, settings: ObjectiveConfig, table=transformer.unembedding) -> Objective:
+def dense(
+    cfg: ModelConfig,
+    settings: ObjectiveConfig,
+    table: Callable = transformer.unembedding,
+    states: Callable = lambda hidden_BLD, table_VD: hidden_BLD,
+    own: Callable | None = None,
+) -> Objective:
     """Cross-entropy of every token that has a weight; `table(params)` gives the rows (V, D) that are told apart.
 
-    With the rows of a label head for a table and numbers of labels for targets it is a classifier's loss.
+    With the rows of a label head for a table and numbers of labels for targets it is a classifier's loss. `states` is
+    what of the hidden states meets the rows; `own` is a head that is no softmax over them, so that no divergence of it
+    is defined and the objective has no table.
     """
     tile_tokens = tile_size(cfg, settings)
     rounded = LOGITS.get(cfg.kernels, "float32") if settings.logits == "auto" else settings.logits
@@ -104,18 +113,22 @@ def dense(cfg: ModelConfig, settings: ObjectiveConfig, table=transformer.unembed
         loss = cross_entropy(hidden_BLD, table_VD, batch.targets, batch.weights, z_loss, tile_tokens, logits)
         return loss, hidden_BLD
 
-    def total(params, batch: Batch, key, delta_BLD=None, head=next_token, priced=True, held=False):
+    def met(head, hidden_BLD, params, batch):
+        table_VD = table(params)
+        return head(states(hidden_BLD, table_VD), table_VD, batch)
+
+    def total(params, batch: Batch, key, delta_BLD=None, head=own or next_token, priced=True, held=False):
         if held:
             params = params | {"embed": jax.lax.stop_gradient(params["embed"])}
         params = transformer.opened(params, batch.tokens)
         hidden_BLD, add_price = forwards[priced](params, batch, delta_BLD=delta_BLD, key=key)
-        loss, aux = head(hidden_BLD, table(params), batch)
+        loss, aux = met(head, hidden_BLD, params, batch)
         return add_price(loss), aux
 
     def evaluate(params, batch):
         hidden_BLD, others = watched(params, batch)
-        loss, _ = next_token(hidden_BLD, table(params), batch, z_loss=0.0, logits="float32")
+        loss, _ = met(own or partial(next_token, z_loss=0.0, logits="float32"), hidden_BLD, params, batch)
         return Sums(loss, jnp.sum(batch.weights), others)
 
-    embedding = transformer.embedding
-    return Objective(lambda params: (), plain(total), evaluate, total, next_token, table, embedding)
+    fields = own or next_token, None if own else table, transformer.embedding
+    return Objective(lambda params: (), plain(total), evaluate, total, *fields)

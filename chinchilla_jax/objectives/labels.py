@@ -12,8 +12,7 @@ import jax.numpy as jnp
 
 from chinchilla_jax.config import Config
 from chinchilla_jax.objectives.dense import dense
-from chinchilla_jax.objectives.objective import Binding, Objective, plain
-from chinchilla_jax.types import Batch, Sums
+from chinchilla_jax.objectives.objective import Binding, Objective
 
 LEAF, BIAS = "kernel", "bias"
 
@@ -38,7 +37,7 @@ def rows(params, name: str = "labels"):
 
 
 def widened(hidden_BLD, table_CD):
-    """Hidden states with a 1 behind, where the table has biases."""
+    """Hidden states with a 1 behind, where the table has biases and they have none yet."""
     if table_CD.shape[-1] == hidden_BLD.shape[-1]:
         return hidden_BLD
     return jnp.concatenate([hidden_BLD, jnp.ones_like(hidden_BLD[..., :1])], -1)
@@ -50,40 +49,14 @@ def logits(hidden_BLD, table_CD) -> jax.Array:
     return jnp.einsum("bld,cd->blc", x_BLD, table_CD.astype(x_BLD.dtype), preferred_element_type=jnp.float32)
 
 
-def labels(config: Config, binding: Binding) -> Objective:
-    """Cross-entropy of labels; targets are their numbers, and weights choose the position that predicts them."""
-    return binding.bind(dense(config.model, config.objective, rows))._replace(weighs="records")
-
-
-def tags(config: Config, binding: Binding) -> Objective:
-    """Cross-entropy of a tag at every token that has a weight, with biases."""
-    inner = dense(config.model, config.objective, partial(rows, name="tags"))
-
-    def loss(params, batch, key, delta_BLD=None, head=inner.head, priced=True, held=False):
-        def wide(hidden_BLD, table_CD, batch):
-            return head(widened(hidden_BLD, table_CD), table_CD, batch)
-
-        return inner.loss(params, batch, key, delta_BLD, wide, priced, held)
-
-    return _of(inner, binding, loss, partial(inner.head, z_loss=0.0))._replace(weighs="words")
-
-
-def own_head(head: Callable, name: str) -> Callable[[Config, Binding], Objective]:
-    """The objective of a head that is no softmax over rows, so that no divergence of it is defined: no `table`."""
+def headed(name: str, own: Callable | None = None, weighs: str = "records") -> Callable[[Config, Binding], Objective]:
+    """The objective of a head: cross-entropy of labels, whose numbers are the targets, or a head of its `own`."""
 
     def make(config: Config, binding: Binding) -> Objective:
-        inner = dense(config.model, config.objective, partial(rows, name=name))
-
-        def loss(params, batch, key, delta_BLD=None, head=head, priced=True, held=False):
-            return inner.loss(params, batch, key, delta_BLD, head, priced, held)
-
-        return _of(inner._replace(head=head, table=None), binding, loss, head)._replace(weighs="records")
+        made = dense(config.model, config.objective, partial(rows, name=name), widened, own)
+        return binding.bind(made)._replace(weighs=weighs)
 
     return make
 
 
-def _of(inner: Objective, binding: Binding, loss: Callable, plainly: Callable) -> Objective:
-    def evaluate(params, batch: Batch) -> Sums:
-        return Sums(loss(params, batch, None, head=plainly, priced=False)[0], jnp.sum(batch.weights))
-
-    return binding.bind(inner._replace(loss=loss, gradients=plain(loss), evaluate=evaluate))
+labels, tags = headed("labels"), headed("tags", weighs="words")

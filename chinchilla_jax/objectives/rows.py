@@ -1,4 +1,4 @@
-"""Which rows of a microbatch get a pass of their own, and what is written once of such passes."""
+"""The rows of a microbatch that get a pass of their own, and what such passes share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,8 +17,7 @@ UNROLLED = 4  # ascent steps that are written out; a loop of more compiles once
 class Rows:
     """The first n = fraction * B rows of a microbatch, rounded down, to 1 at least.
 
-    The first, and not every so manieth: so the dropout masks of a pass over n rows are those that the same rows have in
-    a pass over all of them.
+    The first, so that the dropout masks of a pass over n rows are those that the same rows have in a pass over all.
     """
 
     config: Config
@@ -33,24 +32,23 @@ class Rows:
         """Devices that share the rows of a batch."""
         return abs(self.config.mesh.data * self.config.mesh.fsdp)
 
-    def filled(self, n: int) -> int:
-        """The rows of a pass over n: as many more, empty ones, as it takes until the shards divide them."""
-        return n + -n % self.shards
+    def take(self, tree):
+        """The first n rows of every array, and as many empty ones as it takes until the shards divide them.
 
-    def take(self, tree, n: int):
-        """The first n rows of every array, filled up."""
-        filling = self.filled(n) - n
+        The first array has all B rows; others may have less, but n.
+        """
+        n = self.count(len(jax.tree.leaves(tree)[0]))
 
         def one(x):
-            x = jnp.pad(x[:n], [(0, filling)] + [(0, 0)] * (x.ndim - 1))
+            x = jnp.pad(x[:n], [(0, -n % self.shards)] + [(0, 0)] * (x.ndim - 1))
             return constrain(x, "batch", *[None] * (x.ndim - 1))
 
         return jax.tree.map(one, tree)
 
 
-def spread(x_nLD: jax.Array, n: int, rows: int) -> jax.Array:
-    """An array of n rows as one of all of them, 0 in the others."""
-    return constrain(jnp.pad(x_nLD[:n], [(0, rows - n), (0, 0), (0, 0)]), "batch", None, None)
+def spread(x_nLD: jax.Array, rows: int) -> jax.Array:
+    """An array of the first n rows as one of all of them, 0 in the others."""
+    return constrain(jnp.pad(x_nLD, [(0, rows - len(x_nLD)), (0, 0), (0, 0)]), "batch", None, None)
 
 
 def sums(losses_BL: jax.Array, weights_BL: jax.Array) -> Sums:
@@ -66,11 +64,6 @@ def add(a, b):
 def when(active: bool | jax.Array, yes: Callable, no: Callable):
     """yes() or no(), whichever is due; only that one is computed."""
     return yes() if active is True else jax.lax.cond(active, yes, no)
-
-
-def nothing(yes: Callable, *args):
-    """Zeros in the shape of yes(*args), of which nothing is computed."""
-    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(yes, *args))
 
 
 def repeat(times: int, one: Callable, start):

@@ -135,7 +135,7 @@ KIND = Kind(
         "loss": False, "micro_f1": True, "macro_f1": True, "micro_f1_tuned": True, "macro_f1_tuned": True,
         "equal": True, "ece": False,
     },
-    metric="micro_f1", judge=Sets, objective=heads.own_head(binary_head, "labels"), heads=heads.head_rows,
+    metric="micro_f1", judge=Sets, objective=heads.headed("labels", binary_head), heads=heads.head_rows,
     reads=("labels",), divide=divide, when=several,
     names=partial(label_names, most=1 << 30), counts="records", template="plain", columns=("probabilities",),
     sections=sections, shown=shown, wrong=lambda row: set(row["output"]) != set(row["reference"]),

@@ -289,7 +289,7 @@ KIND = Kind(
         "loss": False, "exact": True, "f1": True, "has_answer_exact": True, "has_answer_f1": True,
         "no_answer_exact": True, "no_answer_f1": True,
     },
-    metric="f1", judge=Reader, objective=heads.own_head(span_head, "spans"),
+    metric="f1", judge=Reader, objective=heads.headed("spans", span_head),
     heads=heads.biased_rows("spans", lambda config: 2), wrong=lambda row: row["f1"] < 100, reads=("spans",),
     divide=divide, counts="answers", template="plain", sources=("causal", "bidirectional", "twice"),
     columns=("f1", "null_gap"), sections=sections, shown=shown,
