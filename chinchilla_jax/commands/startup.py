@@ -12,6 +12,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import MutableMapping
+from pathlib import Path
 
 # Variables of JAX that say where and how a program runs, what is cached and what is logged. Every other one changes
 # numbers or breaks a run (precision, random numbers, promotion, checks), which is what the config decides.
@@ -26,6 +27,16 @@ HARMLESS = re.compile(
 # XLA's flags that every supported jaxlib has; others are tried before they can end the command.
 KNOWN_FLAGS = re.compile(r"--xla_(force_host_platform_device_count|backend_optimization_level)=\d+|"
                          r"--xla_llvm_disable_expensive_passes=true|--xla_dump_to=\S+")  # fmt: skip
+# Flags that paid on an H100 (docs/performance.md): cuBLAS' own products in the place of Triton's.
+CARD_FLAGS = ("--xla_gpu_enable_triton_gemm=false",)
+CARD = Path("/proc/driver/nvidia/version")  # there where the driver of an NVIDIA card is
+TRY = """
+try:
+    from jaxlib import xla_client
+except ImportError:
+    raise SystemExit  # no XLA, nothing to refuse
+xla_client.CompileOptions()
+"""
 
 
 def begin() -> None:
@@ -35,6 +46,8 @@ def begin() -> None:
     if needed and (problem := unknown_flags(os.environ.get("XLA_FLAGS", ""))):
         print(f"error: {problem}; correct or unset XLA_FLAGS", file=sys.stderr)
         sys.exit(78)
+    if needed and (added := card_flags(os.environ)):
+        print(f"note: XLA_FLAGS gets {added} for the NVIDIA card; a value of yours is kept", file=sys.stderr)
     if any("error" in option for option in sys.warnoptions):
         warnings.resetwarnings()  # a library's deprecation warning is not an error of the user's
     for name in drop_hidden(os.environ):
@@ -58,12 +71,25 @@ def unknown_flags(flags: str) -> str:
     """What XLA has against these flags. It says so only as it aborts, so another process tries them where needed."""
     if all(KNOWN_FLAGS.fullmatch(flag) for flag in flags.split()):
         return ""
-    command = [sys.executable, "-c", "from jaxlib import xla_client; xla_client.CompileOptions()"]
-    tried = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    env = {**os.environ, "XLA_FLAGS": flags}
+    tried = subprocess.run(
+        [sys.executable, "-c", TRY], env=env, capture_output=True, text=True, errors="replace", check=False
+    )
     if tried.returncode == 0:
         return ""
     said = re.search(r"(Unknown flags? in XLA_FLAGS: .*|Couldn't interpret .*)", tried.stderr)
     return said.group(1).strip().rstrip(".") if said else f"XLA does not take XLA_FLAGS={flags}"
+
+
+def card_flags(environment: MutableMapping[str, str]) -> str:
+    """Add to XLA_FLAGS what pays on an NVIDIA card, if there is one, XLA knows it and the user has not set it; that."""
+    given = environment.get("XLA_FLAGS", "")
+    platforms = environment.get("JAX_PLATFORMS", "cuda")
+    new = " ".join(flag for flag in CARD_FLAGS if flag.split("=")[0] not in given)
+    if not CARD.exists() or not re.search("cuda|gpu", platforms) or not new or unknown_flags(new):
+        return ""
+    environment["XLA_FLAGS"] = f"{given} {new}".strip()
+    return new
 
 
 class Sink(io.FileIO):

@@ -94,6 +94,24 @@ def test_flags_that_xla_would_abort_for_are_one_line(flags, why, monkeypatch):
     assert startup.unknown_flags(flags) == why
 
 
+def test_what_pays_on_a_card_is_added_where_there_is_one_and_nothing_was_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(startup, "CARD", tmp_path / "version")
+    off = "--xla_gpu_enable_triton_gemm=false"
+    assert startup.card_flags({}) == ""
+    startup.CARD.touch()
+    for given, left in [
+        ({}, {"XLA_FLAGS": off}),
+        ({"XLA_FLAGS": "--xla_dump_to=x"}, {"XLA_FLAGS": f"--xla_dump_to=x {off}"}),
+        ({"XLA_FLAGS": off.replace("false", "true")}, {"XLA_FLAGS": off.replace("false", "true")}),
+        ({"JAX_PLATFORMS": "cpu"}, {"JAX_PLATFORMS": "cpu"}),
+    ]:
+        found = dict(given)
+        assert startup.card_flags(found) == (off if found != given else "")
+        assert found == left
+    monkeypatch.setattr(startup, "CARD_FLAGS", ("--xla_gpu_of_another_version=1",))
+    assert startup.card_flags({}) == ""
+
+
 def test_a_command_with_an_unknown_flag_of_xla_ends_with_78():
     ran = subprocess.run(
         [sys.executable, "-m", "chinchilla_jax", "plan"],
