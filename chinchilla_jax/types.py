@@ -14,6 +14,7 @@ class Batch:
     `targets[b, l]` is the token after `tokens[b, l]`; `weights` is 0 where there is no loss; `segments` numbers the
     documents of a row from 1, 0 being padding; `positions` restart at each document. `blocks`, where it is not None,
     holds equal numbers above 0 for tokens of a document that see each other in both directions, and 0 for the others.
+    `reference`, likewise, holds at the first token of a document what a reference model makes of it: a log-probability.
     """
 
     tokens: jax.Array
@@ -22,10 +23,12 @@ class Batch:
     segments: jax.Array
     positions: jax.Array
     blocks: jax.Array | None = None
+    reference: jax.Array | None = None
 
     def __post_init__(self):
-        if self.blocks is None:
-            del self.blocks  # the class says None: `vars` of a batch are the arrays that there are
+        for name in ("blocks", "reference"):
+            if getattr(self, name) is None:
+                delattr(self, name)  # the class says None: `vars` of a batch are the arrays that there are
 
 
 @jax.tree_util.register_dataclass

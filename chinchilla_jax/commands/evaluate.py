@@ -1,7 +1,7 @@
 """Evaluate a run on the whole validation set of its token store; with --attack, on faulty and hostile input too.
 
 With --task it does the task that a run was tuned on, and with --lm-eval those of lm-evaluation-harness; neither needs a
-token store.
+token store. --task --attack says what of the task is still right under attack.
 """
 
 from pathlib import Path
@@ -27,7 +27,8 @@ def options(parser) -> None:
         "shakespeare_words, shakespeare_bits, YAML files, or its own by name: lm_eval.json")  # fmt: skip
     add("--limit", type=int, metavar="N", help="with --lm-eval: only the first N documents of a task [all]")
     add("--shots", type=int, metavar="N", help="with --lm-eval: examples before a question [as the task says]")
-    add("--attack", action="store_true", help="measure the loss under attack too: attack.json, attack.png")
+    add("--attack", action="store_true", help="measure the loss under attack too: attack.json, attack.png; with --task "
+        "what is still right under attack, for tasks with a head of their own")  # fmt: skip
     add("--radii", type=float, nargs="+", metavar="R", help="sizes of the attack, in norms of the token's own "
         "embedding [0.025 0.05 0.1 0.2]")  # fmt: skip
     add("--attack-tokens", type=int, metavar="N", help="tokens attacked, spread over the set; a report takes a million "
@@ -49,21 +50,20 @@ def run(config, args) -> dict:
         require(value is None or value >= (name == "limit"), f"--{name} {value} is too few")
     asked = {name for name in vars(args) if name.startswith("task.")}
     require(args.task or not asked, f"--{min(asked, default='').replace('_', '-')} belongs to --task; add it")
-    several = args.task + args.attack + bool(args.lm_eval) > 1
-    require(not several, "--task, --attack and --lm-eval are evaluations apart; run them one after the other")
+    several = (args.task or args.attack) and args.lm_eval
+    require(not several, "--lm-eval is an evaluation apart from --task and --attack; run them one after the other")
     if args.task:
-        return by_task(config, args, asked)
+        return by_task(config, args, asked, attack_of(args, given))
     if args.lm_eval:
         return by_tasks(config, args)
 
     from chinchilla_jax.data.store import TokenStore
-    from chinchilla_jax.evaluation.attack import Attack
     from chinchilla_jax.evaluation.compression import bits_per_byte
     from chinchilla_jax.evaluation.likelihood import Likelihood
     from chinchilla_jax.parallel import host
     from chinchilla_jax.training.load import load, run_folder
 
-    attack = Attack(**{FIELDS[name]: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
+    attack = attack_of(args, given)
     host.keep_freed_memory()
     run_folder(args.run_dir)
     store = TokenStore.open(config.data.store)
@@ -92,7 +92,7 @@ def run(config, args) -> dict:
     report |= zeros(loaded.params, Path(args.run_dir), loaded.step)
     wrote = cli.keep(Path(args.run_dir, "evaluation.json"), report)
     following = hints.line("generate", "--run-dir", args.run_dir, "--prompt", "Once upon a time")
-    attacked, more = under_attack(loaded, store, attack, Path(args.run_dir)) if args.attack else ({}, [])
+    attacked, more = under_attack(loaded, store, attack, Path(args.run_dir)) if attack else ({}, [])
     return {**report, **attacked, "wrote": [*wrote, *more], "next": following}
 
 
@@ -117,21 +117,26 @@ def by_tasks(config, args) -> dict:
     return {**report, "wrote": wrote, "next": hints.line("evaluate", "--run-dir", args.run_dir)}
 
 
-def by_task(config, args, given: set[str]) -> dict:
-    """The run's own task on other examples."""
+def by_task(config, args, given: set[str], attack) -> dict:
+    """The run's own task on other examples, and under attack where that is asked for."""
     from chinchilla_jax.parallel import host
     from chinchilla_jax.training.load import run_folder
+    from chinchilla_jax.training.metrics import Terminal
     from chinchilla_jax.tuning.examine import NAME, examine
 
     host.keep_freed_memory()
     folder = run_folder(args.run_dir)
     cli.writable(folder, "--run-dir")
-    found = examine(config, folder, folder, given)
+    found = examine(config, folder, folder, given, attack, Terminal())
     for line in found["examples"]:
         print(line)
     for name, value in found.items():
         if name.startswith("test_"):
             print(f"{name:<28} {value:,.4f}")
+    for line in found.pop("under_attack", []):
+        print(line)
+    for note in found.get("attack", {}).get("notes", []):
+        print(f"warning: {note}")
     wrote = [str(folder / f"{NAME}{end}") for end in (".json", "_predictions.jsonl", ".md")]
     return {**found, "wrote": wrote, "next": hints.line("report", "--run-dir", args.run_dir)}
 
@@ -147,6 +152,14 @@ def zeros(params, run_dir: Path, step: int) -> dict:
     print(f"{'density':<22} {found['density']:.4f} ({found['zeros']:,} zeros)")
     print(f"{'bytes on disk':<22} {found['stored_bytes']:,} (export --format sparse leaves the zeros out)")
     return found
+
+
+def attack_of(args, given: dict):
+    """The settings of --attack, if it is there."""
+    from chinchilla_jax.evaluation.attack import Attack
+
+    told = {FIELDS[name]: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return Attack(**told) if args.attack else None
 
 
 FIELDS = dict(zip(ATTACK, ("tokens", "radii", "typos", "restarts", "seed")))

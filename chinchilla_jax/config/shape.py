@@ -52,7 +52,7 @@ class ModelConfig:
     remat: Literal["auto", "none", "projections", "full"] = setting(
         "auto", "what the backward pass recomputes; auto is none for short windows on a CPU, else projections"
     )
-    scan_unroll: int = setting(0, "layers a scan iteration unrolls; 0: up to 16 on a CPU, 32 on NVIDIA cards, else one")
+    scan_unroll: int = setting(0, "layers a scan iteration unrolls; 0: up to 32 on a CPU and NVIDIA cards, else one")
     documents: int = setting(0, "documents a row that cuDNN's packed attention is compiled for; 0 follows the text")
 
     def __post_init__(self):

@@ -86,6 +86,12 @@ class TaskConfig:
     beta: float = setting(0.1, "strength of the pull towards the reference in preference tuning")
     smoothing: float = setting(0.0, "share of preference pairs taken to be labelled the wrong way (sigmoid)")
 
+    reference: Literal["auto", "stored", "computed"] = setting(
+        "auto",
+        "log-probabilities of the reference in preference tuning: stored before training, or computed in every step; "
+        "auto stores them where pairs are seen more than once and are not augmented",
+    )
+
     def __post_init__(self):
         for name in ("sampling", "deletion", "swap", "replacement", "valid_fraction"):
             value = getattr(self, name)
@@ -100,6 +106,10 @@ class TaskConfig:
         require(self.max_new_tokens > 0, "--task.max-new-tokens must be at least 1")
         require(self.beta > 0, f"--task.beta {self.beta} must be positive")
         require(0 <= self.smoothing < 0.5, f"--task.smoothing {self.smoothing} must lie in [0, 0.5)")
+        require(
+            self.reference != "stored" or not self.augmented,
+            "--task.reference stored wants pairs that stay the same; leave augmentation off, or take computed",
+        )
         require(
             not self.smoothing or self.preference == "sigmoid",
             "--task.smoothing belongs to --task.preference sigmoid; leave it at 0",

@@ -15,6 +15,7 @@ was trained in: a gradient that underflows looks like robustness.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -46,46 +47,73 @@ def exact(cfg: ModelConfig) -> ModelConfig:
     return dataclasses.replace(cfg, dtype="float32", kernels=kernels, dropout=0.0)
 
 
-def slope(params, batch: Batch, delta_BLD: jax.Array, cfg: ModelConfig):
-    """Gradient of the summed loss in delta (B, L, D), and the loss of each row (B,) in nats.
+@dataclasses.dataclass(frozen=True)
+class Aim:
+    """What an attack raises: `loss(params, batch, delta_BLD)`, a sum that is linear in the weights of the tokens.
+
+    The worst point is kept for every row, or for every document where these stand `apart`, since none sees another.
+    """
+
+    loss: Callable[[Any, Batch, jax.Array], jax.Array]
+    apart: bool = False
+
+    def kept(self, losses_BL: jax.Array, batch: Batch) -> jax.Array:
+        """The loss of what each token is kept with: (B, L)."""
+        if self.apart:
+            return perturb.shared(losses_BL, batch.segments, "l2_sequence")
+        return jnp.broadcast_to(jnp.sum(losses_BL, axis=1, keepdims=True), losses_BL.shape)
+
+
+@functools.lru_cache
+def language(cfg: ModelConfig) -> Aim:
+    """The cross-entropy of every token."""
+
+    def loss(params, batch: Batch, delta_BLD):
+        hidden_BLD = transformer.apply(params, batch, cfg, delta_BLD=delta_BLD)
+        table_VD, tile = transformer.unembedding(params), tile_size(cfg, ObjectiveConfig())
+        return cross_entropy(hidden_BLD, table_VD, batch.targets, batch.weights, 0.0, tile)
+
+    return Aim(loss)
+
+
+def slope(params, batch: Batch, delta_BLD: jax.Array, aim: Aim):
+    """Gradient of the summed loss in delta (B, L, D), and in nats the loss of each token's row or document (B, L).
 
     The loss of a token is the gradient in its weight, so both come from one pass; no parameter's gradient is formed.
     """
 
     def total(delta_BLD, weights_BL):
-        hidden_BLD = transformer.apply(params, batch, cfg, delta_BLD=delta_BLD)
-        table_VD, tile = transformer.unembedding(params), tile_size(cfg, ObjectiveConfig())
-        return cross_entropy(hidden_BLD, table_VD, batch.targets, weights_BL, 0.0, tile)
+        return aim.loss(params, dataclasses.replace(batch, weights=weights_BL), delta_BLD)
 
     slope_BLD, losses_BL = jax.grad(total, argnums=(0, 1))(delta_BLD, batch.weights)
-    return slope_BLD, constrain(jnp.sum(batch.weights * losses_BL, axis=1), None)
+    return slope_BLD, constrain(aim.kept(batch.weights * losses_BL, batch), None, None)
 
 
-@partial(jax.jit, static_argnames=("cfg", "special"))
-def ascend(params, batch: Batch, delta_BLD, size, stride, steps, *, cfg: ModelConfig, special: tuple[int, ...]):
-    """`steps` steps of length `stride` in the ball of radius `size`: delta, its loss, the worst met (B,), and where.
+@partial(jax.jit, static_argnames=("aim", "special"))
+def ascend(params, batch: Batch, delta_BLD, size, stride, steps, *, aim: Aim, special: tuple[int, ...]):
+    """`steps` steps of length `stride` in the ball of radius `size`: delta, its loss, the worst met (B, L), and where.
 
     All three numbers are traced, the lengths for all tokens or of each (B, L, 1): one compiled program does every
     attack at every radius.
     """
     allowed_BL1 = allowed(batch, special)
 
-    def met(delta_BLD, losses_B, worst_B, worst_BLD):
-        more_B = losses_B > worst_B
-        return jnp.where(more_B, losses_B, worst_B), jnp.where(more_B[:, None, None], delta_BLD, worst_BLD)
+    def met(delta_BLD, losses_BL, worst_BL, worst_BLD):
+        more_BL = losses_BL > worst_BL
+        return jnp.where(more_BL, losses_BL, worst_BL), jnp.where(more_BL[..., None], delta_BLD, worst_BLD)
 
     def step(_, carry):
         delta_BLD, *worst = carry
-        slope_BLD, losses_B = slope(params, batch, delta_BLD, cfg)
-        worst = met(delta_BLD, losses_B, *worst)
+        slope_BLD, losses_BL = slope(params, batch, delta_BLD, aim)
+        worst = met(delta_BLD, losses_BL, *worst)
         delta_BLD += stride * steepest(slope_BLD, batch.segments, NORM)
         delta_BLD = constrain(project(delta_BLD, batch.segments, size, NORM) * allowed_BL1, "batch", None, None)
         return delta_BLD, *worst
 
-    start = delta_BLD * allowed_BL1, jnp.full(batch.tokens.shape[0], -jnp.inf), jnp.zeros_like(delta_BLD)
+    start = delta_BLD * allowed_BL1, jnp.full(batch.tokens.shape, -jnp.inf), jnp.zeros_like(delta_BLD)
     delta_BLD, *worst = jax.lax.fori_loop(0, steps, step, start)
-    losses_B = slope(params, batch, delta_BLD, cfg)[1]
-    return delta_BLD, losses_B, *met(delta_BLD, losses_B, *worst)
+    losses_BL = slope(params, batch, delta_BLD, aim)[1]
+    return delta_BLD, losses_BL, *met(delta_BLD, losses_BL, *worst)
 
 
 @partial(jax.jit, static_argnames="width")
@@ -101,18 +129,18 @@ def attacked(move: Callable, batch: Batch, size, points: Sequence, steps, restar
 
     def run(*start) -> tuple[jax.Array, np.ndarray, jax.Array]:
         """An attack, waited for: many restarts would otherwise queue more programs than XLA:CPU bears."""
-        delta_BLD, _, worst_B, worst_BLD = move(batch, *start)
-        return delta_BLD, np.asarray(worst_B, np.float64), worst_BLD
+        delta_BLD, _, worst_BL, worst_BLD = move(batch, *start)
+        return delta_BLD, np.asarray(worst_BL, np.float64), worst_BLD
 
     fgm_BLD = run(jnp.zeros_like(points[0]), size, size, 1)[0]
     found = {"rand": run(size * points[0], size, 0.0, 0)[0], "fgm": fgm_BLD}
     starts = [fgm_BLD, *(size * point for point in points)][:restarts]
     for count in steps:
-        _, most_B, best_BLD = run(starts[0], size, OVERSHOOT * size / count, count)
+        _, most_BL, best_BLD = run(starts[0], size, OVERSHOOT * size / count, count)
         for at in starts[1:]:
-            _, worst_B, worst_BLD = run(at, size, OVERSHOOT * size / count, count)
-            best_BLD = jnp.where((worst_B > most_B)[:, None, None], worst_BLD, best_BLD)
-            most_B = np.maximum(worst_B, most_B)
+            _, worst_BL, worst_BLD = run(at, size, OVERSHOOT * size / count, count)
+            best_BLD = jnp.where((worst_BL > most_BL)[..., None], worst_BLD, best_BLD)
+            most_BL = np.maximum(worst_BL, most_BL)
         found[f"pgd{count}"] = best_BLD
     return found
 
@@ -142,7 +170,7 @@ def attack_report(
     """
     radii = tuple(dict.fromkeys(radii))
     cfg = exact(cfg_model)
-    move = partial(ascend, params, cfg=cfg, special=special)
+    move = partial(ascend, params, aim=language(cfg), special=special)
     sums: dict[tuple, list] = {}
     weights, lengths, rows = [], [], 0
 

@@ -15,6 +15,7 @@ from chinchilla_jax.evaluation.likelihood import Likelihood
 from chinchilla_jax.evaluation.writing import Beams, Chooser, Writer
 from chinchilla_jax.parallel import sharding
 from chinchilla_jax.tasks.data import TaskData
+from chinchilla_jax.tasks.encode import Item
 from chinchilla_jax.tasks.pack import in_order, text_bytes
 from chinchilla_jax.tasks.records import Record
 from chinchilla_jax.training.program import Program, shardings_of
@@ -36,16 +37,19 @@ class Validator:
     tuned: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
-        self.items = self.data.encoded(self.records)
         self.rows = self.program.microbatch
-        batches = in_order(self.items, self.data.seq_len, self.rows, self.data.blocks)
-        where = self.records[0].where.file if self.records else "the file"
-        require(bool(self.items), f"{where}: no record is left to look at for {self.name}; see what was dropped")
-        self.held, self.batches = zip(*batches)
+        self.take(self.records)
         parts = [part for item in self.items for part in item.parts]
         self.bytes = text_bytes(parts, self.data.tokenizer.sizes) if self.data.kind.in_bytes else None
         self.likelihood = Likelihood(self.program, None)
         self.judge = self.data.kind.judge(self)
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Judge these from now on."""
+        self.records, self.items = records, self.data.encoded(records)
+        where = records[0].where.file if records else "the file"
+        require(bool(self.items), f"{where}: no record is left to look at for {self.name}; see what was dropped")
+        self.held, self.batches = zip(*in_order(self.items, self.data.seq_len, self.rows, self.data.blocks))
 
     def __call__(self, params: Any, poll: Poll = lambda: None) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """The figures of whole parameters, and a row for every prediction."""
@@ -69,9 +73,11 @@ class Validator:
         with jax.set_mesh(program.mesh):
             return jitted.lower(program.abstract_whole, program.abstract_batch(self.rows)).compile()
 
-    def over(self, run: Callable, params: Any, poll: Poll):
-        """(items of every row, what `run` makes of a batch as numpy) for every batch."""
-        for held, batch in zip(self.held, self.batches):
+    def over(self, run: Callable, params: Any, poll: Poll, items: Sequence[Item] = ()):
+        """(items of every row, batch, what `run` makes of it as numpy) for every batch, of other items if there are."""
+        data = self.data
+        other = in_order(items, data.seq_len, self.rows, data.blocks) if items else zip(self.held, self.batches)
+        for held, batch in other:
             out = run(params, self.likelihood.placed(batch))
             poll()
             yield held, batch, jax.tree.map(np.asarray, out)

@@ -199,7 +199,8 @@ class Recipe:
 
     def binding(self, frozen: Tree, axes: Tree) -> Binding:
         """How an objective sees the whole model; `axes` are those of what trains."""
-        whole = not any(map(self.trains, self.shapes))
+        alone = not self.rows and (self.method.kind or KINDS["lora"]).tables != "any"  # no document differs
+        whole = alone and not any(map(self.trains, self.shapes))
         base = (lambda frozen: frozen) if whole else None
         return Binding(frozen, self.join, axes, base, self.penalty if self.method.penalty else None)
 

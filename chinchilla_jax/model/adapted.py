@@ -85,6 +85,20 @@ class Rows(Weight):
         return look_up(self.kernel, tokens) + hit @ self.rows_nD
 
 
+@node
+class Shifted(Weight):
+    """A table whose rows delta (B, L, D) perturbs at the tokens of a batch; as an output table it is unchanged."""
+
+    kernel: Any
+    delta_BLD: jax.Array
+
+    def merge(self):
+        return array(self.kernel)
+
+    def rows(self, tokens):
+        return look_up(self.kernel, tokens) + self.delta_BLD
+
+
 def prefix(table: Any) -> tuple[int, ...]:
     """Ids that have to stand before every document: those of a soft prompt, if the input table has one."""
     if not isinstance(table, Prompt):

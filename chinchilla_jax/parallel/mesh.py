@@ -14,9 +14,9 @@ from chinchilla_jax.errors import UserError
 AXES = ("data", "fsdp", "tensor")
 AMPERE, HOPPER = 8.0, 9.0  # compute capabilities of NVIDIA's cards
 
-# Layers that are unrolled whole: a rolled loop costs a CPU about a tenth of its speed, and an H100 2 to 10 % of a step
+# Layers that are unrolled whole: a rolled loop costs a CPU a tenth to a fifth of its speed, an H100 2 to 10 % of a step
 # for the stacking of activations. Deeper models are unrolled in groups, where compiling them all would cost more.
-UNROLLED = {"cpu": (16, 1), "cuda": (32, 8)}
+UNROLLED = {"cpu": (32, 1), "cuda": (32, 8)}
 # Keeping attention's weights for the backward pass is quicker on a CPU, and grows with the square of the length.
 KEPT_LENGTH = 512
 

@@ -18,12 +18,13 @@ MOST_DROPPED = 0.05
 
 @dataclass(frozen=True)
 class Example:
-    """One document: arrays (n,) as in a `Batch`."""
+    """One document: arrays (n,) as in a `Batch`, and what a reference model makes of it, where that is known."""
 
     tokens: np.ndarray
     targets: np.ndarray
     weights: np.ndarray
     blocks: np.ndarray | None = None
+    reference: float | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -42,7 +42,7 @@ def filled(rows: Sequence[Sequence[Item]], seq_len: int, blocks: bool) -> Batch:
     """The batch of some rows, an empty one for each that holds nothing."""
     shape = len(rows), seq_len
     whole = {name: np.zeros(shape, np.int32) for name in ("tokens", "targets", "segments", "positions", "blocks")}
-    weights = np.zeros(shape, np.float32)
+    weights, reference = np.zeros(shape, np.float32), None
     for number, row in enumerate(rows):
         start = 0
         for segment, part in enumerate((part for item in row for part in item.parts), 1):
@@ -51,10 +51,13 @@ def filled(rows: Sequence[Sequence[Item]], seq_len: int, blocks: bool) -> Batch:
             whole["segments"][there], whole["positions"][there] = segment, np.arange(len(part))
             if part.blocks is not None:
                 whole["blocks"][there] = part.blocks
+            if part.reference is not None:
+                reference = np.zeros(shape, np.float32) if reference is None else reference
+                reference[number, start] = part.reference
             start += len(part)
     if not blocks:
         del whole["blocks"]
-    return Batch(weights=weights, **whole)
+    return Batch(weights=weights, reference=reference, **whole)
 
 
 class Packed:

@@ -127,13 +127,18 @@ class Program:
         """Shapes, types and shardings of `whole`."""
         return self.recipe.join(self.abstract.params, self.abstract_frozen)
 
-    def abstract_batch(self, rows: int) -> Batch:
-        """Shapes and shardings of a batch of `rows` windows."""
+    def abstract_batch(self, rows: int, trained: bool = False) -> Batch:
+        """Shapes and shardings of a batch of `rows` windows; `trained`: of one that a step takes."""
         where = sharding.batch_sharding(self.mesh)
         shape = (rows, self.config.train.seq_len)
         whole = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=where)
         real = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=where)
-        return Batch(whole, whole, real, whole, whole, whole if self.config.task.source == "bidirectional" else None)
+        task = self.config.task
+        return Batch(
+            *(whole, whole, real, whole, whole),
+            blocks=whole if task.source == "bidirectional" else None,
+            reference=real if trained and task.reference == "stored" else None,
+        )
 
     @property
     def beside(self) -> tuple[Any, ...]:
@@ -157,7 +162,7 @@ class Program:
             donate_argnums=0,
         )
         with jax.set_mesh(self.mesh):
-            return jitted.lower(self.abstract, self.abstract_batch(rows), *beside).compile()
+            return jitted.lower(self.abstract, self.abstract_batch(rows, trained=True), *beside).compile()
 
     def evaluate(self, rows: int) -> Callable:
         """evaluate(whole parameters, batch) -> Sums, compiled for batches of `rows` windows of any documents."""

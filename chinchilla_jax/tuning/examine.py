@@ -7,20 +7,25 @@ from typing import Any
 
 from chinchilla_jax.config import Config, require
 from chinchilla_jax.disk import read_json, write_json
+from chinchilla_jax.evaluation import attacked
+from chinchilla_jax.evaluation.attack import Attack
 from chinchilla_jax.evaluation.tasks import Validator, write_predictions
 from chinchilla_jax.tasks.data import TaskData, open_task
 from chinchilla_jax.tasks.kinds import table as kinds
 from chinchilla_jax.training.load import Loaded, load
+from chinchilla_jax.training.metrics import Terminal
 from chinchilla_jax.tuning import report
 
 NAME = "evaluated"  # of the files: figures, predictions, report
 
 
-def examine(config: Config, run_dir: Path, out: Path, given: set[str]) -> dict[str, Any]:
+def examine(
+    config: Config, run_dir: Path, out: Path, given: set[str], attack: Attack | None, terminal: Terminal
+) -> dict[str, Any]:
     """Judge the run by --task.test: the file given now, else the task's own, else what it was validated on.
 
     Settings are those that the run was tuned with, unless the command line has others; `given` names these. Thresholds
-    are those of its validation.
+    are those of its validation. `attack` is what the inputs suffer beside, if anything.
     """
     loaded = load(config, str(run_dir), make=kinds.of_task)
     with tempfile.TemporaryDirectory() as scratch:
@@ -32,6 +37,9 @@ def examine(config: Config, run_dir: Path, out: Path, given: set[str]) -> dict[s
             "run_dir": str(run_dir), "kind": data.kind.name, "labels": list(data.task.labels), "step": loaded.step,
             "records": len(records), "examples": [*data.notes, *validator.data.encoder.tally.lines()], **figures,
         }  # fmt: skip
+        if attack:
+            found["attack"] = attacked.measure(validator, attack, loaded.params, terminal.say, terminal.show)
+            found["under_attack"] = attacked.table(found["attack"], data.kind.metric)
     write_predictions(out / f"{NAME}_predictions.jsonl", predictions)
     write_json(out / f"{NAME}.json", found)
     (out / f"{NAME}.md").write_text(page(run_dir.name, found, predictions), encoding="utf-8")
@@ -72,4 +80,7 @@ def page(name: str, found: dict[str, Any], predictions: list[dict[str, Any]]) ->
         *(f"- {key.removeprefix('test_')} {value:.4f}" for key, value in figures.items()),
         *(f"- {line}" for line in found["examples"]), "",
     ]  # fmt: skip
+    if "attack" in found:
+        shown = [*found["under_attack"], *found["attack"]["notes"]]
+        lines += ["## Under attack", "", *(f"    {line}" for line in shown), ""]
     return "\n".join([*lines, *report.details(found, predictions)])

@@ -34,6 +34,7 @@ def finetune(job: Job, terminal: Terminal, *, allow_changes: bool = False) -> di
 
     def hooks(program: Program, data: TaskData) -> list[Hook]:
         validator = Validator(program, data, data.valid)
+        kind.prepare(validator, validator.judge, run_dir)
 
         def validate(state, poll):
             step = int(state.step)

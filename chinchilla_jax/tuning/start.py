@@ -105,7 +105,9 @@ def timed(config: Config, data: TaskData, given: set[str]) -> Config:
         "optimizer.warmup_steps": round(0.05 * steps),
         **(methods.defaults(config.tune.method) if config.tune.base else {}),
     }
-    return replace(config, {name: value for name, value in told.items() if name not in given})
+    config = replace(config, {name: value for name, value in told.items() if name not in given})
+    passes = config.train.rows_before(config.train.steps) / rows
+    return dataclasses.replace(config, task=data.kind.passing(config.task, passes))
 
 
 def figures(program: Program, compiled: jax.stages.Compiled) -> dict[str, Any]:

@@ -3,11 +3,21 @@
 import json
 import math
 import shutil
+import tempfile
+from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
-from chinchilla_jax.tasks.kinds.table import KINDS
+from chinchilla_jax.evaluation.attack import Attack
+from chinchilla_jax.evaluation.attacked import Attacked
+from chinchilla_jax.model import transformer
+from chinchilla_jax.objectives import labels
+from chinchilla_jax.tasks.kinds.table import KINDS, of_task
 from chinchilla_jax.training import best
+from chinchilla_jax.training.load import load
+from chinchilla_jax.tuning.examine import examples
 from tests import runs
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -103,6 +113,37 @@ def test_evaluate_does_the_task_on_other_examples(labelled, files, tmp_path, who
         assert code == 78 and said.count("error:") == 1 and hint in said, said
 
 
+def test_evaluate_attacks_the_task(labelled, files, tmp_path):
+    """Clean figures are the plain ones, stronger attacks do more, a huge one leaves nothing right."""
+    folder = shutil.copytree(labelled[0], tmp_path / "run")
+    how = {"run-dir": folder, "task.test": files / "labels.jsonl", "attack-tokens": 60, "restarts": 1}
+    found = runs.ask("evaluate", "--task", "--attack", "--radii", "0.01", "30", "--typo-rates", "0.3", **how)
+    attack = found["attack"]
+    every = -(-len(LABELS) // attack["records"])
+    assert 1 < every < len(LABELS) and attack["clean"]["right"][0] == attack["clean"]["accuracy"] == 1.0
+    small, large = ([attack[name][rho]["loss"] for name in ("fgm", "pgd5", "pgd20")] for rho in ("0.01", "30.0"))
+    assert attack["clean"]["loss"] < small[0] and small == sorted(small) and max(small) < min(large)
+    assert attack["pgd20"]["30.0"]["accuracy"] == 0.0 and attack["pgd20"]["0.01"]["accuracy"] == 1.0
+    assert attack["typo"]["0.3"]["loss"] != attack["clean"]["loss"]
+    assert "## Under attack" in (folder / "evaluated.md").read_text()
+
+
+def test_the_attack_on_a_task_is_that_on_its_embeddings(labelled):
+    """The loss under attack is the one that the model has where delta is added to its embeddings."""
+    loaded = load(runs.config(labelled[0]), str(labelled[0]), make=of_task)
+    with tempfile.TemporaryDirectory() as scratch:
+        data = examples(runs.config(labelled[0]), loaded, labelled[0], Path(scratch), False)
+        judge = Attacked(loaded.program, data, data.valid, attack=Attack(restarts=1), at=("fgm", 0.5))
+    found, nats, cfg = judge(loaded.params), 0.0, loaded.program.config.model
+    for batch in judge.batches:
+        delta_BLD = judge.delta(loaded.params, judge.likelihood.placed(batch), 0)
+        assert float(np.abs(delta_BLD).max()) > 0
+        hidden_BLD = transformer.apply(loaded.params, batch, cfg, delta_BLD=jax.device_get(delta_BLD))
+        log_p_BLC = jax.nn.log_softmax(labels.logits(hidden_BLD, labels.rows(loaded.params)))
+        nats -= sum(float(log_p_BLC[row, at, batch.targets[row, at]]) for row, at in np.argwhere(batch.weights > 0))
+    assert found["loss"] == pytest.approx(nats / len(judge.items), rel=1e-5)
+
+
 FIVE = {
     "tags": [{"tokens": ["the", "sea", "wind"], "tags": ["O", "B-X", "I-X"]}, {"tokens": ["old"], "tags": ["O"]}],
     "multilabel": [{"text": "the sea", "label": ["wet", "cold"]}, {"text": "old stone", "label": ["cold"]}],
@@ -179,8 +220,15 @@ def test_both_directions_and_fresh_rows_under_an_adapter(tune):
 
 
 def test_preference_starts_at_ln_2_and_learns(tune):
-    said, folder = done(tune, "pairs", **{"train.steps": 12, "train.seq-len": 64, "train.eval-every": 12})
+    steps = {"train.steps": 12, "train.seq-len": 64, "train.eval-every": 12}
+    said, folder = done(tune, "pairs", **steps)
     rows = [row for row in runs.rows(folder) if "loss" in row]
+    assert runs.config(folder).task.reference == "stored"
+    stored = np.array(json.loads((folder / "reference.json").read_text())["scores"])
+    assert stored.shape == (22, 2) and (stored < 0).all()
+    _, other = done(tune, "pairs", run_dir=folder.parent / "other", **steps, **{"task.reference": "computed"})
+    assert list(runs.losses(other).values()) == pytest.approx(list(runs.losses(folder).values()), rel=1e-4)
+    assert not (other / "reference.json").exists()
     assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6) and rows[0]["margin"] == pytest.approx(0, abs=1e-6)
     assert rows[-1]["loss"] < 0.6 and rows[-1]["margin"] > 0 and rows[-1]["preferred"] == 1.0
     assert "valid_preferred 1.0000" in said

@@ -41,7 +41,7 @@ def report(model, batch):
 
 def ascend(model, batch, delta, size, stride, steps, special=SPECIAL):
     cfg, params = model
-    return robustness.ascend(params, batch, delta, size, stride, steps, cfg=cfg, special=special)
+    return robustness.ascend(params, batch, delta, size, stride, steps, aim=robustness.language(cfg), special=special)
 
 
 def points(model, batch, seed=0):
@@ -79,19 +79,20 @@ def test_fgm_and_pgd_are_exact_where_the_loss_is_linear(model, batch, monkeypatc
     draw = np.random.default_rng(0)
     w_BLD = jnp.asarray(draw.standard_normal((*batch.tokens.shape, 20)) * 10.0 ** draw.integers(-30, 3, (8, 16, 1)))
 
-    def linear(params, batch, delta_BLD, cfg):
-        return w_BLD, jnp.sum(w_BLD * delta_BLD, axis=(1, 2))
+    def linear(params, batch, delta_BLD, aim):
+        return w_BLD, jnp.broadcast_to(jnp.sum(w_BLD * delta_BLD, axis=(1, 2))[:, None], batch.tokens.shape)
 
     monkeypatch.setattr(robustness, "slope", linear)
-    move = partial(robustness.ascend.__wrapped__, None, batch, cfg=None, special=SPECIAL)
+    move = partial(robustness.ascend.__wrapped__, None, batch, aim=None, special=SPECIAL)
     allowed_BL = perturb.allowed(batch, SPECIAL)[..., 0]
-    best_B = 0.3 * jnp.sum(allowed_BL * jnp.linalg.norm(w_BLD, axis=-1), axis=1)
-    delta_BLD, fgm_B, *_ = move(jnp.zeros(w_BLD.shape), 0.3, 0.3, 1)
-    np.testing.assert_allclose(fgm_B, best_B, rtol=1e-5)
+    best_B1 = 0.3 * jnp.sum(allowed_BL * jnp.linalg.norm(w_BLD, axis=-1), axis=1, keepdims=True)
+    best_BL = np.broadcast_to(best_B1, batch.tokens.shape)
+    delta_BLD, fgm_BL, *_ = move(jnp.zeros(w_BLD.shape), 0.3, 0.3, 1)
+    np.testing.assert_allclose(fgm_BL, best_BL, rtol=1e-5)
     sphere_BLD = points(model, batch)
-    np.testing.assert_allclose(move(delta_BLD, 0.3, 0.15, 5)[2], best_B, rtol=1e-5)
-    np.testing.assert_allclose(move(0.3 * sphere_BLD, 0.3, 2.5 * 0.3 / 20, 20)[2], best_B, rtol=0.05)
-    np.testing.assert_allclose(move(0.3 * sphere_BLD, 0.3, 2.5 * 0.3 / 20, 100)[2], best_B, rtol=1e-4)
+    np.testing.assert_allclose(move(delta_BLD, 0.3, 0.15, 5)[2], best_BL, rtol=1e-5)
+    np.testing.assert_allclose(move(0.3 * sphere_BLD, 0.3, 2.5 * 0.3 / 20, 20)[2], best_BL, rtol=0.05)
+    np.testing.assert_allclose(move(0.3 * sphere_BLD, 0.3, 2.5 * 0.3 / 20, 100)[2], best_BL, rtol=1e-4)
 
 
 def test_deltas_lie_on_the_sphere_where_they_may(model, batch):
@@ -99,7 +100,8 @@ def test_deltas_lie_on_the_sphere_where_they_may(model, batch):
     size, there = 0.37, np.asarray((batch.segments > 0) & (batch.tokens > 3))
     assert 0 < there.sum() < batch.tokens.size and (np.asarray(batch.tokens)[np.asarray(batch.segments) > 0] <= 3).any()
     zero = jnp.zeros((*batch.tokens.shape, 20))
-    slope_BLD = tiny.jit(lambda params: robustness.slope(params, batch, zero, model[0])[0])(model[1])
+    aim = robustness.language(model[0])
+    slope_BLD = tiny.jit(lambda params: robustness.slope(params, batch, zero, aim)[0])(model[1])
     needed = there & (np.abs(slope_BLD).max(-1) > 0)  # a last token without a loss of its own moves nothing
     length_BL = np.linalg.norm(ascend(model, batch, zero, size, size, 1)[0], axis=-1)
     np.testing.assert_allclose(length_BL[needed], size, rtol=1e-6)
@@ -143,9 +145,10 @@ def test_it_does_not_form_gradients_of_parameters(model, batch):
         hidden, table = transformer.apply(params, batch, cfg, delta_BLD=delta), transformer.unembedding(params)
         return robustness.cross_entropy(hidden, table, batch.targets, batch.weights, 0.0, 99999)
 
+    aim = robustness.language(cfg)
     full = flops(jax.grad(whole), params, delta)
-    slope = flops(lambda params, delta: robustness.slope(params, batch, delta, cfg), params, delta)
-    forward = flops(lambda params, delta: robustness.slope(params, batch, delta, cfg)[1], params, delta)
+    slope = flops(lambda params, delta: robustness.slope(params, batch, delta, aim), params, delta)
+    forward = flops(lambda params, delta: robustness.slope(params, batch, delta, aim)[1], params, delta)
     assert slope < 0.75 * full and forward < 0.4 * full
 
 

@@ -73,6 +73,15 @@ def same_length(leaf, axes):
     assert len(leaf.shape) == len(axes), axes
 
 
+@pytest.mark.parametrize("method, rows, alone", [
+    ("lora", (), True), ("ia3", (), True), ("lora", (3,), False), ("prompt", (), False), ("norms", (), False),
+])  # fmt: skip
+def test_the_base_itself_is_the_start_where_nothing_but_neutral_adapters_is_added(method, rows, alone):
+    """A soft prompt, new rows and whole leaves belong to the model that tuning starts from."""
+    made = recipe(LLAMA, TuneConfig(method=method, rows=rows))
+    assert (made.binding({}, ()).base is not None) == alone
+
+
 def test_axes_have_the_shape_of_what_they_describe():
     rows = {"rows": (3, 5)}
     for method, more in [

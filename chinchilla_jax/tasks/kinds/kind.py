@@ -30,8 +30,10 @@ class Examination(Protocol):
     def compiled(self, f: Callable) -> Callable:
         """f(whole parameters, batch), compiled on the mesh."""
 
-    def over(self, run: Callable, params: Any, poll: Callable[[], None]) -> Iterator[tuple[Any, Any, Any]]:
-        """(items of every row, batch, what `run` makes of it as numpy) for every batch."""
+    def over(
+        self, run: Callable, params: Any, poll: Callable[[], None], items: Sequence[Any] = ()
+    ) -> Iterator[tuple[Any, Any, Any]]:
+        """(items of every row, batch, what `run` makes of it as numpy) for every batch, of other items if there are."""
 
     def chooser(self, endings: Sequence[list[int]]) -> Any:
         """(params, prompts, blocks, poll) -> log-probability of every ending behind every prompt."""
@@ -72,6 +74,10 @@ class Kind:
     # Names of the labels in some records, where there are any; and what is wrong with settled ones.
     names: Callable[[Sequence[Record]], tuple[str, ...]] | None = None
     check: Callable[[TaskConfig, Sequence[Record]], None] = lambda task, records: None
+    # A settled task for so many passes over the examples; and what has to be known of these before the first step,
+    # which is kept in the run directory: (examination, its judge, folder).
+    passing: Callable[[TaskConfig, float], TaskConfig] = lambda task, passes: task
+    prepare: Callable[[Examination, Any, Path], None] = lambda examination, judge, folder: None
     counts: str = "trained tokens"  # what targets with a weight are called
     in_bytes: bool = False  # whether targets are text, so that a loss is one in bits per byte too
     pieces: str = ""  # what the pieces of its tokenizer are called, where they are no text

@@ -6,11 +6,12 @@ tokens of x that have a weight, and h = (l(chosen) - l(rejected)) - the same of 
 sigmoid   -(1 - e) log sigmoid(beta h) - e log sigmoid(-beta h)   (Rafailov et al. 2023; e: label smoothing, cDPO)
 ipo       (h - 1 / (2 beta))^2, l being means over tokens   (Azar et al. 2023; means as in TRL)
 
-The reference is the model that tuning starts from: with adapters the frozen base itself, so that there is no second
-copy, else a copy of the leaves that train in the objective's carry. Letters: P pairs of a row at most.
+The reference is the model that tuning starts from. Its log-probabilities are stored with the pairs before training, or
+computed in every step: with adapters by the frozen base itself, so that there is no second copy, else with a copy of
+the leaves that train in the objective's carry. Letters: P pairs of a row at most.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,21 +23,22 @@ from chinchilla_jax.config import Config, TaskConfig
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives.dense import cross_entropy, dense, tile_size, token_losses
 from chinchilla_jax.objectives.objective import Binding, Objective
-from chinchilla_jax.tasks.encode import Encoder
+from chinchilla_jax.tasks import reference
+from chinchilla_jax.tasks.encode import Encoder, Item
 from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
 from chinchilla_jax.types import Batch, Sums
 
 
 def scores(losses_BL, batch: Batch, mean: bool) -> jax.Array:
-    """log p of every answer, chosen and rejected, summed or averaged over tokens: (B, P, 2); 0 for what is not there.
+    """log p of every answer, chosen and rejected, summed or averaged over tokens: (B, P, 2); 0 where there is none."""
+    log_p_BP2 = by_answer(-losses_BL * batch.weights, batch)
+    return log_p_BP2 / jnp.maximum(by_answer(batch.weights, batch), 1.0) if mean else log_p_BP2
 
-    A segment has a token at least, so L segments are the most; the sums are over one-hot rows, as the batch is split.
-    """
+
+def by_answer(x_BL, batch: Batch) -> jax.Array:
+    """The sum over every answer's tokens, (B, P, 2), by one-hot rows, since the batch is split."""
     answers = batch.segments[..., None] == jnp.arange(1, 2 * pairs_of(batch) + 1)
-    log_p_BS = -jnp.einsum("bl,bls->bs", losses_BL * batch.weights, answers.astype(jnp.float32))
-    if mean:
-        log_p_BS /= jnp.maximum(jnp.einsum("bl,bls->bs", batch.weights, answers.astype(jnp.float32)), 1.0)
-    return log_p_BS.reshape(len(losses_BL), -1, 2)
+    return jnp.einsum("bl,bls->bs", x_BL, answers.astype(jnp.float32)).reshape(len(x_BL), -1, 2)
 
 
 def pair_scores(config: Config, params, batch: Batch) -> jax.Array:
@@ -74,14 +76,17 @@ def preference(config: Config, binding: Binding) -> Objective:
     over the vocabulary is a cross-entropy with other weights.
     """
     task, tile_tokens = config.task, tile_size(config.model, config.objective)
-    mean, inner = task.preference == "ipo", binding.bind(dense(config.model, config.objective))
+    stored, mean = task.reference == "stored", task.preference == "ipo"
+    inner = binding.bind(dense(config.model, config.objective))
 
-    def reference(batch, carry):
+    def under_reference(batch, carry):
+        if stored:
+            return by_answer(batch.reference, batch)
         params = binding.base(binding.frozen) if binding.base else binding.join(carry, binding.frozen)
         return pair_scores(config, jax.lax.stop_gradient(params), batch)
 
     def gradients(params, batch, key, step, carry):
-        reference_BP2, there_BP = reference(batch, carry), there(batch)
+        reference_BP2, there_BP = under_reference(batch, carry), there(batch)
 
         def head(hidden_BLD, table_VD, batch):
             fixed = jax.lax.stop_gradient((hidden_BLD, table_VD))
@@ -106,7 +111,7 @@ def preference(config: Config, binding: Binding) -> Objective:
         }
         return grads, Sums(loss, pairs, others), carry
 
-    whole = binding.base is not None
+    whole = stored or binding.base is not None
     return inner._replace(
         init=lambda params: () if whole else jax.tree.map(jnp.copy, params),
         gradients=gradients,
@@ -126,11 +131,9 @@ class Pairs:
         self.reference: list[np.ndarray] = []
 
     def __call__(self, params: Any, poll: Callable[[], None]) -> tuple[Figures, Rows]:
-        program, task, rows, losses = self.examination.program, self.examination.data.task, [], []
+        task, rows, losses = self.examination.data.task, [], []
         if not self.reference:
-            start = program.whole(jax.jit(program.recipe.start)(jax.random.key(0), program.base_params()))
-            start = jax.device_put(start, jax.tree.map(lambda leaf: leaf.sharding, program.abstract_whole))
-            self.reference = [out for _, _, out in self.examination.over(self.scores, start, poll)]
+            self.reference = [out for _, _, out in self.examination.over(self.scores, self.start, poll)]
         found = self.examination.over(self.scores, params, poll)
         for (held, _, scores_BP2), reference_BP2 in zip(found, self.reference):
             loss_BP, margin_BP = map(np.asarray, pair_losses(task, scores_BP2, reference_BP2))
@@ -143,6 +146,22 @@ class Pairs:
         figures = {"preference_loss": sum(losses) / len(losses), "margin": sum(margins) / len(margins)}
         return figures | {"preferred": preferred}, rows
 
+    @property
+    def start(self) -> Any:
+        """The whole parameters that tuning starts from."""
+        program = self.examination.program
+        start = program.whole(jax.jit(program.recipe.start)(jax.random.key(0), program.base_params()))
+        return jax.device_put(start, jax.tree.map(lambda leaf: leaf.sharding, program.abstract_whole))
+
+    def before_training(self, items: Sequence[Item]) -> np.ndarray:
+        """Log-probabilities of the two answers of every pair before any training: (n, 2)."""
+        numbers, found_N2 = {id(item): number for number, item in enumerate(items)}, np.zeros((len(items), 2))
+        for held, _, scores_BP2 in self.examination.over(self.scores, self.start, lambda: None, items):
+            for row, pairs in enumerate(held):
+                for pair, item in enumerate(pairs):
+                    found_N2[numbers[id(item)]] = scores_BP2[row, pair]
+        return found_N2
+
     def row(self, item: Any, margin: float) -> dict[str, Any]:
         """A line of predictions.jsonl."""
         record = self.examination.records[item.record]
@@ -154,5 +173,5 @@ class Pairs:
 KIND = Kind(
     "preference", Encoder.preference, {"loss": False, "preference_loss": False, "margin": True, "preferred": True},
     metric="preferred", judge=Pairs, objective=preference, reads=("preference",), counts="tokens of answers",
-    keeps_template=True, generates=True, columns=("margin",),
+    keeps_template=True, generates=True, columns=("margin",), passing=reference.passing, prepare=reference.prepare,
 )  # fmt: skip

@@ -105,12 +105,20 @@ def test_loss_and_gradient_are_the_formula_s(params, task):
 
 
 def test_the_reference_itself_gives_ln_2_whatever_stands_for_it(params):
-    """Once as the frozen base, once as a copy in the carry, which full tuning keeps."""
+    """The frozen base, a copy in the carry, which full tuning keeps, or numbers stored at the first tokens."""
     policy, _ = params
-    config = Config(model=CFG, task=TaskConfig(kind="preference"))
-    for base in (lambda frozen: frozen, None):
+    log_p_BP2 = np.asarray(scores(logits_losses(policy, BATCH), BATCH, False))
+    stored_BL = np.zeros(BATCH.tokens.shape, np.float32)
+    for row, pair, end in np.argwhere(log_p_BP2):
+        stored_BL[row, np.argmax(BATCH.segments[row] == 2 * pair + end + 1)] = log_p_BP2[row, pair, end]
+    for base, stored in ((lambda frozen: frozen, None), (None, None), (None, stored_BL)):
+        config = Config(
+            model=CFG, task=TaskConfig(kind="preference", reference="computed" if stored is None else "stored")
+        )
+        batch = dataclasses.replace(BATCH, reference=stored)
         objective = preference(config, Binding(policy, lambda trained, frozen: trained, (), base))
-        run = tiny.jit(lambda p, o=objective: o.gradients(p, BATCH, jax.random.key(0), 0, o.init(p))[1])
+        assert (objective.init(policy) == ()) == (base is not None or stored is not None)
+        run = tiny.jit(lambda p, o=objective, batch=batch: o.gradients(p, batch, jax.random.key(0), 0, o.init(p))[1])
         sums = run(policy)
         assert float(sums.loss / sums.weight) == pytest.approx(math.log(2), abs=1e-6)
         assert float(sums.others["margin"].loss) == pytest.approx(0, abs=1e-5)
