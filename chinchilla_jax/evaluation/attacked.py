@@ -19,7 +19,7 @@ from chinchilla_jax.evaluation import robustness
 from chinchilla_jax.evaluation.attack import Attack, notes, shown
 from chinchilla_jax.evaluation.tasks import Poll, Validator
 from chinchilla_jax.evaluation.typos import corrupt
-from chinchilla_jax.model.adapted import Shifted
+from chinchilla_jax.model.adapted import Shifted, prefix
 from chinchilla_jax.objectives.objective import Binding
 from chinchilla_jax.parallel import sharding
 from chinchilla_jax.tasks.records import Record
@@ -84,7 +84,8 @@ class Attacked(Validator):
         if self.at is None:
             return jnp.zeros((*batch.tokens.shape, self.cfg.d_model))
         name, radius = self.at
-        special, key = self.data.tokenizer.special, jax.random.key(self.attack.seed)
+        special = *self.data.tokenizer.special, *prefix(params["embed"]["table"])
+        key = jax.random.key(self.attack.seed)
         steps = [count for count in robustness.STEPS if name == f"pgd{count}"]
         with jax.set_mesh(self.program.mesh), jax.default_matmul_precision("highest"):
             keys = [jax.random.fold_in(key, number) for number in range(max(1, self.attack.restarts - 1))]
@@ -112,7 +113,8 @@ def measure(plain: Validator, attack: Attack, params: Any, say: Callable[[str], 
     data, records = plain.data, plain.records
     every = -(-sum(map(len, plain.items)) // attack.tokens)
     judge = Attacked(plain.program, data, records[::every], plain.name, plain.tuned, attack)
-    total, radii = 1 + len(NAMES) * len(attack.radii), dict.fromkeys(attack.radii)
+    radii = tuple(dict.fromkeys(attack.radii))
+    total = 1 + len(NAMES) * len(radii)
     say(f"attacking {len(judge.records):,} of {len(records):,} records at {len(radii)} radii")
     done = iter(range(1, total + 1))
 

@@ -30,13 +30,16 @@ def turns_of(where: Where, messages: Any, name: str) -> list[Turn]:
 def _message(where: Where, message: Any, name: str) -> Turn:
     require(isinstance(message, dict), f"{where}: {name} holds {type(message).__name__}, not messages")
     role = message.get("role")
-    require(role in ROLES, f"{where}: role {role!r} is none of {', '.join(ROLES)}; leave such messages out")
+    known = isinstance(role, str) and role in ROLES
+    require(known, f"{where}: role {role!r:.60} is none of {', '.join(ROLES)}; leave such messages out")
     content = message.get("content")
     if isinstance(content, list):
         kinds = [part.get("type") if isinstance(part, dict) else type(part).__name__ for part in content]
         require(set(kinds) <= {"text"}, f"{where}: content of type {kinds!r:.60}; only text can be trained on")
-        content = "".join(part["text"] for part in content)
-    require(isinstance(content, str), f"{where}: the content of a {role} message is {type(content).__name__}")
+        texts = [part.get("text") for part in content]
+        content = "".join(texts) if all(isinstance(text, str) for text in texts) else None
+    found = type(content).__name__
+    require(isinstance(content, str), f"{where}: a message of role {role} has {found} for content, not a text")
     weight = message.get("weight", 1)
     require(weight in (0, 1), f"{where}: weight {weight!r} of a message; 0 or 1 is meant")
     return Turn(ROLES[role], content, trained=bool(weight))
@@ -86,7 +89,8 @@ def sharegpt(where: Where, fields: dict, tally: Tally) -> Iterator[Dialogue]:
     require(isinstance(said, list) and all(isinstance(m, dict) for m in said), f"{where}: conversations is no list")
     for message in said:
         who = message.get("from")
-        require(who in SHAREGPT, f"{where}: a message from {who!r}; known are {', '.join(SHAREGPT)}")
+        known = isinstance(who, str) and who in SHAREGPT
+        require(known, f"{where}: a message from {who!r:.60}; known are {', '.join(SHAREGPT)}")
         require(isinstance(message.get("value"), str), f"{where}: the value of a message is no text")
     return dialogue(where, [Turn(SHAREGPT[m["from"]], m["value"]) for m in said], tally, messages=True)
 
@@ -119,7 +123,8 @@ def summary(source: str, target: str) -> Callable:
 
     def make(where: Where, fields: dict, tally: Tally) -> Iterator[Dialogue]:
         text, short = fields[source], fields[target]
-        text = " ".join(text) if isinstance(text, list) else text
+        if isinstance(text, list) and all(isinstance(sentence, str) for sentence in text):
+            text = " ".join(text)
         several = short if isinstance(short, list) else [short]
         strings = isinstance(text, str) and bool(several) and all(isinstance(s, str) for s in several)
         require(strings, f"{where}: {source} and {target} are to be texts, or lists of texts")
@@ -146,6 +151,8 @@ def preference(where: Where, fields: dict, tally: Tally) -> Iterator[Preference]
             sides[name] = (
                 turns_of(where, value, name) if isinstance(value, list) else [Turn(role, text_of(where, fields, name))]
             )
+    for name in ("chosen", "rejected"):
+        require(name in sides, f"{where}: {name} is null, not a text")
     good, bad, prompt = sides["chosen"], sides["rejected"], sides.get("prompt", [])
     if good[: len(prompt)] == bad[: len(prompt)] == prompt:
         good, bad = good[len(prompt) :], bad[len(prompt) :]
