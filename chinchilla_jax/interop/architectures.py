@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from chinchilla_jax.config import ModelConfig, require
+from chinchilla_jax.config import ModelConfig, TaskConfig, require
+from chinchilla_jax.interop import heads
 
 # theirs -> ours: what is a number or a flag in both.
 SIZES = {
@@ -41,6 +42,8 @@ class Architecture:
     biases: tuple[str, ...] = ()  # keys that turn biases on
     square: bool = False  # whether the class wants the width to be a multiple of the heads
     scaled: bool = False  # whether embeddings are multiplied by sqrt(D)
+    # Our name of a head -> the module that holds the model in the class with that head.
+    trunks: dict[str, str] = field(default_factory=lambda: {"labels": "model", "tags": "model", "spans": "transformer"})
 
 
 ARCHITECTURES = {
@@ -48,7 +51,9 @@ ARCHITECTURES = {
         "llama", {"max_position_embeddings": 2048}, biases=("attention_bias", "mlp_bias"), square=True
     ),
     "MistralForCausalLM": Architecture(
-        "mistral", {"max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096}
+        "mistral",
+        {"max_position_embeddings": 131072, "num_key_value_heads": 8, "sliding_window": 4096},
+        trunks={"labels": "model", "tags": "model", "spans": "model"},
     ),
     "Qwen2ForCausalLM": Architecture(
         "qwen2",
@@ -78,6 +83,7 @@ ARCHITECTURES = {
         {"norm_offset": 1.0},
         biases=("attention_bias",),
         scaled=True,
+        trunks={"labels": "model", "tags": "model"},
     ),
 }
 
@@ -90,7 +96,8 @@ NEUTRAL = {
     "problem_type", "chunk_size_feed_forward", "is_encoder_decoder", "license", "_attn_implementation",
     "attn_implementation", "torchscript", "finetuning_task", "tokenizer_class", "prefix", "task_specific_params",
     "max_length", "min_length", "temperature", "top_k", "top_p", "do_sample", "num_beams", "repetition_penalty",
-    "_attn_implementation_autoset", "hidden_activation",
+    "_attn_implementation_autoset", "hidden_activation", "num_labels", "classifier_dropout",
+    "token_classification_bias",
 }  # fmt: skip
 LOOKED_AT = {
     *SIZES, *COMMON, "rope_parameters", "rope_scaling", "sliding_window", "use_sliding_window", "layer_types",
@@ -99,10 +106,12 @@ LOOKED_AT = {
 
 
 class Settings(NamedTuple):
-    """What a config.json comes to; `facts` are for origin.json and for whoever reads it."""
+    """What a config.json comes to; `trunk` is the module that holds the model, `facts` are for origin.json."""
 
     architecture: str
     model: ModelConfig
+    task: TaskConfig
+    trunk: str
     biases: set[str]
     facts: dict[str, str]
 
@@ -110,7 +119,8 @@ class Settings(NamedTuple):
 def to_settings(told: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> Settings:
     """Architecture, model settings and the biases that are on, of a config.json; `UserError` names what is refused."""
     name = architecture(told)
-    row = ARCHITECTURES[name]
+    family, head = heads.split(name)
+    row = ARCHITECTURES[family + heads.CAUSAL]
     refuse_unknown(told, ignored)
     missing = [key for key in REQUIRED if told.get(key) is None]
     require(not missing, f"config.json has no {', '.join(missing)}")
@@ -137,12 +147,13 @@ def to_settings(told: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> Setti
         **({"biases": True} if "mlp_bias" in on else {"attention_biases": True} if on else {}),
         **rope(facts),
         "mlp": ACTIVATIONS[activation],
-        "tied": flag(facts, "tie_word_embeddings"),
+        "tied": flag(facts, "tie_word_embeddings") or bool(head),  # a class with a head has no output table
         "norm_eps": number(facts, "rms_norm_eps"),
         "embed_scale": math.sqrt(sizes["d_model"]) if row.scaled else 1.0,
         "init_std": number(facts, "initializer_range") or 0.02,
     }
-    return Settings(name, ModelConfig(positions="rope", **settings), on, said)
+    model, trunk = ModelConfig(positions="rope", **settings), row.trunks.get(head, "model")
+    return Settings(name, model, heads.task_of(told, head), trunk, on, said)
 
 
 def architecture(told: Mapping[str, Any]) -> str:
@@ -152,9 +163,12 @@ def architecture(told: Mapping[str, Any]) -> str:
     supported = f"those that are: {', '.join(ARCHITECTURES)}"
     require(isinstance(kind, str), f"config.json says no model_type; {supported}")
     require(kind in by_type, f"model_type {kind!r} is not supported; {supported}")
-    named = named or [by_type[kind]]
-    require(named == [by_type[kind]], f"architectures {named} of model_type {kind!r} is not supported; {supported}")
-    return by_type[kind]
+    named, row = named or [by_type[kind]], ARCHITECTURES[by_type[kind]]
+    family = by_type[kind].removesuffix(heads.CAUSAL)
+    able = {by_type[kind], *(family + heads.HEADS[name].ending for name in row.trunks)}
+    ok = isinstance(named, list) and len(named) == 1 and named[0] in able
+    require(ok, f"architectures {named} of model_type {kind!r} is not supported; {supported}, and their heads")
+    return named[0]
 
 
 def refuse_unknown(told: Mapping[str, Any], ignored: tuple[str, ...]) -> None:

@@ -3,7 +3,8 @@
 import math
 from typing import Any
 
-from chinchilla_jax.config import ModelConfig, require
+from chinchilla_jax.config import ModelConfig, TaskConfig, require
+from chinchilla_jax.interop import heads
 from chinchilla_jax.interop.architectures import ACTIVATIONS, ARCHITECTURES, ROPES, SIZES, Architecture
 
 OWN = "the run directory itself is the form to pass on, and serve, generate and finetune take it"
@@ -30,8 +31,8 @@ def expresses(row: Architecture, cfg: ModelConfig) -> bool:
     )
 
 
-def choose(cfg: ModelConfig, preferred: str = "") -> str:
-    """The class for a model: `preferred` where that can be, else the one that needs the fewest biases of 0."""
+def choose(cfg: ModelConfig, preferred: str = "", head: str = "") -> str:
+    """The row for a model: that of the class `preferred` where it can be, else the one with the fewest biases of 0."""
     require(
         cfg.positions == "rope",
         f"relative positions, as the chinchilla presets have, are in no class of transformers and no GGUF: {OWN}; "
@@ -43,11 +44,16 @@ def choose(cfg: ModelConfig, preferred: str = "") -> str:
     )
     able = [name for name, row in ARCHITECTURES.items() if expresses(row, cfg)]
     require(bool(able), f"no class of transformers has this combination of biases, norms and scales: {OWN}")
+    able = [name for name in able if not head or head in ARCHITECTURES[name].trunks]
+    require(bool(able), f"transformers has no class with a head of {head} for this model: {OWN}")
+    preferred = heads.split(preferred)[0] + heads.CAUSAL
     return preferred if preferred in able else min(able, key=lambda name: len(biases(ARCHITECTURES[name], cfg)))
 
 
-def config_json(cfg: ModelConfig, name: str, dtype: str, context: int, ids: dict[str, Any]) -> dict[str, Any]:
-    """The table that `AutoConfig` reads; `ids` are those of bos, eos and pad.
+def config_json(
+    cfg: ModelConfig, name: str, dtype: str, context: int, ids: dict[str, Any], task: TaskConfig, head: str = ""
+) -> dict[str, Any]:
+    """The table that `AutoConfig` reads; `ids` are those of bos, eos and pad, `head` is our name of the task's.
 
     Positions are said twice: transformers 5 writes `rope_parameters`, vLLM and older readers know the flat keys.
     """
@@ -57,7 +63,8 @@ def config_json(cfg: ModelConfig, name: str, dtype: str, context: int, ids: dict
     scaling = {"rope_type": THEIR_ROPE[cfg.rope_scaling], **rope}
     sizes = {theirs: getattr(cfg, ours) for theirs, ours in SIZES.items()}
     return {
-        "architectures": [name],
+        "architectures": [heads.class_of(name, head)],
+        **heads.settings(task, head),
         "model_type": row.model_type,
         **sizes,
         "num_key_value_heads": cfg.kv_heads or cfg.heads,
@@ -75,8 +82,14 @@ def config_json(cfg: ModelConfig, name: str, dtype: str, context: int, ids: dict
         "use_cache": True,
         "dtype": dtype,
         "torch_dtype": dtype,
-        **{"pad_token_id": None, **ids},
+        **{"pad_token_id": pad(ids) if head else None, **ids},
     }
+
+
+def pad(ids: dict[str, Any]) -> int:
+    """What fills a batch of a tokenizer without a pad token: a class with a head of labels takes no batch else."""
+    ends = ids["eos_token_id"]
+    return ends[0] if isinstance(ends, list) else ends
 
 
 THEIR_ROPE = {ours: theirs for theirs, (ours, _) in ROPES.items()}

@@ -12,7 +12,7 @@ import numpy as np
 from chinchilla_jax.config import Config, TuneConfig, require
 from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.data.workspace import publish, workspace
-from chinchilla_jax.interop import config_json, gguf_names, gguf_write, peft, write_huggingface
+from chinchilla_jax.interop import config_json, gguf_names, gguf_write, heads, peft, write_huggingface
 from chinchilla_jax.interop.gguf_read import File
 from chinchilla_jax.interop.huggingface import Folder
 from chinchilla_jax.interop.rounding import Rounding
@@ -41,6 +41,8 @@ def export(config: Config, run_dir: Path, out: Path, how: How, say: Say) -> dict
     loaded = load(config, str(run_dir), whole_mesh=False)
     for note in loaded.notes:
         say(f"warning: {note}")
+    if how.format not in OWN:
+        heads.causal(loaded.program.config.task.source)
     with workspace(out, "--out") as place, jax.set_mesh(loaded.program.mesh):
         report = FORMATS[how.format](place / "made", run_dir, loaded, how, say)
         publish(place / "made", out)
@@ -52,7 +54,7 @@ def export(config: Config, run_dir: Path, out: Path, how: How, say: Say) -> dict
 
 
 def whole(loaded: Loaded, how: How) -> tuple[Any, Rounding | None]:
-    """All parameters as plain arrays in one stack, and their loss where rounding will change it.
+    """All parameters as plain arrays in one stack, a head among them, and their loss where rounding will change it.
 
     Adapters are merged where that was asked for, and refused else.
     """
@@ -62,19 +64,24 @@ def whole(loaded: Loaded, how: How) -> tuple[Any, Rounding | None]:
         f"this run holds adapters: --merge writes a whole {how.format} model, --format peft the adapters alone",
     )
     params = jax.jit(lambda params: stacks.whole(merged(params)))(loaded.params)
-    require("heads" not in params, "this run has a head of its own, which the format has no place for")
-    return params, None if how.dtype == "float32" else Rounding(loaded, params)
+    require(
+        how.format == "hf" or "heads" not in params,
+        f"this run has a head of its own, which --format {how.format} has no place for; --format hf has",
+    )
+    return params, None if how.dtype == "float32" or "heads" in params else Rounding(loaded, params)
 
 
 def huggingface(folder: Path, run_dir: Path, loaded: Loaded, how: How, say: Say) -> dict[str, Any]:
     """A folder for `AutoModelForCausalLM.from_pretrained`."""
     require(how.dtype != "q8_0", "--dtype q8_0 is a type of GGUF; choose bfloat16, or --format gguf")
     folder.mkdir()
-    cfg = loaded.program.config.model
-    config_json.choose(cfg)  # refuses before anything is computed
+    config_json.choose(loaded.program.config.model, head=head(loaded))  # refuses before anything is computed
     params, rounding = whole(loaded, how)
-    report = write_huggingface.write(folder, run_dir, params, cfg, context(loaded), how.dtype, how.limit)
-    del params
+    made = write_huggingface.Model(params, loaded.program.config, head(loaded), context(loaded))
+    report = write_huggingface.write(folder, run_dir, made, how.dtype, how.limit)
+    if made.head and how.dtype != "float32":
+        report["notes"].append(f"what {how.dtype} does to the scores was not measured; import it and evaluate it")
+    del params, made
     return {**report, **(rounding.report(Folder(folder), how.dtype, say) if rounding else {})}
 
 
@@ -88,6 +95,11 @@ def gguf(path: Path, run_dir: Path, loaded: Loaded, how: How, say: Say) -> dict[
     report = gguf_write.write(path, run_dir, tensors, cfg, context(loaded), how.dtype, **told)
     del params, tensors
     return {**report, **(rounding.report(File(path), how.dtype, say) if rounding else {})}
+
+
+def head(loaded: Loaded) -> str:
+    """Our name of the run's head; empty where it has none."""
+    return heads.of_run(getattr(loaded.program.recipe, "heads", {}))
 
 
 def context(loaded: Loaded) -> int:
@@ -155,4 +167,5 @@ def sizes(leaves: dict[str, np.ndarray], stored: int) -> dict[str, int]:
     return {"dense_bytes": sum(leaf.nbytes for leaf in leaves.values()), "stored_bytes": stored}
 
 
+OWN = ("sparse", "sliced")  # formats that are run directories
 FORMATS = {"hf": huggingface, "gguf": gguf, "peft": adapter, "sparse": sparse, "sliced": cut}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from chinchilla_jax.config import ModelConfig, require
+from chinchilla_jax.config import ModelConfig, TaskConfig, require
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.interop import gguf_names as names
 from chinchilla_jax.interop import gguf_tokenizer
@@ -39,6 +39,7 @@ class File:
         )
         self._row = names.ARCHITECTURES[name]
         self._tensors = self._named()
+        self.task = TaskConfig()
         self.facts = {"format": "gguf", "architecture": self._row.hf}
         self.model = self._settings(name, ignored)
         if license := self._told("general.license", ""):

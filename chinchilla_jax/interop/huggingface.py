@@ -1,5 +1,6 @@
 """A Hugging Face folder as a `Source`: config.json, safetensors, tokenizer."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -12,15 +13,16 @@ from chinchilla_jax.disk import plain, read_json
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.interop import architectures
 from chinchilla_jax.interop.names import LAYER, their_shapes
-from chinchilla_jax.interop.source import check_tensors
+from chinchilla_jax.interop.source import check_tensors, heads_of
 from chinchilla_jax.interop.tensors import FLOATS, Tensors, locate
+from chinchilla_jax.tasks.kept import read_task
 
 CONFIG = "config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 # Vectors that an architecture has where a bias is on and that we lack.
 ZEROS = {"attention_bias": LAYER + "self_attn.o_proj.bias", "mlp_bias": LAYER + "mlp.down_proj.bias"}
 # Tables that old files hold and that follow from the settings.
-DERIVED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
+DERIVED = re.compile(r"\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq$")
 
 
 class Folder:
@@ -35,10 +37,13 @@ class Folder:
             f"{folder} has no {CONFIG}; name a Hugging Face model folder{cached} or a .gguf file",
         )
         told = read_json(folder / CONFIG)
-        architecture, self.model, biases, said = architectures.to_settings(told, ignored)
+        architecture, self.model, self.task, trunk, biases, said = architectures.to_settings(told, ignored)
+        if self.task.kind != "auto":
+            source = read_task(folder).get("source")  # of a folder of ours
+            self.task = dataclasses.replace(self.task, source="twice" if source == "twice" else "causal")
         self._folder = folder
         where, files = locate(folder)
-        where = {name: path for name, path in where.items() if not DERIVED.fullmatch(name)}
+        where = {name: path for name, path in where.items() if not DERIVED.search(name)}
         layers = self.model.layers
         require(layers <= len(where), f"{folder}: num_hidden_layers is {layers}, and there are {len(where)} tensors")
         self._tensors = Tensors(where)
@@ -46,12 +51,14 @@ class Folder:
         self.facts = {"format": "hf", "architecture": architecture, **said}
         open_tokenizer(folder), chat_template(folder)  # refused here, under the names that a person knows
         self.facts |= {"license": name} if (name := license_name(folder, told)) else {}
-        self.shapes = dict(self._tensors.shapes)
+        self._stored = {re.sub(f"^{trunk}\\.", "model.", name): name for name in where}
+        require(len(self._stored) == len(where), f"{folder} has tensors below {trunk} and below model; get it again")
+        self.shapes = {name: self._tensors.shapes[stored] for name, stored in self._stored.items()}
         self._take_out_zeros(biases)
         self._take_out_tied()
-        check_tensors(str(folder), self.shapes, their_shapes(self.model))
+        check_tensors(str(folder), self.shapes, their_shapes(self.model, heads_of(self)))
         for name in self.shapes:
-            kind = self._tensors.dtypes[name]
+            kind = self._tensors.dtypes[self._stored[name]]
             require(kind in FLOATS, f"{folder}: {name} is {kind}; those that are read: {', '.join(FLOATS)}")
 
     def _tokenizer_files(self) -> list[Path]:
@@ -64,7 +71,7 @@ class Folder:
             for n in range(self.model.layers):
                 name = ZEROS[key].format(n=n)
                 require(self.shapes.pop(name, None) == (self.model.d_model,), f"{self._folder}: {name} is missing")
-                zero = not np.any(self._tensors.read(name, ()))
+                zero = not np.any(self.read(name, ()))
                 require(zero, f"{self._folder}: {name} is not 0, and a bias there is not supported")
 
     def _take_out_tied(self) -> None:
@@ -79,7 +86,7 @@ class Folder:
 
     def read(self, name: str, index: tuple[slice, ...]) -> np.ndarray:
         """A part of a tensor in the type it is stored in."""
-        return self._tensors.read(name, index)
+        return self._tensors.read(self._stored[name], index)
 
     def write_tokenizer(self, folder: Path) -> Path:
         """Copy the tokenizer and what speaks of it; the chat template becomes a file of its own."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from chinchilla_jax import __version__
-from chinchilla_jax.config import Config, MeshConfig, require
+from chinchilla_jax.config import Config, MeshConfig, TuneConfig, require
 from chinchilla_jax.data.marks import TEMPLATE
 from chinchilla_jax.data.tokenizers import NAMES, open_tokenizer, tokenizer_file
 from chinchilla_jax.data.workspace import publish, workspace
@@ -38,7 +38,8 @@ def open_source(path: Path, ignored: tuple[str, ...] = ()) -> Source:
 def settings(source: Source, config: Config) -> Config:
     """The settings of the run: the model's own, and windows that this machine can be asked to read."""
     train = dataclasses.replace(config.train, seq_len=min(source.model.context or WINDOW, WINDOW))
-    return dataclasses.replace(config, model=source.model, train=train)
+    tune = TuneConfig(method="full") if source.task.kind != "auto" else config.tune  # a head is part of what is tuned
+    return dataclasses.replace(config, model=source.model, train=train, tune=tune, task=source.task)
 
 
 def write(source: Source, path: Path, run_dir: Path, config: Config, say: Callable[[str], None]) -> dict:
@@ -66,6 +67,8 @@ def write(source: Source, path: Path, run_dir: Path, config: Config, say: Callab
             params_only.write(made, config, tokenizer, found, dtype=program.config.model.dtype)
         if (beside / TEMPLATE).exists():
             shutil.copyfile(beside / TEMPLATE, made / TEMPLATE)
+        if source.task.kind != "auto" and (folder / kept.FILE).is_file():
+            shutil.copyfile(folder / kept.FILE, made / kept.FILE)
         origins.write(made, origin)
         publish(made, run_dir)
     return origin

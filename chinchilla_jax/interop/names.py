@@ -5,11 +5,13 @@ stacked over layers, theirs are a tensor a layer. A matrix of theirs is (out, in
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from chinchilla_jax.config import ModelConfig, require
+from chinchilla_jax.interop.heads import HEADS
 from chinchilla_jax.model import transformer
 from chinchilla_jax.optim.paths import named
 
@@ -83,6 +85,8 @@ TABLE = (
     Name("blocks/attention/key_norm/scale", LAYER + "self_attn.k_norm.weight"),
     *(Name(f"blocks/{ours}/kernel", f"{LAYER}{theirs}.weight", n) for ours, (theirs, n) in PROJECTIONS.items()),
     *(Name(f"blocks/{ours}/bias", f"{LAYER}{theirs}.bias", 0) for ours, (theirs, _) in PROJECTIONS.items()),
+    *(Name(f"heads/{ours}/kernel", f"{head.module}.weight") for ours, head in HEADS.items()),
+    *(Name(f"heads/{ours}/bias", f"{head.module}.bias") for ours, head in HEADS.items()),
 )
 BY_PATH = {name.ours: name for name in TABLE}
 
@@ -93,9 +97,9 @@ def find(path: str) -> Name:
     return BY_PATH[path]
 
 
-def their_shapes(cfg: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Every tensor that a model of this shape has in their files."""
-    found = {}
+def their_shapes(cfg: ModelConfig, heads: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, tuple[int, ...]]:
+    """Every tensor that a model of this shape has in their files; `heads` are the shapes of a head's leaves."""
+    found = {find(f"heads/{leaf}").theirs: shape for leaf, shape in (heads or {}).items()}
     for path, leaf in named(transformer.abstract(cfg)).items():
         name = find(path)
         shape = name.flattened(leaf.shape[1:] if name.stacked else leaf.shape)

@@ -15,8 +15,9 @@ import numpy as np
 from chinchilla_jax.config import TuneConfig, require
 from chinchilla_jax.finetuning.methods import below
 from chinchilla_jax.finetuning.targets import Site
-from chinchilla_jax.interop import files, peft_config
+from chinchilla_jax.interop import config_json, files, heads, peft_config
 from chinchilla_jax.interop import peft_names as names
+from chinchilla_jax.interop.architectures import ARCHITECTURES
 from chinchilla_jax.interop.names import Name, find
 from chinchilla_jax.interop.tokenizers import export_tokenizer
 from chinchilla_jax.interop.write_huggingface import TYPES
@@ -34,17 +35,20 @@ def write(folder: Path, run_dir: Path, loaded: Loaded, dtype: str) -> dict[str, 
     program, recipe = loaded.program, loaded.program.recipe
     tune, model = program.config.tune, program.config.model
     check(loaded)
+    head = heads.of_run(recipe.heads)
     arrays, ranks = adapters(loaded)
-    rows = {table: merged_rows(loaded.params[table.split("/")[0]]["table"]) for table in recipe.rows}
+    # A class with a head has no output table, whose rows could matter.
+    tables = [table for table in recipe.rows if not (head and table.startswith("unembed"))]
+    rows = {table: merged_rows(loaded.params[table.split("/")[0]]["table"]) for table in tables}
     arrays |= {names.delta(table).theirs: x for table, x in rows.items()}
-    heads = {names.head(tune, leaf).theirs: below(loaded.trained["heads"], leaf) for leaf in recipe.heads}
-    arrays |= {name: np.asarray(x, np.float32) for name, x in heads.items()}
+    named = {names.head(leaf, tune.method == "prompt").theirs: leaf for leaf in recipe.heads}
+    arrays |= {name: np.asarray(below(loaded.trained["heads"], leaf), np.float32) for name, leaf in named.items()}
     tensors = [Tensor(name, x.shape, TYPES[dtype], partial(x.astype, TYPES[dtype])) for name, x in arrays.items()]
     base = base_name(tune)
-    kinds = [peft_config.HEADS[leaf.partition("/")[0]] for leaf in recipe.heads]
     modules = sorted({find(site.name).theirs.split(".")[-2] for site in recipe.sites})
     told = peft_config.to_config(tune, model, modules, base, ranks)
-    told |= {"task_type": kinds[0].task_type, "modules_to_save": peft_config.SAVED} if kinds else {}
+    row = heads.HEADS.get(head)
+    told |= {"task_type": row.task_type, "modules_to_save": list(row.saved)} if row else {}
     ids = {find(table).theirs.split(".")[-2]: list(tune.rows) for table in rows}
     told |= {"trainable_token_indices": ids} if ids else {}
     (folder / CONFIG).write_text(json.dumps(told, indent=2) + "\n")
@@ -53,7 +57,7 @@ def write(folder: Path, run_dir: Path, loaded: Loaded, dtype: str) -> dict[str, 
         shutil.copyfile(run_dir / kept.FILE, folder / kept.FILE)
     notes = export_tokenizer(run_dir, folder, model.context or program.config.train.seq_len).notes
     sizes = program.base.loaded.program.config.model.vocab_size, model.vocab_size
-    how = loading(kinds[0].loader if kinds else "AutoModelForCausalLM", base, len(program.config.task.labels), *sizes)
+    how = loading(f"AutoModel{row.ending if row else heads.CAUSAL}", base, len(program.config.task.labels), *sizes)
     (folder / "README.md").write_text(card(run_dir, base, tune.method, how), encoding="utf-8")
     files.write_sums(folder)
     if tune.weights != "float":
@@ -69,6 +73,13 @@ def check(loaded: Loaded) -> None:
     require(
         tune.method in peft_config.FORMS,
         f"peft has no form of --tune.method {tune.method} (of {known} it has): {instead}",
+    )
+    origin, head = origins.read(Path(loaded.program.base.loaded.folder)), heads.of_run(recipe.heads)
+    row = config_json.choose(loaded.program.config.model, origin.get("architecture", ""), head)
+    require(
+        ARCHITECTURES[row].trunks.get(head, "model") == "model",
+        f"{heads.class_of(row, head)} of transformers takes no weights from the folder of a language model, so that an "
+        "adapter would stand on random ones; --format hf --merge has all of it",
     )
     more = sorted(loaded.trained.keys() - {"adapters", "rows", "heads"})
     require(not more, f"this run trains {', '.join(more)} beside its adapters, which is not written for peft")
@@ -132,7 +143,7 @@ def base_name(tune: TuneConfig) -> str:
 
 def loading(loader: str, base: str, labels: int, there: int, wanted: int) -> list[str]:
     """The lines of Python that load the adapter."""
-    more = f", num_labels={labels}" if loader != "AutoModelForCausalLM" else ""
+    more = f", num_labels={labels}" if labels else ""
     grown = [f"model.resize_token_embeddings({wanted})"] if wanted > there else []
     return [
         f"model = {loader}.from_pretrained({base!r}{more})",

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from chinchilla_jax.config import ModelConfig, TuneConfig, require
 from chinchilla_jax.finetuning.targets import KNOWN
+from chinchilla_jax.interop.heads import HEADS
 
 FORWARD = "down_proj"  # the projection whose inputs, and not outputs, our IA3 scales
 
@@ -34,17 +35,7 @@ FORMS = {
 }
 
 
-class Head(NamedTuple):
-    """A head of ours as transformers has it: peft's type of task, the class that makes one, its module."""
-
-    task_type: str
-    loader: str
-    module: str
-
-
 TEXT = "CAUSAL_LM"
-HEADS = {"labels": Head("SEQ_CLS", "AutoModelForSequenceClassification", "score")}
-SAVED = ["classifier", "score"]  # what peft itself writes as modules_to_save of such tasks
 TABLES = {"embed_tokens", "lm_head"}  # whose rows may train
 
 # Keys that change nothing of what a finished adapter computes, and values of others that say nothing.
@@ -84,9 +75,10 @@ def to_tune(told: Mapping[str, Any], modules: set[str], base: str) -> TuneConfig
     unknown = sorted(module for module in modules if module not in KNOWN)
     require(not unknown, f"adapters of {', '.join(unknown)} are not supported; those of projections are")
     saved = told.get("modules_to_save") or []
-    able = SAVED if head_of(told) else []
+    head = head_of(told)
+    able = HEADS[head].saved if head else ()
     known = isinstance(saved, list) and all(name in able for name in saved)
-    require(known, f"modules_to_save {str(saved)[:40]} is not supported; heads of labels are")
+    require(known, f"modules_to_save {str(saved)[:40]} is not supported; heads of {', '.join(HEADS)} are")
     common = {"base": base, "targets": ",".join(sorted(modules)), "rows": rows_of(told)}
     return SETTINGS[names[0]](names[0], told, common)
 

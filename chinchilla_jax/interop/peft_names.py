@@ -2,7 +2,7 @@
 
 import re
 
-from chinchilla_jax.config import TuneConfig, require
+from chinchilla_jax.config import TuneConfig
 from chinchilla_jax.finetuning.methods import Recipe
 from chinchilla_jax.finetuning.targets import Site
 from chinchilla_jax.interop import peft_config
@@ -18,7 +18,7 @@ def of(recipe: Recipe) -> dict[str, Name]:
     """The row of every leaf that trains, by our path; `UserError` for one that peft has no tensor for."""
     tune = recipe.tune
     rows = [row(tune, site, leaf) for site in recipe.sites for leaf in peft_config.FORMS[tune.method].tensors]
-    rows += [delta(table) for table in recipe.rows] + [head(tune, name) for name in recipe.heads]
+    rows += [delta(table) for table in recipe.rows] + [head(name, tune.method == "prompt") for name in recipe.heads]
     return {name.ours: name for name in rows}
 
 
@@ -37,12 +37,8 @@ def delta(table: str) -> Name:
     return Name(f"rows/{table}", f"{PREFIX}{find(table).theirs.removesuffix('.weight')}.{DELTA}")
 
 
-def head(tune: TuneConfig, leaf: str) -> Name:
-    """A leaf NAME/kernel of a head. A soft prompt is no module around the others, so that one prefix is missing."""
-    kind = leaf.partition("/")[0]
-    require(
-        kind in peft_config.HEADS,
-        f"peft has no form of a head of {kind}; the run directory itself is the form to pass on",
-    )
-    prefix = PREFIX.removesuffix("model.") if tune.method == "prompt" else PREFIX
-    return Name(f"heads/{leaf}", f"{prefix}{peft_config.HEADS[kind].module}.weight")
+def head(leaf: str, prompt: bool) -> Name:
+    """A leaf of a head. A soft prompt is no module around the others, so that one prefix is missing."""
+    prefix = PREFIX.removesuffix("model.") if prompt else PREFIX
+    name = find(f"heads/{leaf}")
+    return name._replace(theirs=f"{prefix}{name.theirs}")

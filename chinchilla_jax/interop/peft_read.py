@@ -10,7 +10,7 @@ import numpy as np
 from chinchilla_jax.config import ModelConfig, TaskConfig, require
 from chinchilla_jax.disk import read_json
 from chinchilla_jax.finetuning.methods import Recipe
-from chinchilla_jax.interop import peft_config
+from chinchilla_jax.interop import heads, peft_config
 from chinchilla_jax.interop import peft_names as names
 from chinchilla_jax.interop.peft import CONFIG, WEIGHTS
 from chinchilla_jax.interop.source import check_tensors, leaf_of
@@ -49,24 +49,29 @@ class Adapter:
 
     def _beside(self, name: str) -> bool:
         """Whether a tensor is that of a prompt, of rows, or of a head."""
-        return name == names.PROMPT or name.endswith(names.DELTA) or name == self._head()
+        return name == names.PROMPT or name.endswith(names.DELTA) or name in self._head()
 
-    def _head(self) -> str:
-        kind = peft_config.head_of(self.told)
-        prefix = "base_model." if self.told.get("peft_type") == "PROMPT_TUNING" else names.PREFIX
-        return f"{prefix}{peft_config.HEADS[kind].module}.weight" if kind else ""
+    def _head(self) -> list[str]:
+        """The names of a head's kernel and bias."""
+        head = peft_config.head_of(self.told)
+        prompt = self.told.get("peft_type") == "PROMPT_TUNING"
+        return [names.head(f"{head}/{leaf}", prompt).theirs for leaf in ("kernel", "bias")] if head else []
 
     def _task(self) -> TaskConfig:
         """The task of a head. peft says no labels: they are those of a run of ours, or as transformers calls them."""
-        kind = peft_config.head_of(self.told)
-        if not kind:
+        head = peft_config.head_of(self.told)
+        if not head:
             return TaskConfig()
-        require(self._head() in self.arrays, f"{self.folder}: {self._head()} is missing")
-        count = len(self.arrays[self._head()])
+        kernel = self._head()[0]
+        require(kernel in self.arrays, f"{self.folder}: {kernel} is missing")
+        count = len(self.arrays[kernel])
         require(count > 1, f"{self.folder}: a head of {count} labels has nothing to tell apart")
-        told = kept.read_task(self.folder).get("labels")
-        own = isinstance(told, list) and len(told) == count and all(isinstance(name, str) for name in told)
-        return TaskConfig(kind=kind, labels=tuple(told) if own else tuple(f"LABEL_{i}" for i in range(count)))
+        told, task = kept.read_task(self.folder), {"num_labels": count}
+        labels = told.get("labels")
+        own = isinstance(labels, list) and len(labels) == count and all(isinstance(name, str) for name in labels)
+        task |= {"id2label": dict(enumerate(labels))} if own else {}
+        task |= {"problem_type": heads.SEVERAL} if told.get("kind") == "multilabel" else {}
+        return heads.task_of(task, head)
 
     def _unfold(self) -> None:
         """Take columns and rows of one for vectors, and give AdaLoRA's triplets the places that they had."""

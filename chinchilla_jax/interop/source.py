@@ -8,9 +8,10 @@ from typing import Protocol
 import jax
 import numpy as np
 
-from chinchilla_jax.config import ModelConfig, require
+from chinchilla_jax.config import Config, ModelConfig, TaskConfig, require
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.interop.names import Name, find, their_shapes
+from chinchilla_jax.tasks.kinds import table as kinds
 from chinchilla_jax.training.one_by_one import Deferred
 
 ALIGNED = 64  # bytes; an aligned array becomes JAX's own on a CPU, without a copy
@@ -23,6 +24,7 @@ class Source(Protocol):
     """
 
     model: ModelConfig
+    task: TaskConfig  # of its head, if it has one
     shapes: dict[str, tuple[int, ...]]
     files: list[Path]
     facts: dict[str, str]
@@ -32,6 +34,11 @@ class Source(Protocol):
 
     def write_tokenizer(self, folder: Path) -> Path:
         """Put the tokenizer's file, what speaks of it, and the chat template into `folder`; the file."""
+
+
+def heads_of(source: Source) -> dict[str, tuple[int, ...]]:
+    """Shapes of the leaves of its head, by NAME/leaf."""
+    return kinds.heads(Config(model=source.model, task=source.task))
 
 
 def check_tensors(where: str, found: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
@@ -47,7 +54,7 @@ def check_tensors(where: str, found: dict[str, tuple[int, ...]], wanted: dict[st
 
 def leaves(source: Source, where: dict[str, jax.ShapeDtypeStruct]) -> dict[str, Deferred]:
     """Every leaf of `where`, whose shardings it is born on, to be read when its turn comes."""
-    check_tensors(str(source.files[0].parent), source.shapes, their_shapes(source.model))
+    check_tensors(str(source.files[0].parent), source.shapes, their_shapes(source.model, heads_of(source)))
     return {path: Deferred(leaf, partial(leaf_of, source, find(path), leaf)) for path, leaf in where.items()}
 
 

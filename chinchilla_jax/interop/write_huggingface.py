@@ -1,39 +1,58 @@
 """A run as a Hugging Face folder that transformers, vLLM and llama.cpp's converter read."""
 
 import json
+import re
+import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_dtypes
 import numpy as np
 
-from chinchilla_jax.config import ModelConfig, require
-from chinchilla_jax.interop import config_json, files
+from chinchilla_jax.config import Config, ModelConfig, TaskConfig, require
+from chinchilla_jax.interop import config_json, files, heads
 from chinchilla_jax.interop.architectures import ARCHITECTURES
 from chinchilla_jax.interop.huggingface import ZEROS
 from chinchilla_jax.interop.names import Name, find
 from chinchilla_jax.interop.tokenizers import export_tokenizer
 from chinchilla_jax.interop.write_tensors import Tensor, write_folder
 from chinchilla_jax.optim.paths import named
+from chinchilla_jax.tasks import kept
 from chinchilla_jax.training import origin as origins
 
 TYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
 
-def write(folder: Path, run_dir: Path, params: Any, cfg: ModelConfig, context: int, dtype: str, limit: int) -> dict:
-    """Fill `folder` from whole parameters; {"architecture": ..., "notes": [...]}. `limit`: bytes of a shard."""
-    origin = origins.read(run_dir)
-    name = config_json.choose(cfg, origin.get("architecture", ""))
-    zeros = config_json.biases(ARCHITECTURES[name], cfg) & ZEROS.keys()
+class Model(NamedTuple):
+    """Whole parameters with their settings, our name of the head (empty for none), and the longest text meant."""
+
+    params: Any
+    config: Config
+    head: str
+    context: int
+
+
+def write(folder: Path, run_dir: Path, model: Model, dtype: str, limit: int) -> dict:
+    """Fill `folder`; {"architecture": ..., "notes": [...]}. `limit`: bytes of a shard."""
+    origin, cfg, task = origins.read(run_dir), model.config.model, model.config.task
+    row = config_json.choose(cfg, origin.get("architecture", ""), model.head)
+    name = heads.class_of(row, model.head)
+    zeros = config_json.biases(ARCHITECTURES[row], cfg) & ZEROS.keys()
+    # A class with a head has no output table.
+    params = {part: x for part, x in model.params.items() if not (model.head and part == "unembed")}
     tensors = list(all_tensors(params, cfg, TYPES[dtype], sorted(zeros)))
-    exported = export_tokenizer(run_dir, folder, context)
-    settings = config_json.config_json(cfg, name, dtype, context, exported.ids)
-    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    trunk = ARCHITECTURES[row].trunks.get(model.head, "model")
+    tensors = [x._replace(name=re.sub(r"^model\.", f"{trunk}.", x.name)) for x in tensors]
+    exported = export_tokenizer(run_dir, folder, model.context)
+    settings = config_json.config_json(cfg, row, dtype, model.context, exported.ids, task, model.head)
+    (folder / "config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     write_folder(folder, tensors, limit)
-    (folder / "README.md").write_text(card(run_dir, origin, name, dtype), encoding="utf-8")
+    if model.head and (run_dir / kept.FILE).exists():
+        shutil.copyfile(run_dir / kept.FILE, folder / kept.FILE)
+    (folder / "README.md").write_text(card(run_dir, origin, name, dtype, task, model.head), encoding="utf-8")
     files.write_sums(folder)
     return {"architecture": name, "notes": exported.notes}
 
@@ -41,8 +60,8 @@ def write(folder: Path, run_dir: Path, params: Any, cfg: ModelConfig, context: i
 def all_tensors(params: Any, cfg: ModelConfig, dtype: np.dtype, zeros: Sequence[str] = ()) -> Iterator[Tensor]:
     """Every tensor under its name at Hugging Face, layer by layer; `zeros` names biases that we lack, of `ZEROS`."""
     rows = [(find(path), leaf) for path, leaf in named(params).items()]
-    order = {"embed/table": 0, "norm/scale": 2, "unembed/table": 3}
-    rows.sort(key=lambda row: order.get(row[0].ours, 1))
+    order = {"embed": 0, "norm": 2, "unembed": 3, "heads": 3}
+    rows.sort(key=lambda row: order.get(row[0].ours.split("/")[0], 1))
     stacked = [(name, leaf) for name, leaf in rows if name.stacked]
     for name, leaf in rows:
         if not name.stacked:
@@ -70,11 +89,14 @@ def _tensor(name: Name, theirs: str, shape: tuple[int, ...], make, dtype: np.dty
     return Tensor(theirs, name.flattened(shape), dtype, made)
 
 
-def card(run_dir: Path, origin: dict[str, Any], architecture: str, dtype: str) -> str:
-    """A short model card, with the licence where one is known."""
-    header = {"library_name": "transformers", "pipeline_tag": "text-generation"}
+def card(run_dir: Path, origin: dict[str, Any], architecture: str, dtype: str, task: TaskConfig, head: str) -> str:
+    """A short model card, with the licence where one is known, and how a head was fed."""
+    tag = heads.HEADS[head].pipeline if head else "text-generation"
+    header = {"library_name": "transformers", "pipeline_tag": tag}
     header |= {"license": origin["license"]} if origin.get("license") else {}
     source = f" Its weights started as `{Path(origin['source']).name}`." if origin else ""
     lines = ["---", *(f"{key}: {value}" for key, value in header.items()), "---", ""]
     lines += [f"# {run_dir.absolute().name}", "", f"{architecture}, {dtype}, written by chinchilla_jax.{source}", ""]
+    twice = " It stands there twice, and the second copy counts." if task.source == "twice" else ""
+    lines += [f"{heads.HEADS[head].fed}{twice} See {kept.FILE}.", ""] if head else []
     return "\n".join(lines)

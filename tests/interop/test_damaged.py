@@ -213,13 +213,27 @@ def test_a_link_to_a_file_is_followed(whole, tmp_path):
     assert code == 0, said
 
 
+LABELLED = {"architectures": ["LlamaForSequenceClassification"]}
 SETTINGS = {  # what a config.json says, and a word of the line that refuses it
     "another model": ({"model_type": "gpt2"}, "gpt2"),
     "no type": ({"model_type": None}, "model_type"),
     "a type that is no word": ({"model_type": ["llama"]}, "model_type"),
     "mixture of experts": ({"model_type": "mixtral"}, "mixtral"),
     "Gemma 2": ({"model_type": "gemma2"}, "gemma2"),
-    "a classifier": ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
+    "a class that is not known": ({"architectures": ["LlamaModel"]}, "LlamaModel"),
+    "a head of another family": ({"architectures": ["Qwen2ForSequenceClassification"]}, "Qwen2ForSequenceClass"),
+    "two classes": ({"architectures": ["LlamaForCausalLM", "LlamaModel"]}, "LlamaModel"),
+    "a word for classes": ({"architectures": "LlamaForCausalLM"}, "architectures LlamaForCausalLM"),
+    "a regression": ({**LABELLED, "num_labels": 1}, "regression"),
+    "another problem": ({**LABELLED, "problem_type": "regression"}, "regression"),
+    "labels with gaps": ({**LABELLED, "id2label": {"0": "a", "2": "b"}}, "id2label"),
+    "labels of one name": ({**LABELLED, "id2label": {"0": "a", "1": "a"}}, "id2label"),
+    "a list of labels": ({**LABELLED, "id2label": ["a", "b"]}, "id2label"),
+    "endless labels": ({**LABELLED, "num_labels": 10**12}, "num_labels"),
+    "tags without biases": (
+        {"architectures": ["LlamaForTokenClassification"], "token_classification_bias": False},
+        "token_classification_bias",
+    ),
     "experts in a Llama": ({"num_local_experts": 8}, "num_local_experts"),
     "quantised": ({"quantization_config": {"bits": 4}}, "quantization_config"),
     "code of its own": ({"auto_map": {"AutoModel": "x.Y"}}, "auto_map"),

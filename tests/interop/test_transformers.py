@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from chinchilla_jax.interop import heads
 from tests import runs
 from tests.interop import folders
 from tests.interop.test_import import IDS_BL, imported, our_logits
@@ -48,10 +49,11 @@ SHAPES = {
 ZERO = ("o_proj.bias", "down_proj.bias")
 
 
-def random_model(kind: str, sizes: dict):
+def random_model(kind: str, sizes: dict, ending: str = "CausalLM"):
     """A model of transformers; norms and biases are random too, but for the biases that ours lacks."""
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(kind, **SIZES, **sizes))
+    auto = getattr(transformers, f"AutoModelFor{ending}")
+    model = auto.from_config(transformers.AutoConfig.for_model(kind, **SIZES, **sizes))
     with torch.no_grad():
         for name, p in model.named_parameters():
             p.copy_(p + 0.2 * torch.randn_like(p) if "norm" in name or name.endswith("bias") else 5 * p)
@@ -88,6 +90,43 @@ def test_there_and_back(shape, tmp_path):
     before, after = weights(source), weights(tmp_path / "out")
     assert before.keys() == after.keys()
     assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+HEADED = (("llama", "labels"), ("llama", "tags"), ("llama", "spans"), ("mistral", "labels"), ("mistral", "spans"),
+          ("qwen2", "tags"), ("qwen2", "spans"), ("qwen3", "labels"), ("gemma", "tags"))  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "head"), HEADED)
+def test_a_head_there_and_back(kind, head, tmp_path):
+    ending, shape = heads.HEADS[head].ending.removeprefix("For"), SHAPES["smollm" if kind == "llama" else kind][1]
+    names = {"id2label": {0: "O", 1: "B-sea", 2: "I-sea"}} if head != "spans" else {}
+    model, source = random_model(kind, {**shape, **names, "pad_token_id": 299}, ending), tmp_path / "source"
+    model.save_pretrained(source)
+    folders.tokenizer_of(source)
+    loaded = imported(source, tmp_path / "run")
+    assert loaded.program.config.task.labels == tuple(names.get("id2label", {}).values())
+    head_of = loaded.params["heads"][head]
+    found = our_logits(loaded.program.config.model, loaded.params | {"unembed": {"table": head_of["kernel"]}})
+    found = found[:, -1] if head == "labels" else found + np.asarray(head_of["bias"])
+    assert close(found, scores(model))
+    code, said = runs.call("export", **{"run-dir": tmp_path / "run", "out": tmp_path / "out"})
+    assert code == 0, said
+    auto = getattr(transformers, f"AutoModelFor{ending}")
+    again, report = auto.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(report.values()) and type(again) is type(model), report
+    assert close(scores(again.eval()), scores(model)) and again.config.id2label == model.config.id2label
+    before, after = weights(source), weights(tmp_path / "out")
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def scores(model) -> np.ndarray:
+    """What a model with a head says."""
+    with torch.no_grad():
+        found = model(torch.tensor(IDS_BL.astype(np.int64)))
+    return (
+        torch.stack([found.start_logits, found.end_logits], -1) if "start_logits" in found else found.logits
+    ).numpy()
 
 
 def weights(folder) -> dict:
