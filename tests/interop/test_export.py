@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests import runs, tiny
-from tests.interop import folders
+from tests.interop import folders, readers
 from tests.interop.test_import import IDS_BL, imported, our_logits
 
 
@@ -42,6 +42,7 @@ def test_round_trip(kind, tmp_path):
     exported(tmp_path / "run", tmp_path / "out", **{"shard-size": 2e-5})
     before, after = weights(source), weights(tmp_path / "out")
     assert before.keys() == after.keys() and all(np.array_equal(before[name], after[name]) for name in before)
+    readers.vllm_takes(tmp_path / "out")
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
     assert index["weight_map"].keys() == before.keys() and len(set(index["weight_map"].values())) > 2
     assert index["metadata"]["total_size"] == sum(x.nbytes for x in before.values())
@@ -59,6 +60,7 @@ def test_round_trip(kind, tmp_path):
 def test_a_trained_run(whole_run, tmp_path):
     """A run of our own, with its SentencePiece model: what transformers would compute is what we do."""
     exported(whole_run, tmp_path / "out")
+    readers.vllm_takes(tmp_path / "out")
     found = json.loads((tmp_path / "out" / "config.json").read_text())
     assert found["architectures"] == ["LlamaForCausalLM"] and found["max_position_embeddings"] == 16
     params = runs.state(whole_run).params
@@ -90,6 +92,7 @@ def test_gguf(dtype, run, tmp_path):
     """What comes back from the file; q8_0 says its loss and errs by at most half a step of the largest of 32."""
     said = exported(run / "run", tmp_path / "out.gguf", format="gguf", dtype=dtype)
     assert ("in q8_0" in said) == (dtype == "q8_0")
+    readers.llama_cpp_takes(tmp_path / "out.gguf")
     before, again = runs.leaves(run / "run", 0), imported(tmp_path / "out.gguf", tmp_path / "again")
     assert (before == runs.leaves(tmp_path / "again", 0)) == (dtype == "float32")
     table = weights(run / "theirs")["model.embed_tokens.weight"]
