@@ -87,7 +87,7 @@ def llama_cpp_takes(path) -> None:
     arch = told["general.architecture"]
     number = next(i for i, name in gguf.MODEL_ARCH_NAMES.items() if name == arch)
     assert all(f"{arch}.{key}" in told for key in LLAMA_CPP)
-    known = {value.format(arch=arch) for group in vars(gguf.Keys).values() if isinstance(group, type)
+    known = {value.replace("{arch}", arch) for group in vars(gguf.Keys).values() if isinstance(group, type)
              for value in vars(group).values() if isinstance(value, str)}  # fmt: skip
     odd = [key for key in told if key not in known and not key.startswith(("GGUF.", "chinchilla_jax."))]
     assert not odd, odd
