@@ -69,7 +69,9 @@ class Mirror:
         from etils import epath
 
         self.url, self.remote = url.rstrip("/"), epath.Path(url.rstrip("/"))
-        self.folder = Path(tempfile.mkdtemp(prefix="chinchilla_jax-")).resolve()
+        self.scratch = Path(tempfile.mkdtemp(prefix="chinchilla_jax-")).resolve()
+        self.folder = self.scratch / self.remote.name  # what names a run after its folder finds the right name
+        self.folder.mkdir()
         self._sent: dict[str, tuple[int, int]] = {}
         self._sending = threading.Lock()
 
@@ -134,7 +136,7 @@ def standing_for(url: str) -> Iterator[Mirror]:
         raise
     finally:
         _standing.pop(mirror.folder, None)
-        shutil.rmtree(mirror.folder, ignore_errors=True)
+        shutil.rmtree(mirror.scratch, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -169,3 +169,13 @@ def test_what_cannot_be_reached_is_one_line(root, monkeypatch):
     assert code == 74 and f"{URL} cannot be reached (TimeoutError: no route)" in said
     with pytest.raises(UserError), mirror.standing_for("az://x"):
         pass
+
+
+def test_a_local_copy_has_the_name_of_its_run_and_goes(root):
+    with mirror.standing_for(URL) as standing:
+        (standing.folder / "new").mkdir()
+        (standing.folder / "new" / "file").write_text("1")
+        assert standing.folder.name == "one" and standing.named({"wrote": [f"{standing.folder}/new"]}) == {
+            "wrote": [f"{URL}/new"]
+        }
+    assert not standing.scratch.exists() and (root / "bucket/runs/one/new/file").read_text() == "1"
