@@ -192,10 +192,10 @@ def start_pretrain(run_dir: Path, store: Path, *words: str, devices=1, cache=Non
     return start(["-c", script, "pretrain", *words, *arguments(settings)], devices, cache)
 
 
-def finish(process: subprocess.Popen, code: int = 0) -> str:
-    """Wait for a process that is to end with `code`; what it said."""
+def finish(process: subprocess.Popen, code: int = 0, seconds: float = 240) -> str:
+    """Wait for a process that is to end with `code` within `seconds`; what it said."""
     try:
-        said = process.communicate(timeout=240)[0]
+        said = process.communicate(timeout=seconds)[0]
     finally:
         process.kill()  # nothing outlives its test
     assert process.returncode == code, said

@@ -56,7 +56,8 @@ def lines(path) -> int:
 def test_ten_kills_at_random_moments(tiny_store, tmp_path, cache):
     """Moments in the progress of the run and a little later, and two of them in its beginning."""
     draw, run = random.Random(1), tmp_path / "killed"
-    runs.finish(runs.start_pretrain(tmp_path / "whole", tiny_store, cache=cache, **LONG))
+    slow = 900  # seconds for 1,500 steps on a crowded machine
+    runs.finish(runs.start_pretrain(tmp_path / "whole", tiny_store, cache=cache, **LONG), seconds=slow)
     for number in range(10):
         before = lines(run / "timing.jsonl")
         process = runs.start_pretrain(run, tiny_store, cache=cache, **LONG)
@@ -71,7 +72,7 @@ def test_ten_kills_at_random_moments(tiny_store, tmp_path, cache):
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
-    runs.finish(runs.start_pretrain(run, tiny_store, cache=cache, **LONG))
+    runs.finish(runs.start_pretrain(run, tiny_store, cache=cache, **LONG), seconds=slow)
     runs.assert_same_run(run, tmp_path / "whole", 1500)
     assert list(runs.losses(run)) == list(range(1, 1501))
 
