@@ -100,8 +100,9 @@ def lease(note: Any, lost: Callable[[], None]) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        if _read(note).get("token") == me["token"]:
-            note.unlink(missing_ok=True)
+        with contextlib.suppress(Exception):  # it expires in any case
+            if _read(note).get("token") == me["token"]:
+                note.unlink(missing_ok=True)
 
 
 def _silent(note: Any, holder: dict[str, Any]) -> bool:

@@ -8,8 +8,10 @@ Either way nothing was promised of what `STEP.partial` stands for.
 """
 
 import contextlib
+import errno
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,17 @@ class Renamed:
         return doomed
 
 
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Turns what remote file systems raise, each its own kind of error, into an `OSError`."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(errno.EIO, f"{type(error).__name__}: {error}") from error
+
+
 class Marked:
     """Commits by the manifest's presence."""
 
@@ -97,9 +110,10 @@ class Marked:
 
     def begin(self, step: int) -> None:
         """Make that place, empty; an older checkpoint of the step goes."""
-        self._mark(step)
-        self._empty(step)
-        self.place(step).mkdir(parents=True, exist_ok=True)
+        with _told():
+            self._mark(step)
+            self._empty(step)
+            self.place(step).mkdir(parents=True, exist_ok=True)
 
     def commit(self, step: int) -> None:
         """The manifest has made it a checkpoint: take the mark away."""
@@ -107,9 +121,10 @@ class Marked:
 
     def discard(self, step: int) -> None:
         """Delete a checkpoint."""
-        self._mark(step)
-        self._empty(step)
-        self._marker(step).unlink(missing_ok=True)
+        with _told():
+            self._mark(step)
+            self._empty(step)
+            self._marker(step).unlink(missing_ok=True)
 
     def clear(self, *, at_start: bool) -> None:
         """Remove what unfinished saves left, while none is in flight.

@@ -12,7 +12,7 @@ from etils import epath
 from test_checkpoint import META, plain
 
 from chinchilla_jax.config import CheckpointConfig
-from chinchilla_jax.errors import UserError
+from chinchilla_jax.errors import StorageError, UserError
 from chinchilla_jax.training import mirror, restore
 from chinchilla_jax.training.checkpoint import Checkpoints
 from tests import bucket, runs
@@ -155,6 +155,20 @@ def test_a_killed_run_goes_on_and_other_commands_take_it(whole_run, tiny_store, 
         expected = runs.ask("evaluate", **{"run-dir": whole_run})
     assert found["loss_nats_per_token"] == expected["loss_nats_per_token"]
     assert found["wrote"] == [f"{URL}/evaluation.json"] and (run_dir / "evaluation.json").exists()
+
+
+def test_an_error_of_the_service_is_a_failed_save(root, monkeypatch):
+    class HttpError(Exception):
+        """As gcsfs raises."""
+
+    with opened() as checkpoints:
+        checkpoints.save(1, plain(1), wait=True)
+        with monkeypatch.context() as patch, pytest.raises(StorageError, match="HttpError: 503"):
+            patch.setattr(bucket.Bucket, "open", lambda *_: (_ for _ in ()).throw(HttpError(503)))
+            checkpoints.save(2, plain(2))
+        checkpoints.save(3, plain(3))
+        checkpoints.wait()
+        assert checkpoints.steps() == [1, 3]
 
 
 def test_what_cannot_be_reached_is_one_line(root, monkeypatch):
