@@ -130,6 +130,17 @@ def calls(tree: ast.AST) -> set[str]:
     return {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
 
 
+def test_files_and_functions_stay_small():
+    """At most 400 lines and 60."""
+    sizes = {}
+    for path in FILES:
+        source = path.read_text()
+        functions = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+        longest = max((n.end_lineno - n.lineno + 1 for n in functions), default=0)
+        sizes[name(path)] = source.count("\n"), longest
+    assert not {module: size for module, size in sizes.items() if size[0] > 400 or size[1] > 60}
+
+
 def test_every_room_has_a_floor():
     for path in FILES:
         if name(path):
@@ -170,6 +181,18 @@ def test_nothing_dangerous(path):
     assert not bad, "no pickle, no TensorFlow, no PyTorch, no NNX, no flax.training"
     assert not calls(tree) & FORBIDDEN_CALLS
     assert "pmap" not in names_used(tree, "jax")
+
+
+def axes_named(tree: ast.AST) -> list[str]:
+    """The mesh axes that code asks a mesh for by name, as in `mesh.shape["fsdp"]`."""
+    nodes = (n for n in ast.walk(tree) if isinstance(n, ast.Subscript) and isinstance(n.slice, ast.Constant))
+    return [n.slice.value for n in nodes if getattr(n.value, "attr", "") == "shape" and isinstance(n.slice.value, str)]
+
+
+def test_mesh_axes_have_names_inside_parallel_alone():
+    assert axes_named(ast.parse('program.mesh.shape["data"] * x.shape[0]')) == ["data"]
+    found = {name(path): axes_named(ast.parse(path.read_text())) for path in FILES}
+    assert {module for module, axes in found.items() if axes and room(module) != "parallel"} == set()
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)

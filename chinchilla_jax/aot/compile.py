@@ -11,6 +11,7 @@ from chinchilla_jax.aot.advice import advise
 from chinchilla_jax.config import Config, require
 from chinchilla_jax.parallel import devices as machines
 from chinchilla_jax.parallel import mesh as meshes
+from chinchilla_jax.parallel import sharding
 from chinchilla_jax.parallel import topology as slices
 from chinchilla_jax.scaling import counts
 from chinchilla_jax.training.program import Program, cost, total_tokens
@@ -38,7 +39,7 @@ def report(config: Config, topology: str | None = None, rows: int | None = None)
         "device_kind": here.device_kind,
         "mesh": dict(program.mesh.shape),
         "microbatches": program.config.train.microbatches,
-        "rows_per_device": program.microbatch // (program.mesh.shape["data"] * program.mesh.shape["fsdp"]),
+        "rows_per_device": program.microbatch // sharding.shards("batch", program.mesh),
         "remat": program.config.model.remat,
         "batch_tokens": rows * program.config.train.seq_len,
         "memory_capacity_bytes": machines.memory_bytes(here),
@@ -163,7 +164,7 @@ def summary(spoken: list[hlo.Collective]) -> dict[str, dict[str, float]]:
 
 def whole_weights(program: Program, spoken: list[hlo.Collective]) -> list[str]:
     """Matrices of all layers at once, and tables, that a device gathers in full outside the loop over the layers."""
-    parts, layers = program.mesh.shape["tensor"], program.config.model.layers
+    parts, layers = sharding.shards("mlp", program.mesh), program.config.model.layers
     sizes: dict[int, set[str]] = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(program.abstract.params)[0]:
         if path[-1].key in ("kernel", "table"):

@@ -186,6 +186,15 @@ def keep(path: Path, report: dict) -> list[str]:
     return [str(path)]
 
 
+def fresh(named: str | None, option: str) -> Path:
+    """What `option` names, which is not there and can be made."""
+    require(bool(named), f"name what to write with {option}")
+    path = Path(named)
+    require(not path.exists(), f"{option} {path} is there already, and nothing is overwritten; name another")
+    writable(path, option)
+    return path
+
+
 def writable(folder: Path, option: str) -> None:
     """A `StorageError` before the work, where its result could not be put into `folder`; nothing is made."""
     place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())

@@ -1,8 +1,6 @@
 """Write a run as a Hugging Face folder, a GGUF file, a PEFT adapter, or a run of fewer bytes: sparse, or sliced."""
 
-from pathlib import Path
-
-from chinchilla_jax.commands import hints
+from chinchilla_jax.commands import cli, hints
 from chinchilla_jax.config import require
 
 SECTIONS = ("data.store", "mesh", "checkpoint.verify")
@@ -25,9 +23,7 @@ def options(parser) -> None:
 
 def run(config, args) -> dict:
     """Load the newest checkpoint and write it, whole or not at all."""
-    require(bool(args.out), "name what to write with --out")
-    out = Path(args.out)
-    require(not out.exists(), f"--out {out} is there already, and nothing is overwritten; name another")
+    out = cli.fresh(args.out, "--out")
     require(args.shard_size > 0, f"--shard-size {args.shard_size} must be above 0")
 
     from chinchilla_jax.interop import exported

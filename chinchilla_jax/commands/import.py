@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from chinchilla_jax.commands import hints
+from chinchilla_jax.commands import cli, hints
 from chinchilla_jax.config import require
 
 SECTIONS = ("mesh",)
@@ -19,9 +19,7 @@ def options(parser) -> None:
 
 def run(config, args) -> dict:
     """Check everything, then write `--run-dir`, a new folder."""
-    require(bool(args.run_dir), "name the folder of the new run with --run-dir")
-    run_dir, path = Path(args.run_dir), Path(args.path)
-    require(not run_dir.exists(), f"--run-dir {run_dir} is there already, and nothing is overwritten; name another")
+    run_dir, path = cli.fresh(args.run_dir, "--run-dir"), Path(args.path)
 
     from chinchilla_jax.interop import imported
     from chinchilla_jax.scaling import counts

@@ -1,9 +1,6 @@
 """Merge an adapter into its base: the tuned model becomes a run directory that needs no other."""
 
-from pathlib import Path
-
-from chinchilla_jax.commands import hints
-from chinchilla_jax.config import require
+from chinchilla_jax.commands import cli, hints
 
 SECTIONS = ("mesh", "checkpoint")
 
@@ -15,9 +12,7 @@ def options(parser) -> None:
 
 def run(config, args) -> dict:
     """Merge in float32, check it on probe rows, write the run."""
-    require(bool(args.out), "name the folder of the merged run with --out")
-    out = Path(args.out)
-    require(not out.exists(), f"--out {out} is there already, and nothing is overwritten; name another folder")
+    out = cli.fresh(args.out, "--out")
 
     from chinchilla_jax.evaluation import merging
     from chinchilla_jax.parallel import host

@@ -2,7 +2,6 @@
 
 import math
 import re
-from pathlib import Path
 
 from chinchilla_jax.commands import cli, hints
 from chinchilla_jax.config import require
@@ -30,11 +29,8 @@ def options(parser) -> None:
 def run(config, args) -> dict:
     """Prune the newest checkpoint, and say what that did to the loss on the validation set."""
     target, groups = goal(args.target, args.pattern)
+    out = cli.fresh(args.out, "--out")
     require(args.calibration_tokens > 0, f"--calibration-tokens {args.calibration_tokens} must be at least 1")
-    require(bool(args.out), "name the folder of the pruned run with --out")
-    out = Path(args.out)
-    require(not out.exists(), f"--out {out} is there already, and nothing is overwritten; name another folder")
-    cli.writable(out, "--out")
 
     import jax
 
@@ -84,11 +80,18 @@ def run(config, args) -> dict:
     pruned_run.write(out, run_dir, loaded, pruned, store)
     if cli.speaks():
         write_json(out / "prune.json", {"run": str(run_dir), **report})
+    for line in table(report):
+        terminal.say(line)
+    return {**report, "wrote": [str(out)], "next": hints.line("evaluate", "--run-dir", str(out))}
+
+
+def table(report: dict) -> list[str]:
+    """What pruning did, for a reader."""
+    lines = []
     for name, digits in (("loss_nats_per_token", 4), ("perplexity", 2), ("bits_per_byte", 4)):
         old, new = report["before"][name], report["after"][name]
-        terminal.say(f"{name:<22} {old:,.{digits}f} -> {new:,.{digits}f}")
-    terminal.say(f"{'density':<22} {report['sparsity']['density']:.4f} of the weight matrices")
-    return {**report, "wrote": [str(out)], "next": hints.line("evaluate", "--run-dir", str(out))}
+        lines.append(f"{name:<22} {old:,.{digits}f} -> {new:,.{digits}f}")
+    return [*lines, f"{'density':<22} {report['sparsity']['density']:.4f} of the weight matrices"]
 
 
 def goal(target: float | None, pattern: str) -> tuple[float, tuple[int, int] | None]:

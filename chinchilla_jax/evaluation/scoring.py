@@ -51,7 +51,7 @@ class Scorer:
         return max(1 << (needed - 1).bit_length(), MULTIPLE.get(self.program.config.model.kernels, 1))
 
     def _rows(self, length: int) -> int:
-        shards = self.program.mesh.shape["data"] * self.program.mesh.shape["fsdp"]
+        shards = sharding.shards("batch", self.program.mesh)
         rows = self.program.microbatch * self.program.config.train.seq_len // length
         return max(1, rows // shards) * shards
 

@@ -282,12 +282,14 @@ def embedding(params: Params) -> jax.Array:
     return array(params["embed"]["table"])
 
 
-def apply(params: Params, batch: Batch, cfg: ModelConfig, **how) -> jax.Array:
-    """Hidden states (B, L, D) after the last norm; `how` is what `watched` takes."""
-    return watched(params, batch, cfg, **how)[0]
+def apply(
+    params: Params, batch: Batch, cfg: ModelConfig, *, delta_BLD: jax.Array | None = None, key: jax.Array | None = None
+) -> jax.Array:
+    """`forward` where nothing is watched: hidden states (B, L, D) after the last norm."""
+    return forward(params, batch, cfg, delta_BLD=delta_BLD, key=key)[0]
 
 
-def watched(
+def forward(
     params: Params,
     batch: Batch,
     cfg: ModelConfig,
@@ -305,8 +307,11 @@ def watched(
         x_BLD += delta_BLD.astype(x_BLD.dtype)
 
     def attend(q_BLHK, k_BLGK, v_BLGK, relative):
-        how = {"kernels": cfg.kernels, "relative": relative, "blocks_BL": batch.blocks, "documents": cfg.documents}
-        return attention(q_BLHK, k_BLGK, v_BLGK, batch.segments, **how), None
+        out_BLHK = attention(
+            q_BLHK, k_BLGK, v_BLGK, batch.segments,
+            kernels=cfg.kernels, relative=relative, blocks_BL=batch.blocks, documents=cfg.documents,
+        )  # fmt: skip
+        return out_BLHK, None
 
     tables = TABLES[cfg.positions](cfg, batch.positions, batch.tokens.shape[1])
     keys_N = jax.random.split(key, cfg.layers) if key is not None and cfg.dropout else None

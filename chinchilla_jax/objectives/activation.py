@@ -12,24 +12,25 @@ RECTIFIED = ("reglu", "relu2")  # what has exact zeros
 
 
 def forward(cfg: ModelConfig, weight: float) -> Callable:
-    """(params, batch, **how) -> hidden_BLD, and the function that adds the price to a sum of losses over tokens:
+    """(params, batch, *, delta_BLD, key) -> hidden_BLD, and the function that adds the price to a sum of losses:
 
         sum_t w_t (loss_t + weight * mean over layers of sum_j |h_tj|)
 
     A weight of 0 is the plain forward pass; above it an activation without exact zeros is a `UserError`.
     """
-    if not weight:
-        return lambda params, batch, **how: (transformer.apply(params, batch, cfg, **how), lambda loss: loss)
     require(
-        cfg.mlp in RECTIFIED,
+        not weight or cfg.mlp in RECTIFIED,
         f"--objective.activation-l1 wants activations that can be 0; set --model.mlp {' or '.join(RECTIFIED)}",
     )
 
-    def priced(params, batch: Batch, **how):
-        hidden_BLD, l1_NBL = transformer.watched(params, batch, cfg, watch=l1, **how)
+    def plain(params, batch: Batch, *, delta_BLD=None, key=None):
+        return transformer.apply(params, batch, cfg, delta_BLD=delta_BLD, key=key), lambda loss: loss
+
+    def priced(params, batch: Batch, *, delta_BLD=None, key=None):
+        hidden_BLD, l1_NBL = transformer.forward(params, batch, cfg, delta_BLD=delta_BLD, key=key, watch=l1)
         return hidden_BLD, lambda loss: loss + weight * jnp.sum(batch.weights * jnp.mean(l1_NBL, axis=0))
 
-    return priced
+    return priced if weight else plain
 
 
 def l1(h_BLF):
@@ -44,7 +45,7 @@ def counted(cfg: ModelConfig) -> Callable:
     """
 
     def one(params, batch: Batch):
-        hidden_BLD, zeros_NBL = transformer.watched(params, batch, cfg, watch=zeros)
+        hidden_BLD, zeros_NBL = transformer.forward(params, batch, cfg, watch=zeros)
         zeros_BL = jnp.mean(zeros_NBL, axis=0)
         return hidden_BLD, {"activation_zeros": Sums(jnp.sum(batch.weights * zeros_BL), jnp.sum(batch.weights))}
 

@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import xxhash
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 from chinchilla_jax.disk import checksum, files_below, is_remote, sync
+from chinchilla_jax.parallel.sharding import replicated
 
 MANIFEST = "manifest.json"
 MANIFEST_LIMIT = 64 << 20  # bytes; a stranger's file is bounded before it is read
@@ -32,7 +33,7 @@ def fingerprint(leaves: dict[str, jax.Array]) -> jax.Array:
     words, low first. Wrapping sums commute, so any sharding of the leaf gives the same figures.
     """
     meshes = [x.sharding.mesh for x in leaves.values() if isinstance(x.sharding, NamedSharding)]
-    everywhere = NamedSharding(meshes[0], PartitionSpec()) if meshes else None
+    everywhere = replicated(meshes[0]) if meshes else None
     return _program(everywhere)(list(leaves.values()))
 
 

@@ -21,6 +21,7 @@ from chinchilla_jax.model import stacks
 from chinchilla_jax.model.weights import merged
 from chinchilla_jax.objectives import build as objectives
 from chinchilla_jax.parallel import mesh as meshes
+from chinchilla_jax.parallel import sharding
 from chinchilla_jax.training import best, mirror
 from chinchilla_jax.training.program import Program
 from chinchilla_jax.training.restore import load_params, newest_meta
@@ -73,19 +74,7 @@ def load(
     """
     folder = run_folder(run_dir)
     own = own_config(folder)
-    train = dataclasses.replace(config.train, steps=own.train.steps, batch_ramp=())  # to which its optimizer belongs
-    config = dataclasses.replace(
-        config,
-        model=own.model,
-        optimizer=own.optimizer,
-        objective=own.objective,
-        tune=own.tune,
-        task=own.task,
-        train=train,
-    )
-    # What an attack or masks keep is no part of what is loaded.
-    plain = {"adversarial": AdversarialConfig(), "corruption": CorruptionConfig(), "sparsity": SparsityConfig()}
-    config = dataclasses.replace(config, **plain)
+    config = _as_trained(config, own)
     step = best.read(folder).get("step") if step is None else step
     notes, moved = [], config.mesh == own.mesh and not meshes.fits(config.mesh, len(jax.devices()))
     if moved:
@@ -120,6 +109,23 @@ def load(
     )
 
 
+def _as_trained(config: Config, own: Config) -> Config:
+    """`config` with what a run's own says of its model, without what attacks or masks keep: that is not loaded."""
+    train = dataclasses.replace(config.train, steps=own.train.steps, batch_ramp=())  # to which its optimizer belongs
+    return dataclasses.replace(
+        config,
+        model=own.model,
+        optimizer=own.optimizer,
+        objective=own.objective,
+        tune=own.tune,
+        task=own.task,
+        train=train,
+        adversarial=AdversarialConfig(),
+        corruption=CorruptionConfig(),
+        sparsity=SparsityConfig(),
+    )
+
+
 def adapter(config: Config, run_dir: str, base: Loaded) -> Loaded:
     """A tuned run over a base that is loaded already, if it has its shape and tokenizer: then they share programs."""
     found = load(config, run_dir, base=base)
@@ -136,7 +142,7 @@ def _mesh(config: Config, whole: bool) -> Mesh:
 
 def _program(config: Config, whole_mesh: bool, mesh: Mesh, base: "Base | None", make: objectives.Make) -> Program:
     """A program whose batch suits its mesh, whatever mesh the run was trained on."""
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    shards = sharding.shards("batch", mesh)
     rows = -(-config.train.batch_size // config.train.microbatches // shards) * shards if whole_mesh else shards
     train = dataclasses.replace(config.train, batch_size=rows, microbatches=1, batch_ramp=())
     return Program(dataclasses.replace(config, train=train), mesh, base=base, make=make)

@@ -20,10 +20,10 @@ from chinchilla_jax.errors import Diverged, Preempted
 from chinchilla_jax.model import packed
 from chinchilla_jax.parallel import peers
 from chinchilla_jax.parallel.collectives import from_first
-from chinchilla_jax.training import mirror, origin, resume
+from chinchilla_jax.training import mirror, resume, start
 from chinchilla_jax.training.checkpoint import Checkpoints
 from chinchilla_jax.training.hooks import Hook, Hooks
-from chinchilla_jax.training.load import base_of, check_base
+from chinchilla_jax.training.load import base_of
 from chinchilla_jax.training.meter import Meter
 from chinchilla_jax.training.metrics import Terminal, Writer, duration, live_line
 from chinchilla_jax.training.program import Program, check_memory, cost
@@ -64,10 +64,8 @@ def pretrain(
         )
         stack.push(tell_the_others)  # first of all that an error runs through
         reading = time.time()
-        restored = checkpoints.restore(program.abstract)
+        restored = start.find(program, checkpoints, meta, terminal.say)
         read_s = time.time() - reading
-        check_base(restored.meta if restored else {}, program.base)
-        resume.announce(restored, meta, dict(program.mesh.shape), terminal.say)
         over = restored and (restored.step >= config.train.steps or enough())
         if over and from_first(resume.ended(run_dir, restored.step)):
             steps = config.train.steps
@@ -89,20 +87,7 @@ def pretrain(
         run = Run(program, batches, checkpoints, writer, terminal, interrupts, watchdog, alarm, hooks, enough)
         if done < config.train.steps:
             run.compile()  # and refuse what does not fit, before the state takes its room
-        return run.go(restored.state if restored else start(program, run_dir, writer))
-
-
-def start(program: Program, run_dir: Path, writer: Writer) -> TrainState:
-    """The state that a new run begins with: of fresh parameters, or from another run, which is written down."""
-    state = program.initial()
-    if program.base is not None:
-        facts = program.base.facts
-        writer.event("from", **facts)
-        if jax.process_index() == 0:
-            origin.inherit(run_dir, program.base.folder, facts)
-        if not jax.tree.leaves(program.abstract_frozen):
-            program.base.release()  # nothing of it is looked at again
-    return state
+        return run.go(start.state(program, restored, run_dir, writer))
 
 
 def tell_the_others(kind, error: BaseException | None, trace) -> None:
@@ -146,7 +131,7 @@ class Run:
     def compile(self) -> None:
         """Compile the step of every batch size of the run, and say what it costs before anything is spent."""
         train = self.program.config.train
-        for rows in sorted({rows for start, rows in train.phases if start < train.steps}):
+        for rows in sorted({rows for begin, rows in train.phases if begin < train.steps}):
             began = time.perf_counter()
             self.steps[rows] = self.program.step(rows)
             seconds = time.perf_counter() - began

@@ -14,7 +14,7 @@ import jax
 
 from chinchilla_jax.config import Config, TaskConfig, replace
 from chinchilla_jax.finetuning import methods
-from chinchilla_jax.parallel import devices
+from chinchilla_jax.parallel import devices, sharding
 from chinchilla_jax.parallel import mesh as meshes
 from chinchilla_jax.scaling import counts
 from chinchilla_jax.tasks.data import TaskData, open_task
@@ -87,8 +87,7 @@ def fitted(config: Config, data: TaskData) -> Config:
 
 def timed(config: Config, data: TaskData, given: set[str]) -> Config:
     """Batch size, steps, rates, validations and checkpoints, where the command line does not say."""
-    sizes = dict(meshes.build(config.mesh).shape)
-    shards, rows = sizes["data"] * sizes["fsdp"], data.packed.rows_of(1)
+    shards, rows = sharding.shards("batch", meshes.build(config.mesh)), data.packed.rows_of(1)
     batch = config.train.batch_size
     if "train.batch_size" not in given:
         batch = max(1, min(batch, rows // 8) // shards) * shards

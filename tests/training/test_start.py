@@ -1,4 +1,4 @@
-"""What a run directory remembers of the place in its text."""
+"""Where a run starts, and what a change of settings does to the place in its text."""
 
 import ast
 import dataclasses
@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 
 from chinchilla_jax.config import Config, TrainConfig, to_dict
-from chinchilla_jax.training import resume
+from chinchilla_jax.training import start
 
 TRAIN = TrainConfig(batch_size=4, steps=400)
 
@@ -14,7 +14,7 @@ TRAIN = TrainConfig(batch_size=4, steps=400)
 def said(**changes) -> str:
     """What is said of a change at step 20."""
     old, new = (to_dict(Config(train=train)) for train in (TRAIN, dataclasses.replace(TRAIN, **changes)))
-    return resume.moved_in_text(old, new, 20)
+    return start.moved_in_text(old, new, 20)
 
 
 @pytest.mark.parametrize(
