@@ -153,17 +153,3 @@ def _fused(inside: Computation, outside: Computation, one: Instruction) -> float
             operand = one.operands[int(re.match(r"\((\d+)\)", given.attributes)[1])]
             total += min(read(given.name), _size(_arrays(outside, operand)))
     return total
-
-
-def slowest(program: Program, flops: float, bandwidth: float) -> list[tuple[float, str]]:
-    """Seconds a step and name of every instruction, the slowest first: where a step's time goes."""
-    found = []
-    for visit in walk(program):
-        one = visit.instruction
-        if not visit.fused and one.kind not in FREE:
-            products, moved = _flops(program, visit.computation, one), _traffic(program, visit.computation, one)
-            name = re.search(r'op_name="([^"]*)"', one.attributes)
-            found.append(
-                (visit.times * max(products / flops, moved / bandwidth), f"{one.name} {name[1] if name else ''}")
-            )
-    return sorted(found, reverse=True)
