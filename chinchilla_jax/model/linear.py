@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from chinchilla_jax.parallel.sharding import constrain, shards
 from chinchilla_jax.parallel.vocabulary import rows, tokens_travel
@@ -35,9 +36,15 @@ def _transposed(x, w):
 
 def _transposed_backward(saved, dy):
     x, w = saved
+    lay = _laid if dy.dtype == jnp.bfloat16 else lambda a: a
     if NARROW * dy.shape[1] <= x.shape[1]:
-        return dy @ w.T, jax.lax.optimization_barrier(dy.T @ x).T
-    return dy @ w.T, jax.lax.optimization_barrier(x.T) @ dy
+        return dy @ lay(w.T), jax.lax.optimization_barrier(lay(dy.T) @ x).T
+    return dy @ lay(w.T), jax.lax.optimization_barrier(lay(x.T)) @ dy
+
+
+def _laid(w):
+    """A copy along rows, which is what the matrix units of a CPU (AMX) take; a transposed view runs at a fifth."""
+    return with_layout_constraint(w, Layout((0, 1)))
 
 
 _transposed.defvjp(lambda x, w: (x @ w, (x, w)), _transposed_backward)

@@ -183,7 +183,6 @@ def open_task(task: TaskConfig, *, folder: Path | None, scratch: Path, seq_len: 
     train, valid, test = kind.divide(task, found.records, *others, seed, tally)
     task = _settled(task, kind, train)
     if folder is None:
-        require(kind.catalogue is not None, "name the run to start from with --from DIR")
         folder = kind.catalogue(task, train, [] if any(others) else [*valid, *test], scratch)
     template, tokenizer, notes = template_of(task, kind, found, folder), open_tokenizer(folder), tally.lines()
     added: tuple[int, ...] = ()

@@ -60,6 +60,11 @@ class Document:
         """Records of the same group fall into the same split."""
         return self.text
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All its text, which a tokenizer is trained on."""
+        return (self.text,)
+
 
 @dataclass(frozen=True)
 class Dialogue:
@@ -78,6 +83,11 @@ class Dialogue:
         """The first turn: what several answers share."""
         return self.turns[0].content
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What was said."""
+        return tuple(turn.content for turn in self.turns)
+
 
 @dataclass(frozen=True)
 class Preference:
@@ -93,6 +103,11 @@ class Preference:
     def group(self) -> str:
         """The prompt."""
         return "\n".join(turn.content for turn in self.prompt)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What was said, in both endings."""
+        return tuple(turn.content for turn in (*self.prompt, *self.chosen, *self.rejected))
 
 
 @dataclass(frozen=True)
@@ -122,6 +137,11 @@ class Tagged:
         """The sentence."""
         return " ".join(self.words)
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The words, each of which is encoded by itself."""
+        return self.words
+
 
 @dataclass(frozen=True)
 class Spans:
@@ -135,6 +155,11 @@ class Spans:
     def group(self) -> str:
         """The text."""
         return self.text
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The text."""
+        return (self.text,)
 
 
 @dataclass(frozen=True)
@@ -150,6 +175,11 @@ class Question:
     def group(self) -> str:
         """The context, which many questions share."""
         return self.context
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The context, the question and its answers."""
+        return (self.context, self.question, *(text for text, _ in self.answers))
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def examples(config: Config, loaded: Loaded, run_dir: Path, scratch: Path, named
     """The examples with the run's own tokenizer and template; of a file that was named, all are judged."""
     own, task = loaded.program.config.task, config.task
     kind = kinds.KINDS.get(task.kind)
-    if named and not (kind and kind.catalogue):
+    if named and not (kind and kind.pieces):
         task = dataclasses.replace(task, train=task.test, valid=task.test, test=())
     require(bool(task.train), f"{run_dir} was tuned on no task; name examples with --task.test FILE")
     data = open_task(task, folder=run_dir, scratch=scratch, seq_len=config.train.seq_len, seed=config.train.seed)

@@ -2,11 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.config import DataConfig, TaskConfig, require
-from chinchilla_jax.data import tokenizer_train
 from chinchilla_jax.tasks.encode import Encoder
 from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
 from chinchilla_jax.tasks.metrics import extras, similarity
@@ -91,17 +88,6 @@ def pair(record: Record, source: str, targets: Sequence[str]) -> Dialogue:
     return Dialogue(record.where, (Turn("user", source), Turn("assistant", targets[0])), references=tuple(targets[1:]))
 
 
-def subwords(task: TaskConfig, train: Sequence[Record], held: Sequence[Record], folder: Path) -> Path:
-    """A folder with a tokenizer of `task.pieces` pieces, trained on the texts that are trained on."""
-    require(
-        task.pieces > 0,
-        "name the run to start from with --from DIR, or train a model from nothing with --task.pieces 4000",
-    )
-    texts = [turn.content for record in train for turn in record.turns]
-    tokenizer_train.train(lambda: texts, DataConfig(vocab_size=task.pieces), folder / "tokenizer.model")
-    return folder
-
-
 def talk(outputs: Sequence[str], given: Sequence[Sequence[str]], language: str) -> Figures:
     """How varied replies are; how like the one that was given, where sacrebleu is there: many others may be as good."""
     found = similarity.variety(outputs, language)
@@ -114,5 +100,5 @@ def talk(outputs: Sequence[str], given: Sequence[Sequence[str]], language: str) 
 FIGURES = OF_ANY | dict.fromkeys(("distinct1", "distinct2", "length", "similarity_bleu", "similarity_chrf2"), True)
 KIND = Kind(
     "chat", Encoder.dialogue, FIGURES, judge=partial(Answers, score=talk), reads=("chat",),
-    catalogue=subwords, in_bytes=True, keeps_template=True, generates=True, columns=("stopped", "references"),
+    in_bytes=True, keeps_template=True, generates=True, columns=("stopped", "references"),
 )  # fmt: skip

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from chinchilla_jax.config import Config, TaskConfig, closest, require
+from chinchilla_jax.config import Config, DataConfig, TaskConfig, closest, require
+from chinchilla_jax.data import tokenizer_train
 from chinchilla_jax.objectives.build import language
 from chinchilla_jax.objectives.objective import Binding, Objective
 from chinchilla_jax.tasks.records import Record
@@ -47,6 +48,17 @@ def nothing(examination: Examination) -> Judge:
     return lambda params, poll: ({}, [])
 
 
+def subwords(task: TaskConfig, train: Sequence[Record], held: Sequence[Record], folder: Path) -> Path:
+    """A folder with a tokenizer of `task.pieces` pieces, trained on the texts that are trained on."""
+    require(
+        task.pieces > 0,
+        "name the run to start from with --from DIR, or train a model from nothing with --task.pieces 4000",
+    )
+    texts = [text for record in train for text in record.texts]
+    tokenizer_train.train(lambda: texts, DataConfig(vocab_size=task.pieces), folder / "tokenizer.model")
+    return folder
+
+
 @dataclass(frozen=True)
 class Kind:
     """A row of `table.KINDS`.
@@ -69,7 +81,7 @@ class Kind:
     divide: Callable[..., tuple[list, list, list]] = by_group
     # Makes the tokenizer of a model that starts from no run: (task, records to train on, held-out records of the same
     # file, folder) -> folder.
-    catalogue: Callable[[TaskConfig, Sequence[Record], Sequence[Record], Path], Path] | None = None
+    catalogue: Callable[[TaskConfig, Sequence[Record], Sequence[Record], Path], Path] = subwords
     when: Callable[[Sequence[Record]], bool] = lambda records: True
     # Names of the labels in some records, where there are any; and what is wrong with settled ones.
     names: Callable[[Sequence[Record]], tuple[str, ...]] | None = None

@@ -3,7 +3,7 @@
 from functools import partial
 
 from chinchilla_jax.tasks.encode import Encoder
-from chinchilla_jax.tasks.kinds.chat import OF_ANY, Answers, subwords
+from chinchilla_jax.tasks.kinds.chat import OF_ANY, Answers
 from chinchilla_jax.tasks.kinds.kind import Kind
 from chinchilla_jax.tasks.metrics import similarity
 
@@ -11,6 +11,6 @@ MARKS = ("", *(f"_{language}_char" for language in similarity.TOKENIZERS))
 FIGURES = OF_ANY | {f"{name}{mark}": True for mark in MARKS for name in similarity.ROUGE}
 KIND = Kind(
     "summary", Encoder.dialogue, FIGURES, judge=partial(Answers, score=similarity.rouge), reads=("chat",),
-    catalogue=subwords, in_bytes=True, keeps_template=True, generates=True, columns=("stopped", "references"),
+    in_bytes=True, keeps_template=True, generates=True, columns=("stopped", "references"),
     fallback="lines", keeps_start=True,
 )  # fmt: skip

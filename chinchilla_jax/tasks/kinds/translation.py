@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from chinchilla_jax.tasks.encode import Encoder
-from chinchilla_jax.tasks.kinds.chat import OF_ANY, Answers, subwords
+from chinchilla_jax.tasks.kinds.chat import OF_ANY, Answers
 from chinchilla_jax.tasks.kinds.kind import Figures, Kind, Rows
 from chinchilla_jax.tasks.metrics import similarity
 
@@ -28,6 +28,6 @@ def signature(found: dict[str, Any], rows: Rows) -> list[str]:
 
 KIND = Kind(
     "translation", Encoder.dialogue, OF_ANY | {"bleu": True, "chrf2": True}, judge=partial(Answers, score=score),
-    reads=("chat",), catalogue=subwords, in_bytes=True, keeps_template=True, generates=True,
+    reads=("chat",), in_bytes=True, keeps_template=True, generates=True,
     columns=("stopped", "references"), fallback="lines", sections=signature,
 )  # fmt: skip
