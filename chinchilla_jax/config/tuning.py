@@ -34,6 +34,7 @@ class TuneConfig:
         "off", "full", "head", "top", "lora", "rslora", "dora", "adalora", "ia3", "houlsby", "prompt", "norms", "biases"
     ] = setting("off", "what trains: everything (off: from scratch), the head, the top layers, or an adapter")
     base: str = setting("", "run directory whose newest checkpoint training starts from")
+    layers: int = setting(0, "layers of the base that are kept, from the first on, at so much less cost; 0 keeps all")
     weights: Literal["float", "int8", "int4"] = setting(
         "float", "how the frozen matrices are stored: as they are, 8 bits, or 4 bits in groups of 32 inputs (QLoRA)"
     )
@@ -63,7 +64,7 @@ class TuneConfig:
     )
 
     def __post_init__(self):
-        for name in ("rank", "start_rank", "every"):
+        for name in ("layers", "rank", "start_rank", "every"):
             require(getattr(self, name) >= 0, f"--tune.{name.replace('_', '-')} must not be negative")
         for name in ("top", "prompt"):
             require(getattr(self, name) > 0, f"--tune.{name} must be at least 1")

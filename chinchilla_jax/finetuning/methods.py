@@ -157,11 +157,7 @@ class Recipe:
             trained |= {f"adapters/{here.name}/{leaf}": value for leaf, value in made.items()}
         for name in self.rows:
             trained[f"rows/{name}"] = self.first_rows(array(frozen[name]))
-        for number, (name, shape) in enumerate(self.heads.items()):
-            std = 0.0 if name.endswith("bias") else self.cfg.init_std
-            own = jax.random.fold_in(jax.random.fold_in(key, number), 1)
-            trained[f"heads/{name}"] = std * jax.random.normal(own, shape, jnp.float32)
-        return nest(trained)
+        return nest(trained | first_heads(key, self.cfg, self.heads))
 
     def first_rows(self, table_VD: jax.Array) -> jax.Array:
         """What is added to the rows of new pieces at the start: it takes them to the mean of the table."""
@@ -242,8 +238,7 @@ class Recipe:
             for leaf, own in self.outline(here, axes[here.name]).items():
                 trained[f"adapters/{here.name}/{leaf}"] = own
         trained |= {f"rows/{name}": (RANK, "embed") for name in self.rows}
-        for name, shape in self.heads.items():
-            trained[f"heads/{name}"] = (*[None] * (len(shape) - 1), "embed" if len(shape) > 1 else None)
+        trained |= head_axes(self.heads)
         _, stored = STORED[self.tune.weights]
         frozen = {
             name: stored(axes[name], shape.shape, site(name)) if is_matrix(name) else axes[name]
@@ -255,11 +250,16 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Scratch:
-    """Pretraining: everything trains, from fresh parameters, and nothing stands still."""
+    """Pretraining, or a task from nothing: everything trains, from fresh parameters, and nothing stands still."""
 
     cfg: ModelConfig
+    heads: dict[str, tuple[int, ...]] = field(default_factory=dict)
     needs_base = False
-    plain = True
+
+    @property
+    def plain(self) -> bool:
+        """Whether the whole parameters are arrays in the shape of any pretrained model."""
+        return not self.heads
 
     def abstract_base(self) -> Tree:
         """Nothing."""
@@ -282,7 +282,7 @@ class Scratch:
 
     def start(self, key: jax.Array, base: Tree) -> Tree:
         """Fresh parameters."""
-        return transformer.init(key, self.cfg)
+        return transformer.init(key, self.cfg) | nest(first_heads(key, self.cfg, self.heads))
 
     def freeze(self, base: Tree) -> Tree:
         """Nothing."""
@@ -294,12 +294,30 @@ class Scratch:
 
     def axes(self) -> tuple[Tree, Tree]:
         """Logical axes of the parameters and of nothing."""
-        return transformer.logical_axes(self.cfg), {}
+        return transformer.logical_axes(self.cfg) | nest(head_axes(self.heads)), {}
+
+
+def first_heads(key: jax.Array, cfg: ModelConfig, heads: dict[str, tuple[int, ...]]) -> dict[str, jax.Array]:
+    """Leaves of the heads by path, before the first step: biases at 0."""
+    keys = (jax.random.fold_in(jax.random.fold_in(key, number), 1) for number in range(len(heads)))
+    stds = (0.0 if name.endswith("bias") else cfg.init_std for name in heads)
+    return {
+        f"heads/{name}": std * jax.random.normal(own, shape, jnp.float32)
+        for own, std, (name, shape) in zip(keys, stds, heads.items())
+    }
+
+
+def head_axes(heads: dict[str, tuple[int, ...]]) -> dict[str, tuple]:
+    """Logical axes of the heads by path."""
+    return {
+        f"heads/{name}": (*[None] * (len(shape) - 1), "embed" if len(shape) > 1 else None)
+        for name, shape in heads.items()
+    }
 
 
 def recipe(cfg: ModelConfig, tune: TuneConfig, heads: dict[str, tuple[int, ...]] | None = None) -> Recipe | Scratch:
     """What a config trains; `heads` are the shapes of a task's own leaves by `NAME/leaf`."""
-    return Scratch(cfg) if tune.method == "off" else Recipe(cfg, tune, heads or {})
+    return Scratch(cfg, heads or {}) if tune.method == "off" else Recipe(cfg, tune, heads or {})
 
 
 def below(tree: Tree, name: str) -> Any:

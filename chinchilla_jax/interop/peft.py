@@ -81,6 +81,10 @@ def check(loaded: Loaded) -> None:
         f"{heads.class_of(row, head)} of transformers takes no weights from the folder of a language model, so that an "
         "adapter would stand on random ones; --format hf --merge has all of it",
     )
+    require(
+        not tune.layers,
+        f"peft has no form of a base cut to {tune.layers} layers (--tune.layers): --format hf --merge has all of it",
+    )
     more = sorted(loaded.trained.keys() - {"adapters", "rows", "heads"})
     require(not more, f"this run trains {', '.join(more)} beside its adapters, which is not written for peft")
     tables = [site.name for site in recipe.sites if site.table and tune.method != "prompt"]

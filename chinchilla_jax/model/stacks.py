@@ -33,6 +33,11 @@ def divided(params: dict[str, Any], top: int) -> dict[str, Any]:
     return {**rest, **({"blocks": lower} if top < layers else {}), "top": upper}
 
 
+def lowest(params: dict[str, Any], layers: int) -> dict[str, Any]:
+    """`params` of one stack with its first `layers` layers."""
+    return params | {"blocks": jax.tree.map(lambda w: w[:layers], params["blocks"])}
+
+
 def whole(params: dict[str, Any]) -> dict[str, Any]:
     """`params` with all layers in one stack again."""
     names = [name for name, *_ in stacks_of(params)]

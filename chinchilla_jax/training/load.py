@@ -172,9 +172,13 @@ class Base:
 
     @property
     def params(self) -> Any:
-        """Its parameters, adapters merged, and with as many pieces as the tuned model has: new ones are the mean."""
+        """Its parameters, adapters merged, with the first of its layers and as many pieces as the tuned model has.
+
+        New pieces are the mean of the others.
+        """
         found = {name: part for name, part in merged(self.loaded.params).items() if name != "heads"}
-        return grown(stacks.whole(found), self.config.model.vocab_size)
+        found = stacks.lowest(stacks.whole(found), self.config.model.layers)
+        return grown(found, self.config.model.vocab_size)
 
     def release(self) -> None:
         """Forget its parameters; whoever asks again reads them again."""
@@ -248,5 +252,7 @@ def tuned(config: Config, run_dir: Path) -> Config:
     begun = (run_dir / "config.json").exists()  # a run that trains everything needs its base for the start alone
     model = own_config(run_dir if begun else find_base(config.tune.base, run_dir)).model
     how = {name: getattr(config.model, name) for name in HOW}
-    model = dataclasses.replace(model, **how, tied=model.tied and not config.tune.untie)
+    layers = config.tune.layers or model.layers
+    require(layers <= model.layers, f"--tune.layers {layers}: {config.tune.base} has {model.layers} layers")
+    model = dataclasses.replace(model, **how, layers=layers, tied=model.tied and not config.tune.untie)
     return dataclasses.replace(config, model=model)

@@ -13,7 +13,7 @@ from chinchilla_jax.finetuning.methods import recipe
 from chinchilla_jax.finetuning.prompts import prefixed
 from chinchilla_jax.finetuning.targets import choose
 from chinchilla_jax.finetuning.trees import flat
-from chinchilla_jax.model import transformer
+from chinchilla_jax.model import stacks, transformer
 from chinchilla_jax.model.weights import merged
 from tests import tiny
 
@@ -179,3 +179,25 @@ def test_a_soft_prompt_stands_before_every_document():
     made = recipe(LLAMA, TuneConfig(method="prompt", prompt=2))
     assert made.fed(rows).tokens[0, :2].tolist() == [256, 257]
     assert recipe(LLAMA, TuneConfig(method="lora")).fed(rows) is rows
+
+
+def test_heads_start_alike_with_a_base_and_from_nothing():
+    heads = {"tags/kernel": (5, 64), "tags/bias": (5,)}
+    scratch, tuned = recipe(LLAMA, TuneConfig(), heads), recipe(LLAMA, TuneConfig(method="full"), heads)
+    fresh = scratch.start(jax.random.key(1), {})
+    assert not scratch.plain and recipe(LLAMA, TuneConfig()).plain
+    for made, trains in ((scratch, fresh), (tuned, tuned.start(jax.random.key(1), fresh))):
+        axes = flat(made.axes()[0])
+        assert set(axes) == set(flat(trains)) and axes["heads/tags/kernel"] == (None, "embed")
+    assert jax.tree.all(jax.tree.map(np.array_equal, trains["heads"], fresh["heads"]))
+    assert not fresh["heads"]["tags"]["bias"].any() and fresh["heads"]["tags"]["kernel"].std() > 0.01
+
+
+def test_the_first_layers_of_a_model_are_a_model():
+    params = tiny.spiced(LLAMA)
+    cut = stacks.lowest(params, 2)
+    assert jax.tree.map(jnp.shape, cut) == jax.tree.map(
+        lambda leaf: leaf.shape, transformer.abstract(dataclasses.replace(LLAMA, layers=2))
+    )
+    lower, upper = stacks.divided(params, 1)["blocks"], stacks.divided(params, 1)["top"]
+    assert jax.tree.all(jax.tree.map(np.array_equal, cut["blocks"], lower)) and jax.tree.leaves(upper)[0].shape[0] == 1

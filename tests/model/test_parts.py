@@ -14,18 +14,21 @@ from chinchilla_jax.scaling import counts
 from tests import tiny
 
 
+@pytest.mark.parametrize("dtype, most", [("float32", 1e-5), ("bfloat16", 0.02)])
 @pytest.mark.parametrize("kernels", linear.PRODUCTS)
 @pytest.mark.parametrize("shape, contract, equation", [((5, 7), 1, "abd,df->abf"), ((5, 3, 2), 1, "abd,dhk->abhk"),
                                                        ((4, 5, 3), 2, "ahd,hdf->af")])  # fmt: skip
-def test_dense_is_an_einsum(kernels, shape, contract, equation):
+def test_dense_is_an_einsum(kernels, shape, contract, equation, dtype, most):
     draw = np.random.default_rng(0)
-    x, w = draw.standard_normal((6, 4, 5)).astype(np.float32), draw.standard_normal(shape).astype(np.float32)
+    x, w = (jnp.asarray(draw.standard_normal(s), dtype).astype("float32") for s in ((6, 4, 5), shape))
 
     def both(product):
-        return jax.value_and_grad(lambda x, w: jnp.sum(jnp.sin(product(x, w))), argnums=(0, 1))(x, w)
+        return jax.value_and_grad(lambda x, w: jnp.mean(jnp.sin(product(x, w))), argnums=(0, 1))(x, w)
 
-    ours = both(lambda x, w: linear.dense(x, w, kernels, contract))
-    assert tiny.worst(ours, both(lambda x, w: jnp.einsum(equation, x, w))) < 1e-5
+    def ours(x, w):
+        return linear.dense(x.astype(dtype), w.astype(dtype), kernels, contract).astype("float32")
+
+    assert tiny.worst(both(ours), both(lambda x, w: jnp.einsum(equation, x, w))) < most
 
 
 def formula(cfg: ModelConfig) -> int:
