@@ -36,5 +36,5 @@ def test_a_tokenizer_of_the_records_is_made(kind, tmp_path):
 
 
 def test_without_pieces_it_says_what_is_missing(tmp_path):
-    with pytest.raises(UserError, match="--from DIR, or train a model from nothing with --task.pieces 4000"):
+    with pytest.raises(UserError, match=r"--from DIR, or train a model from nothing with --task\.pieces 4000"):
         opened(tmp_path, "tags", 0)
