@@ -3,8 +3,8 @@
     python -m chinchilla_jax finetune --config tasks/peoples_daily --run-dir runs/peoples_daily
 
 One pass over 17,105 sentences, 3.5 CPU minutes (with `--model.dtype bfloat16` on a CPU with AMX): strict F1
-**0.6988** on the test of 942 sentences, 0.6896 without Viterbi; 0.6915 on validation. Its use is to be tuned further where there is
-less text: `--config tasks/uner_zh --from runs/peoples_daily`.
+**0.6988** on the test of 942 sentences, 0.6896 without Viterbi; 0.6915 on validation. Its use is to be tuned further
+where there is less text: `--config tasks/uner_zh --from runs/peoples_daily`.
 """
 
 from chinchilla_jax.config import CheckpointConfig, Config, ModelConfig, OptimizerConfig, TaskConfig, TrainConfig

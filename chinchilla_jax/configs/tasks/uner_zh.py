@@ -7,9 +7,9 @@
 3,997 sentences to train on, 500 to test. To beat, strict F1: window features with logistic regression 0.5424, a
 dictionary 0.3399.
 
-From the model of `configs/tasks/peoples_daily.py`, six passes in 1.7 CPU minutes (`--model.dtype bfloat16`, AMX): test
-strict F1 0.5371, at the third pass, after which validation falls (0.498, 0.525, 0.541, 0.540, 0.536). That is below the
-window features: more passes over the newspaper are the first thing to try.
+From the model of `configs/tasks/peoples_daily.py`, six passes in 1.7 CPU minutes (`--model.dtype bfloat16`, AMX):
+test strict F1 0.5371, at the third pass, after which validation falls (0.498, 0.525, 0.541, 0.540, 0.536). That is
+below the window features: more passes over the newspaper are the first thing to try.
 """
 
 from chinchilla_jax.config import Config, ModelConfig, OptimizerConfig, TaskConfig, TrainConfig, TuneConfig
