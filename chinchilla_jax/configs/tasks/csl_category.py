@@ -22,5 +22,5 @@ def config() -> Config:
         tune=TuneConfig(method="lora", rank=16),
         task=TaskConfig(kind="labels", text="1", label="2", epochs=3),
         optimizer=OptimizerConfig(peak_lr=5e-4),
-        train=TrainConfig(batch_size=32),
+        train=TrainConfig(batch_size=4),
     )

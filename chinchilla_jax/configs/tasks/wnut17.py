@@ -1,4 +1,4 @@
-"""Emerging entities of six types in noisy text (WNUT 2017): every word read twice, the second time tagged.
+"""Emerging entities of six types in noisy text (WNUT 2017): every word read in both directions.
 
     python -m chinchilla_jax finetune --config tasks/wnut17 --from RUN --run-dir runs/wnut17 \\
         --task.train WNUT17/train.conll.gz --task.valid WNUT17/dev.conll.gz \\
@@ -7,8 +7,9 @@
 3,394 sentences to train on, 1,287 to test. To beat, strict F1: window features with logistic regression 0.0979; the
 best of the shared task had 0.4186.
 
-Not run at full size. One epoch from a model of our own with 2 layers, half a minute on two shared cores, shows the path
-and no quality: strict F1 0.0, every word O.
+RUN was SmolLM2-135M, of which the first 12 layers are kept, read in both directions, with `--model.dtype bfloat16` on
+a CPU with AMX: 212 steps of 4 rows of 256 tokens, 7 CPU minutes with validation and test (13 beside other jobs). Test
+strict F1 **0.3956** (precision 0.580, recall 0.300), 0.3866 without Viterbi; validation 0.389 and 0.442. One seed.
 """
 
 from chinchilla_jax.config import Config, OptimizerConfig, TaskConfig, TrainConfig, TuneConfig
@@ -17,8 +18,8 @@ from chinchilla_jax.config import Config, OptimizerConfig, TaskConfig, TrainConf
 def config() -> Config:
     """LoRA on all matrices, and a head of 13 tags."""
     return Config(
-        tune=TuneConfig(method="lora", rank=16),
-        task=TaskConfig(kind="tags", source="twice", epochs=5),
+        tune=TuneConfig(method="lora", rank=16, layers=12),
+        task=TaskConfig(kind="tags", source="bidirectional", epochs=2),
         optimizer=OptimizerConfig(peak_lr=5e-4),
-        train=TrainConfig(batch_size=16),
+        train=TrainConfig(batch_size=4, seq_len=256),
     )
