@@ -7,8 +7,9 @@
 9,424 pairs of entity and headline to train on, 1,871 to test. To beat: TF-IDF with logistic regression on
 `entity : headline`, accuracy 0.7702, macro-F1 0.7686.
 
-Not run at full size. One epoch from a model of our own with 2 layers, half a minute on two shared cores, shows the path
-and no quality: test accuracy 0.4436.
+Not run at full size. Four fifths of a pass on the first 10 layers of SmolLM2-135M (`--tune.layers 10 --model.dtype
+bfloat16 --train.batch-size 4 --train.seq-len 128 --task.epochs 0.8`), 311 steps: validation accuracy 0.6904, macro-F1
+0.6740, with the loss still falling. That is too little training, and below TF-IDF.
 """
 
 from chinchilla_jax.config import Config, OptimizerConfig, TaskConfig, TrainConfig, TuneConfig
@@ -20,5 +21,5 @@ def config() -> Config:
         tune=TuneConfig(method="lora", rank=16),
         task=TaskConfig(kind="labels", epochs=3),
         optimizer=OptimizerConfig(peak_lr=5e-4),
-        train=TrainConfig(batch_size=32),
+        train=TrainConfig(batch_size=4),
     )
