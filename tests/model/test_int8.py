@@ -52,8 +52,10 @@ def test_a_model_in_int8_says_nearly_the_same(family):
         state = engine.start(engine.empty(weights, 1), 0, ids)
         _, _, prompt = engine.prefill(weights, state, 0, ids, rows, wanted=True)
         found[form] = np.asarray(prompt.logprob_C)[:39]
-    names = {path[-2].key: leaf for path, leaf in jax.tree_util.tree_leaves_with_path(weights) if leaf.ndim > 1}
-    assert {leaf.dtype.name for leaf in names.values()} >= {"int8"}
+    sizes = {"int8": 0, "float32": 0}
+    for leaf in jax.tree.leaves(weights):
+        sizes[leaf.dtype.name] += leaf.size
+    assert sizes["int8"] > 8 * sizes["float32"]  # what is left in float32 are scales, norms and biases
     assert abs(found["int8"].mean() - found["float"].mean()) < 0.02
     np.testing.assert_allclose(found["int8"], found["float"], atol=0.2)
 
