@@ -96,8 +96,9 @@ def side_by_side(x: jax.Array, layers: list[Affine], kernels: str) -> list[jax.A
     whole, shapes = layers[0].w, [layer.w.shape[1:] for layer in layers]
     if isinstance(whole, Joined):
         whole = whole.whole
-    elif kernels in JOINED and not outputs_shared() and all(isinstance(layer.w, jax.Array) for layer in layers):
-        whole = jnp.concatenate([layer.w.reshape(x.shape[-1], -1) for layer in layers], axis=1)
+    elif kernels in JOINED and not outputs_shared() and all(_joins(layer.w) for layer in layers):
+        flat = [jax.tree.map(lambda leaf: leaf.reshape(x.shape[-1], -1), layer.w) for layer in layers]
+        whole = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *flat)
     else:
         return [affine(x, layer, kernels) for layer in layers]
     ends = itertools.accumulate(map(math.prod, shapes))
@@ -108,6 +109,11 @@ def side_by_side(x: jax.Array, layers: list[Affine], kernels: str) -> list[jax.A
 def outputs_shared() -> bool:
     """Whether several devices hold the outputs of a projection: tensor parallelism."""
     return max(shards("heads"), shards("mlp")) > 1
+
+
+def _joins(w: Any) -> bool:
+    """Whether several such weights are joined leaf by leaf."""
+    return isinstance(w, jax.Array) or getattr(w, "joins", False)
 
 
 @functools.singledispatch

@@ -18,6 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.model.attention import attention
 from chinchilla_jax.model.linear import Affine, affine, drop, look_up, side_by_side
+from chinchilla_jax.model.masters import mastered
 from chinchilla_jax.model.positions import ENCODERS, TABLES
 from chinchilla_jax.model.stacks import joined, stacks_of
 from chinchilla_jax.model.weights import array, is_node, looked_up, weight
@@ -258,11 +259,16 @@ def logical_axes(cfg: ModelConfig) -> Params:
     return jax.tree.map(tuple, specs, is_leaf=lambda leaf: isinstance(leaf, jax.sharding.PartitionSpec))
 
 
-def compute_copy(params: Params, cfg: ModelConfig) -> Params:
-    """Weights in the compute type, norms left in float32; made once a step, outside the scan over layers."""
+def compute_copy(params: Params, cfg: ModelConfig, matrix: Callable = lambda w, dtype: w.astype(dtype)) -> Params:
+    """Weights in the compute type, norms left in float32; made once a step, outside the scan over layers.
+
+    `matrix` does so for what products multiply by, where it is no node.
+    """
 
     def one(path, w):
-        return w if path[-1].key == "scale" else w.astype(cfg.dtype)
+        if path[-1].key == "scale":
+            return w
+        return matrix(w, cfg.dtype) if path[-1].key == "kernel" and not is_node(w) else w.astype(cfg.dtype)
 
     return jax.tree_util.tree_map_with_path(one, params, is_leaf=is_node)
 
@@ -316,7 +322,7 @@ def forward(
     tables = TABLES[cfg.positions](cfg, batch.positions, batch.tokens.shape[1])
     keys_N = jax.random.split(key, cfg.layers) if key is not None and cfg.dropout else None
     stacks = stacks_of(params)
-    trunk = compute_copy({name: params[name] for name in (*(name for name, *_ in stacks), "norm")}, cfg)
+    trunk = compute_copy({name: params[name] for name in (*(name for name, *_ in stacks), "norm")}, cfg, mastered)
     x_BLD = constrain(x_BLD, "batch", None, None)
     return Trunk(cfg, attend, watch, stacks).apply({"params": trunk}, x_BLD, tables, keys_N)
 

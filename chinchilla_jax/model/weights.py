@@ -64,6 +64,7 @@ class Weight:
     """What the nodes have in common. A subclass says `product` and `merge`."""
 
     kernel: Any
+    joins = False  # whether several may be joined, leaf by leaf, along their outputs
 
     @property
     def shape(self) -> tuple[int, ...]:
