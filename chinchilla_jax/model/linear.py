@@ -36,13 +36,13 @@ def _transposed(x, w):
 
 def _transposed_backward(saved, dy):
     x, w = saved
-    lay = _laid if dy.dtype == jnp.bfloat16 else lambda a: a
+    lay = laid if dy.dtype == jnp.bfloat16 else lambda a: a
     if NARROW * dy.shape[1] <= x.shape[1]:
         return dy @ lay(w.T), jax.lax.optimization_barrier(lay(dy.T) @ x).T
     return dy @ lay(w.T), jax.lax.optimization_barrier(lay(x.T)) @ dy
 
 
-def _laid(w):
+def laid(w):
     """A copy along rows, which is what the matrix units of a CPU (AMX) take; a transposed view runs at a fifth."""
     return with_layout_constraint(w, Layout((0, 1)))
 

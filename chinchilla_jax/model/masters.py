@@ -5,12 +5,13 @@ and summed over devices in bfloat16. Here it leaves the product in float32, as t
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from chinchilla_jax.model.linear import product
+from chinchilla_jax.model.linear import laid, product
 from chinchilla_jax.model.weights import Weight, node
 
 
@@ -32,19 +33,20 @@ def mastered(w: jax.Array, dtype: Any) -> Any:
     return w if w.dtype == jnp.dtype(dtype) else Mastered(jax.lax.stop_gradient(w.astype(dtype)), w)
 
 
-@jax.custom_vjp
-def _times(x_MD, kernel_DP, master_DP):
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _times(x_MD, kernel_DP, master_DP, kernels):
     return x_MD @ kernel_DP
 
 
-def _forward(x_MD, kernel_DP, master_DP):
+def _forward(x_MD, kernel_DP, master_DP, kernels):
     return x_MD @ kernel_DP, (x_MD, kernel_DP)
 
 
-def _backward(saved, dy_MP):
+def _backward(kernels, saved, dy_MP):
     x_MD, kernel_DP = saved
-    dmaster_DP = jnp.einsum("md,mp->dp", x_MD, dy_MP, preferred_element_type=jnp.float32)
-    return dy_MP @ kernel_DP.T, jnp.zeros_like(kernel_DP), dmaster_DP
+    along_rows = laid if kernels == "cpu" else lambda a: a
+    dmaster_DP = jnp.matmul(along_rows(x_MD.T), dy_MP, preferred_element_type=jnp.float32)
+    return dy_MP @ along_rows(kernel_DP.T), jnp.zeros_like(kernel_DP), dmaster_DP
 
 
 _times.defvjp(_forward, _backward)
@@ -54,5 +56,5 @@ _times.defvjp(_forward, _backward)
 def _(w: Mastered, x, kernels, contract):
     inner = math.prod(w.shape[:contract])
     kernel, master = (leaf.reshape(inner, -1) for leaf in (w.kernel, w.master))
-    y = _times(x.reshape(-1, inner), kernel, master)
+    y = _times(x.reshape(-1, inner), kernel, master, kernels)
     return y.reshape(*x.shape[: x.ndim - contract], *w.shape[contract:])
