@@ -107,7 +107,7 @@ def test_merging_and_several_adapters(tuned, whole_run, tmp_path, compiled_once)
 
 def test_serve_takes_an_adapter_as_a_model(tuned, whole_run):
     """Beside its base, with the arrays that it leaves as they are in common; a name that is taken is refused."""
-    flags = {"name": "base", "capacity": 64, "weights": "float", "slots": 2, "queue": 4, "prefix_cache": 0}
+    flags = {"name": "base", "capacity": 64, "weights": "float", "slots": 2, "queue": 4, "prefix_cache": 0, "lookup": 0}
     args = SimpleNamespace(run_dir=str(whole_run), adapter=[str(tuned)], **flags)
     service = serve._service(runs.config(whole_run), args, None)
     assert [model.name for model in service.models] == ["base", tuned.name]
