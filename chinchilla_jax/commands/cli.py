@@ -12,7 +12,7 @@ import os
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -31,7 +31,8 @@ def run(name: str, summary: str, module: types.ModuleType, argv: list[str]) -> i
     try:
         parser = parser_of(name, summary, module)
         args = parser.parse(argv)
-        with _standing_in(args, module) as named, _quiet() if args.json else _as_it_is() as out:
+        _check_local(args)
+        with _standing_in(args, module), _quiet() if args.json else _as_it_is() as out:
             config = config_files.resolve(args)
             if _is_run(args.run_dir) and args.config and "model" not in module.SECTIONS:
                 print(
@@ -41,7 +42,7 @@ def run(name: str, summary: str, module: types.ModuleType, argv: list[str]) -> i
             with terminable():
                 join(args)
                 with contextlib.nullcontext() if speaks() else _silent():
-                    report = named(module.run(config, args))
+                    report = _named(module.run(config, args))
             if speaks():
                 _closing(report, args.json, out)
                 code = _arrived(report, args.json, out)
@@ -71,6 +72,21 @@ def run(name: str, summary: str, module: types.ModuleType, argv: list[str]) -> i
     return code
 
 
+def _check_local(args: argparse.Namespace) -> None:
+    """Refuse URLs for what can only be local."""
+    for name, flag in (("out", "--out"), ("path", "PATH")):
+        url = str(getattr(args, name, None) or "")
+        require(
+            not is_remote(url), f"{flag} {url}: this has to be a local path; name one, and copy it from or to there"
+        )
+
+
+def _named(value):
+    """`value` with the URLs of runs on object storage in the place of their local copies."""
+    mirror = sys.modules.get("chinchilla_jax.training.mirror")
+    return mirror.named(value) if mirror else value
+
+
 def _arrived(report: dict, as_json: bool, out: TextIO) -> int:
     """The exit code of a report that could not be written to standard output; 0 if files hold the results, or if the
     reader has gone away, as in `| head`."""
@@ -82,11 +98,11 @@ def _arrived(report: dict, as_json: bool, out: TextIO) -> int:
 
 
 @contextlib.contextmanager
-def _standing_in(args: argparse.Namespace, module: types.ModuleType) -> Iterator[Callable[[dict], dict]]:
-    """A local copy in the place of a run directory on object storage; yields what gives a report its URL back."""
+def _standing_in(args: argparse.Namespace, module: types.ModuleType) -> Iterator[None]:
+    """Inside, a local copy is in the place of a run directory on object storage."""
     url = args.run_dir or ""
     if not is_remote(url):
-        yield lambda report: report
+        yield
         return
     require(
         not getattr(module, "LOCAL_RUNS", False), f"--run-dir {url}: this command takes local folders only; name one"
@@ -95,7 +111,7 @@ def _standing_in(args: argparse.Namespace, module: types.ModuleType) -> Iterator
 
     with mirror.standing_for(url) as standing:
         args.run_dir = str(standing.folder)
-        yield standing.named
+        yield
 
 
 @contextlib.contextmanager
@@ -141,7 +157,7 @@ def fail(error: BaseException, code: int, debug: bool) -> int:
     if others:
         others.failed(error)
     if not others or not others.told:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {' '.join(_named(str(error)).split())}", file=sys.stderr)
     if others:
         others.leave(code)
     return code
@@ -178,10 +194,15 @@ def keep(path: Path, report: dict) -> list[str]:
     """Write figures that are printed anyway; what was written, nothing (and a warning) where it cannot be."""
     if not speaks():
         return []
+    from chinchilla_jax.training import mirror
+
     try:
         write_json(path, report)
-    except OSError as error:
-        print(f"warning: {path} could not be written ({error.strerror}); the figures are printed only", file=sys.stderr)
+        mirror.deliver(path)
+    except (OSError, StorageError) as error:
+        cause = error.__cause__ or error
+        why, name = getattr(cause, "strerror", None) or cause, mirror.named(str(path))
+        print(f"warning: {name} could not be written ({why}); the figures are printed only", file=sys.stderr)
         return []
     return [str(path)]
 
@@ -189,17 +210,22 @@ def keep(path: Path, report: dict) -> list[str]:
 def fresh(named: str | None, option: str) -> Path:
     """What `option` names, which is not there and can be made."""
     require(bool(named), f"name what to write with {option}")
+    from chinchilla_jax.training import mirror
+
     path = Path(named)
-    require(not path.exists(), f"{option} {path} is there already, and nothing is overwritten; name another")
+    require(not mirror.exists(path), f"{option} {path} is there already, and nothing is overwritten; name another")
     writable(path, option)
     return path
 
 
 def writable(folder: Path, option: str) -> None:
     """A `StorageError` before the work, where its result could not be put into `folder`; nothing is made."""
+    from chinchilla_jax.training import mirror
+
     place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
     if not (place.is_dir() and os.access(place, os.W_OK)):
         raise StorageError(f"{option} {folder}: {place} cannot be written; choose another folder")
+    mirror.check_writable(folder)
 
 
 def _is_run(run_dir: str | None) -> bool:

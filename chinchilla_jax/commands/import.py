@@ -29,7 +29,7 @@ def run(config, args) -> dict:
     following = hints.line("generate", "--run-dir", args.run_dir, "--prompt", "The capital of France is")
     if (path / "adapter_config.json").exists():
         require(bool(args.base), f"{path} holds an adapter; name the run of its base model with --base")
-        origin = imported.write_adapter(path, run_dir, Path(args.base), config)
+        origin = imported.write_adapter(path, run_dir, args.base, config)
         terminal.say(f"a {origin['architecture']} adapter of {args.base}")
         return {"origin": origin, "wrote": [str(run_dir)], "next": following}
     require(not args.base, f"--base belongs to an adapter, and {path} holds none")

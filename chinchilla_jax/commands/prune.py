@@ -40,6 +40,7 @@ def run(config, args) -> dict:
     from chinchilla_jax.evaluation.prune import prune
     from chinchilla_jax.optim.sparsity import sparsity_report
     from chinchilla_jax.parallel import host
+    from chinchilla_jax.training import mirror
     from chinchilla_jax.training.load import load, run_folder
     from chinchilla_jax.training.metrics import Terminal
 
@@ -53,10 +54,11 @@ def run(config, args) -> dict:
     )
     for note in loaded.notes:
         terminal.say(f"warning: {note}")
+    beside = run_dir.name if mirror.of(run_dir) else run_dir  # what is written is local
     require(
         loaded.program.recipe.plain,
         f"{args.run_dir} holds an adapter beside its base; merge it first: "
-        + hints.line("merge", "--run-dir", args.run_dir, "--out", f"{args.run_dir}-merged"),
+        + hints.line("merge", "--run-dir", args.run_dir, "--out", f"{beside}-merged"),
     )
     model, batches = loaded.program.config.model, pruned_run.calibration(loaded, store.train, args.calibration_tokens)
     likelihood = Likelihood(loaded.program, store.valid, max(0, config.train.eval_batches))
@@ -79,7 +81,7 @@ def run(config, args) -> dict:
     }
     pruned_run.write(out, run_dir, loaded, pruned, store)
     if cli.speaks():
-        write_json(out / "prune.json", {"run": str(run_dir), **report})
+        write_json(out / "prune.json", {"run": loaded.folder, **report})
     for line in table(report):
         terminal.say(line)
     return {**report, "wrote": [str(out)], "next": hints.line("evaluate", "--run-dir", str(out))}

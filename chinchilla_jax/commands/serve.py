@@ -119,10 +119,12 @@ def _model(loaded, folder: str, name: str = ""):
     from chinchilla_jax.model.adapted import prefix
     from chinchilla_jax.serving.job import Model
     from chinchilla_jax.tasks.records import Turn
+    from chinchilla_jax.training.load import run_folder
 
-    renderer = _renderer(Path(folder), loaded.tokenizer)
+    run_dir = run_folder(folder)
+    renderer = _renderer(run_dir, loaded.tokenizer)
     return Model(
-        name or Path(folder).resolve().name,
+        name or run_dir.resolve().name,
         renderer.stops if renderer else loaded.tokenizer.stops,
         renderer and (lambda said: renderer.prompt([Turn(*message) for message in said])),
         prefix(loaded.params["embed"]["table"]),

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from chinchilla_jax.config import require
-from chinchilla_jax.errors import PeerLost, Preempted
+from chinchilla_jax.disk import is_remote
+from chinchilla_jax.errors import PeerLost, Preempted, StorageError
 
 SECTIONS = ()
 # Exit codes that are worth another attempt: a traceback, a lost peer, a hang or a preemption, and what shells and
@@ -44,13 +45,25 @@ def run(config, args) -> dict:
 
         code, attempts = supervised(attempt, args.restarts, args.wait, lambda: child.asked)
     report = {"command": words, "attempts": attempts, "exit_code": code if code >= 0 else 128 - code}
-    if run_dir and (Path(run_dir) / "events.jsonl").exists():
-        from chinchilla_jax.training.goodput import goodput, table
-        from chinchilla_jax.training.metrics import read
-
-        report |= {"goodput": goodput(read(Path(run_dir) / "events.jsonl"))}
-        print(table(report["goodput"]))
+    try:
+        report |= spent(run_dir)
+    except StorageError as error:  # the command's own exit code is what counts
+        print(f"warning: {error}; where the time went is not known", file=sys.stderr)
     return report
+
+
+def spent(run_dir: str) -> dict:
+    """Where the time of a run went, printed too; nothing without a run."""
+    from chinchilla_jax.training import mirror
+    from chinchilla_jax.training.goodput import goodput, table
+    from chinchilla_jax.training.metrics import read
+
+    folder = mirror.fetched(run_dir) if is_remote(run_dir) else Path(run_dir)
+    if not run_dir or not (folder / "events.jsonl").exists():
+        return {}
+    found = goodput(read(folder / "events.jsonl"))
+    print(table(found))
+    return {"goodput": found}
 
 
 def named(words: list[str], flag: str) -> str:

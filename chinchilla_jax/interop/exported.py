@@ -159,7 +159,7 @@ def alone(run_dir: Path) -> Config:
 
 def inherit(folder: Path, run_dir: Path, loaded: Loaded) -> None:
     """Say where a run came from."""
-    origins.inherit(folder, run_dir, {"run": str(run_dir), "step": loaded.step, "fingerprint": loaded.fingerprint})
+    origins.inherit(folder, run_dir, {"run": loaded.folder, "step": loaded.step, "fingerprint": loaded.fingerprint})
 
 
 def sizes(leaves: dict[str, np.ndarray], stored: int) -> dict[str, int]:

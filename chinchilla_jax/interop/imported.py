@@ -74,10 +74,10 @@ def write(source: Source, path: Path, run_dir: Path, config: Config, say: Callab
     return origin
 
 
-def write_adapter(path: Path, run_dir: Path, base: Path, config: Config) -> dict:
-    """An adapter run on the run in `base`, from an adapter folder of peft's; what is in origin.json."""
-    adapter = Adapter(path, str(base))
-    own = own_config(run_folder(str(base)))
+def write_adapter(path: Path, run_dir: Path, named_base: str, config: Config) -> dict:
+    """An adapter run on the run that is `named_base`, from an adapter folder of peft's; what is in origin.json."""
+    adapter, base = Adapter(path, named_base), run_folder(named_base)
+    own = own_config(base)
     own = dataclasses.replace(own, optimizer=dataclasses.replace(own.optimizer, ema_decay=0.0))
     own = dataclasses.replace(own, tune=adapter.tune, task=adapter.task, mesh=config.mesh)
     config = tuned(own, run_dir)

@@ -44,7 +44,7 @@ def write(folder: Path, run_dir: Path, loaded: Loaded, dtype: str) -> dict[str, 
     named = {names.head(leaf, tune.method == "prompt").theirs: leaf for leaf in recipe.heads}
     arrays |= {name: np.asarray(below(loaded.trained["heads"], leaf), np.float32) for name, leaf in named.items()}
     tensors = [Tensor(name, x.shape, TYPES[dtype], partial(x.astype, TYPES[dtype])) for name, x in arrays.items()]
-    base = base_name(tune)
+    base = origins.read(program.base.folder).get("source", tune.base)  # as a person would look for it
     modules = sorted({find(site.name).theirs.split(".")[-2] for site in recipe.sites})
     told = peft_config.to_config(tune, model, modules, base, ranks)
     row = heads.HEADS.get(head)
@@ -74,7 +74,7 @@ def check(loaded: Loaded) -> None:
         tune.method in peft_config.FORMS,
         f"peft has no form of --tune.method {tune.method} (of {known} it has): {instead}",
     )
-    origin, head = origins.read(Path(loaded.program.base.loaded.folder)), heads.of_run(recipe.heads)
+    origin, head = origins.read(loaded.program.base.folder), heads.of_run(recipe.heads)
     row = config_json.choose(loaded.program.config.model, origin.get("architecture", ""), head)
     require(
         ARCHITECTURES[row].trunks.get(head, "model") == "model",
@@ -137,12 +137,6 @@ def merged_rows(table: Any) -> np.ndarray:
     """The rows (n, D) that train of a `Rows`: peft keeps them whole, ours is what is added to them."""
     ids = np.array(table.ids)
     return np.asarray(array(table.kernel)[ids], np.float32) + np.asarray(table.rows_nD, np.float32)
-
-
-def base_name(tune: TuneConfig) -> str:
-    """The model that the adapter belongs to, as a person would look for it."""
-    base = Path(tune.base)
-    return origins.read(base).get("source", str(base)) if base.exists() else str(base)
 
 
 def loading(loader: str, base: str, labels: int, there: int, wanted: int) -> list[str]:

@@ -20,11 +20,12 @@ from chinchilla_jax.finetuning.methods import TABLES
 from chinchilla_jax.model import stacks
 from chinchilla_jax.model.weights import merged
 from chinchilla_jax.objectives import build as objectives
+from chinchilla_jax.optim import sparsefile
 from chinchilla_jax.parallel import mesh as meshes
 from chinchilla_jax.parallel import sharding
 from chinchilla_jax.training import best, mirror
 from chinchilla_jax.training.program import Program
-from chinchilla_jax.training.restore import load_params, newest_meta
+from chinchilla_jax.training.restore import load_params, newest_meta, unpacked
 from chinchilla_jax.training.resume import own_config
 
 # What of a model is not its shape, and may be another in a run that starts from it.
@@ -46,9 +47,9 @@ class Loaded:
 
 
 def run_folder(run_dir: str | None) -> Path:
-    """The folder of a run, or a one-line `UserError` where there is none."""
+    """The folder of a run, or of a local copy of one on object storage; a one-line `UserError` where there is none."""
     require(bool(run_dir), "name the run with --run-dir")
-    folder = Path(run_dir)
+    folder = mirror.fetched(run_dir) if is_remote(run_dir) else Path(run_dir)
     require((folder / "config.json").exists(), f"{folder} holds no run; train one with pretrain --run-dir {folder}")
     return folder
 
@@ -82,13 +83,16 @@ def load(
         config = dataclasses.replace(config, mesh=MeshConfig())
     mesh = base.program.mesh if base else mesh or _mesh(config, whole_mesh)
     program = _program(config, whole_mesh, mesh, base_of(config, folder, mesh, base), make)
-    found = load_params(
-        mirror.checkpoints(folder),
-        program.abstract.params,
-        average=bool(config.optimizer.ema_decay),
-        level=config.checkpoint.verify,
-        step=step,
-    )
+    if (packed := folder / sparsefile.FILE).exists():
+        found = unpacked(packed, program.abstract.params)
+    else:
+        found = load_params(
+            mirror.checkpoints(folder),
+            program.abstract.params,
+            average=bool(config.optimizer.ema_decay),
+            level=config.checkpoint.verify,
+            step=step,
+        )
     tokenizer = open_tokenizer(folder)
     stored = found.meta.get("tokenizer")
     require(
@@ -222,6 +226,8 @@ def find_base(named: str, run_dir: Path) -> Path:
     for place in places:
         if (place / "config.json").exists():
             return place
+    if found := mirror.beside(run_dir, Path(named).name):
+        return found
     raise UserError(
         f"the base {named} of {run_dir} is not there; put that run back, or beside {run_dir} (a merged run needs none)"
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from chinchilla_jax import disk, locks
+from chinchilla_jax.disk import CHUNK
 from chinchilla_jax.errors import StorageError, UserError
 
 LEASE = "lease.json"
@@ -25,6 +26,7 @@ TICK = 60.0
 IN_PLACE = "checkpoints"
 UNREAD = (IN_PLACE, "tensorboard", "profile", LEASE)  # of no use to a run that goes on
 PRIVATE = (".lock", ".new")  # ends of names that are of this machine alone
+PROBE = "probe.new"
 
 _standing: dict[Path, "Mirror"] = {}
 
@@ -44,6 +46,51 @@ def name(run_dir: Path) -> str:
     """What a run directory is called."""
     mirror = of(run_dir)
     return mirror.url if mirror else str(run_dir)
+
+
+def named(value: Any) -> Any:
+    """`value` with the URLs of runs for their local copies wherever these are named."""
+    for mirror in [*_standing.values()]:
+        value = mirror.named(value)
+    return value
+
+
+def exists(run_dir: Path) -> bool:
+    """Whether there is anything at a path, or at the URL that it stands for."""
+    mirror = of(run_dir)
+    if mirror is None:
+        return Path(run_dir).exists()
+    with _reaching(mirror.url):
+        return mirror.remote.exists()
+
+
+def check_writable(run_dir: Path) -> None:
+    """Raise `StorageError` where a folder stands for object storage that takes nothing; nothing is left there."""
+    if mirror := of(run_dir):
+        with _reaching(mirror.url, "written"):
+            (mirror.remote / PROBE).write_text("may this be written?\n")
+            (mirror.remote / PROBE).unlink()
+
+
+def deliver(path: Path) -> None:
+    """Send a file of a local copy now, not in the end; where that fails it goes, and `StorageError` says why."""
+    if mirror := of(path.parent):
+        try:
+            with _reaching(mirror.url, "written"):
+                mirror.send()
+        except StorageError:
+            path.unlink()
+            raise
+
+
+def beside(run_dir: Path, name: str) -> Path | None:
+    """A local copy of the run `name` in the same folder of object storage as the one at `run_dir`, if there is one."""
+    if (mirror := of(run_dir)) is None:
+        return None
+    with _reaching(mirror.url):
+        found = mirror.remote.parent / name
+        there = (found / "config.json").exists()
+    return fetched(f"{mirror.url.rpartition('/')[0]}/{name}") if there else None
 
 
 def fetched(url: str) -> Path:
@@ -86,7 +133,11 @@ class Mirror:
                 self._sent[name] = _state(path)
 
     def send(self) -> None:
-        """Copy back what is new or has changed since."""
+        """Copy back what is new or has changed since.
+
+        In the order of names: of a run that came as a whole (`import`) first a checkpoint's parts, then its manifest,
+        then config.json, without which there is no run.
+        """
         with self._sending:
             for path in sorted(self.folder.rglob("*")):
                 name = path.relative_to(self.folder).as_posix()
@@ -94,9 +145,9 @@ class Mirror:
                     state = _state(path)
                     if path.is_dir() or name.endswith(PRIVATE) or self._sent.get(name) == state:
                         continue
-                    content = path.read_bytes()
                     (self.remote / name).parent.mkdir(parents=True, exist_ok=True)
-                    (self.remote / name).write_bytes(content)
+                    with path.open("rb") as content, (self.remote / name).open("wb") as place:
+                        shutil.copyfileobj(content, place, CHUNK)
                     self._sent[name] = state
 
     def named(self, value: Any) -> Any:
@@ -120,7 +171,7 @@ def standing_for(url: str) -> Iterator[Mirror]:
     Raises `UserError` for what cannot be reached.
     """
     if not url.startswith("gs://"):
-        raise UserError(f"--run-dir {url}: run directories are local folders or on gs://; name one")
+        raise UserError(f"{url}: run directories are local folders or on gs://; name one")
     mirror = Mirror(url)
     try:
         with _reaching(url):
@@ -129,7 +180,7 @@ def standing_for(url: str) -> Iterator[Mirror]:
         try:
             yield mirror
         finally:
-            with _reaching(url):
+            with _reaching(url, "written"):
                 mirror.send()
     except UserError as error:
         error.args = tuple(mirror.named(list(error.args)))
@@ -140,14 +191,16 @@ def standing_for(url: str) -> Iterator[Mirror]:
 
 
 @contextlib.contextmanager
-def _reaching(url: str) -> Iterator[None]:
+def _reaching(url: str, what: str = "reached") -> Iterator[None]:
     """Turns what goes wrong on the way to `url` into one line; each library below raises its own errors."""
     try:
         yield
+    except UserError:
+        raise
     except ImportError as error:
         raise UserError(f"{url}: this needs another package ({error}), such as `pip install gcsfs`") from error
     except Exception as error:
-        raise StorageError(f"{url} cannot be reached ({type(error).__name__}: {error})") from error
+        raise StorageError(f"{url} cannot be {what} ({type(error).__name__}: {error})") from error
 
 
 @contextlib.contextmanager
@@ -162,17 +215,20 @@ def held(run_dir: Path) -> Iterator[None]:
     def tick() -> None:
         while not ended.wait(TICK):
             try:
-                with _reaching(mirror.url):
+                with _reaching(mirror.url, "written"):
                     mirror.send()
             except UserError as error:
                 print(f"warning: {error}; trying again", file=sys.stderr, flush=True)
 
     thread = threading.Thread(target=tick, name="mirror", daemon=True)
-    with locks.lease(mirror.remote / LEASE, lost):
+    with contextlib.ExitStack() as stack:
+        with _reaching(mirror.url, "written"):
+            stack.enter_context(locks.lease(mirror.remote / LEASE, lost))
         thread.start()
         try:
             yield
         finally:
             ended.set()
             thread.join()
-            mirror.send()
+            with _reaching(mirror.url, "written"):
+                mirror.send()

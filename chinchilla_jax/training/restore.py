@@ -122,8 +122,6 @@ def load_params(
 
     The average is the field `average` of the optimizer's state.
     """
-    if (packed := folder.parent / sparsefile.FILE).exists():
-        return unpacked(packed, abstract_params)
     found = newest(folder, abstract_params, level=level, step=step, part="average" if average else "params")
     if found is None:
         raise UserError(f"there is no checkpoint in {folder}; run pretrain first")

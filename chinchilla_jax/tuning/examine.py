@@ -34,7 +34,7 @@ def examine(
         validator = Validator(loaded.program, data, records, "test", tuned(run_dir))
         figures, predictions = validator(loaded.params)
         found = {
-            "run_dir": str(run_dir), "kind": data.kind.name, "labels": list(data.task.labels), "step": loaded.step,
+            "run_dir": loaded.folder, "kind": data.kind.name, "labels": list(data.task.labels), "step": loaded.step,
             "records": len(records), "examples": [*data.notes, *validator.data.encoder.tally.lines()], **figures,
         }  # fmt: skip
         if attack:

@@ -10,7 +10,7 @@ from chinchilla_jax.tasks.data import TaskData
 from chinchilla_jax.tasks.kept import FILE
 from chinchilla_jax.tasks.kinds import table as kinds
 from chinchilla_jax.tasks.template import JINJA, jinja
-from chinchilla_jax.training import best
+from chinchilla_jax.training import best, mirror
 from chinchilla_jax.training.hooks import Hook
 from chinchilla_jax.training.load import load
 from chinchilla_jax.training.loop import pretrain
@@ -59,7 +59,7 @@ def finetune(job: Job, terminal: Terminal, *, allow_changes: bool = False) -> di
         k: v for row in rows if row["step"] == chosen.get("step") for k, v in row.items() if k.startswith("valid_")
     }
     return {
-        "run_dir": str(run_dir),
+        "run_dir": mirror.name(run_dir),
         "method": config.tune.method,
         "base": config.tune.base,
         "kind": config.task.kind,

@@ -1,8 +1,10 @@
 """Run directories on object storage: neither a kill nor a flipped bit is any worse there than on a disk."""
 
+import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 
@@ -11,9 +13,10 @@ import states
 from etils import epath
 from test_checkpoint import META, plain
 
+from chinchilla_jax.commands import cli, supervise
 from chinchilla_jax.config import CheckpointConfig
 from chinchilla_jax.errors import StorageError, UserError
-from chinchilla_jax.training import mirror, restore
+from chinchilla_jax.training import load, mirror, restore
 from chinchilla_jax.training.checkpoint import Checkpoints
 from tests import bucket, runs
 
@@ -155,6 +158,81 @@ def test_a_killed_run_goes_on_and_other_commands_take_it(whole_run, tiny_store, 
         expected = runs.ask("evaluate", **{"run-dir": whole_run})
     assert found["loss_nats_per_token"] == expected["loss_nats_per_token"]
     assert found["wrote"] == [f"{URL}/evaluation.json"] and (run_dir / "evaluation.json").exists()
+
+
+def test_runs_on_object_storage_start_from_one_another(whole_run, root, cache):
+    """Tuned, exported, imported, packed and moved ones, none of which names the temporary folders between."""
+    there, tuned = root / "bucket/runs", {"run-dir": "gs://bucket/runs/tuned"}
+    shutil.copytree(whole_run, there / "one")
+    rows = [{"prompt": f"the {n}", "completion": " sea and wind"} for n in range(16)]
+    (root / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fast = {"train.batch-size": 8, "train.seq-len": 48, "train.steps": 2}
+    with runs.caching(cache):
+        found = runs.ask("finetune", **tuned, **fast, **{"from": URL, "task.train": root / "rows.jsonl"})
+        assert (
+            found["wrote"][0] == tuned["run-dir"] == json.loads((there / "tuned/finetune.json").read_text())["run_dir"]
+        )
+        assert json.loads((there / "tuned/origin.json").read_text())["source"] == URL
+        runs.ask("export", **tuned, **{"format": "peft", "out": root / "peft"})
+        (there / "one").rename(there / "moved")  # and is named by what was exported
+        imported = {"run-dir": "gs://bucket/runs/imported", "base": "gs://bucket/runs/moved"}
+        runs.ask("import", str(root / "peft"), **imported)
+        code, said = runs.call("import", str(root / "peft"), **imported)
+        assert code == 78 and "gs://bucket/runs/imported is there already" in said
+        runs.ask("export", **{"run-dir": imported["base"], "format": "sparse", "out": there / "packed"})
+        words = {"prompt": "the", "max-new-tokens": 4, "temperature": 0}
+        whole, packed = (
+            runs.ask("generate", **words, **{"run-dir": f"gs://bucket/runs/{name}"}) for name in ("moved", "packed")
+        )
+        assert whole["completions"] == packed["completions"]
+        both = {"run-dir": imported["base"], "adapter": imported["run-dir"]}
+        assert runs.ask("generate", **words, **both)["completions"][0]["adapter"] == imported["run-dir"]
+    small = [path for path in there.rglob("*") if path.is_file() and "checkpoints" not in path.parts]
+    assert not [path for path in small if b"chinchilla_jax-" in path.read_bytes()]
+    assert supervise.spent(tuned["run-dir"])["goodput"]
+
+
+def test_a_base_is_found_beside_a_run_that_was_moved_with_it(root):
+    (root / "bucket/runs/base").mkdir(parents=True)
+    (root / "bucket/runs/base/config.json").write_text("{}")
+    with mirror.standing_for(URL) as standing:
+        assert mirror.named(str(load.find_base("gone/base", standing.folder))) == "gs://bucket/runs/base"
+        with pytest.raises(UserError, match="the base gone/other of"):
+            load.find_base("gone/other", standing.folder)
+
+
+@pytest.mark.parametrize("command", ["export", "merge", "prune", "report", "plan"])
+def test_what_is_written_only_locally_says_so(root, command):
+    code, said = runs.call(command, "--out", "gs://bucket/out", **{"run-dir": URL})
+    assert code == 78 and said.count("\n") == 1 and "--out gs://bucket/out" in said and "local path" in said
+
+
+def test_figures_that_cannot_be_kept_are_printed_only(root, monkeypatch, capsys):
+    """As in a local folder that may only be read; what has to write there says so before its work."""
+    kept = root / "bucket/runs/one/evaluation.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("{}")
+    with monkeypatch.context() as patch, mirror.standing_for(URL) as standing:
+        was = bucket.Bucket.open
+        patch.setattr(bucket.Bucket, "open", lambda self, path, mode: was(self, path, refused(mode)))
+        assert cli.keep(standing.folder / "evaluation.json", {"loss": 1}) == []
+        with pytest.raises(StorageError, match=f"{URL} cannot be written .*denied"):
+            cli.writable(standing.folder, "--run-dir")
+    said = capsys.readouterr().err
+    assert f"warning: {URL}/evaluation.json could not be written (Permission denied)" in said
+    assert kept.read_text() == "{}"
+    with mirror.standing_for(URL) as standing:
+        assert cli.keep(standing.folder / "evaluation.json", {"loss": 1})
+        cli.writable(standing.folder, "--run-dir")
+        assert json.loads(kept.read_text()) == {"loss": 1}, "sent at once"
+    assert [path.name for path in kept.parent.iterdir()] == ["evaluation.json"]
+
+
+def refused(mode: str) -> str:
+    """`mode`, which must not write."""
+    if "w" in mode:
+        raise PermissionError(13, "Permission denied")
+    return mode
 
 
 def test_an_error_of_the_service_is_a_failed_save(root, monkeypatch):
