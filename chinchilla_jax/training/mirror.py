@@ -141,12 +141,16 @@ class Mirror:
         with self._sending:
             for path in sorted(self.folder.rglob("*")):
                 name = path.relative_to(self.folder).as_posix()
-                with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+                if name.endswith(PRIVATE):
+                    continue
+                try:
                     state = _state(path)
-                    if path.is_dir() or name.endswith(PRIVATE) or self._sent.get(name) == state:
-                        continue
+                    content = None if path.is_dir() or self._sent.get(name) == state else path.open("rb")
+                except FileNotFoundError:  # renamed meanwhile
+                    continue
+                if content is not None:
                     (self.remote / name).parent.mkdir(parents=True, exist_ok=True)
-                    with path.open("rb") as content, (self.remote / name).open("wb") as place:
+                    with content, (self.remote / name).open("wb") as place:
                         shutil.copyfileobj(content, place, CHUNK)
                     self._sent[name] = state
 

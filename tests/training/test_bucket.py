@@ -263,6 +263,15 @@ def test_what_cannot_be_reached_is_one_line(root, monkeypatch):
         pass
 
 
+def test_a_bucket_that_is_not_there_is_no_file_that_was_renamed(root, monkeypatch):
+    with (
+        pytest.raises(StorageError, match=f"{URL} cannot be written .*no bucket"),
+        mirror.standing_for(URL) as standing,
+    ):
+        (standing.folder / "file").write_text("1")
+        monkeypatch.setattr(bucket.Bucket, "open", lambda *_: (_ for _ in ()).throw(FileNotFoundError("no bucket")))
+
+
 def test_a_local_copy_has_the_name_of_its_run_and_goes(root):
     with mirror.standing_for(URL) as standing:
         (standing.folder / "new").mkdir()
