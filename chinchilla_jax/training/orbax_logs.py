@@ -8,7 +8,7 @@ from pathlib import Path
 
 @functools.cache  # once a process
 def quiet_orbax() -> None:
-    """Drop Orbax's log of failures that it also raises, and asyncio's of writes that end after the failed one."""
+    """Drop Orbax's log of failures that it also raises, of files that we do not need, and asyncio's of late writes."""
     logging.getLogger("absl").addFilter(_keep)
     logging.getLogger("asyncio").addFilter(_keep_late)
     before = sys.unraisablehook
@@ -22,7 +22,11 @@ def quiet_orbax() -> None:
 
 
 def _keep(record: logging.LogRecord) -> bool:
-    return record.levelno != logging.ERROR or "orbax" not in Path(record.pathname).parts
+    if "orbax" not in Path(record.pathname).parts:
+        return True
+    # Where nothing is renamed, Orbax writes a file of its own into the whole and looks for one in each item.
+    alone = record.levelno == logging.WARNING and str(record.msg).startswith("Metadata file does not exist")
+    return record.levelno != logging.ERROR and not alone
 
 
 def _keep_late(record: logging.LogRecord) -> bool:
