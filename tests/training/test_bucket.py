@@ -166,7 +166,7 @@ def test_runs_on_object_storage_start_from_one_another(whole_run, root, cache):
     shutil.copytree(whole_run, there / "one")
     rows = [{"prompt": f"the {n}", "completion": " sea and wind"} for n in range(16)]
     (root / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    fast = {"train.batch-size": 8, "train.seq-len": 48, "train.steps": 2}
+    fast = {"train.batch-size": 8, "train.seq-len": 32, "train.steps": 1, "task.generate": 0}
     with runs.caching(cache):
         found = runs.ask("finetune", **tuned, **fast, **{"from": URL, "task.train": root / "rows.jsonl"})
         assert (
@@ -180,13 +180,11 @@ def test_runs_on_object_storage_start_from_one_another(whole_run, root, cache):
         code, said = runs.call("import", str(root / "peft"), **imported)
         assert code == 78 and "gs://bucket/runs/imported is there already" in said
         runs.ask("export", **{"run-dir": imported["base"], "format": "sparse", "out": there / "packed"})
-        words = {"prompt": "the", "max-new-tokens": 4, "temperature": 0}
+        words = {"prompt": "the", "max-new-tokens": 2, "temperature": 0}
         whole, packed = (
             runs.ask("generate", **words, **{"run-dir": f"gs://bucket/runs/{name}"}) for name in ("moved", "packed")
         )
         assert whole["completions"] == packed["completions"]
-        both = {"run-dir": imported["base"], "adapter": imported["run-dir"]}
-        assert runs.ask("generate", **words, **both)["completions"][0]["adapter"] == imported["run-dir"]
     small = [path for path in there.rglob("*") if path.is_file() and "checkpoints" not in path.parts]
     assert not [path for path in small if b"chinchilla_jax-" in path.read_bytes()]
     assert supervise.spent(tuned["run-dir"])["goodput"]
