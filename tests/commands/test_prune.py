@@ -44,7 +44,7 @@ def test_a_pruned_run_is_evaluated_and_generates(whole_run, tmp_path, method, wo
         assert again["loss_nats_per_token"] == found["loss_nats_per_token"]
         assert again["stored_bytes"] == kept["stored_bytes"] < found["stored_bytes"]
     abstract = jax.tree.map(jnp.asarray, restore.load_params(out / "checkpoints", runs.state(whole_run).params).state)
-    back = restore.load_params(packed / "checkpoints", abstract).state
+    back = restore.unpacked(packed / sparsefile.FILE, abstract).state
     assert all(bool((a == b).all()) for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(abstract)))
 
 

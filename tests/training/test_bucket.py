@@ -160,34 +160,26 @@ def test_a_killed_run_goes_on_and_other_commands_take_it(whole_run, tiny_store, 
     assert found["wrote"] == [f"{URL}/evaluation.json"] and (run_dir / "evaluation.json").exists()
 
 
-def test_runs_on_object_storage_start_from_one_another(whole_run, root, cache):
-    """Tuned, exported, imported, packed and moved ones, none of which names the temporary folders between."""
-    there, tuned = root / "bucket/runs", {"run-dir": "gs://bucket/runs/tuned"}
+def test_runs_on_object_storage_are_written_and_read_as_wholes(whole_run, root, cache):
+    """Imported and packed ones, and where the time went; the temporary folders between are named nowhere."""
+    there, imported = root / "bucket/runs", {"run-dir": "gs://bucket/runs/imported"}
     shutil.copytree(whole_run, there / "one")
-    rows = [{"prompt": f"the {n}", "completion": " sea and wind"} for n in range(16)]
-    (root / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    fast = {"train.batch-size": 8, "train.seq-len": 32, "train.steps": 1, "task.generate": 0}
     with runs.caching(cache):
-        found = runs.ask("finetune", **tuned, **fast, **{"from": URL, "task.train": root / "rows.jsonl"})
-        assert (
-            found["wrote"][0] == tuned["run-dir"] == json.loads((there / "tuned/finetune.json").read_text())["run_dir"]
-        )
-        assert json.loads((there / "tuned/origin.json").read_text())["source"] == URL
-        runs.ask("export", **tuned, **{"format": "peft", "out": root / "peft"})
-        (there / "one").rename(there / "moved")  # and is named by what was exported
-        imported = {"run-dir": "gs://bucket/runs/imported", "base": "gs://bucket/runs/moved"}
-        runs.ask("import", str(root / "peft"), **imported)
-        code, said = runs.call("import", str(root / "peft"), **imported)
+        runs.ask("export", **{"run-dir": URL, "out": root / "hf"})
+        assert runs.ask("import", str(root / "hf"), **imported)["wrote"] == [imported["run-dir"]]
+        code, said = runs.call("import", str(root / "hf"), **imported)
         assert code == 78 and "gs://bucket/runs/imported is there already" in said
-        runs.ask("export", **{"run-dir": imported["base"], "format": "sparse", "out": there / "packed"})
+        assert restore.newest_meta(epath.Path(imported["run-dir"]) / "checkpoints")["tokenizer"]
+        runs.ask("export", **{"run-dir": URL, "format": "sparse", "out": there / "packed"})
         words = {"prompt": "the", "max-new-tokens": 2, "temperature": 0}
         whole, packed = (
-            runs.ask("generate", **words, **{"run-dir": f"gs://bucket/runs/{name}"}) for name in ("moved", "packed")
+            runs.ask("generate", **words, **{"run-dir": f"gs://bucket/runs/{n}"}) for n in ("one", "packed")
         )
         assert whole["completions"] == packed["completions"]
     small = [path for path in there.rglob("*") if path.is_file() and "checkpoints" not in path.parts]
     assert not [path for path in small if b"chinchilla_jax-" in path.read_bytes()]
-    assert supervise.spent(tuned["run-dir"])["goodput"]
+    assert json.loads((there / "packed/origin.json").read_text())["source"] == URL
+    assert supervise.spent(URL)["goodput"]
 
 
 def test_a_base_is_found_beside_a_run_that_was_moved_with_it(root):
