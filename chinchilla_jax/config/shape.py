@@ -70,8 +70,12 @@ class ModelConfig:
             f"--model.d-model {self.d_model} must be even for relative positions",
         )
         require(0 <= self.dropout < 1, f"--model.dropout {self.dropout} must lie in [0, 1)")
-        for name in ("init_std", "embed_scale", "rope_theta", "rope_factor", "rope_original_len"):
+        for name in ("init_std", "embed_scale", "rope_original_len"):
             require(getattr(self, name) > 0, f"--model.{name.replace('_', '-')} must be positive")
+        # Far beyond what any model has, well within what float32 can compute with.
+        for name, low, high in (("rope_theta", 1, 1e12), ("rope_factor", 1e-3, 1e6), ("norm_eps", 0, 1)):
+            value = getattr(self, name)
+            require(low <= value <= high, f"--model.{name.replace('_', '-')} {value} must lie in [{low}, {high:g}]")
         require(
             0 < self.rope_low_freq < self.rope_high_freq,
             f"--model.rope-low-freq {self.rope_low_freq} must lie in (0, --model.rope-high-freq {self.rope_high_freq})",

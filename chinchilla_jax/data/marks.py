@@ -55,11 +55,22 @@ def read_marks(
             "beside it, with its eos_token"
         )
     separator, end = (bos, tuple(i for i in ends[:1] if i != bos)) if uses_bos else (ends[0], ())
-    told_ends = read_json(folder / GENERATION, missing={}).get("eos_token_id")
-    listed = told_ends if isinstance(told_ends, list) else [told_ends]
-    stops = {separator, *end, named["eos"], *(i for i in listed if isinstance(i, int))} - {-1}
+    stops = {separator, *end, named["eos"], *generation_ends(folder, 1 + max(vocabulary.values()))} - {-1}
     held = frozenset(i for i in {*named.values(), separator, *end} if i >= 0)
     return Marks(separator, (bos,) if uses_bos else (), end, frozenset(stops), held)
+
+
+def generation_ends(folder: Path, size: int) -> list[int]:
+    """The ids that end a text by generation_config.json, if there is one; `UserError` for one outside [0, size)."""
+    told = read_json(folder / GENERATION, missing={}).get("eos_token_id")
+    ids = told if isinstance(told, list) else [] if told is None else [told]
+    for i in ids:
+        if type(i) is not int or not 0 <= i < size:
+            raise UserError(
+                f"{folder / GENERATION}: eos_token_id {str(i)[:40]!r} is no id of a token (0 to {size - 1}); "
+                "correct it, or delete the file"
+            )
+    return ids
 
 
 def content(token: Any) -> str:

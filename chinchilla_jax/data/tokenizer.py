@@ -49,6 +49,7 @@ class Tokenizer(BaseTokenizer):
         except RuntimeError as error:
             raise UserError(f"{path}: not a SentencePiece model; pass a .model file to --data.tokenizer") from error
         self.size = self._model.get_piece_size()
+        self.check_text(range(self.size))
         self.separator = next((i for i in (self._model.eos_id(), self._model.bos_id()) if i >= 0), -1)
         if self.separator < 0:
             raise UserError(f"{path}: the tokenizer has neither an eos nor a bos piece to part documents with")

@@ -55,6 +55,11 @@ class BaseTokenizer:
         """
         raise NotImplementedError
 
+    def check_text(self, ids: Iterable[int]) -> None:
+        """Raise a `UserError` where none of a vocabulary's `ids` stands for text."""
+        if not {*ids} - {*self.special}:
+            raise UserError(f"{self.path}: the vocabulary is empty, no token stands for text; get the file again")
+
     @property
     def closing(self) -> int:
         """The id that follows the last piece of a document."""

@@ -79,9 +79,13 @@ def check(path: Path, told: Told) -> None:
     require(len({*pieces}) == len(pieces), f"{path}: a token is twice in tokenizer.ggml.tokens")
     template = told("tokenizer.chat_template", "")
     require(isinstance(template, str), f"{path}: tokenizer.chat_template is {str(template)[:40]}, no template")
+    textless = {CONTROL, UNKNOWN, UNUSED}
+    empty = textless.issuperset(told("tokenizer.ggml.token_type"))
+    require(not empty, f"{path}: the vocabulary is empty, no token of tokenizer.ggml.tokens stands for text")
+    size = len(used(told))
     for name in ("bos", "eos", "unknown", "padding", "eot"):
         i = told(f"tokenizer.ggml.{name}_token_id", -1)
-        require(isinstance(i, int) and i < len(pieces), f"{path}: tokenizer.ggml.{name}_token_id {i} is no token")
+        require(isinstance(i, int) and -1 <= i < size, f"{path}: tokenizer.ggml.{name}_token_id {i} is no token")
 
 
 def write(path: Path, told: Told, folder: Path) -> Path:

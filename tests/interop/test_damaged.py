@@ -83,6 +83,18 @@ def piped(folder, name):
     os.mkfifo(folder / name)
 
 
+def without_text(folder, told_too=True):
+    """Leave the tokenizer its control tokens, with an empty model or with one of these alone."""
+    told = json.loads((folder / "tokenizer.json").read_text())
+    names = {token["content"]: token["id"] for token in told["added_tokens"]} if told_too else {}
+    tell(folder, "tokenizer.json", model={**told["model"], "vocab": names, "merges": []})
+
+
+def ends(folder, told):
+    """What a generation_config.json says of the end of a text; the tokenizer has 300 ids."""
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": told}))
+
+
 def renamed(weights, old, new):
     weights[new] = weights.pop(old)
 
@@ -142,6 +154,16 @@ SINGLE = {  # what is done to the folder, and a word of the line
     "tokenizer is not JSON": (lambda f: cut(f / "tokenizer.json", 90), "tokenizer"),
     "tokenizer of another size": (tokenizer_of_another_size, "the tokenizer has"),
     "a tokenizer that is empty": (lambda f: cut(f / "tokenizer.json", 0), "source/tokenizer.json"),
+    "an empty vocabulary": (lambda f: without_text(f, told_too=False), "the vocabulary is empty"),
+    "a vocabulary of control tokens": (without_text, "the vocabulary is empty"),
+    "an end of text": (lambda f: ends(f, "2"), "generation_config.json: eos_token_id '2'"),
+    "an end below 0": (lambda f: ends(f, -7), "eos_token_id '-7'"),
+    "an end beyond the tokens": (lambda f: ends(f, [2, 300]), "eos_token_id '300' is no id of a token (0 to 299)"),
+    "an end that is true": (lambda f: ends(f, True), "eos_token_id 'True'"),
+    "an end that is a fraction": (lambda f: ends(f, [1.5]), "eos_token_id '1.5'"),
+    "a list of nothing as ends": (lambda f: ends(f, [None]), "eos_token_id 'None'"),
+    "a generation config of no table": (lambda f: (f / "generation_config.json").write_text("[2]"), "no table"),
+    "waves that vanish": (lambda f: tell(f, rope_theta=1e-300), "rope-theta 1e-300 must lie in"),
     "a token out of its place": (lambda f: added(f, 5000), "does not follow"),
     "a template that is no text": (lambda f: (f / "chat_template.jinja").write_bytes(b"\xff{"), "chat_template.jinja"),
     "a list of templates": (lambda f: tell(f, "tokenizer_config.json", chat_template=["a"]), "no template"),
@@ -260,6 +282,14 @@ SETTINGS = {  # what a config.json says, and a word of the line that refuses it
     "endless layers": ({"num_hidden_layers": 10**12}, "num_hidden_layers"),
     "no epsilon": ({"rms_norm_eps": "small"}, "rms_norm_eps"),
     "an infinite base": ({"rope_theta": float("inf")}, "rope_theta"),
+    "a base of 0": ({"rope_theta": 0}, "rope-theta"),
+    "a base below 0": ({"rope_theta": -10000.0}, "rope_theta"),
+    "a base below 1": ({"rope_theta": 1e-3}, "rope-theta"),
+    "a base beyond float32": ({"rope_theta": 1e300}, "rope-theta"),
+    "a base of text": ({"rope_theta": "10000"}, "rope_theta"),
+    "a base that vanishes inside": ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e-300}}, "rope-theta"),
+    "a stretch that vanishes": ({"rope_scaling": {"rope_type": "linear", "factor": 1e-300}}, "rope-factor"),
+    "an endless epsilon": ({"rms_norm_eps": 1e300}, "norm-eps"),
     "heads that do not divide": ({"num_key_value_heads": 3}, "kv-heads"),
     "tied is a word": ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
     "biases of the hidden layer alone": ({"mlp_bias": True}, "mlp_bias"),
