@@ -12,11 +12,11 @@ import numpy as np
 from chinchilla_jax.config import TaskConfig, TrainConfig, require
 from chinchilla_jax.data.batches import Batches
 from chinchilla_jax.data.controls import add_controls
-from chinchilla_jax.data.examples import table
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.tasks import augment
 from chinchilla_jax.tasks.encode import Encoder, Item, check_dropped
+from chinchilla_jax.tasks.examples import table
 from chinchilla_jax.tasks.kept import own_template
 from chinchilla_jax.tasks.kinds.kind import Kind
 from chinchilla_jax.tasks.kinds.table import KINDS, kind_of, settled

@@ -11,9 +11,9 @@ from pathlib import Path
 import xxhash
 
 from chinchilla_jax.config import DataConfig, closest, require
-from chinchilla_jax.data.examples import debian, libreoffice, wheels
 from chinchilla_jax.data.tfds_source import data_dir, writable
 from chinchilla_jax.errors import UserError
+from chinchilla_jax.tasks.examples import debian, libreoffice, wheels
 
 PREFIX = "builtin:"
 SPLITS = ("train", "valid", "test")

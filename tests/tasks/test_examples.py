@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from chinchilla_jax.data.builders import download
-from chinchilla_jax.data.examples import debian, libreoffice, table, wheels
 from chinchilla_jax.errors import UserError
+from chinchilla_jax.tasks.examples import debian, libreoffice, table, wheels
 
 
 def zipped(path, **files):
