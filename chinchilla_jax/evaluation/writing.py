@@ -35,12 +35,7 @@ class Writer:
         self.engine, self.stops = Engine(cfg, pieces), stops
 
     def __call__(
-        self,
-        params: Any,
-        prompts: Sequence[list[int]],
-        blocks: Blocks,
-        new: int,
-        poll: Callable[[], None] = lambda: None,
+        self, params: Any, prompts: Sequence[list[int]], blocks: Blocks, new: int, poll: Poll = lambda: None
     ) -> list[Written]:
         """At most `new` tokens behind every prompt."""
         split, found = self.engine.prepare(params), []
@@ -101,12 +96,7 @@ class Beams:
         self.searches: dict[int, beam.Search] = {}
 
     def __call__(
-        self,
-        params: Any,
-        prompts: Sequence[list[int]],
-        blocks: Blocks,
-        new: int,
-        poll: Callable[[], None] = lambda: None,
+        self, params: Any, prompts: Sequence[list[int]], blocks: Blocks, new: int, poll: Poll = lambda: None
     ) -> list[Written]:
         """At most `new` tokens behind every prompt."""
         weights, found = self.reader.engine.prepare(params), []

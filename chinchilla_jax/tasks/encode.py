@@ -78,6 +78,11 @@ class Encoder:
             self.tally.note(EMPTY, record.where)
         return found
 
+    def segment(self, tokens: Sequence[int], targets: np.ndarray, weights: np.ndarray) -> Example:
+        """An example that is read in one direction, or with --task.source bidirectional as a whole in both."""
+        blocks = np.ones(len(tokens), np.int32) if self.task.source == "bidirectional" else None
+        return Example(np.asarray(tokens, np.int32), targets, weights, blocks)
+
     def text(self, record: Document, encode: Encode) -> Iterator[tuple[Example, ...]]:
         """Windows of a document, with a loss on every token."""
         tokenizer = self.renderer.tokenizer

@@ -144,22 +144,10 @@ class Tagged:
 
 
 @dataclass(frozen=True)
-class Spans:
+class Spans(Document):
     """A text and named stretches of it, as (start, end, name) in characters."""
 
-    where: Where
-    text: str
     spans: tuple[tuple[int, int, str], ...]
-
-    @property
-    def group(self) -> str:
-        """The text."""
-        return self.text
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """The text."""
-        return (self.text,)
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,10 @@ def encode(encoder: Encoder, record: Labelled, encode: Encode) -> Iterator[tuple
         label in encoder.labels,
         f"{record.where}: label {label!r} is none of the training set's {', '.join(encoder.labels)!r:.200}",
     )
-    tokens = np.array(asking(encoder, record, encode), np.int32)
+    tokens = asking(encoder, record, encode)
     weights, targets = np.zeros(len(tokens), np.float32), np.zeros(len(tokens), np.int32)
     targets[-1], weights[-1] = encoder.labels.index(label), 1
-    blocks = np.ones(len(tokens), np.int32) if encoder.task.source == "bidirectional" else None
-    yield (Example(tokens, targets, weights, blocks),)
+    yield (encoder.segment(tokens, targets, weights),)
 
 
 def asking(encoder: Encoder, record: Labelled, encode: Encode) -> Ids:
@@ -70,17 +69,21 @@ def asking(encoder: Encoder, record: Labelled, encode: Encode) -> Ids:
     return [*frame[0], *ids, *frame[1]] or [encoder.renderer.tokenizer.separator]
 
 
+def compiled_head(examination: Examination, of: Callable, head: str = "labels") -> Callable:
+    """(params, batch) -> what `of` makes of a head's logits (B, L, C), compiled."""
+    cfg = examination.program.config.model
+
+    def run(params, batch):
+        return of(heads.logits(transformer.apply(params, batch, cfg), heads.rows(params, head)))
+
+    return examination.compiled(run)
+
+
 class Classes:
     """The likeliest label of every record, with its probability."""
 
     def __init__(self, examination: Examination):
-        self.examination = examination
-        cfg = examination.program.config.model
-
-        def log_p(params, batch):
-            return jax.nn.log_softmax(heads.logits(transformer.apply(params, batch, cfg), heads.rows(params)))
-
-        self.log_p = examination.compiled(log_p)
+        self.examination, self.log_p = examination, compiled_head(examination, jax.nn.log_softmax)
 
     def __call__(self, params: Any, poll: Callable[[], None]) -> tuple[Figures, Rows]:
         names, found, right, chosen, p = self.examination.data.task.labels, [], [], [], []
@@ -121,12 +124,6 @@ def sections(found: dict[str, Any], rows: Rows) -> list[str]:
     """Every label, the pairs most confused, the length of the input, and how sure the model was."""
     pairs = Counter((row["reference"], row["output"]) for row in rows)
     right = np.array([row["output"] == row["reference"] for row in rows])
-    by_label = []
-    for name in found["labels"]:
-        there = sum(n for (a, _), n in pairs.items() if a == name)
-        said = sum(n for (_, b), n in pairs.items() if b == name)
-        same = pairs[name, name]
-        by_label.append((name, there, said, same / max(said, 1), same / max(there, 1), 2 * same / max(said + there, 1)))
     wrong = [(a, b, n) for (a, b), n in pairs.most_common() if a != b][:MOST_CONFUSED]
     bins = classes.calibration(right, np.array([row["probability"] for row in rows])) if rows else []
 
@@ -134,7 +131,7 @@ def sections(found: dict[str, Any], rows: Rows) -> list[str]:
         return sum(row["output"] == row["reference"] for row in part) / len(part)
 
     return [
-        *tables.section("By label", ("label", "references", "outputs", "precision", "recall", "F1"), by_label),
+        *tables.by_label(found["labels"], *([[row[part]] for row in rows] for part in ("reference", "output"))),
         *tables.section("Confused most", ("reference", "output", "times"), wrong),
         *tables.by_length(rows, lambda row: len(row["input"]), "characters", {"accuracy": accuracy}),
         *tables.section("Calibration", ("mean probability", "share right", "records"), bins),

@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from chinchilla_jax.config import require
-from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives import labels as heads
 from chinchilla_jax.tasks.encode import Encoder, Example
 from chinchilla_jax.tasks.kinds import tables
 from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
-from chinchilla_jax.tasks.kinds.labels import asking, at_last, divide, label_names
+from chinchilla_jax.tasks.kinds.labels import asking, at_last, compiled_head, divide, label_names
 from chinchilla_jax.tasks.metrics import classes
 from chinchilla_jax.tasks.records import Labelled
 from chinchilla_jax.tasks.render import Encode
@@ -41,8 +40,7 @@ def encode(encoder: Encoder, record: Labelled, encode: Encode) -> Iterator[tuple
         word, bit = divmod(names.index(label), BITS)
         targets[-1 - word] |= 1 << bit
     weights[-1] = 1
-    blocks = np.ones(len(ids), np.int32) if encoder.task.source == "bidirectional" else None
-    yield (Example(np.array(ids, np.int32), targets, weights, blocks),)
+    yield (encoder.segment(ids, targets, weights),)
 
 
 def words_of(labels: int) -> int:
@@ -69,13 +67,7 @@ class Sets:
     """Sets of labels at the threshold 0.5, and at the one that validation found best."""
 
     def __init__(self, examination: Examination):
-        self.examination = examination
-        cfg = examination.program.config.model
-
-        def p(params, batch):
-            return jax.nn.sigmoid(heads.logits(transformer.apply(params, batch, cfg), heads.rows(params)))
-
-        self.p = examination.compiled(p)
+        self.examination, self.p = examination, compiled_head(examination, jax.nn.sigmoid)
 
     def __call__(self, params: Any, poll: Callable[[], None]) -> tuple[Figures, Rows]:
         names, records = self.examination.data.task.labels, self.examination.records
@@ -102,18 +94,12 @@ class Sets:
 
 def sections(found: dict[str, Any], rows: Rows) -> list[str]:
     """Every label at the threshold 0.5, and the length of the input."""
-    by_label = []
-    for name in found["labels"]:
-        there, said = ([name in row[part] for row in rows] for part in ("reference", "output"))
-        same = sum(a and b for a, b in zip(there, said))
-        there, said = sum(there), sum(said)
-        by_label.append((name, there, said, same / max(said, 1), same / max(there, 1), 2 * same / max(said + there, 1)))
 
     def equal(part: Rows) -> float:
         return sum(set(row["output"]) == set(row["reference"]) for row in part) / len(part)
 
     return [
-        *tables.section("By label", ("label", "references", "outputs", "precision", "recall", "F1"), by_label),
+        *tables.by_label(found["labels"], *([row[part] for row in rows] for part in ("reference", "output"))),
         *tables.by_length(rows, lambda row: len(row["input"]), "characters", {"equal sets": equal}),
     ]
 

@@ -124,8 +124,7 @@ def encode(encoder: Encoder, record: Question, encode: Encode) -> Iterator[tuple
             targets[ends] |= END
             weights[begins] += 0.5 / len(spans)
             weights[ends] += 0.5 / len(spans)
-        blocks = np.ones(len(tokens), np.int32) if encoder.task.source == "bidirectional" else None
-        yield (Example(np.array(tokens, np.int32), targets, weights, blocks),)
+        yield (encoder.segment(tokens, targets, weights),)
 
 
 def likeliest(log_p_C2: np.ndarray, longest: int) -> tuple[float, int, int]:

@@ -1,5 +1,6 @@
 """Tables of a report: what the sections of every kind are made of."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,17 @@ def section(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> l
 def shown(value: Any) -> str:
     """A cell: figures to four places, and nothing that would end it."""
     return f"{value:.4f}" if isinstance(value, float) else str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def by_label(names: Sequence[str], references: Sequence[Iterable], outputs: Sequence[Iterable]) -> list[str]:
+    """Precision, recall and F1 of every label, from the labels of each record and those that were given to it."""
+    sets = [({*one}, {*other}, {*one} & {*other}) for one, other in zip(references, outputs)]
+    counts = [Counter(label for parts in sets for label in parts[i]) for i in range(3)]
+    rows = []
+    for name in names:
+        there, said, right = (count[name] for count in counts)
+        rows.append((name, there, said, right / max(said, 1), right / max(there, 1), 2 * right / max(said + there, 1)))
+    return section("By label", ("label", "references", "outputs", "precision", "recall", "F1"), rows)
 
 
 def by_length(

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 
 from chinchilla_jax.config import require
-from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives import labels as heads
 from chinchilla_jax.tasks.encode import CUT, Encoder, Example
 from chinchilla_jax.tasks.kinds import tables
 from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
+from chinchilla_jax.tasks.kinds.labels import compiled_head
 from chinchilla_jax.tasks.metrics import entities
 from chinchilla_jax.tasks.records import Spans, Tagged
 from chinchilla_jax.tasks.render import Encode
@@ -87,8 +87,7 @@ def encode(encoder: Encoder, record: Tagged | Spans, encode: Encode) -> Iterator
             encoder.tally.note(UNKNOWN, record.where)
         at += len(each)
     if weights.any():
-        blocks = np.ones(len(tokens), np.int32) if encoder.task.source == "bidirectional" else None
-        yield (Example(np.array(tokens, np.int32), targets, weights, blocks),)
+        yield (encoder.segment(tokens, targets, weights),)
 
 
 def fitting(sizes: Sequence[int], room: int) -> int:
@@ -120,17 +119,11 @@ class Tagger:
     """Entities found, strictly and leniently, by the constrained outputs; and by the unconstrained ones, to compare."""
 
     def __init__(self, examination: Examination):
-        self.examination = examination
-        cfg, self.names = examination.program.config.model, examination.data.task.labels
+        self.examination, self.names = examination, examination.data.task.labels
+        self.log_p = compiled_head(examination, jax.nn.log_softmax, "tags")
         self.first_C, self.follows_CC = allowed(self.names)
         encoder = examination.data.new_encoder()
         self.places = [np.flatnonzero(with_pieces(encoder, record)) for record in examination.records]
-
-        def log_p(params, batch):
-            hidden_BLD = transformer.apply(params, batch, cfg)
-            return jax.nn.log_softmax(heads.logits(hidden_BLD, heads.rows(params, "tags")))
-
-        self.log_p = examination.compiled(log_p)
 
     def __call__(self, params: Any, poll: Callable[[], None]) -> tuple[Figures, Rows]:
         records = self.examination.records
