@@ -1,12 +1,9 @@
 """Questions answered by a span of their context: the likeliest pair of first and last token, or no answer."""
 
-import functools
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,33 +13,17 @@ from chinchilla_jax.objectives import labels as heads
 from chinchilla_jax.tasks import splits
 from chinchilla_jax.tasks.encode import Encoder, Example
 from chinchilla_jax.tasks.kinds import tables
+from chinchilla_jax.tasks.kinds.contexts import closing, context_of, opening, place_of, windows
 from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
+from chinchilla_jax.tasks.kinds.span_head import CANDIDATE, END, START, likeliest, span_head, span_log_p
 from chinchilla_jax.tasks.metrics import answers
-from chinchilla_jax.tasks.offsets import Placed, placed
 from chinchilla_jax.tasks.records import Question, Tally
 from chinchilla_jax.tasks.render import Encode
-from chinchilla_jax.types import Batch
 
 NOWHERE = "questions left out of training: no answer stands in their context"
 LACKING = "questions none of whose references stands in its context, which no output can match"
 WINDOWS = "contexts read in several windows"
-SHARE = 2  # of a window, that its question takes at most
-CANDIDATE, START, END = 1, 2, 4  # bits of a token's target in a span head
 STYLES = {"squad": "SQuAD's script (words)", "cmrc": "CMRC 2018's script (characters, longest common substring)"}
-
-
-def place_of(record: Question) -> tuple[int, int] | None:
-    """Characters of the first reference that stands in the context; those without a place are looked up.
-
-    Blanks and capitals may differ, which no metric sees.
-    """
-    for text, start in record.answers:
-        if start >= 0:
-            return start, start + len(text)
-        words = r"\s+".join(map(re.escape, text.split()))
-        if words and (match := re.search(words, record.context, re.IGNORECASE)):
-            return match.span()
-    return None
 
 
 def divide(task: TaskConfig, train: list, valid: list | None, test: list | None, seed: int, tally: Tally):
@@ -65,37 +46,6 @@ def style_of(task: TaskConfig, records: Sequence[Question]) -> str:
         return task.style
     letters = [bool(answers.HAN.match(c)) for record in records[:200] for c in record.question if c.isalpha()]
     return "cmrc" if sum(letters) > len(letters) / 2 else "squad"
-
-
-@functools.lru_cache(maxsize=1 << 12)
-def context_of(tokenizer: Any, context: str) -> Placed:
-    """The pieces of a context, which many questions share."""
-    return placed(tokenizer, context, tokenizer.encode)
-
-
-def windows(encoder: Encoder, record: Question) -> tuple[list[int], list[tuple[int, int]]]:
-    """Ids of the question, and the ids [first, end) of the context in each window; they overlap by --task.stride."""
-    tokenizer = encoder.renderer.tokenizer
-    copies = 2 if encoder.task.source == "twice" else 1
-    room = encoder.limit - len(opening(tokenizer))
-    question = tokenizer.encode(record.question)[: room // (SHARE * copies)]
-    question = [*question, *tokenizer.encode("\n")]
-    size = room // copies - len(question) - len(closing(tokenizer))
-    count = len(context_of(tokenizer, record.context).ids)
-    require(size > 0, f"{record.where}: no room for a context in --train.seq-len {encoder.limit}; raise it")
-    step = max(1, size - min(encoder.task.stride or size // 2, size - 1))
-    starts = range(0, max(1, count - size + step), step)
-    return question, [(start, min(start + size, count)) for start in starts]
-
-
-def opening(tokenizer: Any) -> list[int]:
-    """What stands before everything."""
-    return list(tokenizer.start) or [tokenizer.separator]
-
-
-def closing(tokenizer: Any) -> list[int]:
-    """What stands behind a context; its last token, at which a causal model has read all, means no answer."""
-    return tokenizer.encode("\n") or [tokenizer.separator]
 
 
 def encode(encoder: Encoder, record: Question, encode: Encode) -> Iterator[tuple[Example, ...]]:
@@ -125,43 +75,6 @@ def encode(encoder: Encoder, record: Question, encode: Encode) -> Iterator[tuple
             weights[begins] += 0.5 / len(spans)
             weights[ends] += 0.5 / len(spans)
         yield (encoder.segment(tokens, targets, weights),)
-
-
-def likeliest(log_p_C2: np.ndarray, longest: int) -> tuple[float, int, int]:
-    """(score, first, last) of the best span of at most so many tokens: log p(first) + log p(last)."""
-    begin_C, end_C = log_p_C2.T
-    best = (-np.inf, 0, 0)
-    for more in range(min(longest, len(begin_C))):
-        scores = begin_C[: len(begin_C) - more] + end_C[more:]
-        at = int(scores.argmax())
-        best = max(best, (float(scores[at]), at, at + more))
-    return best
-
-
-def within(batch: Batch) -> jax.Array:
-    """Which tokens an answer may begin or end at: (B, L)."""
-    return (batch.targets & CANDIDATE) > 0
-
-
-def span_log_p(hidden_BLD, table_2D, batch: Batch) -> jax.Array:
-    """Log-probabilities over a segment's candidates that the answer begins, and ends, at a token: (B, L, 2)."""
-    z_BL2 = jnp.where(within(batch)[..., None], heads.logits(hidden_BLD, table_2D), -1e30)
-    most = batch.tokens.shape[1] + 1
-
-    def norm(z_L2, segments_L):
-        largest_S2 = jax.lax.stop_gradient(jax.ops.segment_max(z_L2, segments_L, most))
-        sums_S2 = jax.ops.segment_sum(jnp.exp(z_L2 - largest_S2[segments_L]), segments_L, most)
-        return (largest_S2 + jnp.log(sums_S2))[segments_L]
-
-    return z_BL2 - jax.vmap(norm)(z_BL2, batch.segments)
-
-
-def span_head(hidden_BLD, table_2D, batch: Batch):
-    """The mean of -log p of an answer's first and of its last token; the weight of each of the two is a half."""
-    log_p_BL2 = span_log_p(hidden_BLD, table_2D, batch)
-    hit_BL2 = jnp.stack([batch.targets & START, batch.targets & END], -1) > 0
-    share_BL = batch.weights / jnp.maximum(hit_BL2.sum(-1), 1)
-    return -jnp.sum(share_BL[..., None] * jnp.where(hit_BL2, log_p_BL2, 0.0)), hidden_BLD
 
 
 class Reader:
