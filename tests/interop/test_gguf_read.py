@@ -108,6 +108,8 @@ REFUSED = {
     "eos": ({"tokenizer__ggml__eos_token_id": 999}, "eos_token_id 999"),
     "eos below 0": ({"tokenizer__ggml__eos_token_id": -7}, "eos_token_id -7"),
     "eos of text": ({"tokenizer__ggml__eos_token_id": "two"}, "eos_token_id two"),
+    "eos unused": ({"tokenizer__ggml__token_type": [1] * 299 + [5], "tokenizer__ggml__eos_token_id": 299},
+                   "eos_token_id 299"),
     "no text": ({"tokenizer__ggml__token_type": [3] * 300}, "the vocabulary is empty"),
     "a base that vanishes": ({"llama__rope__freq_base": 1e-30}, "rope-theta"),
     "zero": ({"llama__attention__head_count": 0}, "head_count is 0"),
