@@ -148,7 +148,7 @@ def test_foreign_files_are_one_line(tmp_path, text):
 
 
 def test_no_end_of_documents_is_one_line(tmp_path):
-    made = tokenizers.Tokenizer(models.BPE({"a": 0}, []))
+    made = tokenizers.Tokenizer(models.BPE({"a": 0, "b": 1}, []))
     made.decoder = decoders.ByteLevel()
     with pytest.raises(UserError, match="which token ends a document"):
         open_tokenizer(jsons.write(tmp_path, made))

@@ -106,7 +106,6 @@ REFUSED = {
     "types": ({"tokenizer__ggml__token_type": [1, 1]}, "2 entries in tokenizer.ggml.token_type"),
     "twice": ({"tokenizer__ggml__tokens": ["a"] * 300}, "twice"),
     "eos": ({"tokenizer__ggml__eos_token_id": 999}, "eos_token_id 999"),
-    "eos below 0": ({"tokenizer__ggml__eos_token_id": -7}, "eos_token_id -7"),
     "eos of text": ({"tokenizer__ggml__eos_token_id": "two"}, "eos_token_id two"),
     "eos unused": ({"tokenizer__ggml__token_type": [1] * 299 + [5], "tokenizer__ggml__eos_token_id": 299},
                    "eos_token_id 299"),
