@@ -32,7 +32,7 @@ DECAY = 0.25  # share of the training time that the rate decays over; 0.2 matche
 RESTART, CLOSING = 1.2, 1.0
 TRAINING_SHARE = 0.85  # of a run's time that is for steps, roughly: what a plan may count on
 CLOSING_SHARE = 0.02  # of the time, for the last validation itself
-CLOCK, TICK = "clock.json", 5.0  # seconds between two notes of the time
+CLOCK, TICK = "clock.json", 1.0  # seconds between two notes of the time
 MARGIN = 4  # steps of a trunk over those that were planned: the clock ends it
 # Settings that are shares of the whole run, and how each becomes a step.
 SHARES = {
