@@ -47,7 +47,7 @@ def run(config, args) -> dict:
     options = {"http": Protocol, "h11_max_incomplete_event_size": HEADER_BYTES, "ws": "none", "lifespan": "off"}
     # Its warnings are of malformed requests: whoever sends them could fill the disk under the log.
     settings = uvicorn.Config(
-        service.app(), timeout_graceful_shutdown=GRACE, log_level="error", access_log=False, **options
+        service.app(), timeout_graceful_shutdown=GRACE, log_config=None, log_level="error", access_log=False, **options
     )
     try:
         listening = socket.create_server((args.host, args.port), backlog=2048)

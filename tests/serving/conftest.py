@@ -123,7 +123,9 @@ def client(scheduler, tokenizer):
     models = Model("tiny", tokenizer.stops, chat), Model("other", tokenizer.stops)
     service = Service(models, scheduler, tokenizer, metrics)
     limits = {"h11_max_incomplete_event_size": HEADER_BYTES, "ws": "none", "lifespan": "off"}
-    server = uvicorn.Server(uvicorn.Config(service.app(), port=0, http=Protocol, log_level="warning", **limits))
+    server = uvicorn.Server(
+        uvicorn.Config(service.app(), port=0, http=Protocol, log_config=None, log_level="warning", **limits)
+    )
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()
     until(lambda: server.started)

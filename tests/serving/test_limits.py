@@ -31,7 +31,9 @@ def served(monkeypatch):
     monkeypatch.setattr(limits, "UNREAD", 0.6)
     monkeypatch.setattr(limits, "LOOK", 0.1)
     monkeypatch.setattr(limits, "CLOCKED", dict.fromkeys(limits.CLOCKED, 0.5))
-    settings = uvicorn.Config(endless, port=0, http=limits.Protocol, lifespan="off", log_level="critical")
+    settings = uvicorn.Config(
+        endless, port=0, http=limits.Protocol, lifespan="off", log_config=None, log_level="critical"
+    )
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()
