@@ -6,6 +6,7 @@ holder writes again every `BEAT` seconds: one that has not changed for `EXPIRY` 
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import secrets
@@ -70,12 +71,30 @@ def hold(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def repeated(seconds: float, do: Callable[[], Any], name: str) -> Iterator[None]:
+    """Call `do` every so many seconds, in a thread, until this is left or `do` returns something true."""
+    ended = threading.Event()
+
+    def loop() -> None:
+        while not ended.wait(seconds) and not do():
+            pass
+
+    thread = threading.Thread(target=loop, name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextlib.contextmanager
 def lease(note: Any, lost: Callable[[], None]) -> Iterator[None]:
     """Hold a folder of object storage by the file `note` in it, an `epath`; `UserError` where another process does.
 
     A holder that was not heard of for too long and finds another one in its place calls `lost`, from a thread.
     """
-    folder, me, ended = note.parent, _me() | {"token": secrets.token_hex(8)}, threading.Event()
+    folder, me, beats = note.parent, _me() | {"token": secrets.token_hex(8)}, itertools.count(1)
     if (holder := _read(note)) and not _silent(note, holder):
         raise _refusal(folder, holder)
     note.write_text(json.dumps(me))
@@ -85,21 +104,18 @@ def lease(note: Any, lost: Callable[[], None]) -> Iterator[None]:
     if holder:
         print(f"took over {folder} from {_name(holder)}, which gave no sign of life any more", file=sys.stderr)
 
-    def beat() -> None:
-        count = 0
-        while not ended.wait(BEAT):
-            with contextlib.suppress(Exception):  # the network may be away for a moment
-                if _read(note).get("token") not in (None, me["token"]):
-                    return lost()
-                note.write_text(json.dumps(me | {"beat": (count := count + 1)}))
+    def beat() -> bool:
+        with contextlib.suppress(Exception):  # the network may be away for a moment
+            if _read(note).get("token") not in (None, me["token"]):
+                lost()
+                return True
+            note.write_text(json.dumps(me | {"beat": next(beats)}))
+        return False
 
-    thread = threading.Thread(target=beat, name="lease", daemon=True)
-    thread.start()
     try:
-        yield
+        with repeated(BEAT, beat, "lease"):
+            yield
     finally:
-        ended.set()
-        thread.join()
         with contextlib.suppress(Exception):  # it expires in any case
             if _read(note).get("token") == me["token"]:
                 note.unlink(missing_ok=True)

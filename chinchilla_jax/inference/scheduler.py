@@ -40,8 +40,8 @@ class Event(NamedTuple):
 class Request:
     """A prompt and how `model` continues it; `tell(event)` is called in the scheduler's thread.
 
-    It ends with "stop" at an id of `stops`, which is not told, with "length" after `new` tokens, with "cancelled", or
-    with "failed" where the engine failed.
+    It ends with "stop" at an id of `stops`, which is not told, with "length" after `new` tokens, with "failed" where
+    the engine failed, or with "closed" where that ends before it. One that is cancelled hears nothing more.
     """
 
     ids: Sequence[int]

@@ -210,29 +210,25 @@ def _reaching(url: str, what: str = "reached") -> Iterator[None]:
 @contextlib.contextmanager
 def held(run_dir: Path) -> Iterator[None]:
     """Hold a run on object storage for this process, and send what changes as it goes."""
-    mirror, ended = _standing[Path(run_dir)], threading.Event()
+    mirror = _standing[Path(run_dir)]
 
     def lost() -> None:
         print(f"error: {mirror.url} was taken over by another process; this one must not write there", file=sys.stderr)
         os._exit(StorageError.exit_code)
 
     def tick() -> None:
-        while not ended.wait(TICK):
-            try:
-                with _reaching(mirror.url, "written"):
-                    mirror.send()
-            except UserError as error:
-                print(f"warning: {error}; trying again", file=sys.stderr, flush=True)
+        try:
+            with _reaching(mirror.url, "written"):
+                mirror.send()
+        except UserError as error:
+            print(f"warning: {error}; trying again", file=sys.stderr, flush=True)
 
-    thread = threading.Thread(target=tick, name="mirror", daemon=True)
     with contextlib.ExitStack() as stack:
         with _reaching(mirror.url, "written"):
             stack.enter_context(locks.lease(mirror.remote / LEASE, lost))
-        thread.start()
         try:
-            yield
+            with locks.repeated(TICK, tick, "mirror"):
+                yield
         finally:
-            ended.set()
-            thread.join()
             with _reaching(mirror.url, "written"):
                 mirror.send()

@@ -143,7 +143,11 @@ class Program:
     @property
     def beside(self) -> tuple[Any, ...]:
         """What the compiled step is given after state and batch: `frozen`, where anything stands still."""
-        return (self.frozen,) if jax.tree.leaves(self.abstract_frozen) else ()
+        return (self.frozen,) if self._abstract_beside else ()
+
+    @property
+    def _abstract_beside(self) -> tuple[Any, ...]:
+        return (self.abstract_frozen,) if jax.tree.leaves(self.abstract_frozen) else ()
 
     def step(self, rows: int) -> jax.stages.Compiled:
         """train_step(state, batch, *beside) -> state, metrics, compiled ahead of time for batches of `rows` windows."""
@@ -154,7 +158,7 @@ class Program:
             parts=rows // self.microbatch,
             seed=self.config.train.seed,
         )
-        beside = (self.abstract_frozen,) if jax.tree.leaves(self.abstract_frozen) else ()
+        beside = self._abstract_beside
         jitted = jax.jit(
             train_step if beside else functools.partial(train_step, frozen=self.abstract_frozen),
             in_shardings=(self.state_shardings, sharding.batch_sharding(self.mesh), *map(shardings_of, beside)),

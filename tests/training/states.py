@@ -1,6 +1,12 @@
 """A small training state of every kind of leaf, for the tests of this folder and their subprocesses."""
 
 import dataclasses
+import multiprocessing
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -71,3 +77,21 @@ def assert_same(a: Any, b: Any) -> None:
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
         assert x.dtype == y.dtype and x.shape == y.shape
         np.testing.assert_array_equal(bits(x), bits(y))
+
+
+def kills(saving: Callable, place: str, trials: int, seed: int) -> Iterator[tuple[int, int]]:
+    """Kill `saving(place, asynchronous, committed)` at random moments; the step known to be whole before and after."""
+    draw, context = random.Random(seed), multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["jax", "optax", "orbax.checkpoint"])
+    committed = context.Value("i", 0, lock=False)  # a lock would die with its holder
+    for trial in range(trials):
+        before = committed.value
+        process = context.Process(target=saving, args=(place, trial % 2 == 0, committed))
+        process.start()
+        deadline = time.monotonic() + 60
+        while committed.value == before and process.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 0.3))
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        yield before, committed.value

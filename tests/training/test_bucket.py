@@ -1,17 +1,14 @@
 """Run directories on object storage: neither a kill nor a flipped bit is any worse there than on a disk."""
 
 import json
-import multiprocessing
-import os
 import random
 import shutil
 import signal
-import time
 
 import pytest
 import states
 from etils import epath
-from test_checkpoint import META, plain
+from test_checkpoint import META, plain, save_for_ever
 
 from chinchilla_jax.commands import cli, supervise
 from chinchilla_jax.config import CheckpointConfig
@@ -78,37 +75,18 @@ def test_every_flipped_bit_and_every_missing_object_is_noticed(root):
     assert restore.newest(folder, plain(0), level="full").step == 2
 
 
-def save_for_ever(root: str, asynchronous: bool, committed) -> None:
+def saving(root: str, asynchronous: bool, committed) -> None:
     bucket.install(root)
-    with opened(asynchronous=asynchronous, keep=2) as checkpoints:
-        step = max(checkpoints.steps(), default=0)
-        while True:
-            step += 1
-            checkpoints.save(step, plain(step))
-            if step % 2 == 0:
-                checkpoints.wait()
-                committed.value = step
+    save_for_ever(opened(asynchronous=asynchronous, keep=2), committed)
 
 
 def kill_in_save(root, trials: int) -> None:
     """Kill a saving process at random moments; after each, nothing committed is lost and nothing half is left."""
-    draw, context = random.Random(6), multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["jax", "optax", "orbax.checkpoint"])
-    committed = context.Value("i", 0, lock=False)
-    for trial in range(trials):
-        before = committed.value
-        process = context.Process(target=save_for_ever, args=(str(root), trial % 2 == 0, committed))
-        process.start()
-        deadline = time.monotonic() + 60
-        while committed.value == before and process.is_alive() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(draw.uniform(0, 0.3))
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
+    for before, committed in states.kills(saving, str(root), trials, seed=6):
         with opened() as checkpoints:
             found = checkpoints.restore(plain(0))
             whole = {str(step) for step in checkpoints.steps()}
-        assert found.notes == [] and found.step >= committed.value > before
+        assert found.notes == [] and found.step >= committed > before
         assert {name.partition("/")[0] for name in objects(root)} == whole
         states.assert_same(found.state, plain(found.step))
 
@@ -129,22 +107,11 @@ from chinchilla_jax import locks
 bucket.install({root!r})
 locks.BEAT, locks.EXPIRY, locks.SETTLE = 0.2, 2.0, 0.2
 """
-KILL = """
-import os, signal
-from chinchilla_jax.training import loop
-log = loop.Run.log
-def kill(self, pending, waited):
-    log(self, pending, waited)
-    if pending and pending[0] == 13:
-        self.checkpoints.wait()
-        os.kill(os.getpid(), signal.SIGKILL)
-loop.Run.log = kill
-"""
 
 
 def test_a_killed_run_goes_on_and_other_commands_take_it(whole_run, tiny_store, root, cache):
     wrap, run_dir = INSTALL.format(root=str(root)), root / "bucket/runs/one"
-    killed = runs.start_pretrain(URL, tiny_store, devices=8, cache=cache, wrap=wrap + KILL)
+    killed = runs.start_pretrain(URL, tiny_store, devices=8, cache=cache, wrap=wrap + runs.KILL)
     runs.finish(killed, -signal.SIGKILL)
     assert runs.saved(run_dir) == [5, 10] and max(runs.losses(run_dir)) >= 10
     said = runs.finish(runs.start_pretrain(URL, tiny_store, devices=8, cache=cache, wrap=wrap))

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import multiprocessing
 import os
 import random
 import re
@@ -476,8 +475,9 @@ def plain(step: int):
     return {"w": jax.device_put(content, states.abstract(8).params["emb"].sharding)}
 
 
-def save_for_ever(folder: str, asynchronous: bool, committed) -> None:
-    with opened(Path(folder), asynchronous=asynchronous, keep=2) as checkpoints:
+def save_for_ever(checkpoints, committed) -> None:
+    """Save step after step; `committed` tells the newest that is known to be whole."""
+    with checkpoints:
         step = max(checkpoints.steps(), default=0)
         while True:
             step += 1
@@ -487,25 +487,17 @@ def save_for_ever(folder: str, asynchronous: bool, committed) -> None:
                 committed.value = step
 
 
+def saving(folder: str, asynchronous: bool, committed) -> None:
+    save_for_ever(opened(Path(folder), asynchronous=asynchronous, keep=2), committed)
+
+
 def kill_in_save(folder: Path, trials: int) -> None:
     """Kill a saving process at random moments; after each, nothing committed is lost and nothing half is left."""
-    rng, context = random.Random(5), multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["jax", "optax", "orbax.checkpoint"])
-    committed = context.Value("i", 0, lock=False)  # a lock would die with its holder
-    for trial in range(trials):
-        before = committed.value
-        process = context.Process(target=save_for_ever, args=(str(folder), trial % 2 == 0, committed))
-        process.start()
-        deadline = time.monotonic() + 60
-        while committed.value == before and process.is_alive() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(rng.uniform(0, 0.3))
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
+    for before, committed in states.kills(saving, str(folder), trials, seed=5):
         with opened(folder) as checkpoints:
             assert [p.name for p in folder.iterdir() if not p.name.isdecimal()] == []
             found = checkpoints.restore(plain(0))
-        assert found.notes == [] and found.step >= committed.value > before
+        assert found.notes == [] and found.step >= committed > before
         states.assert_same(found.state, plain(found.step))
 
 

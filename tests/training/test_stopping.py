@@ -19,21 +19,8 @@ pytestmark = pytest.mark.usefixtures("compiled_once")
 # Killed, and the same in the end
 
 
-KILL = """
-import os, signal
-from chinchilla_jax.training import loop
-log = loop.Run.log
-def kill(self, pending, waited):
-    log(self, pending, waited)
-    if pending and pending[0] == 13:
-        self.checkpoints.wait()
-        os.kill(os.getpid(), signal.SIGKILL)
-loop.Run.log = kill
-"""
-
-
 def test_kill_9_and_resume_equal_a_run_without(whole_run, tiny_store, tmp_path, cache):
-    killed = runs.start_pretrain(tmp_path / "run", tiny_store, devices=8, cache=cache, wrap=KILL)
+    killed = runs.start_pretrain(tmp_path / "run", tiny_store, devices=8, cache=cache, wrap=runs.KILL)
     runs.finish(killed, -signal.SIGKILL)
     assert max(runs.losses(tmp_path / "run")) == 13 and runs.saved(tmp_path / "run") == [5, 10]
     said = runs.finish(runs.start_pretrain(tmp_path / "run", tiny_store, devices=8, cache=cache))
