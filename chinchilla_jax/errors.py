@@ -29,3 +29,9 @@ class Diverged(UserError):
     """Training does not recover from bad steps."""
 
     exit_code = 77
+
+
+def one_line(text: str, most: int = 2000) -> str:
+    """`text` on one line, control characters spelled out, without its middle beyond `most` characters."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split()))
+    return line if len(line) <= most else f"{line[: most // 2]} ... {line[-most // 2 :]}"

@@ -22,7 +22,7 @@ from chinchilla_jax.commands.flags import ALONE, parser_of
 from chinchilla_jax.commands.stopping import asked_to, terminable
 from chinchilla_jax.config import require
 from chinchilla_jax.disk import finite, is_remote, write_json
-from chinchilla_jax.errors import StorageError, UserError
+from chinchilla_jax.errors import StorageError, UserError, one_line
 
 
 def run(name: str, summary: str, module: types.ModuleType, argv: list[str]) -> int:
@@ -157,7 +157,7 @@ def fail(error: BaseException, code: int, debug: bool) -> int:
     if others:
         others.failed(error)
     if not others or not others.told:
-        print(f"error: {' '.join(_named(str(error)).split())}", file=sys.stderr)
+        print(f"error: {one_line(_named(str(error)))}", file=sys.stderr)
     if others:
         others.leave(code)
     return code

@@ -27,11 +27,15 @@ class ItemTokenizer(BaseTokenizer):
     def __init__(self, path: str | Path):
         data = Path(path).read_bytes()
         self.path, self.sha256 = str(path), hashlib.sha256(data).hexdigest()
-        self._ids = json.loads(data)["model"]["vocab"]
-        self._names = sorted(self._ids, key=self._ids.__getitem__)
+        try:
+            self._ids = dict(json.loads(data)["model"]["vocab"])
+            self._names = sorted(self._ids, key=self._ids.__getitem__)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(f"{path}: no catalogue of items ({error}); put the run's own file back") from error
         if [self._ids[name] for name in self._names] != list(range(len(self._ids))) or self._names[:1] != [END]:
             raise UserError(
-                f"{path}: the ids of items must be 1, 2, ... behind {END} at 0; put the run's own file back"
+                f"{path}: a tokenizer of the WordLevel kind is read as a catalogue of items, whose ids must be 1, 2, "
+                f"... behind {END} at 0; put the run's own file back, or take a tokenizer that gives texts back"
             )
         self.size, self.separator, self.prefixes_space = len(self._names), 0, True
         self.start, self.end, self.stops = (0,), (), frozenset([0])

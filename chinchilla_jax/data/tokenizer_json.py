@@ -23,6 +23,7 @@ from chinchilla_jax.errors import UserError
 SPACE = "\u2581"
 BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 UTF8_BYTES = [*range(0x80), *range(0x80, 0xC0), *range(0xC2, 0xF5)]  # all that UTF-8 ever has
+SEQUENCES = ("decoders", "pretokenizers", "normalizers", "processors")
 KINDS = "byte-level BPE, BPE with byte fallback and unigram are understood"
 
 
@@ -150,21 +151,24 @@ def read(path: Path) -> tuple[dict, Any, str]:
         facts = json.loads(text)
     except OSError as error:
         raise UserError(f"{path}: cannot read the tokenizer ({error.strerror}); see --data.tokenizer") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a tokenizer.json ({error}); copy the file again") from error
     if not isinstance(facts, dict) or not isinstance(facts.get("model"), dict):
         raise UserError(f"{path}: not a tokenizer.json, it has no model; pass the file of the tokenizers library")
-    facts = {"added_tokens": [], "decoder": None} | facts
-    check_kind(path, facts)
     try:
         model = tokenizers.Tokenizer.from_str(text.decode())
     except Exception as error:  # the library raises nothing narrower
         raise UserError(f"{path}: the tokenizers library cannot read it ({error}); copy the file again") from error
+    facts = {"added_tokens": [], "decoder": None, "post_processor": None} | facts
+    check_kind(path, facts)
+    check_ids(path, facts, model.get_vocab(with_added_tokens=True))
     moved = [t["content"] for t in facts["added_tokens"] if model.token_to_id(t["content"]) != t["id"]]
     if moved:
         raise UserError(f"{path}: {moved[0]} does not follow the tokens before it; copy the file again")
     model.no_truncation()
     model.no_padding()
+    if facts["model"].get("dropout"):
+        model.model.dropout = None  # a text has the same ids every time
     model.encode_special_tokens = True  # a text that spells a control token gets ordinary pieces
     return facts, model, hashlib.sha256(text).hexdigest()
 
@@ -185,7 +189,7 @@ def check_kind(path: Path, facts: dict) -> None:
     model, decoders = facts["model"], steps(facts["decoder"])
     kind = model.get("type") or ("BPE" if "merges" in model else "unknown")
     if kind not in ("BPE", "Unigram"):
-        raise UserError(f"{path}: a tokenizer of the {kind} kind is not understood; {KINDS}")
+        raise UserError(f"{path}: a tokenizer of the {kind} kind loses spaces and unknown words of a text; {KINDS}")
     if not {"ByteLevel", "ByteFallback", "Metaspace"} & set(decoders):
         raise UserError(f"{path}: a tokenizer with the decoder {'+'.join(decoders) or 'none'}; {KINDS}")
     for name in ("continuing_subword_prefix", "end_of_word_suffix"):
@@ -193,12 +197,37 @@ def check_kind(path: Path, facts: dict) -> None:
             raise UserError(f"{path}: pieces with {name} {model[name]!r}; {KINDS}")
 
 
+def check_ids(path: Path, facts: dict, vocabulary: dict[str, int]) -> None:
+    """Refuse what the library takes and fails on at some text, and ids that stand for two tokens or lie far apart."""
+    ids, model = {*vocabulary.values()}, facts["model"]
+    unknown = model.get("unk_token") if "merges" in model else model.get("unk_id")
+    around = [token for one in parts(facts["post_processor"]) for token in one.get("special_tokens", {}).values()]
+    asked = {piece["SpecialToken"]["id"] for one in parts(facts["post_processor"])
+             for name in ("single", "pair") for piece in one.get(name, ()) if "SpecialToken" in piece}  # fmt: skip
+    faults = {
+        "two tokens have the same id": len(ids) < len(vocabulary),
+        f"ids go up to {max(ids, default=0)} for {len(ids)} tokens": max(ids, default=0) > 2 * len(ids) + 65536,
+        f"its unk_token {unknown!r} is no token": isinstance(unknown, str) and unknown not in vocabulary,
+        "a unigram model without an unk_id": unknown is None and "merges" not in model,
+        "its post_processor puts in tokens that are none": bool(asked - {token["id"] for token in around})
+        or not ids.issuperset(i for token in around for i in token["ids"]),
+    }
+    for fault, found in faults.items():
+        if found:
+            raise UserError(f"{path}: {fault}; copy the file again")
+
+
 def steps(part: dict | None) -> list[str]:
     """The names of the steps of a decoder, normaliser or pre-tokeniser."""
+    return [one["type"] for one in parts(part)]
+
+
+def parts(part: dict | None) -> list[dict]:
+    """The steps themselves, those of sequences in sequences too."""
     if not part:
         return []
-    inner = next((part[name] for name in ("decoders", "pretokenizers", "normalizers") if name in part), None)
-    return [part["type"]] if inner is None else [name for one in inner for name in steps(one)]
+    inner = next((part[name] for name in SEQUENCES if name in part), None)
+    return [part] if inner is None else [one for step in inner for one in parts(step)]
 
 
 @functools.cache

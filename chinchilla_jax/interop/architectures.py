@@ -42,6 +42,7 @@ class Architecture:
     biases: tuple[str, ...] = ()  # keys that turn biases on
     square: bool = False  # whether the class wants the width to be a multiple of the heads
     scaled: bool = False  # whether embeddings are multiplied by sqrt(D)
+    activations: dict[str, str] = field(default_factory=dict)  # names that mean something else in this class
     # Our name of a head -> the module that holds the model in the class with that head.
     trunks: dict[str, str] = field(default_factory=lambda: {"labels": "model", "tags": "model", "spans": "transformer"})
 
@@ -83,6 +84,7 @@ ARCHITECTURES = {
         {"norm_offset": 1.0},
         biases=("attention_bias",),
         scaled=True,
+        activations={"gelu": "gelu_pytorch_tanh"},  # of the first releases' files, as transformers reads them
         trunks={"labels": "model", "tags": "model"},
     ),
 }
@@ -125,8 +127,9 @@ def to_settings(told: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> Setti
     missing = [key for key in REQUIRED if told.get(key) is None]
     require(not missing, f"config.json has no {', '.join(missing)}")
     facts = {**COMMON, **row.defaults, **{key: value for key, value in told.items() if value is not None}}
-    if "sliding_window" in told and told["sliding_window"] is None:
-        facts.pop("sliding_window", None)
+    for key in ("sliding_window", "num_key_value_heads"):
+        if key in told and told[key] is None:  # none, or as many as heads, whatever the class's default is
+            facts.pop(key, None)
     check_attention(facts)
     sizes = {ours: whole(facts, theirs) for theirs, ours in SIZES.items() if facts.get(theirs) is not None}
     sizes.setdefault("kv_heads", sizes["heads"])
@@ -134,6 +137,7 @@ def to_settings(told: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> Setti
     said = narrowed(sizes["context"], window(facts))
     sizes["context"] = within(sizes["context"], window(facts))
     activation = told.get("hidden_activation") or facts["hidden_act"]
+    activation = row.activations.get(activation, activation) if isinstance(activation, str) else activation
     require(
         isinstance(activation, str) and activation in ACTIVATIONS,
         f"hidden_act {activation!r} is not supported; those that are: {', '.join(ACTIVATIONS)}",
@@ -145,7 +149,7 @@ def to_settings(told: Mapping[str, Any], ignored: tuple[str, ...] = ()) -> Setti
         **sizes,
         **row.settings,
         **({"biases": True} if "mlp_bias" in on else {"attention_biases": True} if on else {}),
-        **rope(facts),
+        **rope(facts, told.get("rope_theta")),
         "mlp": ACTIVATIONS[activation],
         "tied": flag(facts, "tie_word_embeddings") or bool(head),  # a class with a head has no output table
         "norm_eps": number(facts, "rms_norm_eps"),
@@ -166,7 +170,7 @@ def architecture(told: Mapping[str, Any]) -> str:
     named, row = named or [by_type[kind]], ARCHITECTURES[by_type[kind]]
     family = by_type[kind].removesuffix(heads.CAUSAL)
     able = {by_type[kind], *(family + heads.HEADS[name].ending for name in row.trunks)}
-    ok = isinstance(named, list) and len(named) == 1 and named[0] in able
+    ok = isinstance(named, list) and len(named) == 1 and isinstance(named[0], str) and named[0] in able
     require(ok, f"architectures {named} of model_type {kind!r} is not supported; {supported}, and their heads")
     return named[0]
 
@@ -218,16 +222,26 @@ def check_attention(facts: Mapping[str, Any]) -> None:
     require(part == 1, f"partial_rotary_factor {part} is not supported")
 
 
-def rope(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of the rotary positions, from the flat keys of older files or the table of newer ones."""
+def rope(facts: Mapping[str, Any], flat: Any) -> dict[str, Any]:
+    """Settings of the rotary positions, from the flat keys of older files or the table of newer ones.
+
+    `flat` is the file's own rope_theta. `UserError` where two places contradict each other.
+    """
     tables = {key: facts.get(key) or {} for key in ("rope_scaling", "rope_parameters")}
     for key, table in tables.items():
         require(isinstance(table, Mapping), f"config.json: {key} is {str(table)[:40]}, no table")
         each = any(isinstance(value, Mapping) for value in table.values())
         require(not each, f"{key} that differ between layers are not supported")
+        tables[key] = {key: value for key, value in table.items() if key != "type"}
+        if table.get("type") is not None and table.get("rope_type") is None:
+            tables[key]["rope_type"] = table["type"]
+    places = [{} if flat is None else {"rope_theta": flat}, *tables.values()]
+    for name in sorted({name for place in places for name in place}):
+        values = [place[name] for place in places if place.get(name) is not None]
+        same = all(value == values[0] for value in values)
+        require(same, f"config.json: {name} is said twice, as {' and '.join(str(x)[:40] for x in values)}; correct it")
     table = tables["rope_scaling"] | tables["rope_parameters"]
-    kind = str(table.pop("rope_type", None) or table.pop("type", None) or "default")
-    table.pop("type", None)
+    kind = str(table.pop("rope_type", None) or "default")
     theta = number(table, "rope_theta") if table.get("rope_theta") is not None else number(facts, "rope_theta")
     table.pop("rope_theta", None)
     require(kind in ROPES, f"rope_type {kind!r} is not supported; those that are: {', '.join(ROPES)}")

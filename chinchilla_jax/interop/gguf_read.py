@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from chinchilla_jax.config import ModelConfig, TaskConfig, require
-from chinchilla_jax.errors import UserError
+from chinchilla_jax.errors import UserError, one_line
 from chinchilla_jax.interop import gguf_names as names
 from chinchilla_jax.interop import gguf_tokenizer
 from chinchilla_jax.interop.architectures import narrowed, within
@@ -43,7 +43,7 @@ class File:
         self.facts = {"format": "gguf", "architecture": self._row.hf}
         self.model = self._settings(name, ignored)
         if license := self._told("general.license", ""):
-            self.facts["license"] = str(license)
+            self.facts["license"] = one_line(str(license), 200)
         self.shapes = {name: tuple(map(int, reversed(t.shape))) for name, t in self._tensors.items()}
         check_tensors(str(path), self.shapes, their_shapes(self.model))
         gguf_tokenizer.check(path, self._told)

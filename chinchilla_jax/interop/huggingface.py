@@ -10,7 +10,7 @@ from chinchilla_jax.config import require
 from chinchilla_jax.data.marks import TEMPLATE
 from chinchilla_jax.data.tokenizers import copy_tokenizer, open_tokenizer, tokenizer_file
 from chinchilla_jax.disk import plain, read_json
-from chinchilla_jax.errors import UserError
+from chinchilla_jax.errors import UserError, one_line
 from chinchilla_jax.interop import architectures
 from chinchilla_jax.interop.names import LAYER, their_shapes
 from chinchilla_jax.interop.source import check_tensors, heads_of
@@ -23,6 +23,9 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 ZEROS = {"attention_bias": LAYER + "self_attn.o_proj.bias", "mlp_bias": LAYER + "mlp.down_proj.bias"}
 # Tables that old files hold and that follow from the settings.
 DERIVED = re.compile(r"\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq$")
+
+
+CARD = 1 << 16  # characters of a model card in which its header must end
 
 
 class Folder:
@@ -114,13 +117,15 @@ def chat_template(folder: Path) -> str:
     return told or ""
 
 
-def license_name(folder: Path, told: dict) -> str:
+def license_name(folder: Path, settings: dict) -> str:
     """The licence that config.json or the header of the model card names; empty where neither does."""
-    if isinstance(told.get("license"), str):
-        return told["license"]
+    if isinstance(settings.get("license"), str):
+        return one_line(settings["license"], 200)
     card = folder / "README.md"
     if not card.is_file():
         return ""
-    header = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
-    found = re.search(r"^license:\s*(\S+)", header.group(1), re.MULTILINE) if header else None
-    return found.group(1).strip("\"'") if found else ""
+    with open(card, encoding="utf-8", errors="replace") as file:
+        header = re.match(r"---\s*\n(.*?)\n---", file.read(CARD), re.DOTALL)
+    told = re.sub(r"[ \t]#.*", "", header.group(1)) if header else ""
+    found = re.search(r"^license:[ \t]*(.*(?:\n[ \t]*-.*)*)", told, re.MULTILINE)  # a name, or a list in either form
+    return ", ".join(re.findall(r"\w[\w.+-]*", found.group(1))) if found else ""

@@ -69,13 +69,15 @@ def locate(folder: Path) -> tuple[dict[str, Path], list[Path]]:
             return dict.fromkeys(file.keys(), single), [single]
     if not index.exists() and not index.is_symlink():
         others = sorted(p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".h5", ".msgpack"))
+        named = sorted(p.name for p in folder.glob("*.safetensors"))
         also = f"; {others[0]} is of a kind that is not loaded, save it as safetensors" if others else ""
+        also = f"; {named[0]} is not read under this name" if named else also
         raise UserError(f"{folder} holds no weights: no model.safetensors and no model.safetensors.index.json{also}")
     table = read_json(index).get("weight_map")
     require(isinstance(table, dict) and bool(table), f"{index} has no weight_map; get it again")
     for name, file in table.items():
-        ok = isinstance(file, str) and Path(file).name == file and file.endswith(".safetensors")
-        require(ok, f"{index} puts {name} into {file!r}, which is no name of a .safetensors file beside it")
+        ok = isinstance(file, str) and Path(file).name == file and file.endswith(".safetensors") and len(file) < 256
+        require(ok, f"{index} puts {name} into {str(file)[:80]!r}, which is no name of a .safetensors file beside it")
     shards = {file: folder / file for file in sorted(set(table.values()))}
     lost = [file for file, path in shards.items() if not path.exists()]
     require(not lost, f"{folder} lacks {len(lost)} of {len(shards)} shards: {', '.join(lost[:3])}; get them again")

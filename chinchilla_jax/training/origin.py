@@ -8,6 +8,7 @@ from typing import Any
 from chinchilla_jax.disk import read_json, write_json
 
 ORIGIN = "origin.json"
+WEIGHTS = (".safetensors", ".gguf")
 HANDED_ON = ("architecture", "license")
 
 
@@ -36,8 +37,10 @@ def lines(run_dir: Path) -> list[str]:
     found, origin = [], read(run_dir)
     while origin:
         at = f" at step {origin['step']}" if "step" in origin else f", {origin.get('architecture', 'unknown model')}"
-        hashes = list(origin.get("files", {}).values()) or [origin.get("fingerprint", "")]
-        digest = f", sha256 {hashes[0][:12]}" + (f" and {len(hashes) - 1} more" if hashes[1:] else "")
+        files = sorted(origin.get("files", {}).items(), key=lambda file: not file[0].endswith(WEIGHTS))
+        name, digest = files[0] if files else ("", origin.get("fingerprint", ""))
+        digest = f", sha256 {digest[:12]}" + (f" of {name}" if name else "")
+        digest += f" and {len(files) - 1} more" if files[1:] else ""
         license = f", license {origin['license']}" if origin.get("license") else ""
         found.append(f"{origin.get('source')} ({origin.get('format')}{at}{license}{digest})")
         origin = origin.get("from", {})

@@ -147,6 +147,60 @@ def test_foreign_files_are_one_line(tmp_path, text):
     assert "\n" not in str(said.value)
 
 
+def whole_file(**changes) -> str:
+    """A tokenizer.json of the first kind with some parts changed; those of the model as model__NAME."""
+    facts = json.loads(jsons.byte_level().to_str())
+    for name, value in changes.items():
+        part, _, key = name.rpartition("__")
+        (facts[part] if part else facts)[key] = value
+    return json.dumps(facts)
+
+
+def begins_with(name: str, ids: list[int] | None) -> dict:
+    """A template that puts a token before every text, with its ids or without."""
+    around = {name: {"id": name, "ids": ids, "tokens": [name]}} if ids else {}
+    single = [{"SpecialToken": {"id": name, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    return {"type": "TemplateProcessing", "single": single, "pair": single[1:], "special_tokens": around}
+
+
+VOCABULARY = json.loads(jsons.byte_level().to_str())["model"]["vocab"]
+DAMAGED = {  # what the library fails on when it reads, or takes and fails on later
+    "deep": ("[" * 200_000, "not a tokenizer.json"),
+    "decoder of text": (whole_file(decoder="ByteLevel"), "cannot read it"),
+    "decoder of numbers": (whole_file(decoder={"type": "Sequence", "decoders": [1]}), "cannot read it"),
+    "model of lists": (whole_file(model__type=["BPE"]), "cannot read it"),
+    "no tokens added": (whole_file(added_tokens=None), "cannot read it"),
+    "an unknown token that is none": (whole_file(model__unk_token="<nope>"), "unk_token '<nope>' is no token"),
+    "a template of tokens that are none": (whole_file(post_processor=begins_with("<zz>", None)), "post_processor"),
+    "a template of ids that are none": (whole_file(post_processor=begins_with("<zz>", [5000])), "post_processor"),
+    "two tokens of an id": (whole_file(model__vocab={**VOCABULARY, "zebra": 7}), "have the same id"),
+    "an id far off": (whole_file(model__vocab={**VOCABULARY, "zebra": 2**32 - 1}), "go up to 4294967295 for"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_damaged_files_are_one_line(case, tmp_path):
+    text, message = DAMAGED[case]
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(UserError, match=message) as said:
+        open_tokenizer(tmp_path)
+    assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize(("told", "message"), [({"eos_token": "<zz>"}, "eos_token '<zz>' is no token"),
+                                               ({"bos_token": {"content": "<zz>"}}, "bos_token '<zz>'"),
+                                               ({"add_bos_token": "no"}, "add_bos_token is 'no'")])  # fmt: skip
+def test_what_is_told_beside_a_file_must_hold(told, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        open_tokenizer(jsons.write(tmp_path, jsons.byte_level(), **told))
+
+
+def test_dropout_of_a_file_is_left_out(tmp_path):
+    (tmp_path / "tokenizer.json").write_text(whole_file(model__dropout=0.5))
+    ours = open_tokenizer(tmp_path)
+    assert len({tuple(ours.encode(jsons.TEXTS[0][:200])) for _ in range(5)}) == 1
+
+
 def test_no_end_of_documents_is_one_line(tmp_path):
     made = tokenizers.Tokenizer(models.BPE({"a": 0, "b": 1}, []))
     made.decoder = decoders.ByteLevel()

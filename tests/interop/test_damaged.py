@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from chinchilla_jax.errors import UserError
-from chinchilla_jax.interop import architectures
+from chinchilla_jax.interop import architectures, huggingface
 from tests import runs
 from tests.interop import folders
 
@@ -125,6 +125,10 @@ SINGLE = {  # what is done to the folder, and a word of the line
     "config is a pipe": (lambda f: piped(f, "config.json"), "no plain file"),
     "config is a folder": (lambda f: ((f / "config.json").unlink(), (f / "config.json").mkdir()), "no plain file"),
     "no weights": (lambda f: (f / W).unlink(), "no weights"),
+    "weights of another name": (
+        lambda f: (f / W).rename(f / "consolidated.safetensors"),
+        "consolidated.safetensors is",
+    ),
     "pickled weights": (lambda f: foreign(f, "pytorch_model.bin"), "pytorch_model.bin"),
     "empty weights": (lambda f: cut(f / W, 0), "safetensors"),
     "truncated length": (lambda f: cut(f / W, 5), "safetensors"),
@@ -141,6 +145,10 @@ SINGLE = {  # what is done to the folder, and a word of the line
     "a link to nothing": (lambda f: linked(f, W, "gone"), "link to nothing"),
     "a link to itself": (lambda f: linked(f, W, W), W),
     "a link to a folder": (lambda f: linked(f, W, "."), "no plain file"),
+    "a name of control characters": (
+        lambda f: again(f, lambda w: w.update({"a\n\x1b[2J" + "b" * 5000: w[Q]})),
+        "a \\x1b[2Jbbb",
+    ),
     "missing key": (lambda f: again(f, lambda w: w.pop(Q) is None), "q_proj.weight is missing"),
     "extra key": (lambda f: again(f, lambda w: w.update(extra=w[Q])), "extra is not understood"),
     "keys without a prefix": (lambda f: again(f, lambda w: {k[6:]: v for k, v in w.items()}), "is missing"),
@@ -184,6 +192,10 @@ SHARDED = {
         lambda f: index(f, lambda t: t["weight_map"].update({Q: "../x.safetensors"})),
         "no name of a .safetensors file",
     ),
+    "index of an endless name": (
+        lambda f: index(f, lambda t: t["weight_map"].update({Q: "a" * 5000 + ".safetensors"})),
+        "no name of a .safetensors file",
+    ),
     "index of an absolute path": (
         lambda f: index(f, lambda t: t["weight_map"].update({Q: "/etc/passwd"})),
         "no name of a .safetensors file",
@@ -203,6 +215,7 @@ def refused(source, tmp_path, word, *flags):
     assert code == 78, said
     lines = [line for line in said.splitlines() if line.startswith("error:")]
     assert len(lines) == 1 and word in lines[0] and "Traceback" not in said, said
+    assert len(lines[0]) < 2500 and lines[0].isprintable()
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
@@ -287,12 +300,25 @@ SETTINGS = {  # what a config.json says, and a word of the line that refuses it
     "a base below 1": ({"rope_theta": 1e-3}, "rope-theta"),
     "a base beyond float32": ({"rope_theta": 1e300}, "rope-theta"),
     "a base of text": ({"rope_theta": "10000"}, "rope_theta"),
-    "a base that vanishes inside": ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e-300}}, "rope-theta"),
+    "a base that vanishes inside": (
+        {"rope_theta": None, "rope_parameters": {"rope_type": "default", "rope_theta": 1e-300}},
+        "rope-theta",
+    ),
     "a stretch that vanishes": ({"rope_scaling": {"rope_type": "linear", "factor": 1e-300}}, "rope-factor"),
     "an endless epsilon": ({"rms_norm_eps": 1e300}, "norm-eps"),
     "heads that do not divide": ({"num_key_value_heads": 3}, "kv-heads"),
     "tied is a word": ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
     "biases of the hidden layer alone": ({"mlp_bias": True}, "mlp_bias"),
+    "two stretches": (
+        {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": {"rope_type": "linear", "factor": 4.0}},
+        "factor is said twice, as 2.0 and 4.0",
+    ),
+    "two kinds of stretch": (
+        {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": {"rope_type": "default"}},
+        "rope_type is said twice",
+    ),
+    "two bases": ({"rope_theta": 500.0, "rope_parameters": {"rope_theta": 1e4}}, "rope_theta is said twice"),
+    "a class that is a table": ({"architectures": [{"a": 1}]}, "is not supported"),
     "a list of waves": ({"rope_parameters": [1]}, "rope_parameters is"),
     "waves of a list": ({"rope_scaling": {"rope_type": ["x"]}}, "rope_type"),
     "a list of activations": ({"hidden_act": ["silu"]}, "hidden_act"),
@@ -313,6 +339,25 @@ def test_settings_that_say_nothing():
     told = {"quantization_config": None, "sliding_window": 64, "pretraining_tp": 1, "new_flag": False, "new_list": []}
     architectures.to_settings(folders.settings(KIND, **told))
     architectures.to_settings(folders.settings(KIND, colour="red"), ("colour",))
+
+
+def test_values_that_stand_for_others():
+    """No number of key and value heads is as many as heads; the first Gemma files say gelu and mean its tanh form."""
+    for kind in folders.KINDS:
+        assert architectures.to_settings(folders.settings(kind, num_key_value_heads=None)).model.kv_heads == 4
+    gemma = folders.settings("GemmaForCausalLM", hidden_act="gelu", hidden_activation=None)
+    assert architectures.to_settings(gemma).model.mlp == "geglu"
+
+
+@pytest.mark.parametrize(("card", "license"), [
+    ("---\nlicense: apache-2.0\n---\n", "apache-2.0"), ("---\r\nlicense: 'mit'\r\n---\r\n", "mit"),
+    ("---\nlicense:  # two\n- mit\n- cc-by-4.0\ntags: [a]\n---\n", "mit, cc-by-4.0"),
+    ("---\nlicense: [mit, gpl-3.0]\n---\n", "mit, gpl-3.0"), ("---\ntags: a\n---\nlicense: x\n", ""), ("", ""),
+])  # fmt: skip
+def test_the_licence_of_a_card(card, license, tmp_path):
+    (tmp_path / "README.md").write_bytes(card.encode())
+    assert huggingface.license_name(tmp_path, {}) == license
+    assert huggingface.license_name(tmp_path, {"license": "of\x1b[2J\nits own"}) == "of\\x1b[2J its own"
 
 
 def test_a_sliding_window_narrows_the_context():

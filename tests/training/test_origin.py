@@ -24,7 +24,7 @@ def test_a_chain_of_runs(tmp_path):
         facts = {"run": str(folders[n - 1]), "step": n, "fingerprint": "ef" * 32}
         origin.inherit(folders[n], folders[n - 1], facts)
     assert origin.read(folders[2])["license"] == "mit", "handed on"
-    first = "m (hf, LlamaForCausalLM, license mit, sha256 abababababab and 1 more)"
+    first = "m (hf, LlamaForCausalLM, license mit, sha256 cdcdcdcdcdcd of model.safetensors and 1 more)"
     assert origin.lines(folders[2])[-1] == first and len(origin.lines(folders[2])) == 3
     assert "at step 2, license mit, sha256 efefefefefef" in origin.lines(folders[2])[0]
     row = checks.came_from(Config(), SimpleNamespace(run_dir=str(folders[2])))
