@@ -25,54 +25,53 @@ OPERATORS = {
 class Preset:
     """Another code base's columns: by the schema's name the file's, the first that is there; factors; what it means.
 
-    `run` columns name a run, of which the last row with a loss counts; `state` a column and its value when finished.
+    `steps` are the columns of a step, the first being 0, and of its tokens, where no column counts the run's tokens.
     """
 
     columns: dict[str, tuple[str, ...]]
     factors: dict[str, float] = field(default_factory=dict)
     common: dict[str, str] = field(default_factory=dict)
-    run: tuple[str, ...] = ("run_id", "Name", "name", "run")
-    state: tuple[str, str] = ("State", "finished")
+    steps: tuple[str, ...] = ()
 
 
+RUN = ("run_id", "Name", "name", "run", "run_name", "model_tag")  # a run, of which the last row with a loss counts
+STATE, DONE = ("State", "state"), "finished"  # of a run, in exports of Weights & Biases
 EVAL_LOSS = ("eval/loss", "eval_loss", "val_loss", "valid_loss", "validation/loss")
-PRESETS = {
+PRESETS = {  # docs/planning.md says which file of each project writes these
     "nanochat": Preset(
         {
-            "n_total": ("params_total", "num_params"), "n_matmul": ("num_scaling_params",),
-            "tokens": ("tokens_trained",), "flops": ("flops_budget",), "loss": ("val_bpb",),
+            "n_total": ("params_total", "num_params", "base.num_params"),
+            "n_matmul": ("num_scaling_params", "base.num_scaling_params"),
+            "tokens": ("tokens_trained", "base.tokens_trained"), "flops": ("flops_budget", "base.target_flops"),
+            "loss": ("val_bpb", "base.val_bpb"),
         },
         common={"unit": "bpb"},
     ),
     "levanter": Preset(
         {
-            "n_total": ("parameter_count", "model/parameter_count"), "tokens": ("throughput/total_tokens",),
-            "flops": ("throughput/total_gflops",), "loss": (*EVAL_LOSS, "eval/paloma/macro_loss"),
+            "n_total": ("parameter_count",), "tokens": ("throughput/total_tokens",),
+            "flops": ("throughput/total_gflops",), "loss": ("eval/loss", "eval/macro_loss", "eval/paloma/macro_loss"),
         },
         factors={"flops": 1e9},
         common={"unit": "nats_token"},
     ),
     "maxtext": Preset(
         {
-            "n_total": ("num_params", "num_model_parameters", "parameters"),
-            "tokens": ("total_tokens", "tokens", "learning/total_tokens"),
-            "flops": ("total_tflops",), "loss": ("eval/avg_loss", "evaluation/avg_loss", "learning/loss"),
+            "n_total": ("num_model_parameters", "num_params"), "tokens": ("tokens", "total_tokens"),
+            "loss": ("eval/avg_loss", "learning/lm_loss", "learning/loss"),
         },
-        factors={"flops": 1e12},
-        common={"unit": "nats_token"},
+        common={"unit": "nats_token"}, steps=("step", "learning/total_weights"),
     ),
     "torchtitan": Preset(
         {
-            "n_total": ("num_params", "model_param_count", "parameters"),
-            "tokens": ("n_tokens_seen", "ntokens_seen", "tokens"), "flops": ("total_flops",),
+            "n_total": ("num_params", "model_param_count"), "tokens": ("n_tokens_seen", "ntokens_seen"),
             "loss": ("validation_metrics/loss", "loss_metrics/global_avg_loss"),
-        },
-        common={"unit": "nats_token"},
+        }, common={"unit": "nats_token"},
     ),
     "wandb": Preset(
         {
-            "n_total": ("n_total", "parameter_count", "num_params", "params", "n_params", "model/num_params"),
-            "tokens": ("tokens", "total_tokens", "tokens_seen", "train/tokens", "throughput/total_tokens"),
+            "n_total": ("n_total", "model/num_parameters", "parameter_count", "num_params", "params", "n_params"),
+            "tokens": ("tokens", "train/num_input_tokens_seen", "total_tokens", "tokens_seen", "train/tokens"),
             "flops": ("flops", "total_flops", "train/total_flos"),
             "loss": (*EVAL_LOSS, "val/loss", "loss", "train/loss", "train_loss"),
         },

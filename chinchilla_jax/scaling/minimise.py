@@ -27,8 +27,6 @@ CHUNK = 1 << 17  # numbers of one batch of residuals that stay in a core's cache
 TOLERANCE = 1e-6  # of the relative gradient norm, at which a fit counts as converged
 FINISHED = 1e-9  # where the iteration stops by itself
 LIMITS = np.array([[-60, 200], [-60, 200], [-12, 6], [0.005, 4], [0.005, 4], [-4, 3]], float)  # of the centred six
-
-
 LAD = 1e-5  # delta at which Huber's penalty is the absolute value for residuals of any scaling study
 OVERESTIMATE = 10.0  # how much dearer a prediction that is too high is, as in OLMo's ladder
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from chinchilla_jax.config import closest, require
-from chinchilla_jax.scaling.cells import PRESETS, Cells, Preset, condition, holds, number, rows_of
+from chinchilla_jax.scaling.cells import DONE, PRESETS, RUN, STATE, Cells, Preset, condition, holds, number, rows_of
 
 COUNTS = ("n_total", "n_nonembed", "n_matmul", "n_active")
 ONE_OF_A_KIND = ("unit", "dataset", "tokenizer", "loss_kind", "decayed")  # a law speaks of one value of each
@@ -174,7 +174,10 @@ def read(
         require(own in header, f"{path}: row 1 has no column {own!r} for {name}{closest(own, header)}")
     kept, dropped = _filter(path, rows, header, columns, where)
     if source:
-        kept, dropped = _finished(kept, dropped, header, preset, columns.get("loss", "loss"))
+        kept, dropped = _finished(kept, dropped, header, columns.get("loss", "loss"))
+    if preset.steps and {*preset.steps} <= {*header} and "tokens" not in columns:
+        header, (step, each) = [*header, "tokens"], preset.steps
+        kept = [(at, row | {"tokens": (1 + number(row.get(step))) * number(row.get(each))}) for at, row in kept]
     if drop_failed:
         kept, dropped = _with_loss(kept, dropped, columns.get("loss", "loss"))
     require(bool(kept), f"{path}: no rows" + (f" with {' '.join(where)}" if where else "; a law needs runs"))
@@ -191,14 +194,13 @@ def _table(cells: Cells, count: str, dropped: tuple[str, ...]) -> Runs:
         f"{cells.path}: row 1 has neither a column tokens nor one of FLOPs; name one with --columns tokens=NAME",
     )
     D = cells.numbers("tokens") if cells.has("tokens") else C / PER_ND / N
-    common = {name: cells.only(name) for name in ONE_OF_A_KIND}
+    told = {name: cells.only(name) for name in ONE_OF_A_KIND}
     accounting = f"6ND_{count.removeprefix('n_')}" if flops is None else cells.named(flops).removeprefix("flops_")
     if flops and accounting.lower().startswith("6nd"):
         _named_six(cells, accounting, cells.named(flops), count, C, D)
-    common = {name: common[name] or "unnamed" for name in ("dataset", "tokenizer")} | {
-        "unit": common["unit"] or "nats_token, assumed",
-    }
-    common |= {"count": count, "accounting": accounting, "source": str(cells.path), "dropped": dropped}
+    common = {name: told[name] or "unnamed" for name in ("dataset", "tokenizer")}
+    common |= {"unit": told["unit"] or "nats_token, assumed", "count": count, "accounting": accounting}
+    common |= {"source": str(cells.path), "dropped": dropped}
     return table(N, D, loss, _clusters(cells), C, [at for at, _ in cells.rows], **common)
 
 
@@ -244,20 +246,23 @@ def _filter(path: Path, rows: list, header: list[str], columns: Mapping[str, str
     return kept, tuple(dropped)
 
 
-def _finished(kept: list, dropped: tuple, header: list[str], preset: Preset, loss: str):
-    """Of every run its last row that has a loss, and runs that finished alone; the others are listed."""
-    state, done = preset.state
-    run = next((name for name in preset.run if name in header), None)
-    lines = [f"row {at}: {state} is {row.get(state)!r}" for at, row in kept if state in row and row[state] != done]
-    good = [(at, row) for at, row in kept if state not in row or row[state] == done]
+def _finished(kept: list, dropped: tuple, header: list[str], loss: str):
+    """The last row with a loss of every run that finished; its empty cells are as rows before it say, or after."""
+    state, run = (next((name for name in names if name in header), None) for names in (STATE, RUN))
+    good = [(at, row) for at, row in kept if row.get(state, DONE) == DONE]
+    lines = [f"row {at}: {state} is {row[state]!r}" for at, row in kept if row.get(state, DONE) != DONE]
     if run is None:
         return good, (*dropped, *lines)
-    last = {}
+    told, last = {}, {}
     for at, row in good:
-        if row[run] not in last or number(row.get(loss)) > 0:
-            last[row[run]] = at
-    lines += [f"row {at}: not the last of run {row[run]!r}" for at, row in good if last[row[run]] != at]
-    return [(at, row) for at, row in good if last[row[run]] == at], (*dropped, *lines)
+        name = str(row.get(run))
+        cells = told.setdefault(name, {})
+        cells |= {own: cell for own, cell in row.items() if cell not in ("", None)} | {loss: row.get(loss)}
+        if row.get(loss) not in ("", None) or name not in last:
+            last[name] = at, dict(cells)
+    lines += [f"row {at}: not the last of run {row.get(run)!r}" for at, row in good if at != last[str(row.get(run))][0]]
+    found = [(at, told[name] | cells) for name, (at, cells) in last.items()]
+    return sorted(found, key=lambda pair: pair[0]), (*dropped, *lines)
 
 
 def _with_loss(kept: list, dropped: tuple, loss: str):
