@@ -220,12 +220,11 @@ def fresh(named: str | None, option: str) -> Path:
 
 def writable(folder: Path, option: str) -> None:
     """A `StorageError` before the work, where its result could not be put into `folder`; nothing is made."""
-    from chinchilla_jax.training import mirror
-
     place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
     if not (place.is_dir() and os.access(place, os.W_OK)):
         raise StorageError(f"{option} {folder}: {place} cannot be written; choose another folder")
-    mirror.check_writable(folder)
+    if mirror := sys.modules.get("chinchilla_jax.training.mirror"):  # else no folder stands for object storage
+        mirror.check_writable(folder)
 
 
 def _is_run(run_dir: str | None) -> bool:

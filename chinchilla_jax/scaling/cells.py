@@ -44,23 +44,19 @@ PRESETS = {  # docs/planning.md says which file of each project writes these
             "n_matmul": ("num_scaling_params", "base.num_scaling_params"),
             "tokens": ("tokens_trained", "base.tokens_trained"), "flops": ("flops_budget", "base.target_flops"),
             "loss": ("val_bpb", "base.val_bpb"),
-        },
-        common={"unit": "bpb"},
+        }, common={"unit": "bpb"},
     ),
     "levanter": Preset(
         {
             "n_total": ("parameter_count",), "tokens": ("throughput/total_tokens",),
             "flops": ("throughput/total_gflops",), "loss": ("eval/loss", "eval/macro_loss", "eval/paloma/macro_loss"),
-        },
-        factors={"flops": 1e9},
-        common={"unit": "nats_token"},
+        }, factors={"flops": 1e9}, common={"unit": "nats_token"},
     ),
     "maxtext": Preset(
         {
             "n_total": ("num_model_parameters", "num_params"), "tokens": ("tokens", "total_tokens"),
             "loss": ("eval/avg_loss", "learning/lm_loss", "learning/loss"),
-        },
-        common={"unit": "nats_token"}, steps=("step", "learning/total_weights"),
+        }, common={"unit": "nats_token"}, steps=("step", "learning/total_weights"),
     ),
     "torchtitan": Preset(
         {

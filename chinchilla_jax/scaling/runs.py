@@ -22,6 +22,7 @@ POSSIBLE = 1.0, 60.0  # C / (N D) of any accounting
 OFF_MEDIAN = 5.0  # C / (N D) of a row over the table's median, at most
 NAMED = 0.05  # how far C may be off what the accounting's own name says
 RATIOS = 1e-3, 1e7  # tokens per parameter of any run
+MOST_LOSS = 100.0  # in nats or bits of a token: a uniform guess among all of Unicode has 20
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,9 @@ def _sane(runs: Runs) -> None:
             f"{runs.source} row {runs.row[i]}, column {runs.accounting}: C = {runs.C[i]:.3g} is {ratio[i]:.3g} N D, "
             f"{why}",
         )
+    i = int(np.argmax(runs.loss))
+    told = f"{runs.source} row {runs.row[i]}, column loss: {runs.loss[i]:.4g} is no loss; is it a perplexity?"
+    require(runs.loss[i] < MOST_LOSS, told)
     bad = (RATIOS[0] * runs.N > runs.D) | (RATIOS[1] * runs.N < runs.D)
     i = int(np.argmax(bad))
     tokens = f"{runs.D[i]:.3g} tokens for {runs.N[i]:.3g} parameters"
@@ -140,12 +144,12 @@ def enough(runs: Runs) -> Runs:
         f"{runs.source} row {runs.row[0]}, column run_id: all {len(runs.N)} rows are one run; "
         "a law needs runs of several sizes",
     )
-    for name, column, what in (("N", runs.count, "size"), ("D", "tokens", "length")):
+    for name, column, what in (("N", runs.count, "size"), ("D", "tokens", "length"), ("loss", "loss", "loss")):
         values = getattr(runs, name)
         require(
             np.ptp(np.log(values)) > 1e-9,
             f"{runs.source} row {runs.row[0]}, column {column}: all {len(values)} rows have one {what}, "
-            f"{values[0]:.6g}; a law needs runs of several {what}s",
+            f"{values[0]:.6g}; a law needs several",
         )
     return runs
 

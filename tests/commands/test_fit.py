@@ -1,9 +1,13 @@
 """The fit command: one JSON object, a folder with the law, one line for every fault."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy
 
 from chinchilla_jax.__main__ import main
 from chinchilla_jax.scaling import lawfile
@@ -105,3 +109,25 @@ def test_five_rows_write_a_report(tmp_path, capsys):
     assert main(["fit", str(tmp_path / "five.csv"), "--replicates", "20", "--out", str(tmp_path / "out")]) == 0
     assert {"tied", "kaplan"} == {one.form for one in lawfile.load(tmp_path / "out/law.json").forms}
     assert len(list((tmp_path / "out").glob("*.png"))) == 6 and "few for a bootstrap" in capsys.readouterr().out
+
+
+def test_planner_where_numpy_and_scipy_are_all_there_is(tmp_path):
+    """`pip install chinchilla_jax` without extras: an interpreter that sees no other package, and what it writes."""
+    site, table, out = tmp_path / "site", write(tmp_path / "runs.csv"), tmp_path / "out"
+    site.mkdir()
+    for package in (np, scipy):
+        for path in Path(package.__file__).parents[1].glob(f"{package.__name__}*"):
+            (site / path.name).symlink_to(path)
+    commands = [
+        ["fit", table, "--out", str(out), "--replicates", "20"],
+        ["plan", "--law", str(out / "law.json"), "--flops", "1e19", "--run-dir", str(tmp_path / "run")],
+        ["compare", str(out / "law.json"), str(out / "law.json"), "--flops", "1e19"],
+        ["sweep", "--next", "1", "--law", str(out / "law.json"), "--budget", "1e19"],
+    ]
+    root = str(Path(__file__).resolve().parents[2])
+    code = f"import sys; sys.path[:0] = {[str(site), root]}\nfrom chinchilla_jax.__main__ import main\n"
+    code += f"codes = [main(argv) for argv in {commands}]\nprint('CODES', codes, 'jax' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-S", "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.stdout.endswith("CODES [0, 0, 0, 0] False\n"), ran.stderr
+    assert sorted(path.name for path in out.iterdir()) == ["fit.md", "law.json"]
+    assert (tmp_path / "run/plan.json").exists()

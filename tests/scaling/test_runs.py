@@ -82,6 +82,11 @@ def test_clusters_are_numbered_as_they_come(file):
         ({f"run_id_{i}": "r1" for i in range(1, 5)}, "row 2, column run_id: all 4 rows are one run"),
         ({f"n_total_{i}": 1e7 for i in range(1, 5)}, "row 2, column n_total: all 4 rows have one size"),
         ({f"tokens_{i}": 1e9 for i in range(1, 5)}, "row 2, column tokens: all 4 rows have one length"),
+        (
+            {f"loss_{i}": 3.0 for i in range(1, 5)},
+            "row 2, column loss: all 4 rows have one loss, 3; a law",
+        ),
+        ({"loss_3": 1800.0}, "row 4, column loss: 1800 is no loss; is it a perplexity?"),
     ],
     ids=str,
 )
