@@ -36,7 +36,6 @@ class Preset:
 
 RUN = ("run_id", "Name", "name", "run", "run_name", "model_tag")  # a run, of which the last row with a loss counts
 STATE, DONE = ("State", "state"), "finished"  # of a run, in exports of Weights & Biases
-EVAL_LOSS = ("eval/loss", "eval_loss", "val_loss", "valid_loss", "validation/loss")
 PRESETS = {  # docs/planning.md says which file of each project writes these
     "nanochat": Preset(
         {
@@ -69,7 +68,8 @@ PRESETS = {  # docs/planning.md says which file of each project writes these
             "n_total": ("n_total", "model/num_parameters", "parameter_count", "num_params", "params", "n_params"),
             "tokens": ("tokens", "train/num_input_tokens_seen", "total_tokens", "tokens_seen", "train/tokens"),
             "flops": ("flops", "total_flops", "train/total_flos"),
-            "loss": (*EVAL_LOSS, "val/loss", "loss", "train/loss", "train_loss"),
+            "loss": ("eval/loss", "eval_loss", "val_loss", "valid_loss", "validation/loss", "val/loss", "loss",
+                     "train/loss", "train_loss"),
         },
     ),
 }  # fmt: skip

@@ -41,8 +41,9 @@ def compare(a: LawFile, b: LawFile, budgets: tuple[float, ...] = (), level: floa
 
 
 def _speed_up(a: LawFile, b: LawFile, C: float, level: float) -> dict[str, Any]:
-    loss = float(b.surface.loss(*b.surface.optimum(C, b.per_nd)))
-    value = C / float(a.surface.compute(loss, a.per_nd)) if loss > a.surface.loss(np.inf, np.inf) else 0.0
+    ours, theirs = _leading(a, b)
+    loss = float(theirs.loss(*theirs.optimum(C, b.per_nd)))
+    value = C / float(ours.compute(loss, a.per_nd)) if loss > ours.loss(np.inf, np.inf) else 0.0
     found = {"loss": loss, "speed_up": value, "interval": None}
     if a.draws is None or b.draws is None:
         return found
@@ -51,6 +52,12 @@ def _speed_up(a: LawFile, b: LawFile, C: float, level: float) -> dict[str, Any]:
     with np.errstate(divide="ignore"):
         ratios = np.where(losses > np.exp(ours.e), C / ours.compute(losses, a.per_nd), 0.0)  # 0: it never gets there
     return found | {"interval": list(percentiles(ratios, level))}
+
+
+def _leading(a: LawFile, b: LawFile) -> tuple[Surface, Surface]:
+    """Both in one form, the first of `a` that `b` has too; each in its own where they share none."""
+    both = [(x, y) for x in a.forms for y in b.forms if x.form == y.form] or [(a.forms[0], b.forms[0])]
+    return tuple(surface(np.array(one.theta)) for one in both[0])
 
 
 def _paired(a: LawFile, b: LawFile) -> tuple[Surface, Surface]:

@@ -64,7 +64,7 @@ class Fit:
     @cached_property
     def residuals(self) -> np.ndarray:
         """ln L predicted minus observed (n,): 0.01 is a prediction 1 % too high."""
-        return numerics.log_loss(numerics.centred(self.theta, self.at)[None], self.at)[0] - self.at.y
+        return numerics.differentiated(numerics.centred(self.theta, self.at)[None], self.at, False)[0][0] - self.at.y
 
     @cached_property
     def condition(self) -> float:

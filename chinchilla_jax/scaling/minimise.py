@@ -126,11 +126,6 @@ def centred(theta: np.ndarray, at: Points, sign: int = 1) -> np.ndarray:
     return theta
 
 
-def log_loss(theta: np.ndarray, at: Points) -> np.ndarray:
-    """ln L of centred (R, 6): (R, n)."""
-    return differentiated(theta, at, False)[0]
-
-
 def differentiated(theta: np.ndarray, at: Points, slopes: bool = True) -> tuple[np.ndarray, np.ndarray | None]:
     """ln L (R, n) of centred (R, 6), and its derivatives by the six (R, n, 6)."""
     a, b, e, alpha, beta, kappa = (column[:, None] for column in theta.T)
@@ -152,7 +147,7 @@ def differentiated(theta: np.ndarray, at: Points, slopes: bool = True) -> tuple[
 
 def residuals(theta: np.ndarray, at: Points, goal: Objective) -> np.ndarray:
     """Predicted minus observed (R, n), in log loss or in loss as the objective has it."""
-    f = log_loss(theta, at)
+    f = differentiated(theta, at, False)[0]
     return f - at.y if goal.log else np.exp(f) - np.exp(at.y)
 
 

@@ -265,8 +265,7 @@ def _finished(kept: list, dropped: tuple, header: list[str], loss: str):
         if row.get(loss) not in ("", None) or name not in last:
             last[name] = at, dict(cells)
     lines += [f"row {at}: not the last of run {row.get(run)!r}" for at, row in good if at != last[str(row.get(run))][0]]
-    found = [(at, told[name] | cells) for name, (at, cells) in last.items()]
-    return sorted(found, key=lambda pair: pair[0]), (*dropped, *lines)
+    return sorted((at, told[name] | cells) for name, (at, cells) in last.items()), (*dropped, *lines)
 
 
 def _with_loss(kept: list, dropped: tuple, loss: str):

@@ -46,6 +46,15 @@ def test_what_one_never_reaches_has_no_speed():
     assert row["speed_up"] == 0 and row["interval"][0] == 0
 
 
+def test_laws_that_lead_with_other_forms_are_compared_in_one():
+    """The value lies in its interval, which pairs equal forms."""
+    pot = shipped()["massivetext"]
+    assert pot.forms[0].form != shipped()["marin-dclm"].forms[0].form
+    for row in compare(pot, shipped()["marin-dclm"])["rows"]:
+        low, high = row["interval"]
+        assert low < row["speed_up"] < high
+
+
 def _raised(one):
     theta = (*one.theta[:2], one.theta[2] + 0.2, *one.theta[3:])
     draws = one.draws.copy()
