@@ -58,11 +58,14 @@ def compiled_once(cache):
 
 @pytest.fixture(scope="session")
 def whole_run(tiny_store, cache, tmp_path_factory):
-    """A run directory of 20 steps on 8 devices; to be copied before anything is done to it."""
+    """A run directory of 20 steps on 8 devices; to be copied before anything is written to it."""
     from tests import runs
 
     with runs.caching(cache), runs.guarded():
-        return runs.trained(tmp_path_factory.mktemp("runs") / "whole", tiny_store)
+        folder = runs.trained(tmp_path_factory.mktemp("runs") / "whole", tiny_store)
+    found = sorted(folder.rglob("*"))
+    yield folder
+    assert sorted(folder.rglob("*")) == found, "a test wrote to the run that others share: let it take `copy`"
 
 
 @pytest.fixture
