@@ -53,11 +53,15 @@ class Handler(type_handlers.ArrayHandler):
 
     async def serialize(self, values: Sequence[Deferred], infos, args=None):
         """Write them; nothing is left to be waited for."""
+        held = 0
         for value, info, arg in zip(values, infos, args):
             for future in await super().serialize([value.made()], [info], [arg]):
                 future.result()
             del future
-            gc.collect()  # futures and tasks in a circle hold the array
+            held += value.nbytes
+            if held >= FILE:  # futures and tasks in a circle hold the arrays
+                gc.collect()
+                held = 0
         return []
 
 

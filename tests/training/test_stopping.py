@@ -29,7 +29,7 @@ def test_kill_9_and_resume_equal_a_run_without(whole_run, tiny_store, tmp_path, 
     assert runs.leaves(tmp_path / "run", 15) == runs.leaves(whole_run, 15)
 
 
-LONG = {"train.steps": 1500, "checkpoint.every": 25, "checkpoint.keep": 2, "train.eval-every": 250}
+LONG = {"train.steps": 600, "checkpoint.every": 20, "checkpoint.keep": 2, "train.eval-every": 150}
 LONG |= {"train.sample-every": 0}
 
 
@@ -43,12 +43,12 @@ def lines(path) -> int:
 def test_ten_kills_at_random_moments(tiny_store, tmp_path, cache):
     """Moments in the progress of the run and a little later, and two of them in its beginning."""
     draw, run = random.Random(1), tmp_path / "killed"
-    slow = 900  # seconds for 1,500 steps on a crowded machine
+    slow = 500  # seconds for 600 steps on a crowded machine
     runs.finish(runs.start_pretrain(tmp_path / "whole", tiny_store, cache=cache, **LONG), seconds=slow)
     for number in range(10):
         before = lines(run / "timing.jsonl")
         process = runs.start_pretrain(run, tiny_store, cache=cache, **LONG)
-        wanted = draw.randint(1, 120) if number % 5 else 0
+        wanted = draw.randint(1, 55) if number % 5 else 0
         while wanted and process.poll() is None:  # rows after the checkpoint are taken back before new ones come
             found = lines(run / "timing.jsonl")
             before = min(found, before)
@@ -60,8 +60,8 @@ def test_ten_kills_at_random_moments(tiny_store, tmp_path, cache):
         process.communicate()
         assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
     runs.finish(runs.start_pretrain(run, tiny_store, cache=cache, **LONG), seconds=slow)
-    runs.assert_same_run(run, tmp_path / "whole", 1500)
-    assert list(runs.losses(run)) == list(range(1, 1501))
+    runs.assert_same_run(run, tmp_path / "whole", 600)
+    assert list(runs.losses(run)) == list(range(1, 601))
 
 
 # Asked to stop
