@@ -91,7 +91,7 @@ def mean(x, batch):
 @functools.cache
 def slope(cfg, rows):
     """d(sum of losses)/d(delta) of the first rows."""
-    return tiny.jit(jax.grad(lambda delta, params: twin.loss(params, first(BATCH, rows), cfg, delta)))
+    return jax.grad(lambda delta, params: twin.loss(params, first(BATCH, rows), cfg, delta))
 
 
 def drawn(params, cfg, rows):
@@ -118,7 +118,7 @@ def check(settings, params, cfg, formula):
     with jax.enable_x64(True):
         exact = jax.tree.map(lambda x: jnp.asarray(x, "float64"), params)
         loss = formula(exact)
-        expected, (shown, clean) = tiny.jit(jax.grad(lambda p: (loss(p)[0], loss(p)[1:]), has_aux=True))(exact)
+        expected, (shown, clean) = jax.grad(lambda p: (loss(p)[0], loss(p)[1:]), has_aux=True)(exact)
     assert carry == () and tiny.worst(grads, expected, floor=0.1) < 1e-5
     assert float(sums.loss) == pytest.approx(float(clean), rel=1e-6)
     assert float(sums.weight) == BATCH.weights.sum()

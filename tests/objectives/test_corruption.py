@@ -75,7 +75,7 @@ def exact(params):
 def slopes(loss):
     """The value and the gradients of a loss of parameters, in float64."""
     with jax.enable_x64(True):
-        return tiny.jit(jax.value_and_grad(loss))(exact(PARAMS))
+        return jax.value_and_grad(loss)(exact(PARAMS))
 
 
 def found(made: Config, params=PARAMS, step=3):
@@ -97,7 +97,7 @@ def test_in_place_is_the_plain_loss_of_the_replaced_batch():
 def slope(rows):
     part = jax.tree.map(lambda x: x[:rows], BATCH)
     with jax.enable_x64(True):
-        of = tiny.jit(jax.grad(lambda d: twin.loss(exact(PARAMS), part, CFG, d)))
+        of = jax.grad(lambda d: twin.loss(exact(PARAMS), part, CFG, d))
         return part, np.asarray(of(jnp.zeros((rows, L, CFG.d_model))))
 
 
