@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.errors import UserError
+from chinchilla_jax.errors import StorageError, UserError
 
 JSON_LIMIT = 256 << 20  # bytes of a JSON file that is read
 CHUNK = 1 << 20  # bytes that are hashed at a time
@@ -96,6 +96,14 @@ def checksum(path: Any) -> str:
 def is_remote(path: Any) -> bool:
     """Whether a path is on object storage, where nothing is renamed, appended to or locked."""
     return "://" in str(path)
+
+
+def unreachable(url: str, error: Exception, what: str = "reached") -> UserError:
+    """The one line for what went wrong on the way to `url`, where each library below raises its own errors."""
+    if isinstance(error, ImportError):
+        return UserError(f"{url}: this needs another package ({error}), such as `pip install gcsfs`")
+    kind = UserError if isinstance(error, ValueError) else StorageError  # a scheme that nobody knows, or a failure
+    return kind(f"{url} cannot be {what} ({type(error).__name__}: {error})")
 
 
 def files_below(folder: Any, skip: tuple[str, ...] = ()) -> dict[str, int]:

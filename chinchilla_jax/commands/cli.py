@@ -74,7 +74,7 @@ def run(name: str, summary: str, module: types.ModuleType, argv: list[str]) -> i
 
 def _check_local(args: argparse.Namespace) -> None:
     """Refuse URLs for what can only be local."""
-    for name, flag in (("out", "--out"), ("path", "PATH")):
+    for name, flag in (("out", "--out"), ("path", "PATH"), ("report", "--report")):
         url = str(getattr(args, name, None) or "")
         require(
             not is_remote(url), f"{flag} {url}: this has to be a local path; name one, and copy it from or to there"

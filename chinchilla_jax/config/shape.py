@@ -104,7 +104,9 @@ class DataConfig:
     field: str = setting("text", "key of the text in JSON records (.jsonl, .ndjson, .json) and TFDS examples")
     data_dir: str = setting("", "folder of TFDS data sets and of downloads; empty means ~/tensorflow_datasets")
     tokenizer: str = setting(
-        "", "existing tokenizer: a tokenizer.json, a SentencePiece model, or a folder with either; empty trains one"
+        "",
+        "existing tokenizer: a tokenizer.json, a SentencePiece model, or a folder with either (also gs://...); empty "
+        "trains one",
     )
     tokenizer_kind: Literal["bpe", "unigram"] = setting("bpe", "kind of SentencePiece model to train")
     vocab_size: int = setting(32000, "pieces of the tokenizer to train")

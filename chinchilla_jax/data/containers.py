@@ -70,6 +70,18 @@ def parquet(path: str, field: str, groups: tuple[int, int] | None, notes: Notes)
         raise Broken(f"{path}: damaged parquet file (row {number:,}: {first_line(error)}); replace it") from error
 
 
+def rows(path: str) -> list[dict]:
+    """All rows of a small parquet file."""
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with fs.opened(path) as file:
+            return ParquetFile(file).read().to_pylist()
+    except pyarrow.ArrowException as error:
+        raise Broken(f"{path}: damaged parquet file ({first_line(error)}); replace it") from error
+
+
 def row_groups(path: str) -> list[int]:
     """Bytes of each row group of a parquet file; none for a damaged one, which reading will say."""
     import pyarrow

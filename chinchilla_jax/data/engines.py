@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 
+from chinchilla_jax import locks
 from chinchilla_jax.data import fs
 from chinchilla_jax.data.stages import table
 from chinchilla_jax.errors import UserError
 
 SHARE = 8 << 20  # bytes of text that are worth the start of a worker
 RETRIES = 2  # times that tasks are tried again after a worker died
+LOOK = 5.0  # seconds between two looks at which tasks of a pipeline have ended
 AHEAD = 2  # tasks a worker that wait in its queue
 
 Done = Callable[[dict], None]
@@ -120,12 +122,19 @@ class Beam:
         self._options.append("--default_sdk_harness_log_level=WARNING")
 
     def map(self, root: str, version: str, stage: str, tasks: list[dict], done: Done) -> list[dict]:
-        """The results of all tasks, in their order; `done(task)` is called when all have ended."""
-        left = [task for task in tasks if not fs.exists(result_path(root, stage, task))]
-        if left:
-            self._run(root, version, stage, left)
-        for task in tasks:
-            done(task)
+        """The results of all tasks, in their order; `done(task)` is called within `LOOK` seconds after each ends."""
+        waiting = {f"{task['name']}.json": task for task in tasks}
+
+        def look() -> None:
+            with contextlib.suppress(OSError):  # reading the results will say it
+                for name in fs.names(fs.join(root, stage)) & waiting.keys():
+                    done(waiting.pop(name))
+
+        look()
+        if waiting:
+            with locks.repeated(LOOK, look, "progress"):
+                self._run(root, version, stage, list(waiting.values()))
+            look()
         return [json.loads(fs.read(result_path(root, stage, task))) for task in tasks]
 
     def _run(self, root: str, version: str, stage: str, tasks: list[dict]) -> None:

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from chinchilla_jax.config import expanded
-from chinchilla_jax.data import containers, fs, own_output, records
+from chinchilla_jax.data import cards, containers, fs, own_output, records
 from chinchilla_jax.data.documents import Document, Notes, Source
 from chinchilla_jax.data.text import BOM, Broken, decode, wide
+from chinchilla_jax.disk import unreachable
 from chinchilla_jax.errors import UserError
 
 PIECE = 1 << 20
@@ -46,7 +47,7 @@ def open_path(name: str, field: str, skip_broken: bool = False, left_out: tuple[
     top = Path(expanded(name))
     skipped: Counter = Counter()
     own_output.refuse(name, top)
-    paths = [top] if not top.is_dir() else list(text_files(top, skipped, left_out))
+    paths = [top] if not top.is_dir() else cards.without(list(text_files(top, skipped, left_out)), skipped)
     if not paths:
         seen = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common())
         raise UserError(f"{name}: no text files in this folder{f' (skipped {seen})' if seen else ''}")
@@ -58,12 +59,15 @@ def _open_url(url: str, field: str, skip_broken: bool) -> Source:
     """The source of a remote file, folder or pattern."""
     try:
         found = fs.listing(url)
-    except ImportError as error:
-        raise UserError(f"{url}: reading this needs another package ({error}); such as `pip install gcsfs`") from error
     except FileNotFoundError as error:
         raise UserError(f"--data.sources {url}: nothing is there; see what it names") from error
+    except OSError:
+        raise
+    except Exception as error:
+        raise unreachable(url, error) from error
     paths = [path for path in found if not BINARY.fullmatch(Path(path).suffix)]
     skipped = Counter({"binary": len(found) - len(paths)})
+    paths = paths if url in found else cards.without(paths, skipped)
     parts = units(url, paths, field, skip_broken)
     return Source(name=url, licence=LICENCE, units=parts, state=str(found), skipped=skipped)
 
@@ -147,6 +151,8 @@ def text_files(top: Path, skipped: Counter, left_out: tuple[Path, ...] = ()) -> 
             path = Path(folder, name)
             if not path.is_file():
                 skipped["not a file"] += 1
+            elif path.suffix.lower() == ".arrow":
+                skipped[cards.ARROW] += 1
             elif BINARY.fullmatch(path.suffix) or (path.suffix.lower() != ".parquet" and _looks_binary(path)):
                 skipped["binary"] += 1
             else:

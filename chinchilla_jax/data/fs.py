@@ -63,6 +63,18 @@ def exists(path: str) -> bool:
     return os.path.exists(path)
 
 
+def names(folder: str) -> set[str]:
+    """The names of what lies in a folder; none where there is no such folder."""
+    try:
+        if is_remote(folder):
+            found, name = _remote(folder)
+            found.invalidate_cache(name)  # others write there
+            return {path.rstrip("/").rpartition("/")[2] for path in found.ls(name, detail=False)}
+        return set(os.listdir(folder))
+    except FileNotFoundError:
+        return set()
+
+
 def remove(path: str) -> None:
     """Remove a file or a folder with all that is in it, if it is there."""
     if is_remote(path):

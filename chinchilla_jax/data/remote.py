@@ -16,7 +16,7 @@ from chinchilla_jax.data.manifest import AGAIN, MANIFEST, check_files, parse_man
 from chinchilla_jax.data.split import Split, sources_of, split_in, token_dtype
 from chinchilla_jax.data.streams import Remote, Separators, Shard
 from chinchilla_jax.data.workspace import KEY, storage_errors
-from chinchilla_jax.disk import checksum
+from chinchilla_jax.disk import checksum, unreachable
 from chinchilla_jax.errors import UserError
 
 CACHE = "~/.cache/chinchilla_jax/stores"
@@ -149,12 +149,14 @@ def reaching(url: str) -> Iterator[None]:
     """Turns what goes wrong on the way to `url` into one line."""
     try:
         yield
-    except ImportError as error:
-        raise UserError(f"{url}: reading this needs another package ({error}); such as `pip install gcsfs`") from error
     except FileNotFoundError as error:
         raise UserError(
             f"{url}: no token store here; make one with `python -m chinchilla_jax prepare` or set --data.store"
         ) from error
+    except (UserError, OSError):  # such as a full disk here
+        raise
+    except Exception as error:
+        raise unreachable(url, error) from error
 
 
 def _path(url: str, name: str = ""):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from chinchilla_jax.config import DataConfig, closest, expanded
-from chinchilla_jax.data import files, tfds_source
+from chinchilla_jax.data import files, fs, tfds_source
 from chinchilla_jax.data.documents import Document, Notes, Say, Source
 from chinchilla_jax.data.naming import BUILT_IN
 from chinchilla_jax.errors import UserError
@@ -63,11 +63,11 @@ def states(config: DataConfig) -> dict[str, str]:
     """For each source of local files, and each file to decontaminate against, a hash that changes when these do."""
     names = [name for name in config.sources if not name.startswith("tfds:") and name not in BUILT_IN]
     found = {name: _local(name, config).state for name in names if "://" in name or Path(expanded(name)).exists()}
-    against = [name for name in config.decontaminate if Path(expanded(name)).is_file()]
-    return found | {f"--data.decontaminate {name}": _content(Path(expanded(name))) for name in against}
+    against = [name for name in config.decontaminate if fs.exists(expanded(name)) and not Path(expanded(name)).is_dir()]
+    return found | {f"--data.decontaminate {name}": _content(expanded(name)) for name in against}
 
 
-def _content(path: Path) -> str:
+def _content(path: str) -> str:
     import xxhash
 
-    return xxhash.xxh3_128_hexdigest(path.read_bytes())
+    return xxhash.xxh3_128_hexdigest(fs.read(path))

@@ -73,6 +73,10 @@ def advice(text: bytes, path: Path | str, error: UnicodeDecodeError) -> str:
 
 def whole(path: Path) -> str:
     """The text of a file, byte for byte but for a leading mark."""
-    data = path.read_bytes()
+    return unmarked(path.read_bytes(), path)
+
+
+def unmarked(data: bytes, path: Path | str) -> str:
+    """The text of the bytes of a file, without a leading mark."""
     start = len(BOM) if data.startswith(BOM) else 0
     return decode(data[start:], path, start)

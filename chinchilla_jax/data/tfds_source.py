@@ -13,6 +13,7 @@ from pathlib import Path
 
 from chinchilla_jax.config import DataConfig, expanded, require
 from chinchilla_jax.data.documents import Document, Say, Source
+from chinchilla_jax.disk import is_remote
 from chinchilla_jax.errors import UserError
 
 DEFAULT_DIR = "~/tensorflow_datasets"
@@ -23,6 +24,7 @@ UNIT = 8 << 20  # bytes of examples that are read as one unit
 def data_dir(config: DataConfig) -> Path:
     """The folder of TFDS data sets. Raises `UserError` where it is in a home folder and there is none."""
     if config.data_dir:
+        require(not is_remote(config.data_dir), f"--data.data-dir {config.data_dir}: this has to be a local folder")
         return Path(expanded(config.data_dir))
     found = os.path.expanduser(DEFAULT_DIR)
     require(not found.startswith("~"), "no home folder is known here to keep data sets in; set --data-dir, or HOME")

@@ -201,10 +201,8 @@ def _reaching(url: str, what: str = "reached") -> Iterator[None]:
         yield
     except UserError:
         raise
-    except ImportError as error:
-        raise UserError(f"{url}: this needs another package ({error}), such as `pip install gcsfs`") from error
     except Exception as error:
-        raise StorageError(f"{url} cannot be {what} ({type(error).__name__}: {error})") from error
+        raise disk.unreachable(url, error, what) from error
 
 
 @contextlib.contextmanager

@@ -75,6 +75,22 @@ def test_a_folder_of_code(tmp_path):
     assert source.skipped == Counter(hidden=3, binary=3, broken=0)
 
 
+def test_the_card_of_a_data_set_is_no_text_of_it(tmp_path):
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\nWhat it is")
+    (tmp_path / "dataset_infos.json").write_text("{}")
+    assert len(documents(files.open_path(str(tmp_path), "text"))) == 2, "without records it is like any other text"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.jsonl").write_text('{"text": "one"}\n')
+    (tmp_path / "data/README.md").write_text("no header")
+    source = files.open_path(str(tmp_path), "text")
+    assert sorted(d.text for d in documents(source)) == ["no header", "one"]
+    assert source.skipped["cards of data sets"] == 2
+    (tmp_path / "data/a.jsonl").rename(tmp_path / "data/a.arrow")
+    (tmp_path / "data/README.md").unlink()
+    with pytest.raises(UserError, match=r"skipped .*1 Arrow files \(`Dataset.to_parquet`"):
+        files.open_path(str(tmp_path), "text")
+
+
 def test_an_empty_folder_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no text files in this folder"):
         files.open_path(str(tmp_path), "text")

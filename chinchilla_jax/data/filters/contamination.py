@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
+from chinchilla_jax.config import expanded
+from chinchilla_jax.data import containers, files, fs
 from chinchilla_jax.data.filters.words import folded_words
-from chinchilla_jax.data.text import whole
+from chinchilla_jax.data.text import unmarked
 from chinchilla_jax.errors import UserError
 
 SIEVE = 22  # bits of a hash that are looked up first
@@ -32,29 +33,37 @@ class Contamination:
 
 
 def collect(names: tuple[str, ...], n: int) -> np.ndarray:
-    """The hashes of all runs of `n` words in the files, rising, uint64; of JSON every string, else the text.
+    """The hashes of all runs of `n` words in the files, rising, uint64; of records every string, else the text.
 
     Raises `UserError` for a file that cannot be read or has no run of `n` words.
     """
     found = [np.empty(0, np.uint64)]
     for name in names:
-        path = Path(name).expanduser()
-        if not path.is_file():
-            raise UserError(f"--data.decontaminate {name}: no such file")
-        own = folded_words(list(strings(path))).grams(n)[1]
+        try:
+            own = folded_words(list(strings(expanded(name)))).grams(n)[1]
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise UserError(f"--data.decontaminate {name}: no such file") from error
+        except files.DAMAGED as error:
+            raise UserError(f"--data.decontaminate {name}: a damaged file ({error}); replace it") from error
         if not len(own):
             raise UserError(f"--data.decontaminate {name}: it has no run of {n} words")
         found.append(own)
     return np.unique(np.concatenate(found))
 
 
-def strings(path: Path) -> Iterator[str]:
-    """The strings of a JSON file or of one with a JSON value a line, or the text of any other file."""
-    text = whole(path)
-    if not path.name.lower().endswith((".json", ".jsonl", ".ndjson")):
+def strings(name: str) -> Iterator[str]:
+    """The strings of a parquet or JSON file or of one with a JSON value a line, or the text of any other file."""
+    path = fs.located(name)
+    kind = path.name.lower().removesuffix(".gz").removesuffix(".zst")
+    if kind.endswith(".parquet"):
+        yield from _strings(containers.rows(name))
+        return
+    with files.open_file(path) as file:
+        text = unmarked(file.read(), path)
+    if not kind.endswith((".json", ".jsonl", ".ndjson")):
         yield text
         return
-    lines = [text] if path.name.lower().endswith(".json") else text.splitlines()
+    lines = [text] if kind.endswith(".json") else text.split("\n")
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:

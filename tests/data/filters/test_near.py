@@ -1,9 +1,11 @@
 """Shingles, signatures and runs of words beside Python sets."""
 
+import gzip
 import json
 import random
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 from chinchilla_jax.data.filters import contamination, minhash
@@ -104,8 +106,27 @@ def test_planted_runs_are_found_through_case_and_white_space(tmp_path):
     assert not finder.hits([a + " " + b for a, b in zip(clean, twelve)]).any()
 
 
+def test_evaluation_sets_are_read_as_they_come(tmp_path):
+    """Compressed, as parquet, nested, and with a line separator (U+2028) inside a JSON string."""
+    question = text(1, 40)
+    record = {"q": {"text": [question]}, "n": 3, "note": "one\u2028two"}
+    plain = (json.dumps(record, ensure_ascii=False) + "\n").encode()
+    (tmp_path / "a.jsonl").write_bytes(plain)
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(plain))
+    (tmp_path / "c.json").write_bytes(plain)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([record]), tmp_path / "d.parquet")
+    expected = contamination.folded_words([question]).grams(13)[1]
+    for path in sorted(tmp_path.iterdir()):
+        assert np.isin(expected, contamination.collect((str(path),), 13)).all(), path
+
+
 def test_files_without_a_run_are_refused(tmp_path):
     (tmp_path / "short.txt").write_text("too short")
-    for name, message in (("short.txt", "no run of 13 words"), ("none.txt", "no such file")):
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'"a"\n' * 99)[:-9])
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
+    for name, message in (
+        ("short.txt", "no run of 13 words"), ("none.txt", "no such file"), (".", "no such file"),
+        ("cut.jsonl.gz", "damaged"), ("cut.parquet", "damaged"),
+    ):  # fmt: skip
         with pytest.raises(UserError, match=message):
             contamination.collect((str(tmp_path / name),), 13)
