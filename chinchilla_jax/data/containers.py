@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from chinchilla_jax.data import fs
 from chinchilla_jax.data.documents import Notes
-from chinchilla_jax.data.text import Broken, decode
+from chinchilla_jax.data.text import Broken
 from chinchilla_jax.errors import UserError
 
 ARCHIVES = (".warc", ".wet")
@@ -57,13 +57,14 @@ def parquet(path: str, field: str, groups: tuple[int, int] | None, notes: Notes)
         for batch in file.iter_batches(ROWS, row_groups=range(first, last), columns=[field]):
             for text in batch.column(0).to_pylist():
                 if isinstance(text, bytes):
-                    text = decode(text, f"{path}[{number}]")
+                    text = text.decode()
                 if text is not None and not isinstance(text, str):
                     raise Broken(f"{path}: column {field!r} holds no text; name the text's with --data.field")
                 notes.records += 1
-                if text is not None:
-                    yield f"{path}[{number}]", text
+                yield f"{path}[{number}]", text or ""  # a row without text is counted as empty
                 number += 1
+    except UnicodeDecodeError as error:
+        raise Broken(f"{path}: row {number:,} of column {field!r} is not UTF-8; correct the column") from error
     except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError | PermissionError):
             raise
@@ -109,13 +110,16 @@ def archive(path: str, opened: BinaryIO) -> Iterator[tuple[str, str]]:
     try:
         for record in ArchiveIterator(opened, record_types=kinds, parse_http=True, stream_detect=False):
             address = record.headers.get("WARC-Target-URI") or record.record_id
+            size = record.content_length
             content = record.reader.read()
+            if len(content) < size or "Content-Length" not in record.headers:
+                raise Broken(f"{path}: damaged web archive (it ends inside {address}); replace it")
             if record.record_type == WarcRecordType.conversion:
                 yield address, content.decode("utf-8", "replace")
             elif "html" in (record.http_content_type or ""):
                 text = content.decode(record.http_charset or "utf-8", "replace")
                 yield address, "\n\n".join(cleaning.html(text))
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         raise Broken(f"{path}: damaged web archive ({first_line(error)}); replace it") from error
 
 

@@ -118,7 +118,11 @@ class Beam:
             raise UserError('--data.engine beam needs another package: pip install "chinchilla_jax[beam]"') from error
         logging.getLogger("apache_beam").setLevel(logging.WARNING)
         self._beam = apache_beam
-        self._options = [word if word.startswith("--") else f"--{word}" for word in shlex.split(options)]
+        try:
+            words = shlex.split(options)
+        except ValueError as error:
+            raise UserError(f"--data.beam-options {options}: {error}; quote the words as in a shell") from error
+        self._options = [word if word.startswith("--") else f"--{word}" for word in words]
         self._options.append("--default_sdk_harness_log_level=WARNING")
 
     def map(self, root: str, version: str, stage: str, tasks: list[dict], done: Done) -> list[dict]:

@@ -49,7 +49,7 @@ def open_path(name: str, field: str, skip_broken: bool = False, left_out: tuple[
     own_output.refuse(name, top)
     paths = [top] if not top.is_dir() else cards.without(list(text_files(top, skipped, left_out)), skipped)
     if not paths:
-        seen = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common())
+        seen = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common() if count)
         raise UserError(f"{name}: no text files in this folder{f' (skipped {seen})' if seen else ''}")
     parts = units(name, [str(path) for path in paths], field, skip_broken)
     return Source(name=name, licence=LICENCE, units=parts, state=_state(paths), skipped=skipped)

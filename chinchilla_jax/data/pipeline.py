@@ -72,9 +72,11 @@ class Pipeline:
         read = self.run("read", "reading", self.units)
         names = [name for found in read for name in found["segments"]]
         if not names:
+            documents = sum(found.get("documents", 0) for found in read)
+            filtered = sum(entry["in"][0] - entry["out"][0] for found in read for entry in found["account"].values())
             raise UserError(
-                f"--data.sources {' '.join(s.name for s in self.sources)}: no text in "
-                f"{sum(found.get('documents', 0) for found in read)} documents"
+                f"--data.sources {' '.join(s.name for s in self.sources)}: no text in {documents:,} documents"
+                + (f", of which the filters left out {filtered:,}; loosen them" if filtered else "")
             )
         self.check_used(read, say)
         rows.collect_cuts(self.job, names)

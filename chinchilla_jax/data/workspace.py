@@ -49,7 +49,11 @@ def workspace(
 def _locked(folder: Path, store: Path, flag: str) -> BaseFileLock:
     """The lock of `folder`, which it makes; again where a holder that has just ended took both away meanwhile."""
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (NotADirectoryError, FileExistsError) as error:
+            way = f"{error.filename} lies in the way and is no folder"
+            raise UserError(f"{store}: {way}; choose another {flag}") from error
         try:
             if lock := locks.take(folder / LOCK):
                 return lock

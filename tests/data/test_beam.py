@@ -143,6 +143,11 @@ def test_a_failure_left_by_a_worker_is_raised(options, tmp_path):
     assert engine.map(root, "1", "merge", [{"name": "1"}], lambda task: None) == [{}]
 
 
+def test_options_are_words_of_a_shell(stand_in):
+    with pytest.raises(UserError, match=r"--data\.beam-options runner='Direct: No closing quotation"):
+        Beam("runner='Direct")
+
+
 def test_without_beam_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(UserError, match=r"chinchilla_jax\[beam\]"):

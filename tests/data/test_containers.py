@@ -43,7 +43,7 @@ def test_parquet_and_folders_of_it(tmp_path):
     assert read(tmp_path / "set" / "data") == TEXTS
     source = files.open_path(str(tmp_path / "set"), "text")
     assert [d.text for d in documents(source)] == ["# about", *TEXTS] and source.records == 50
-    assert read(write_parquet(tmp_path / "none.parquet", ["a", None, "b"])) == ["a", "b"]
+    assert read(write_parquet(tmp_path / "none.parquet", ["a", None, "b"])) == ["a", "", "b"]  # counted as empty
 
 
 def test_zstd_of_records_and_of_text(tmp_path):
@@ -148,6 +148,13 @@ def test_web_archives(tmp_path, monkeypatch):
     monkeypatch.undo()
     pytest.importorskip("fastwarc")
     assert read(tmp_path / "a.warc.wet.gz") == [body] * 2 == read(tmp_path / "b.wet")
+    whole = (tmp_path / "b.wet").read_bytes()
+    half = whole[: len(whole) // 2 + 60]
+    cuts = (whole[:-20], "ends inside http"), (half, "ends inside"), (b"hello\n" * 99, "header")
+    for cut, message in cuts:
+        (tmp_path / "b.wet").write_bytes(cut)
+        with pytest.raises(UserError, match=rf"b.wet: damaged web archive \(.*{message}"):
+            read(tmp_path / "b.wet")
     page = "<html><head><title>no</title></head><body><p>One &amp; two.</p><script>x</script><p>Three</p></body></html>"
     content = f"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\n\r\n{page}"
     record = WET.format(len(content), content).replace("conversion", "response")

@@ -78,7 +78,7 @@ def test_a_folder_of_code(tmp_path):
 def test_the_card_of_a_data_set_is_no_text_of_it(tmp_path):
     (tmp_path / "README.md").write_text("---\nlicense: mit\n---\nWhat it is")
     (tmp_path / "dataset_infos.json").write_text("{}")
-    assert len(documents(files.open_path(str(tmp_path), "text"))) == 2, "without records it is like any other text"
+    assert len(read(tmp_path)) == 2, "without records it is like any other text"
     (tmp_path / "data").mkdir()
     (tmp_path / "data/a.jsonl").write_text('{"text": "one"}\n')
     (tmp_path / "data/README.md").write_text("no header")

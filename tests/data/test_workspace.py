@@ -36,6 +36,12 @@ def test_an_error_removes_it_and_an_interrupt_leaves_it(tmp_path):
     assert os.listdir(tmp_path) == [] and raise_later
 
 
+def test_a_file_in_the_way_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="file lies in the way"), workspace(tmp_path / "file" / "s"):
+        raise AssertionError("not reached")
+
+
 def test_only_a_full_disk_is_a_full_disk(tmp_path):
     with pytest.raises(UserError, match="disk is full"), workspace(tmp_path / "s", key="k"):
         raise OSError(errno.ENOSPC, "No space left on device")
