@@ -13,7 +13,7 @@ from chinchilla_jax.data import fs, tokenizer_train
 from chinchilla_jax.data.documents import Say, Source
 from chinchilla_jax.data.engines import Engine
 from chinchilla_jax.data.filters import contamination, language, minhash
-from chinchilla_jax.data.filters.chain import Account, Chain
+from chinchilla_jax.data.filters.chain import EXAMPLES, Account, Chain
 from chinchilla_jax.data.manifest import SPLITS, VALID_TEXT
 from chinchilla_jax.data.progress import progress
 from chinchilla_jax.data.split import block_bytes, token_dtype
@@ -92,7 +92,7 @@ class Pipeline:
         for entry in counts:
             for kind, number in entry["skipped"].items():
                 say(f"{entry['name']}: skipped {number:,} {kind}")
-        return Corpus(counts, totals, plan, self.account(read, counts, clusters))
+        return Corpus(counts, totals, plan, self.account(read, merged, counts, clusters))
 
     def near(self, merged: list[dict]) -> tuple[list[dict], dict]:
         """Find near-duplicates and settle what becomes of them; gives counts by partition, and of clusters."""
@@ -110,7 +110,7 @@ class Pipeline:
         settle = [{**task, "first": before[task["partition"]]} for task in self.partitions(sources=len(self.sources))]
         return self.run("settle", "settling", settle), json.loads(fs.read(path))
 
-    def account(self, read: list[dict], counts: list[dict], clusters: dict) -> list[dict]:
+    def account(self, read: list[dict], merged: list[dict], counts: list[dict], clusters: dict) -> list[dict]:
         """What each stage left out, for the manifest and the report."""
         chain = Chain(self.config, np.empty(0, np.uint64) if self.config.decontaminate else None)
         total = Account(chain.names)
@@ -118,7 +118,10 @@ class Pipeline:
             total.merge(found["account"])
         stages = [{**about, **total.values[about["stage"]]} for about in chain.describe()]
         if self.config.deduplicate:
-            stages.append({"stage": "duplicates", "version": 1, "dropped": sum(c["duplicates"] for c in counts)})
+            dropped = sum(c["duplicates"] for c in counts)
+            examples = [example for found in merged for example in found["examples"]][:EXAMPLES]
+            rules = {"equal": {"documents": dropped, "examples": examples}}
+            stages.append({"stage": "duplicates", "version": 1, "dropped": dropped, "rules": rules})
         if clusters:
             settings = {**to_dict(self.config.near), "bands": minhash.BANDS, "rows": minhash.ROWS}
             dropped = sum(c["near_duplicates"] for c in counts) if self.config.near.mode == "drop" else 0

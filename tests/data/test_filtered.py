@@ -81,6 +81,10 @@ def test_each_stage_leaves_out_what_it_should(planted, filtered):
     assert gopher["rules"]["duplicate_lines"]["documents"] == 1 and gopher["settings"]["quality"]["min_words"] == 50
     assert stages["decontaminate"]["rules"]["shared_run_of_words"]["documents"] == 1
     assert (stages["near"]["clusters"], stages["near"]["documents"], stages["near"]["dropped"]) == (10, 40, 30)
+    near = stages["near"]["rules"]["near_duplicate"]
+    assert near["documents"] == 30 and len(near["examples"]) == 3
+    for _, alike, head in near["examples"]:
+        assert 0.5 < alike < 1 and any(t.startswith(head) for t in set(texts[:10] + copies) - set(kept))
     assert manifest["sources"][0]["near_duplicates"] == 30 and manifest["sources"][0]["filtered"] == 4
 
 
@@ -149,6 +153,15 @@ def test_mistakes_are_one_line(tmp_path, settings, message):
     with pytest.raises(UserError, match=message):
         prepare(tmp_path / "s", sources, **settings)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_duplicates_are_counted_and_shown(tmp_path):
+    texts = [text(n) for n in range(9)]
+    manifest, _ = prepare(tmp_path / "s", [write(tmp_path / "a", [*texts, *texts[:5], *texts[:1]])])
+    [found] = [stage for stage in manifest["stages"] if stage["stage"] == "duplicates"]
+    assert found["dropped"] == found["rules"]["equal"]["documents"] == 6
+    shown = {head: copies for _, copies, head in found["rules"]["equal"]["examples"]}
+    assert len(shown) == 3 and all(copies == 1 + texts[0].startswith(head) for head, copies in shown.items())
 
 
 def test_text_is_cleaned_when_asked(tmp_path):

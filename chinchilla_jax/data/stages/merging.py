@@ -3,12 +3,13 @@
 import numpy as np
 
 from chinchilla_jax.data import fs
+from chinchilla_jax.data.filters.chain import EXAMPLES
 from chinchilla_jax.data.stages.job import Job
-from chinchilla_jax.data.stages.rows import BANDS, SKETCH, VALID, read_partition
+from chinchilla_jax.data.stages.rows import BANDS, SKETCH, VALID, heads, read_partition
 
 
 def run(job: Job, task: dict) -> dict:
-    """Write the rows of a partition; gives the number of duplicates by source."""
+    """Write the rows of a partition; gives the number of duplicates by source, and some of them with their copies."""
     rows = read_partition(job, task["partition"])
     # Of equal documents one that its source holds out comes first, then the one of the first source.
     order = np.lexsort((rows["source"], rows["own"] != VALID, rows["low"], rows["key"]))
@@ -26,7 +27,10 @@ def run(job: Job, task: dict) -> dict:
             job.path("merge", f"{task['name']}.sketch"),
             read_partition(job, task["partition"], "sketch", SKETCH)[some].tobytes(),
         )
+    _, place, copies = np.unique(rows["key"][again], return_index=True, return_counts=True)
+    some = rows[again][place[:EXAMPLES]]
     return {
+        "examples": [list(each) for each in zip(some["key"].tolist(), copies.tolist(), heads(job, some))],
         "documents": len(kept),
         "duplicates": np.bincount(rows["source"][again].astype(np.int64), minlength=task["sources"]).tolist(),
     }

@@ -7,8 +7,9 @@ import numpy as np
 
 from chinchilla_jax.data import fs
 from chinchilla_jax.data.filters import minhash
+from chinchilla_jax.data.filters.chain import EXAMPLES
 from chinchilla_jax.data.stages.job import Job
-from chinchilla_jax.data.stages.rows import ROW, SKETCH, VALID
+from chinchilla_jax.data.stages.rows import ROW, SKETCH, VALID, heads
 
 CHUNK = 1 << 22  # documents, or pairs, that are looked at together
 PAIR = np.dtype([("a", "<u8"), ("b", "<u8")])
@@ -56,7 +57,8 @@ def distinct(pairs: np.ndarray) -> np.ndarray:
 def clusters(job: Job, tasks: list[dict], threshold: float) -> dict[str, int]:
     """Join the pairs that are near enough to clusters, and write for each document of one which is its leader.
 
-    The leader is the first that a source holds out, or else the first. Gives how many pairs and clusters there are.
+    The leader is the first that a source holds out, or else the first. Gives how many pairs and clusters there are, and
+    some followers with their similarity to the leader.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -76,21 +78,31 @@ def clusters(job: Job, tasks: list[dict], threshold: float) -> dict[str, int]:
     leader = np.empty(len(members), np.int64)
     leader[order] = np.repeat(order[begin], np.diff(np.append(begin, len(order))))
     fs.write(job.path("members"), np.stack([members, members[leader]]).astype("<u8").tobytes())
+    follows = np.flatnonzero(leader != np.arange(len(members)))
+    some = follows[:EXAMPLES]
+    alike = similar(job, members[some], members[leader[some]], first)
+    examples = [list(each) for each in zip(members[some].tolist(), alike.tolist(), heads(job, rows[some]))]
+    rules = {"near_duplicate": {"documents": len(follows), "examples": examples}}
     rows["size"] = np.bincount(label, rows["size"].astype(np.float64), count).astype(np.uint64)[label]
     fs.write(job.path("members.rows"), rows[leader].tobytes())
-    return {"pairs": len(pairs), "clusters": int(count), "documents": len(members)}
+    return {"pairs": len(pairs), "clusters": int(count), "documents": len(members), "rules": rules}
 
 
 def verified(job: Job, pairs: np.ndarray, first: np.ndarray, threshold: float) -> np.ndarray:
     """The pairs whose sketches agree well enough."""
-    some = np.unique(np.concatenate([pairs["a"], pairs["b"]]))
+    return pairs[similar(job, pairs["a"], pairs["b"], first) >= threshold]
+
+
+def similar(job: Job, a: np.ndarray, b: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """The estimated similarity of pairs of documents with these numbers, (P,)."""
+    some = np.unique(np.concatenate([a, b]))
     sketches = select(job, some, first, "sketch", SKETCH)
-    kept = np.zeros(len(pairs), bool)
-    for at in range(0, len(pairs), 1 << 16):
-        part = pairs[at : at + (1 << 16)]
-        a, b = (sketches[np.searchsorted(some, part[side])] for side in ("a", "b"))
-        kept[at : at + (1 << 16)] = minhash.similarity(a, b) >= threshold
-    return pairs[kept]
+    found = np.zeros(len(a))
+    for at in range(0, len(a), 1 << 16):
+        part = slice(at, at + (1 << 16))
+        ours, theirs = (sketches[np.searchsorted(some, side[part])] for side in (a, b))
+        found[part] = minhash.similarity(ours, theirs)
+    return found
 
 
 def select(job: Job, numbers: np.ndarray, first: np.ndarray, kind: str, dtype: np.dtype) -> np.ndarray:

@@ -4,6 +4,7 @@ import numpy as np
 
 from chinchilla_jax.data import fs
 from chinchilla_jax.data.filters import minhash
+from chinchilla_jax.data.filters.chain import SHOWN
 from chinchilla_jax.data.stages.job import Job
 
 FREE, TRAIN, VALID = range(3)  # the split that a source gave a document, none being free
@@ -83,6 +84,14 @@ def read_texts(job: Job, partition: int) -> dict[int, tuple[int, bytes]]:
                                              int(last[number] - first[number])))
         for number in np.flatnonzero(last > first).tolist()
     }  # fmt: skip
+
+
+def heads(job: Job, rows: np.ndarray) -> list[str]:
+    """The beginning of each document."""
+    names = segment_names(job)
+    places = zip(rows["segment"].tolist(), rows["offset"].tolist(), np.minimum(rows["size"], 4 * SHOWN).tolist())
+    found = (fs.read(job.path("read", f"{names[segment]}.text"), offset, size) for segment, offset, size in places)
+    return [text.decode(errors="ignore")[:SHOWN] for text in found]
 
 
 def merged(job: Job, partition: int) -> np.ndarray:
