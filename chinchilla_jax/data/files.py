@@ -218,7 +218,7 @@ def read(
     except DAMAGED as error:
         kind = "zstd" if path.name.lower().endswith(".zst") else "gzip"
         broken(Broken(f"{path}: damaged {kind} file ({error}); replace it or pass --skip-broken"))
-    except (PermissionError, FileNotFoundError) as error:
+    except (PermissionError, FileNotFoundError, IsADirectoryError) as error:
         broken(Broken(f"{path}: cannot be read ({error.strerror}); change that or pass --skip-broken"))
 
 

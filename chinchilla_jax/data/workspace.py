@@ -52,8 +52,8 @@ def _locked(folder: Path, store: Path, flag: str) -> BaseFileLock:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except (NotADirectoryError, FileExistsError) as error:
-            way = f"{error.filename} lies in the way and is no folder"
-            raise UserError(f"{store}: {way}; choose another {flag}") from error
+            way = next((path for path in (folder, *folder.parents) if path.is_file()), folder)
+            raise UserError(f"{store}: {way} is a file and lies in the way; choose another {flag}") from error
         try:
             if lock := locks.take(folder / LOCK):
                 return lock

@@ -38,7 +38,7 @@ def test_an_error_removes_it_and_an_interrupt_leaves_it(tmp_path):
 
 def test_a_file_in_the_way_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="file lies in the way"), workspace(tmp_path / "file" / "s"):
+    with pytest.raises(UserError, match="/file is a file and lies in the way"), workspace(tmp_path / "file" / "s"):
         raise AssertionError("not reached")
 
 
