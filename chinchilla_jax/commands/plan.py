@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from chinchilla_jax.commands import cli, hints
-from chinchilla_jax.config import PENALTIES, Config, from_dict, require
-from chinchilla_jax.disk import read_json, write_json
+from chinchilla_jax.config import PENALTIES, Config, expanded, from_dict, require
+from chinchilla_jax.disk import is_remote, read_json, write_json
 
 SECTIONS = ("model", "data", "mesh", "train", "adversarial", "corruption", "sparsity")
 CLUSTER = True
@@ -77,12 +77,20 @@ def run(config, args) -> dict:
     return {**planned, "seconds": time.monotonic() - began, "wrote": [str(path)], "next": following}
 
 
+def manifest_of(store: str) -> dict:
+    """The manifest of a token store, also of one on object storage; nothing where there is no store."""
+    if is_remote(store):
+        from chinchilla_jax.data import remote
+
+        return remote.manifest(store)
+    path = Path(expanded(store), "manifest.json")
+    return read_json(path, "prepare the store again") if path.exists() else {}
+
+
 def with_text(config) -> tuple:
     """`config` with the vocabulary of its token store, and what the manifest says; as it is where there is none."""
-    path = Path(config.data.store, "manifest.json")
-    if "://" in config.data.store or not path.exists():
+    if not (manifest := manifest_of(config.data.store)):
         return config, {}
-    manifest = read_json(path, "prepare the store again")
     pieces = manifest["tokenizer"]["pieces"]
     text = {"unique_tokens": manifest["splits"]["train"]["tokens"], "tokenizer": manifest["tokenizer"]["sha256"][:12]}
     if config.model.vocab_size:
@@ -92,10 +100,8 @@ def with_text(config) -> tuple:
 
 def by_source(config, tokens: float) -> list[dict]:
     """Unique tokens of each source of the token store, its share of `tokens` of training, and how often it is read."""
-    path = Path(config.data.store, "manifest.json")
-    if "://" in config.data.store or not path.exists():
+    if not (manifest := manifest_of(config.data.store)):
         return []
-    manifest = read_json(path, "prepare the store again")
     found = [source for source in manifest["splits"]["train"].get("sources", ()) if source["tokens"]]
     if len(found) < 2:
         return []

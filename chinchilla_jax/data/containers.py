@@ -109,7 +109,7 @@ def archive(path: str, opened: BinaryIO) -> Iterator[tuple[str, str]]:
     kinds = WarcRecordType.conversion | WarcRecordType.response
     try:
         for record in ArchiveIterator(opened, record_types=kinds, parse_http=True, stream_detect=False):
-            address = record.headers.get("WARC-Target-URI") or record.record_id
+            address = record.headers.get("WARC-Target-URI") or record.record_id or "its first record"
             size = record.content_length
             content = record.reader.read()
             if len(content) < size or "Content-Length" not in record.headers:

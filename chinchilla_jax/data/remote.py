@@ -113,6 +113,13 @@ def exists(url: str) -> bool:
         return _path(url, MANIFEST).exists()
 
 
+def manifest(url: str) -> dict:
+    """What the manifest of the store at `url` says; nothing where there is no store."""
+    with reaching(url):
+        path = _path(url, MANIFEST)
+        return parse_manifest(path.read_bytes(), url) if path.exists() else {}
+
+
 def upload(folder: Path, url: str) -> None:
     """Copy the store in `folder` to `url`, its manifest last."""
     names = sorted(path.name for path in folder.iterdir() if path.name != MANIFEST)

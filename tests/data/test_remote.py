@@ -10,6 +10,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 
+from chinchilla_jax.commands import plan
 from chinchilla_jax.config import DataConfig, TrainConfig
 from chinchilla_jax.data import build, remote
 from chinchilla_jax.data.batches import gather, of_text
@@ -51,6 +52,8 @@ def uploaded(made):
 def test_copied_once_and_equal(uploaded, store, monkeypatch):
     opened = TokenStore.open(URL)
     assert opened.fingerprint == store.fingerprint and np.array_equal(opened.train.tokens, store.train.tokens)
+    assert plan.manifest_of(URL) == store.manifest == plan.manifest_of(str(store.path)), "`plan` counts its tokens"
+    assert plan.manifest_of("gs://bucket/none") == {}
     monkeypatch.setattr(shutil, "copyfileobj", lambda *a: pytest.fail("copied again"))
     assert TokenStore.open(URL + "/").path == opened.path
 
