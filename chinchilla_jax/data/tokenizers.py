@@ -26,7 +26,7 @@ def open_tokenizer(path: str | Path) -> BaseTokenizer:
         return ItemTokenizer(file) if is_catalogue(file) else JsonTokenizer(file)
     except UserError as error:
         if is_remote(path):
-            error.args = (str(error).replace(str(file), str(path)),)
+            error.args = (str(error).replace(str(file), str(path)).replace(str(file.parent), str(path)),)
         raise
 
 
