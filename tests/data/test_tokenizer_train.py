@@ -70,16 +70,17 @@ def test_the_alphabet_does_not_depend_on_which_language_comes_first(tmp_path):
 def test_rare_characters_leave_their_pieces_to_merges(tmp_path, monkeypatch):
     """Fewer tokens in all than where every character has a piece."""
     draw = random.Random(3)
-    words = ["".join(chr(0x4E00 + min(1999, int(draw.paretovariate(1.5)))) for _ in range(2)) for _ in range(3000)]
-    texts = ["".join(draw.choices(words, k=60)) + "\n" + story(n, 5) for n in range(900)]
+    words = ["".join(draw.choices("etaoinshrdlu", k=draw.randint(3, 8))) for _ in range(2000)]
+    rare = ["".join(chr(0x4E00 + min(1999, int(draw.paretovariate(1.5)))) for _ in range(120)) for _ in range(900)]
+    texts = [" ".join(draw.choices(words, k=40)) + "\n" + text + "\n" for text in rare]
     tokens = {}
-    for rare in (tokenizer_train.RARE, 10**9):
-        monkeypatch.setattr(tokenizer_train, "RARE", rare)
+    for least in (tokenizer_train.RARE, 10**9):
+        monkeypatch.setattr(tokenizer_train, "RARE", least)
         tokenizer_train.train(lambda: texts, DataConfig(vocab_size=700), tmp_path / "m")
         tokenizer = Tokenizer(tmp_path / "m")
-        tokens[rare] = sum(len(tokenizer.encode(text)) for text in texts)
+        tokens[least] = sum(len(tokenizer.encode(text)) for text in texts)
         assert tokenizer.decode(tokenizer.encode(texts[0])) == texts[0]
-    assert tokens[50] < 0.995 * tokens[10**9]
+    assert tokens[50] < 0.998 * tokens[10**9]
     keep, _ = tokenizer_train.alphabet(["".join(map(chr, range(0x4E00, 0x4E00 + 20_000)))], 264)
     assert keep, "where all are rare the first ones stay"
 

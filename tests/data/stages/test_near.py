@@ -31,6 +31,8 @@ def place(tmp_path, members: list[int], own: dict[int, int], mode: str) -> tuple
         fs.write(job.path("merge", f"{partition:04}.bands"), np.ascontiguousarray(keys[some].T).tobytes())
         fs.write(job.path("merge", f"{partition:04}.sketch"), sketches[some].tobytes())
         rows.append(table)
+    fs.write(job.path("segments"), b"one")
+    fs.write(job.path("read", "one.text"), b"some text")
     return job, near.tasks(counts), rows
 
 
@@ -50,6 +52,9 @@ def test_whole_clusters_keep_their_leader(tmp_path, monkeypatch, chunk, mode):
     clusters = {m: sorted(c, key=lambda n: (n != 13, n)) for m, c in expected.items() if len(c) > 1}
     found = near.clusters(job, tasks, 0.9)
     assert (found["clusters"], found["documents"]) == (len(clusters), sum(map(len, clusters.values())))
+    rule = found["rules"]["near_duplicate"]
+    assert rule["documents"] == found["documents"] - found["clusters"] and rule["examples"][0][2] == "some text"
+    assert all(alike > 0.9 for _, alike, _ in rule["examples"])
     followers = set(itertools.chain.from_iterable(cluster[1:] for cluster in clusters.values()))
     first, kept, leader = 0, [], {}
     for partition, table in enumerate(rows):
