@@ -11,6 +11,7 @@ import json
 import os
 import resource
 import statistics
+import sys
 import sysconfig
 import tempfile
 import time
@@ -19,6 +20,8 @@ from multiprocessing import active_children
 from pathlib import Path
 
 import sentencepiece
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from chinchilla_jax.config import DataConfig
 from chinchilla_jax.data import engines, fs, tokenizer_train

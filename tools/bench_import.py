@@ -18,6 +18,8 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from chinchilla_jax.interop.write_tensors import Tensor, write_folder
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,8 +7,12 @@ The interval is the one that `fit` and `plan` print; the question is the optimum
 """
 
 import argparse
+import sys
+from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from chinchilla_jax.scaling import analysis
 from chinchilla_jax.scaling.answer import Question, answer
