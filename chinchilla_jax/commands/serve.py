@@ -32,6 +32,7 @@ def run(config, args) -> dict:
     """Serve until a signal ends it; running answers are finished first."""
     import asyncio
     import socket
+    from functools import partial
 
     import uvicorn
 
@@ -44,7 +45,8 @@ def run(config, args) -> dict:
     key = _key(args)
     many_files()
     service = _service(config, args, key)
-    options = {"http": Protocol, "h11_max_incomplete_event_size": HEADER_BYTES, "ws": "none", "lifespan": "off"}
+    http = partial(Protocol, admission=service.admission())
+    options = {"http": http, "h11_max_incomplete_event_size": HEADER_BYTES, "ws": "none", "lifespan": "off"}
     # Its warnings are of malformed requests: whoever sends them could fill the disk under the log.
     settings = uvicorn.Config(
         service.app(), timeout_graceful_shutdown=GRACE, log_config=None, log_level="error", access_log=False, **options
@@ -60,7 +62,8 @@ def run(config, args) -> dict:
         print(f"serving {names} on {url}/v1 (try {url}/ in a browser)", flush=True)
         print(f"next: curl {url}/v1/completions -H 'content-type: application/json' -d '{{\"prompt\": \"Once\"}}'",
               flush=True)  # fmt: skip
-        asyncio.run(Server(settings, service.scheduler.drain).serve(sockets=[listening]))
+        with asyncio.Runner(loop_factory=settings.get_loop_factory()) as runner:
+            runner.run(Server(settings, service.scheduler.drain).serve(sockets=[listening]))
     return {"served": [model.name for model in service.models]}
 
 

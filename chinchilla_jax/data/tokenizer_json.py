@@ -24,6 +24,7 @@ SPACE = "\u2581"
 BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 UTF8_BYTES = [*range(0x80), *range(0x80, 0xC0), *range(0xC2, 0xF5)]  # all that UTF-8 ever has
 SEQUENCES = ("decoders", "pretokenizers", "normalizers", "processors")
+LONG = 4096  # characters, above which a text is encoded with the interpreter's lock released
 KINDS = "byte-level BPE, BPE with byte fallback and unigram are understood"
 
 
@@ -123,7 +124,13 @@ class JsonTokenizer(BaseTokenizer):
 
     def encode_array(self, text: str) -> np.ndarray:
         """The ids of `text` as int32, (n,)."""
-        return self._sections(text, lambda section: self._model.encode(section, add_special_tokens=False).ids)
+        return self._sections(text, self._ids)
+
+    def _ids(self, section: str) -> list[int]:
+        if len(section) < LONG:
+            return self._model.encode(section, add_special_tokens=False).ids
+        # Without offsets, a quarter of the time; and unlike `encode` it lets other threads of Python run meanwhile.
+        return self._model.encode_batch_fast([section], add_special_tokens=False)[0].ids
 
     def sample_array(self, text: str, seed: int, alpha: float = 0.1) -> np.ndarray:
         """See `BaseTokenizer`; the library draws from no seed, so the draw is our own, without added tokens."""

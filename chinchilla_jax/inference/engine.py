@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 
 from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.inference.lookup import DRAFT, Lookup
-from chinchilla_jax.inference.sampling import Drawn, Rows, Text, draw, logprobs
+from chinchilla_jax.inference.sampling import TOP, Drawn, Rows, Text, draw, logprobs
 from chinchilla_jax.model import cache as caches
 from chinchilla_jax.model import transformer
 from chinchilla_jax.model.adapted import prefix
@@ -272,24 +272,26 @@ def _decode(weights, state: State, active_S, rows: Rows, *, cfg, pieces: int, st
 def _verify(weights, state: State, guess_C, slot, rows: Rows, *, cfg, pieces: int):
     used, tokens_L = state.cache.used_S[slot], jnp.concatenate([state.token_S[slot][None], guess_C])
     hidden_1LD, cache = caches.extend(weights, tokens_L[None], jnp.zeros(1, jnp.int32), state.cache, cfg, slot=slot)
-    logits_LV = transformer.logits(weights, hidden_1LD[0])
+    logits_LV, next_L = transformer.logits(weights, hidden_1LD[0]), jnp.append(guess_C, -1)
     row, text = jax.tree.map(lambda x: x[slot][None], (rows, state.text))
 
-    def one(carry, read):
-        """What is drawn behind a token, by a text that knows of all before; `right` while no guess was wrong."""
-        text, at, right = carry
-        logits_V, guess = read
-        drawn = draw(logits_V[None], row, text, at[None], pieces)
-        text = text._replace(made_SV=text.made_SV.at[0, drawn.token_S[0]].add(right))
-        return (text, at + right, right * (drawn.token_S[0] == guess)), (drawn, right)
+    def one(carry):
+        """What is drawn behind token `count`, by a text that knows of all before."""
+        text, count, _, found = carry
+        drawn = draw(logits_LV[count][None], row, text, (state.drawn_S[slot] + count)[None], pieces)
+        text = text._replace(made_SV=text.made_SV.at[0, drawn.token_S[0]].add(1))
+        found = jax.tree.map(lambda all_L, new_1: all_L.at[count].set(new_1[0]), found, drawn)
+        return text, count + 1, drawn.token_S[0] == next_L[count], found
 
-    first, read = (text, state.drawn_S[slot], jnp.int32(1)), (logits_LV, jnp.append(guess_C, -1))
-    (text, at, _), (drawn, right_L) = jax.lax.scan(one, first, read)
-    drawn, count = jax.tree.map(lambda x_L1: x_L1[:, 0], drawn), right_L.sum()
+    # Draws end with the first wrong guess: over a large vocabulary they cost as much as the layers.
+    K, L = min(TOP, cfg.vocab_size), len(tokens_L)
+    nothing = Drawn(jnp.zeros(L, jnp.int32), jnp.zeros(L), jnp.zeros((L, K), jnp.int32), jnp.zeros((L, K)))
+    begun = text, jnp.int32(0), jnp.bool_(True), nothing
+    text, count, _, drawn = jax.lax.while_loop(lambda carry: carry[2], one, begun)
     state = State(
         dataclasses.replace(cache, used_S=cache.used_S.at[slot].set(used + count)),
         state.token_S.at[slot].set(drawn.token_S[count - 1]),
-        state.drawn_S.at[slot].set(at),
+        state.drawn_S.at[slot].add(count),
         state.text._replace(made_SV=state.text.made_SV.at[slot].set(text.made_SV[0])),
     )
     return state, drawn, count

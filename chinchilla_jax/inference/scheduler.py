@@ -109,7 +109,7 @@ class Scheduler:
         with self.changed:
             if self.closed or self.failed:
                 raise Closed
-            if len(self.waiting) + len(requests) > self.most + self.running.count(None):
+            if len(requests) > self.room:
                 raise Full
             self.waiting.extend(requests)
             self.changed.notify()
@@ -128,6 +128,11 @@ class Scheduler:
             self.changed.notify()
         for request in waiting:
             request.tell(Event([], [], "closed"))
+
+    @property
+    def room(self) -> int:
+        """How many more requests would be taken."""
+        return self.most + self.running.count(None) - len(self.waiting)
 
     @property
     def stuck(self) -> bool:

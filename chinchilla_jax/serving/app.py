@@ -20,12 +20,13 @@ from chinchilla_jax.errors import UserError
 from chinchilla_jax.inference.scheduler import Scheduler
 from chinchilla_jax.serving import protocol
 from chinchilla_jax.serving.job import Job, Model, failure
-from chinchilla_jax.serving.limits import check_headers, check_key, read_body
+from chinchilla_jax.serving.limits import Admission, check_headers, check_key, read_body
 from chinchilla_jax.serving.metrics import Metrics
-from chinchilla_jax.serving.protocol import ApiError, Ask
+from chinchilla_jax.serving.protocol import ApiError, Ask, busy
 from chinchilla_jax.serving.text import names
 
 ANSWER_SECONDS = 600
+LONG = 8192  # bytes of a body that takes milliseconds to understand
 
 
 @dataclass
@@ -38,6 +39,13 @@ class Service:
     metrics: Metrics
     key: str | None = None
     created: int = field(default_factory=lambda: int(time.time()))
+    turns: tuple[asyncio.Lock, asyncio.Lock] = field(default_factory=lambda: (asyncio.Lock(), asyncio.Lock()))
+
+    def admission(self) -> Admission:
+        """What lets requests in; one that it refuses counts as answered."""
+        scheduler, requests = self.scheduler, self.metrics.requests
+        return Admission(lambda: scheduler.room < 1, len(scheduler.running) + scheduler.most,
+                         lambda route: requests.labels(route, "429").inc())  # fmt: skip
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -66,9 +74,28 @@ class Service:
 
         return endpoint
 
-    async def _body(self, request: HttpRequest) -> tuple[dict[str, Any], Model]:
-        body = protocol.parse(await read_body(request.receive, request.headers))
-        return body, self._named(body.get("model", self.models[0].name))
+    async def _asked(self, request: HttpRequest, read) -> tuple[Model, Ask]:
+        """The model that a request names, and what `read(body, model)` makes of its body."""
+
+        def found(raw: bytes) -> tuple[Model, Ask]:
+            if self.scheduler.room < 1:
+                raise busy()
+            body = protocol.parse(raw)
+            model = self._named(body.get("model", self.models[0].name))
+            return model, read(body, model)
+
+        return await self._in_turn(request, found)
+
+    async def _in_turn(self, request: HttpRequest, work) -> Any:
+        """`work(body)`: one of the short ones between two rounds of the loop, one of the long ones in a thread.
+
+        So what costs next to nothing, `/health` first of all, never waits for many of them.
+        """
+        raw = await read_body(request.receive, request.headers)
+        long = len(raw) > LONG
+        async with self.turns[long]:
+            await asyncio.sleep(0)
+            return await asyncio.to_thread(work, raw) if long else work(raw)
 
     def _named(self, name: Any) -> Model:
         for model in self.models:
@@ -79,16 +106,21 @@ class Service:
 
     async def complete(self, request: HttpRequest) -> Response:
         """/v1/completions."""
-        body, model = await self._body(request)
-        ask = protocol.completion(body, self.tokenizer.prompt, self.tokenizer.size)
-        return await self._answer(request, model, ask, "text")
+
+        def read(body, model: Model) -> Ask:
+            return protocol.completion(body, self.tokenizer.prompt, self.tokenizer.size)
+
+        return await self._answer(request, *await self._asked(request, read), "text")
 
     async def converse(self, request: HttpRequest) -> Response:
         """/v1/chat/completions."""
-        body, model = await self._body(request)
-        if model.chat is None:
-            raise ApiError(400, "this model has no chat template; use /v1/completions", code="unsupported")
-        return await self._answer(request, model, protocol.chat(body, model.chat, self.tokenizer.size), "chat")
+
+        def read(body, model: Model) -> Ask:
+            if model.chat is None:
+                raise ApiError(400, "this model has no chat template; use /v1/completions", code="unsupported")
+            return protocol.chat(body, model.chat, self.tokenizer.size)
+
+        return await self._answer(request, *await self._asked(request, read), "chat")
 
     async def _answer(self, request: HttpRequest, model: Model, ask: Ask, kind: str) -> Response:
         if not self.scheduler.ready:
@@ -107,19 +139,26 @@ class Service:
 
     async def tokenize(self, request: HttpRequest) -> Response:
         """Text -> ids."""
-        body = protocol.parse(await read_body(request.receive, request.headers))
-        prompt = protocol.text(body.get("prompt", ""), "prompt")
-        start = list(self.tokenizer.start) if protocol.flag(body, "add_special_tokens") else []
-        return JSONResponse({"tokens": start + self.tokenizer.encode(prompt)})
+
+        def ids(raw: bytes) -> list[int]:
+            body = protocol.parse(raw)
+            prompt = protocol.text(body.get("prompt", ""), "prompt")
+            start = list(self.tokenizer.start) if protocol.flag(body, "add_special_tokens") else []
+            return start + self.tokenizer.encode(prompt)
+
+        return JSONResponse({"tokens": await self._in_turn(request, ids)})
 
     async def detokenize(self, request: HttpRequest) -> Response:
         """Ids -> text."""
-        body = protocol.parse(await read_body(request.receive, request.headers))
-        ids = body.get("tokens", [])
-        known = isinstance(ids, list) and all(type(i) is int and 0 <= i < self.tokenizer.size for i in ids)
-        if not known:
-            raise protocol.bad("tokens", f"expected ids in [0, {self.tokenizer.size})")
-        return JSONResponse({"prompt": self.tokenizer.decode(ids)})
+
+        def text(raw: bytes) -> str:
+            ids = protocol.parse(raw).get("tokens", [])
+            known = isinstance(ids, list) and all(type(i) is int and 0 <= i < self.tokenizer.size for i in ids)
+            if not known:
+                raise protocol.bad("tokens", f"expected ids in [0, {self.tokenizer.size})")
+            return self.tokenizer.decode(ids)
+
+        return JSONResponse({"prompt": await self._in_turn(request, text)})
 
     async def listing(self, request: HttpRequest) -> Response:
         """All models."""

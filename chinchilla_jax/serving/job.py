@@ -13,7 +13,7 @@ import numpy as np
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.inference.scheduler import Closed, Event, Full, Request, Scheduler, Token
 from chinchilla_jax.inference.text import Writer
-from chinchilla_jax.serving.protocol import ApiError, Ask, usage
+from chinchilla_jax.serving.protocol import ApiError, Ask, busy, usage
 from chinchilla_jax.serving.text import spelled
 
 # Status and message of how a request may end without its text.
@@ -116,7 +116,7 @@ class Job:
         try:
             self.scheduler.submit([choice.request for choice in self.choices])
         except Full:
-            raise ApiError(429, "the queue is full; try again", kind="rate_limit_error") from None
+            raise busy() from None
         except Closed:
             raise failure("closed") from None
 

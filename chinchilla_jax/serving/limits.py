@@ -3,31 +3,76 @@
 import asyncio
 import contextlib
 import hmac
+import json
 import os
 import resource
 import signal
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from chinchilla_jax.serving.protocol import ApiError
+from chinchilla_jax.serving.protocol import ApiError, busy
 
 BODY_BYTES, HEADER_BYTES, SECONDS = 2**20, 2**14, 10.0
 FILES = 65_536
 GRACE = 30  # seconds that running answers have after SIGTERM
 SENDING = 2**16  # bytes that the system keeps of an answer; Linux doubles it
 UNREAD, LOOK = 30.0, 5.0  # seconds that a client may not read, and between two looks at it
+ARRIVING = 1.0  # seconds that a request without an answer counts as one that is about to be queued
 CLOCKED = {h11.IDLE: SECONDS, h11.SEND_BODY: SECONDS + 2}  # a route that reads its body says 408 before
+
+
+class Admission:
+    """Whether another request for text can be taken; a burst beyond that is refused by its first bytes alone.
+
+    `full()` is the scheduler's word, which lags behind what has arrived: so at most `places` may be on their way.
+    """
+
+    def __init__(self, full: Callable[[], bool], places: int, refused: Callable[[str], None]):
+        self.full, self.places, self.refused, self.arriving = full, places, refused, set()
+
+    def route(self, data: bytes) -> str | None:
+        """The route that a request for text begins with."""
+        return next((route for line, route in ROUTES.items() if data.startswith(line)), None)
+
+    def admit(self, who: "Protocol", data: bytes) -> bool:
+        """Whether a request that begins with `data` is read further."""
+        route = self.route(data)
+        if route is None:
+            return True
+        if len(self.arriving) >= self.places or self.full():
+            self.refused(route)
+            return False
+        self.arriving.add(who)
+        who.loop.call_later(ARRIVING, self.arriving.discard, who)
+        return True
+
+
+ROUTES = {f"POST {route} ".encode(): route for route in ("/v1/completions", "/v1/chat/completions")}
+
+
+def _written(error: ApiError) -> bytes:
+    body = json.dumps(error.body).encode()
+    lines = ["HTTP/1.1 429 Too Many Requests", "content-type: application/json", f"content-length: {len(body)}"]
+    return "\r\n".join([*lines, "retry-after: 1", "connection: close", "\r\n"]).encode() + body
+
+
+REFUSAL = _written(busy())
+NOTHING = {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}  # no part of a request has come
 
 
 class Protocol(H11Protocol):
     """uvicorn's protocol with limits on the time of a header, of a body, and of a client that does not read."""
 
-    state, deadline, watching = None, None, None
+    state, deadline, watching, refused = None, None, None, False
     resumed, still, mark = 0, 0, None
+
+    def __init__(self, *args, admission: Admission | None = None, **more):
+        super().__init__(*args, **more)
+        self.admission = admission
 
     def connection_made(self, transport) -> None:
         """A connection that sends no header is closed after `SECONDS`."""
@@ -39,11 +84,19 @@ class Protocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """The clock starts with a header, again with a body, and stops when that is whole."""
+        if self.refused:
+            return  # the rest of what was refused; closing now would lose the answer on its way
+        if self.admission and self.conn.states == NOTHING and not self.admission.admit(self, data):
+            self.refused = True
+            self.transport.write(REFUSAL)
+            return self.transport.write_eof()
         super().data_received(data)
         self._clock()
 
     def on_response_complete(self) -> None:
         """The next request, which may be here already, has a clock of its own."""
+        if self.admission:
+            self.admission.arriving.discard(self)
         super().on_response_complete()
         self._clock()
 
@@ -75,6 +128,8 @@ class Protocol(H11Protocol):
     def connection_lost(self, exc) -> None:
         """Nothing is left to watch."""
         super().connection_lost(exc)
+        if self.admission:
+            self.admission.arriving.discard(self)
         for timer in filter(None, (self.deadline, self.watching)):
             timer.cancel()
 

@@ -27,6 +27,11 @@ def bad(name: str, message: str, code: str | None = None) -> ApiError:
     return ApiError(400, f"Field '{name}': {message}", param=name, code=code)
 
 
+def busy() -> ApiError:
+    """What a request is told for which there is no place."""
+    return ApiError(429, "the queue is full; try again", kind="rate_limit_error")
+
+
 @dataclass(frozen=True)
 class Ask:
     """A request that can be served: prompts as ids, and how to continue each `n` times."""

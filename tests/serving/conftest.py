@@ -5,6 +5,7 @@ import dataclasses
 import json
 import threading
 import time
+from functools import partial
 from http.client import HTTPConnection
 
 import jax
@@ -123,8 +124,9 @@ def client(scheduler, tokenizer):
     models = Model("tiny", tokenizer.stops, chat), Model("other", tokenizer.stops)
     service = Service(models, scheduler, tokenizer, metrics)
     limits = {"h11_max_incomplete_event_size": HEADER_BYTES, "ws": "none", "lifespan": "off"}
+    http = partial(Protocol, admission=service.admission())
     server = uvicorn.Server(
-        uvicorn.Config(service.app(), port=0, http=Protocol, log_config=None, log_level="warning", **limits)
+        uvicorn.Config(service.app(), port=0, http=http, log_config=None, log_level="warning", **limits)
     )
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()

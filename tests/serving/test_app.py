@@ -118,17 +118,40 @@ def test_what_is_wrong_is_an_error_object(client):
 
 
 def test_a_full_queue_says_when_to_come_back(client):
+    """One request too many for the room that is left, then any by its first bytes, in one part or in two."""
     scheduler = client.service.scheduler
     scheduler.engine = gate = Gate(scheduler.engine)
-    busy = {**GREEDY, "max_tokens": 100, "n": 7, "ignore_eos": True}
-    thread = threading.Thread(target=client.ask, args=("/v1/completions", busy))
-    thread.start()
-    until(lambda: all(scheduler.running))
-    code, headers, body = client.ask("/v1/completions", {**GREEDY, "n": 5})
+    running = [client.service.scheduler.room]
+
+    def busy(n):
+        body = {**GREEDY, "max_tokens": 100, "n": n, "ignore_eos": True}
+        threads.append(threading.Thread(target=client.ask, args=("/v1/completions", body)))
+        threads[-1].start()
+        running[0] -= n
+        until(lambda: all(scheduler.running) and scheduler.room == running[0])
+
+    threads = []
+    busy(6)
+    answers = [client.ask("/v1/completions", {**GREEDY, "n": 5})]
+    busy(1)
+    answers += [client.ask("/v1/completions", {**GREEDY, "n": 5}), client.ask("/v1/chat/completions", {})]
+    for parts in ([b"{}"], [], [b"{", b"}"]) * 20:
+        with socket.create_connection(("127.0.0.1", client.port), timeout=60) as connection:
+            connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n")
+            for part in parts:
+                connection.sendall(part)
+            head, _, found = connection.makefile("rb").read().partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 429 ") and b"retry-after: 1" in head
+            assert json.loads(found) == json.loads(answers[0][2])
+    assert client.json("/health") == {"status": "ok"}
     gate.open.set()
-    assert code == 429 and headers["retry-after"] and json.loads(body)["error"]["type"] == "rate_limit_error"
-    thread.join()
+    for code, headers, body in answers:
+        assert code == 429 and headers["retry-after"] and json.loads(body)["error"]["type"] == "rate_limit_error"
+    for thread in threads:
+        thread.join()
     until(lambda: idle(client))
+    counted = client.service.metrics.requests.labels("/v1/completions", "429")
+    assert counted._value.get() == 62 and not client.service.admission().arriving
 
 
 @pytest.mark.parametrize("streams", [True, False])
