@@ -28,6 +28,7 @@ CHUNK = 64  # tokens of a prompt that a call reads
 BUCKET = 32  # prompts shorter than a chunk and slots are padded to multiples of this
 SHORTEST = 128  # capacity of the shortest slots
 STEPS = 16  # tokens between two looks at the terminal
+FEW = 2  # slots that have a program of their own; one row alone XLA:CPU multiplies by a kernel that rounds otherwise
 FEW_STEPS = 4  # where something may come in between: another request, a guess
 
 
@@ -111,6 +112,11 @@ class Engine:
     def decode(self, weights: Any, state: State, active_S: np.ndarray, rows: Rows) -> tuple[State, Drawn]:
         """`steps` more tokens for every active slot; each field of `Drawn` has a leading dimension of `steps`."""
         return self._decode(weights, state, active_S, rows)
+
+    def decode_few(self, weights: Any, state: State, slots: Sequence[int], rows: Rows) -> tuple[State, Drawn]:
+        """`decode` for one slot or two, whose tokens come in this order: the same bits for less."""
+        slot_B = np.resize(np.array(slots, np.int32), FEW)
+        return self._decode(weights, state, np.ones(FEW, bool), rows, slot_B)
 
     def verify(
         self, weights: Any, state: State, slot: int, guess: Sequence[int], rows: Rows
@@ -231,7 +237,9 @@ def _start(state: State, slot, prompt_V, bias_V) -> State:
 def _prefill(
     weights, state: State, tokens_C, next_C, count, slot, rows: Rows, last, wanted, *, cfg, pieces: int, block: bool
 ):
-    hidden_1CD, cache = caches.extend(weights, tokens_C[None], count[None], state.cache, cfg, slot=slot, block=block)
+    hidden_1CD, cache = caches.extend(
+        weights, tokens_C[None], count[None], state.cache, cfg, slot_B=slot[None], block=block
+    )
     row, text = jax.tree.map(lambda x: x[slot][None], (rows, state.text))
     logits_1V = transformer.logits(weights, jax.lax.dynamic_slice_in_dim(hidden_1CD[0], count - 1, 1))
     drawn = draw(logits_1V, row, text, state.drawn_S[slot][None], pieces)
@@ -256,22 +264,31 @@ def _prefill(
     return state, drawn, prompt
 
 
-def _decode(weights, state: State, active_S, rows: Rows, *, cfg, pieces: int, steps: int):
-    slots_S, one_S = jnp.arange(active_S.shape[0]), active_S.astype(jnp.int32)
+def _decode(weights, state: State, active_B, rows: Rows, slot_B=None, *, cfg, pieces: int, steps: int):
+    """For all slots, or for those of `slot_B`, which may name one twice."""
+    one_B, row_B = active_B.astype(jnp.int32), jnp.arange(active_B.shape[0])
+    held = state.token_S, state.drawn_S, state.text
+    *begun, rows = (*held, rows) if slot_B is None else jax.tree.map(lambda x_S: x_S[slot_B], (*held, rows))
 
-    def one(state: State, _):
-        hidden_S1D, cache = caches.extend(weights, state.token_S[:, None], one_S, state.cache, cfg)
-        drawn = draw(transformer.logits(weights, hidden_S1D[:, 0]), rows, state.text, state.drawn_S, pieces)
-        token_S = jnp.where(active_S, drawn.token_S, state.token_S)
-        text = state.text._replace(made_SV=state.text.made_SV.at[slots_S, token_S].add(one_S))
-        return State(cache, token_S, state.drawn_S + one_S, text), drawn
+    def one(carry, _):
+        cache, token_B, drawn_B, text = carry
+        hidden_B1D, cache = caches.extend(weights, token_B[:, None], one_B, cache, cfg, slot_B=slot_B)
+        drawn = draw(transformer.logits(weights, hidden_B1D[:, 0]), rows, text, drawn_B, pieces)
+        token_B = jnp.where(active_B, drawn.token_S, token_B)
+        text = text._replace(made_SV=text.made_SV.at[row_B, token_B].add(one_B))
+        return (cache, token_B, drawn_B + one_B, text), drawn
 
-    return jax.lax.scan(one, state, length=steps)
+    (cache, *made), drawn = jax.lax.scan(one, (state.cache, *begun), length=steps)
+    if slot_B is not None:
+        made = jax.tree.map(lambda x_S, x_B: x_S.at[slot_B].set(x_B), held, tuple(made))
+    return State(cache, *made), drawn
 
 
 def _verify(weights, state: State, guess_C, slot, rows: Rows, *, cfg, pieces: int):
     used, tokens_L = state.cache.used_S[slot], jnp.concatenate([state.token_S[slot][None], guess_C])
-    hidden_1LD, cache = caches.extend(weights, tokens_L[None], jnp.zeros(1, jnp.int32), state.cache, cfg, slot=slot)
+    hidden_1LD, cache = caches.extend(
+        weights, tokens_L[None], jnp.zeros(1, jnp.int32), state.cache, cfg, slot_B=slot[None]
+    )
     logits_LV, next_L = transformer.logits(weights, hidden_1LD[0]), jnp.append(guess_C, -1)
     row, text = jax.tree.map(lambda x: x[slot][None], (rows, state.text))
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from chinchilla_jax.inference.engine import CHUNK, Engine
+from chinchilla_jax.inference.engine import CHUNK, FEW, Engine
 from chinchilla_jax.inference.lookup import DRAFT, Lookup
 from chinchilla_jax.inference.prefixes import Prefixes
 from chinchilla_jax.inference.sampling import Drawn, Rows, Sampling
@@ -96,6 +96,9 @@ class Scheduler:
         self.waiting: deque[Request] = deque()
         self.running: list[Request | None] = [None] * slots
         self.rows = Rows.empty(slots)
+        self.few = (
+            FEW if slots > FEW and engine.cfg.kernels == "cpu" else 0
+        )  # texts that are decoded apart: see `_agree`
         self.changed = threading.Condition()
         self.ready, self.closed, self.failed, self.moved = False, False, False, time.monotonic()
         self.thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
@@ -161,14 +164,25 @@ class Scheduler:
         state = self.engine.empty(next(iter(self.models.values())), len(self.running), self.capacity)
         while before != self.engine.programs:
             before = self.engine.programs
-            state = self.engine.start(state, 0, [0])
             for weights in self.models.values():
-                state, *_ = self.engine.prefill(weights, state, 0, [0], self.rows)
+                state = self._agree(weights, state)
                 state, drawn = self.engine.decode(weights, state, nobody_S, self.rows)
                 if self.lookup:
                     state, drawn, _ = self.engine.verify(weights, state, 0, [0] * DRAFT, self.rows)
                 drawn.token_S.block_until_ready()
             state = self.engine.put(state, 0, 0, self.engine.take(state, 0, 0))
+        return state
+
+    def _agree(self, weights: Any, state: Any) -> Any:
+        """Decode a text among all slots and among few: unless the bits are the same, it is always among all."""
+        rows, first_S, found = Rows.empty(len(self.running)), np.arange(len(self.running)) == 0, []
+        rows.logprobs_S[0] = True
+        for decode, which in ((self.engine.decode, first_S), (self.engine.decode_few, [0]))[: 1 + bool(self.few)]:
+            state = self.engine.start(state, 0, [0])
+            state, *_ = self.engine.prefill(weights, state, 0, [0, 1, 2], rows)
+            state, drawn = decode(weights, state, which, rows)
+            found.append([np.asarray(field_nS)[:, 0].tobytes() for field_nS in drawn])
+        self.few *= found[0] == found[-1]
         return state
 
     def _step(self) -> bool:
@@ -253,15 +267,18 @@ class Scheduler:
         return self.prefixes.key(request.keys[-1] if request.keys else request.model.encode(), chunk)
 
     def _decode(self, model: str, active_S: np.ndarray) -> None:
-        began = time.monotonic()
+        began, slots = time.monotonic(), np.flatnonzero(active_S).tolist()
         # A copy of the settings: the thread changes them while a call may still read them.
-        rows = Rows(*map(np.copy, self.rows))
-        self.state, drawn = self.engine.decode(self.models[model], self.state, active_S, rows)
+        rows, weights = Rows(*map(np.copy, self.rows)), self.models[model]
+        if few := len(slots) <= self.few:
+            self.state, drawn = self.engine.decode_few(weights, self.state, slots, rows)
+        else:
+            self.state, drawn = self.engine.decode(weights, self.state, active_S, rows)
         drawn = Drawn(*map(np.asarray, drawn))
         self.seen("step", (time.monotonic() - began) / self.engine.steps)
-        for slot in np.flatnonzero(active_S):
+        for place, slot in enumerate(slots):
             request = self.running[slot]
-            row = Drawn(*(field_nS[:, slot] for field_nS in drawn))
+            row = Drawn(*(field_nS[:, place if few else slot] for field_nS in drawn))
             self._tell(request, [], [_tokens(row, i, request.logprobs)[0] for i in range(self.engine.steps)])
 
     def _guess(self, model: str, active_S: np.ndarray) -> bool:

@@ -127,27 +127,27 @@ def extend(
     cache: Cache,
     cfg: ModelConfig,
     *,
-    slot: jax.Array | None = None,
+    slot_B: jax.Array | None = None,
     block: bool = False,
 ) -> tuple[jax.Array, Cache]:
-    """Append tokens to every slot, or to `slot` alone: hidden states (B, L, D) after the last norm, and the cache.
+    """Append tokens to every slot, or to the few of `slot_B`: hidden states (B, L, D) after the last norm, the cache.
 
     The first `count_B` tokens of a row count; what follows is padding, which the row's next tokens overwrite. With
     `block` the new tokens see each other in both directions, as those of a `Batch.blocks` number do.
     """
     L = tokens_BL.shape[1]
-    used_B = cache.used_S if slot is None else cache.used_S[slot][None]
+    used_B = cache.used_S if slot_B is None else cache.used_S[slot_B]
     positions_BL = used_B[:, None] + jnp.arange(L)
     last_BL = jnp.broadcast_to((used_B + count_B - 1)[:, None], positions_BL.shape) if block else positions_BL
     mask_BLT = jnp.arange(cache.capacity) <= last_BL[:, :, None]
     tables = TABLES[cfg.positions](cfg, positions_BL, L)
     x_BLD, layers = transformer.embed(split, tokens_BL, cfg), []
     for layer, kept in zip(split["blocks"], cache.layers):
-        module = transformer.Block(cfg, _attend(kept, used_B, slot, positions_BL, mask_BLT))
+        module = transformer.Block(cfg, _attend(kept, used_B, slot_B, positions_BL, mask_BLT))
         x_BLD, (kept, _) = module.apply({"params": layer}, x_BLD, tables, None)
         layers.append(kept)
     x_BLD = transformer.Norm(cfg).apply({"params": split["norm"]}, x_BLD)
-    used_S = cache.used_S + count_B if slot is None else cache.used_S.at[slot].add(count_B[0])
+    used_S = cache.used_S + count_B if slot_B is None else cache.used_S.at[slot_B].set(used_B + count_B)
     return x_BLD, Cache(tuple(layers), used_S)
 
 
@@ -174,33 +174,52 @@ def with_block(cache: Cache, slot: jax.Array, at: jax.Array, block_N2GCK: jax.Ar
     return Cache(layers, cache.used_S.at[slot].set(at + block_N2GCK.shape[3]))
 
 
-def _write(kept_JTK: jax.Array, new_BLGK: jax.Array, used_B: jax.Array, slot: jax.Array | None) -> jax.Array:
-    """Keys or values with new ones at the end of every slot, or of one; a slice a row, which XLA does in place."""
+def _write(kept_JTK: jax.Array, new_BLGK: jax.Array, used_B: jax.Array, slot_B: jax.Array | None) -> jax.Array:
+    """Keys or values with new ones at the end of every slot, or of a few; a slice a row, which XLA does in place."""
     new_BGLK = new_BLGK.swapaxes(1, 2).astype(kept_JTK.dtype)
     for row, new_GLK in enumerate(new_BGLK):
-        at = (row if slot is None else slot) * len(new_GLK)
+        at = (row if slot_B is None else slot_B[row]) * len(new_GLK)
         kept_JTK = jax.lax.dynamic_update_slice(kept_JTK, new_GLK, (at, used_B[row], 0))
     return kept_JTK
 
 
-def _attend(kept: LayerCache, used_B, slot, positions_BL, mask_BLT):
+def _read(kept_JTK: jax.Array, G: int, slot_B: jax.Array | None) -> jax.Array:
+    """Keys or values of every slot, or of a few."""
+    if slot_B is None:
+        return kept_JTK
+    return jnp.concatenate([jax.lax.dynamic_slice_in_dim(kept_JTK, slot * G, G) for slot in slot_B])
+
+
+def _attend(kept: LayerCache, used_B, slot_B, positions_BL, mask_BLT):
     """Attention of new queries over the cache that the new keys and values have joined."""
 
     def attend(q_BLHK, k_BLGK, v_BLGK, relative):
         (B, L, H, K), G = q_BLHK.shape, k_BLGK.shape[2]
-        k_JTK, v_JTK = (_write(old, new, used_B, slot) for old, new in ((kept.k_JTK, k_BLGK), (kept.v_JTK, v_BLGK)))
-        read = [x if slot is None else jax.lax.dynamic_slice_in_dim(x, slot * G, G) for x in (k_JTK, v_JTK)]
+        k_JTK, v_JTK = (_write(old, new, used_B, slot_B) for old, new in ((kept.k_JTK, k_BLGK), (kept.v_JTK, v_BLGK)))
+        read = [_read(x, G, slot_B) for x in (k_JTK, v_JTK)]
         q_JQK = (q_BLHK * K**-0.5).reshape(B, L, G, H // G, K).transpose(0, 2, 3, 1, 4).reshape(B * G, -1, K)
         s_JQT = jnp.einsum("jqk,jtk->jqt", q_JQK, read[0], preferred_element_type=jnp.float32)
         s_BHLT = s_JQT.reshape(B, H, L, -1)
         if relative is not None:
             s_BHLT += _by_distance(relative.qr_BLHK * K**-0.5, kept.r_THK, positions_BL)
-        p_BHLT = jax.nn.softmax(jnp.where(mask_BLT[:, None], s_BHLT, MASKED), axis=-1)
+        s_BHLT = jnp.where(mask_BLT[:, None], s_BHLT, MASKED)
+        p_BHLT = softmax(s_BHLT, len(k_JTK) // G if L == 1 else B)
         mixed_JQK = jnp.einsum("jqt,jtk->jqk", p_BHLT.reshape(s_JQT.shape).astype(v_JTK.dtype), read[1])
         mixed_BLHK = mixed_JQK.reshape(B, H, L, K).swapaxes(1, 2)
         return mixed_BLHK, LayerCache(k_JTK, v_JTK, kept.r_THK)
 
     return attend
+
+
+def softmax(s_BHLT: jax.Array, rows: int) -> jax.Array:
+    """Over the last dimension, computed at `rows` rows whatever B is.
+
+    XLA:CPU sums small arrays in another order: a few slots are brought to the shape of all.
+    """
+    B = len(s_BHLT)
+    s_SHLT = jnp.pad(s_BHLT, [(0, rows - B), (0, 0), (0, 0), (0, 0)])
+    # Barriers keep what stands before and behind out of the loops that are compiled.
+    return jax.lax.optimization_barrier(jax.nn.softmax(jax.lax.optimization_barrier(s_SHLT), axis=-1))[:B]
 
 
 def _by_distance(qr_BLHK: jax.Array, r_THK: jax.Array, positions_BL: jax.Array) -> jax.Array:

@@ -53,7 +53,7 @@ def test_the_cache_gives_what_the_whole_pass_gives(family):
         for at in range(0, n, 4):
             part = (rows[row][at : min(at + 4, n)] + [0] * 4)[:4]
             count = min(4, n - at)
-            hidden_1LD, cache = extend(split, np.array([part]), np.array([count]), cache, slot=np.int32(row))
+            hidden_1LD, cache = extend(split, np.array([part]), np.array([count]), cache, slot_B=np.array([row]))
             found[row].append(hidden_1LD[0, :count])
     cache = caches.widen(split, cfg, cache, 16)
     for step in range(AHEAD):

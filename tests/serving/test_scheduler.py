@@ -8,7 +8,7 @@ import pytest
 
 from chinchilla_jax.inference.prefixes import Prefixes
 from chinchilla_jax.inference.sampling import Sampling
-from chinchilla_jax.inference.scheduler import Closed, Full, Request
+from chinchilla_jax.inference.scheduler import Closed, Full, Request, Scheduler
 from tests.serving.conftest import Gate, until
 
 LIVELY = Sampling(0.9, top_p=0.9)
@@ -174,3 +174,21 @@ def test_what_is_kept_has_its_bound_and_the_least_used_leaves():
     kept.keep(b"new", block)
     assert list(kept.blocks) == [keys[3], b"new"], "the end of a text leaves before its beginning"
     assert len({kept.key(b"m", [1, 2]), kept.key(b"m", [1]), kept.key(b"n", [1, 2]), kept.key(b"m", [2, 1])}) == 4
+
+
+def test_few_texts_are_decoded_apart_only_where_that_gives_the_same_bits(engine, scheduler):
+    """An engine whose program for few slots rounds otherwise; and that this machine's does not."""
+
+    class Other(Gate):
+        def decode_few(self, *args):
+            state, drawn = self.engine.decode_few(*args)
+            return state, drawn._replace(logprob_S=np.nextafter(drawn.logprob_S, np.float32(0)))
+
+    assert scheduler.few == 2
+    other = Other(engine[0])
+    other.open.set()
+    made = Scheduler(other, engine[1], slots=3, capacity=128, queue=4)
+    made.start()
+    until(lambda: made.ready)
+    made.drain()
+    assert made.few == 0
