@@ -181,7 +181,8 @@ class Scheduler:
             state = self.engine.start(state, 0, [0])
             state, *_ = self.engine.prefill(weights, state, 0, [0, 1, 2], rows)
             state, drawn = decode(weights, state, which, rows)
-            found.append([np.asarray(field_nS)[:, 0].tobytes() for field_nS in drawn])
+            kept = np.asarray(self.engine.take(state, 0, 0)).tobytes()  # keys and values of every layer
+            found.append([kept, *(np.asarray(field_nS)[:, 0].tobytes() for field_nS in drawn)])
         self.few *= found[0] == found[-1]
         return state
 

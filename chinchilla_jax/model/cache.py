@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.model import transformer
-from chinchilla_jax.model.attention import MASKED
+from chinchilla_jax.model.attention import MASKED, attention
 from chinchilla_jax.model.int8 import Packed8
 from chinchilla_jax.model.linear import Packed, dense, joined, outputs_shared, packed
 from chinchilla_jax.model.positions import TABLES
@@ -143,7 +143,7 @@ def extend(
     tables = TABLES[cfg.positions](cfg, positions_BL, L)
     x_BLD, layers = transformer.embed(split, tokens_BL, cfg), []
     for layer, kept in zip(split["blocks"], cache.layers):
-        module = transformer.Block(cfg, _attend(kept, used_B, slot_B, positions_BL, mask_BLT))
+        module = transformer.Block(cfg, _attend(kept, used_B, slot_B, positions_BL, mask_BLT, not block, cfg.kernels))
         x_BLD, (kept, _) = module.apply({"params": layer}, x_BLD, tables, None)
         layers.append(kept)
     x_BLD = transformer.Norm(cfg).apply({"params": split["norm"]}, x_BLD)
@@ -190,31 +190,45 @@ def _read(kept_JTK: jax.Array, G: int, slot_B: jax.Array | None) -> jax.Array:
     return jnp.concatenate([jax.lax.dynamic_slice_in_dim(kept_JTK, slot * G, G) for slot in slot_B])
 
 
-def _attend(kept: LayerCache, used_B, slot_B, positions_BL, mask_BLT):
+def _attend(kept: LayerCache, used_B, slot_B, positions_BL, mask_BLT, causal: bool, kernels: str):
     """Attention of new queries over the cache that the new keys and values have joined."""
 
     def attend(q_BLHK, k_BLGK, v_BLGK, relative):
         (B, L, H, K), G = q_BLHK.shape, k_BLGK.shape[2]
         k_JTK, v_JTK = (_write(old, new, used_B, slot_B) for old, new in ((kept.k_JTK, k_BLGK), (kept.v_JTK, v_BLGK)))
-        read = [_read(x, G, slot_B) for x in (k_JTK, v_JTK)]
-        q_JQK = (q_BLHK * K**-0.5).reshape(B, L, G, H // G, K).transpose(0, 2, 3, 1, 4).reshape(B * G, -1, K)
-        s_JQT = jnp.einsum("jqk,jtk->jqt", q_JQK, read[0], preferred_element_type=jnp.float32)
-        s_BHLT = s_JQT.reshape(B, H, L, -1)
-        if relative is not None:
-            s_BHLT += _by_distance(relative.qr_BLHK * K**-0.5, kept.r_THK, positions_BL)
-        s_BHLT = jnp.where(mask_BLT[:, None], s_BHLT, MASKED)
-        p_BHLT = softmax(s_BHLT, len(k_JTK) // G if L == 1 else B)
-        mixed_JQK = jnp.einsum("jqt,jtk->jqk", p_BHLT.reshape(s_JQT.shape).astype(v_JTK.dtype), read[1])
-        mixed_BLHK = mixed_JQK.reshape(B, H, L, K).swapaxes(1, 2)
+
+        def over_cache():
+            read = [_read(x, G, slot_B) for x in (k_JTK, v_JTK)]
+            q_JQK = (q_BLHK * K**-0.5).reshape(B, L, G, H // G, K).transpose(0, 2, 3, 1, 4).reshape(B * G, -1, K)
+            s_JQT = jnp.einsum("jqk,jtk->jqt", q_JQK, read[0], preferred_element_type=jnp.float32)
+            s_BHLT = s_JQT.reshape(B, H, L, -1)
+            if relative is not None:
+                s_BHLT += _by_distance(relative.qr_BLHK * K**-0.5, kept.r_THK, positions_BL)
+            s_BHLT = jnp.where(mask_BLT[:, None], s_BHLT, MASKED)
+            p_BHLT = softmax(s_BHLT, len(k_JTK) // G if L == 1 else B)
+            mixed_JQK = jnp.einsum("jqt,jtk->jqk", p_BHLT.reshape(s_JQT.shape).astype(v_JTK.dtype), read[1])
+            return mixed_JQK.reshape(B, H, L, K).swapaxes(1, 2)
+
+        def begun():
+            """A text's first tokens see each other alone, as in training."""
+            ones_BL = jnp.ones((B, L), jnp.int32)
+            return attention(q_BLHK, k_BLGK, v_BLGK, ones_BL, kernels=SHORT[kernels], relative=relative)
+
+        first = causal and L > 1 and slot_B is not None
+        mixed_BLHK = jax.lax.cond(jnp.all(used_B == 0), begun, over_cache) if first else over_cache()
         return mixed_BLHK, LayerCache(k_JTK, v_JTK, kept.r_THK)
 
     return attend
 
 
-def softmax(s_BHLT: jax.Array, rows: int) -> jax.Array:
-    """Over the last dimension, computed at `rows` rows whatever B is.
+# Attention among the tokens of a chunk; a TPU's kernel takes multiples of 128 alone.
+SHORT = {"reference": "reference", "cpu": "cpu", "cuda": "cuda", "tpu": "reference"}
 
-    XLA:CPU sums small arrays in another order: a few slots are brought to the shape of all.
+
+def softmax(s_BHLT: jax.Array, rows: int) -> jax.Array:
+    """Over the last dimension, computed at `rows` rows whatever B is, so that a row's bits do not depend on B.
+
+    XLA:CPU gives sums of 4,096 numbers and more to YNNPACK, which adds in another order than its own loops.
     """
     B = len(s_BHLT)
     s_SHLT = jnp.pad(s_BHLT, [(0, rows - B), (0, 0), (0, 0), (0, 0)])

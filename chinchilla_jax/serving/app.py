@@ -19,8 +19,9 @@ from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.inference.scheduler import Scheduler
 from chinchilla_jax.serving import protocol
+from chinchilla_jax.serving.admission import Admission
 from chinchilla_jax.serving.job import Job, Model, failure
-from chinchilla_jax.serving.limits import Admission, check_headers, check_key, read_body
+from chinchilla_jax.serving.limits import check_headers, check_key, read_body
 from chinchilla_jax.serving.metrics import Metrics
 from chinchilla_jax.serving.protocol import ApiError, Ask, busy
 from chinchilla_jax.serving.text import names

@@ -3,64 +3,27 @@
 import asyncio
 import contextlib
 import hmac
-import json
 import os
 import resource
 import signal
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from chinchilla_jax.serving.protocol import ApiError, busy
+from chinchilla_jax.serving.admission import REFUSAL, Admission
+from chinchilla_jax.serving.protocol import ApiError
 
 BODY_BYTES, HEADER_BYTES, SECONDS = 2**20, 2**14, 10.0
 FILES = 65_536
 GRACE = 30  # seconds that running answers have after SIGTERM
 SENDING = 2**16  # bytes that the system keeps of an answer; Linux doubles it
 UNREAD, LOOK = 30.0, 5.0  # seconds that a client may not read, and between two looks at it
-ARRIVING = 1.0  # seconds that a request without an answer counts as one that is about to be queued
 CLOCKED = {h11.IDLE: SECONDS, h11.SEND_BODY: SECONDS + 2}  # a route that reads its body says 408 before
 
 
-class Admission:
-    """Whether another request for text can be taken; a burst beyond that is refused by its first bytes alone.
-
-    `full()` is the scheduler's word, which lags behind what has arrived: so at most `places` may be on their way.
-    """
-
-    def __init__(self, full: Callable[[], bool], places: int, refused: Callable[[str], None]):
-        self.full, self.places, self.refused, self.arriving = full, places, refused, set()
-
-    def route(self, data: bytes) -> str | None:
-        """The route that a request for text begins with."""
-        return next((route for line, route in ROUTES.items() if data.startswith(line)), None)
-
-    def admit(self, who: "Protocol", data: bytes) -> bool:
-        """Whether a request that begins with `data` is read further."""
-        route = self.route(data)
-        if route is None:
-            return True
-        if len(self.arriving) >= self.places or self.full():
-            self.refused(route)
-            return False
-        self.arriving.add(who)
-        who.loop.call_later(ARRIVING, self.arriving.discard, who)
-        return True
-
-
-ROUTES = {f"POST {route} ".encode(): route for route in ("/v1/completions", "/v1/chat/completions")}
-
-
-def _written(error: ApiError) -> bytes:
-    body = json.dumps(error.body).encode()
-    lines = ["HTTP/1.1 429 Too Many Requests", "content-type: application/json", f"content-length: {len(body)}"]
-    return "\r\n".join([*lines, "retry-after: 1", "connection: close", "\r\n"]).encode() + body
-
-
-REFUSAL = _written(busy())
 NOTHING = {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}  # no part of a request has come
 
 
@@ -86,7 +49,7 @@ class Protocol(H11Protocol):
         """The clock starts with a header, again with a body, and stops when that is whole."""
         if self.refused:
             return  # the rest of what was refused; closing now would lose the answer on its way
-        if self.admission and self.conn.states == NOTHING and not self.admission.admit(self, data):
+        if self.admission and self.conn.states == NOTHING and not self.admission.admit(self, data, self.loop):
             self.refused = True
             self.transport.write(REFUSAL)
             return self.transport.write_eof()

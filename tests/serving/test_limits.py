@@ -5,7 +5,6 @@ import contextlib
 import socket
 import threading
 import time
-from unittest.mock import Mock
 
 import pytest
 import uvicorn
@@ -51,21 +50,6 @@ def connect(port: int, sent: bytes) -> socket.socket:
     made.connect(("127.0.0.1", port))
     made.sendall(sent)
     return made
-
-
-def test_at_most_as_many_arrive_as_there_are_places_and_a_place_is_not_held_for_long():
-    """Each request for text that was let in counts until its answer, or for a second."""
-    refused, timers = [], []
-    door = limits.Admission(lambda: False, 2, refused.append)
-    one, two, three = Mock(), Mock(), Mock()
-    one.loop.call_later = two.loop.call_later = three.loop.call_later = lambda *call: timers.append(call)
-    asks = b"POST /v1/completions HTTP/1.1\r\n"
-    assert door.admit(one, asks) and door.admit(two, asks) and not door.admit(three, asks)
-    assert door.admit(three, b"GET /health HTTP/1.1\r\n") and door.admit(three, b"POST /tokenize HTTP/1.1\r\n")
-    [(seconds, release, who), _] = timers
-    release(who)
-    assert seconds == limits.ARRIVING and door.admit(three, asks) and refused == ["/v1/completions"]
-    assert not limits.Admission(lambda: True, 2, refused.append).admit(one, b"POST /v1/chat/completions HTTP/1.1")
 
 
 @pytest.mark.parametrize("path", ["/stream", "/whole"])
