@@ -29,6 +29,10 @@ BUCKET = 32  # prompts shorter than a chunk and slots are padded to multiples of
 SHORTEST = 128  # capacity of the shortest slots
 STEPS = 16  # tokens between two looks at the terminal
 FEW = 2  # slots that have a program of their own; one row alone XLA:CPU multiplies by a kernel that rounds otherwise
+# XLA:CPU gives sums of 4,096 numbers or more to YNNPACK, which adds in another order: the bits of a row would depend on
+# how many rows there are. Products alone go there, where any number of rows above one gives the same bits.
+PRODUCTS = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+ROWS_ALIKE = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": PRODUCTS}}
 FEW_STEPS = 4  # where something may come in between: another request, a guess
 
 
@@ -61,10 +65,11 @@ class Engine:
     def __init__(self, cfg: ModelConfig, pieces: int, steps: int = STEPS, form: str = "float"):
         self.cfg, self.pieces, self.steps = cfg, pieces, steps
         self.prepare = jax.jit(partial(caches.split_layers, cfg=cfg, form=form))
+        jit = partial(jax.jit, compiler_options=ROWS_ALIKE.get(cfg.kernels))
         self._start = jax.jit(_start, donate_argnums=0)
-        self._prefill = jax.jit(partial(_prefill, cfg=cfg, pieces=pieces), static_argnames="block", donate_argnums=1)
-        self._decode = jax.jit(partial(_decode, cfg=cfg, pieces=pieces, steps=steps), donate_argnums=1)
-        self._verify = jax.jit(partial(_verify, cfg=cfg, pieces=pieces), donate_argnums=1)
+        self._prefill = jit(partial(_prefill, cfg=cfg, pieces=pieces), static_argnames="block", donate_argnums=1)
+        self._decode = jit(partial(_decode, cfg=cfg, pieces=pieces, steps=steps), donate_argnums=1)
+        self._verify = jit(partial(_verify, cfg=cfg, pieces=pieces), donate_argnums=1)
         self._widen = jax.jit(partial(_widen, cfg=cfg), static_argnames="capacity")
         self._empty = jax.jit(partial(_empty, cfg=cfg), static_argnames=("slots", "capacity"))
         self._take = jax.jit(partial(caches.block_of, length=CHUNK))

@@ -204,8 +204,7 @@ def _attend(kept: LayerCache, used_B, slot_B, positions_BL, mask_BLT, causal: bo
             s_BHLT = s_JQT.reshape(B, H, L, -1)
             if relative is not None:
                 s_BHLT += _by_distance(relative.qr_BLHK * K**-0.5, kept.r_THK, positions_BL)
-            s_BHLT = jnp.where(mask_BLT[:, None], s_BHLT, MASKED)
-            p_BHLT = softmax(s_BHLT, len(k_JTK) // G if L == 1 else B)
+            p_BHLT = jax.nn.softmax(jnp.where(mask_BLT[:, None], s_BHLT, MASKED), axis=-1)
             mixed_JQK = jnp.einsum("jqt,jtk->jqk", p_BHLT.reshape(s_JQT.shape).astype(v_JTK.dtype), read[1])
             return mixed_JQK.reshape(B, H, L, K).swapaxes(1, 2)
 
@@ -223,17 +222,6 @@ def _attend(kept: LayerCache, used_B, slot_B, positions_BL, mask_BLT, causal: bo
 
 # Attention among the tokens of a chunk; a TPU's kernel takes multiples of 128 alone.
 SHORT = {"reference": "reference", "cpu": "cpu", "cuda": "cuda", "tpu": "reference"}
-
-
-def softmax(s_BHLT: jax.Array, rows: int) -> jax.Array:
-    """Over the last dimension, computed at `rows` rows whatever B is, so that a row's bits do not depend on B.
-
-    XLA:CPU gives sums of 4,096 numbers and more to YNNPACK, which adds in another order than its own loops.
-    """
-    B = len(s_BHLT)
-    s_SHLT = jnp.pad(s_BHLT, [(0, rows - B), (0, 0), (0, 0), (0, 0)])
-    # Barriers keep what stands before and behind out of the loops that are compiled.
-    return jax.lax.optimization_barrier(jax.nn.softmax(jax.lax.optimization_barrier(s_SHLT), axis=-1))[:B]
 
 
 def _by_distance(qr_BLHK: jax.Array, r_THK: jax.Array, positions_BL: jax.Array) -> jax.Array:
