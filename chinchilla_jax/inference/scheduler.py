@@ -1,6 +1,6 @@
 """Continuous batching: one thread that gives slots to requests, reads prompts in chunks and decodes all slots together.
 
-A chunk of one prompt stands between two decoding calls at most, so that a long prompt does not stall running texts. A
+A few chunks of prompts stand between two decoding calls at most, so that long prompts do not stall running texts. A
 text that ends inside a call is cut there, and its slot is free for the next call. Chunks that another prompt began with
 are copied. Several models of one shape share the slots: each decodes its own, while the others' texts stand still.
 """
@@ -18,6 +18,8 @@ from chinchilla_jax.inference.engine import CHUNK, FEW, Engine
 from chinchilla_jax.inference.lookup import DRAFT, Lookup
 from chinchilla_jax.inference.prefixes import Prefixes
 from chinchilla_jax.inference.sampling import Drawn, Rows, Sampling
+
+CHUNKS = 4  # parts of prompts that are read between two decoding calls, which wait for them
 
 
 class Token(NamedTuple):
@@ -187,7 +189,7 @@ class Scheduler:
         return state
 
     def _step(self) -> bool:
-        """Admit, read one chunk of a prompt, decode; False when there is nothing left to do and none will come."""
+        """Admit, read a few chunks of prompts, decode; False when there is nothing left to do and none will come."""
         with self.changed:
             while not self.waiting and not any(self.running):
                 if self.closed:
@@ -195,9 +197,10 @@ class Scheduler:
                 self.changed.wait()
             self._drop()
             self._admit()
-        reading = [request for request in self.running if request and request.read < len(request.ids)]
-        if reading:
-            self._read(min(reading, key=lambda request: request.asked))
+        for _ in range(CHUNKS):
+            reading = [request for request in self.running if request and request.read < len(request.ids)]
+            if reading:
+                self._read(min(reading, key=lambda request: request.asked))
         for model in self.models:
             active_S = np.array([bool(one and one.made and one.model == model) for one in self.running])
             if active_S.any() and not self._guess(model, active_S):
