@@ -23,9 +23,8 @@ OPERATORS = {
 
 @dataclass(frozen=True)
 class Preset:
-    """Another code base's columns: by the schema's name the file's, the first that is there; factors; what it means.
-
-    `steps` are the columns of a step, the first being 0, and of its tokens, where no column counts the run's tokens.
+    """Another code base's columns: by the schema's name the file's, the first that is there; factors; what it means;
+    as `steps` the columns of a step, the first being 0, and of its tokens, where no column counts the run's tokens.
     """
 
     columns: dict[str, tuple[str, ...]]

@@ -173,6 +173,7 @@ def read(
     require(source in ("", *PRESETS), f"--from {source}: one of {', '.join(PRESETS)}{closest(source, PRESETS)}")
     preset = PRESETS[source] if source else Preset({})
     there = {name: [own for own in names if own in header] for name, names in preset.columns.items()}
+    require(not source or any(there.values()), f"{path}: row 1 has no column that --from {source} knows; leave it out")
     columns = {name: own[0] for name, own in there.items() if own} | dict(columns)
     for name, own in columns.items():
         require(own in header, f"{path}: row 1 has no column {own!r} for {name}{closest(own, header)}")

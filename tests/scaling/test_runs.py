@@ -239,6 +239,8 @@ def test_columns_of_other_code_bases(file):
     assert any("State is 'crashed'" in line for line in found.dropped) and len(found.dropped) == 3
     with pytest.raises(UserError, match="did you mean levanter"):
         read(file, source="levantar")
+    with pytest.raises(UserError, match="row 1 has no column that --from levanter knows"):
+        read(write(file, [[1e8, 1e9, 3.0]], ["n_total", "tokens", "loss"]), source="levanter")
 
 
 def _maxtext(run, n, steps):
