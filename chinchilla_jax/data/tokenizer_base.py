@@ -2,6 +2,7 @@
 
 import codecs
 import functools
+import string
 from collections.abc import Iterable
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from chinchilla_jax.errors import UserError
 
 PROBE = "  two  spaces\r\n\ttab \ufb01 \u00e9 e\u0301 \u2460 \uff21 \U0001f600 \x07 end  "
+PROBE += f"{string.punctuation} \u2018\u2019 \u201c\u201d \u2026 \u2013 \u2014 \u00ab\u00bb "
 
 
 class BaseTokenizer:

@@ -51,7 +51,7 @@ class JsonTokenizer(BaseTokenizer):
         split_literals(self._model, self._literals)
         self.prefixes_space = bool(plain) and self.pieces[plain[0]].startswith(b" ")
         spelling = [self._vocabulary.get(f"<0x{byte:02X}>", -1) for byte in SPACE.encode()]
-        spelled = self._byte_pieces and min(spelling) >= 0 and not self.prefixes_space
+        spelled = self._byte_pieces and min(spelling) >= 0
         self._space_ids = np.array(spelling, np.int32) if spelled else None
 
     def _close(self) -> None:
@@ -99,7 +99,9 @@ class JsonTokenizer(BaseTokenizer):
         """Whether every text comes back unchanged: some vocabularies lack the bytes of rare characters."""
         spelled = byte_table() if self._byte_level else [f"<0x{byte:02X}>" for byte in range(256)]
         held = {self._piece_bytes(piece) for piece in spelled if piece in self._vocabulary}
-        return {bytes([byte]) for byte in UTF8_BYTES} <= held and self.keeps([])
+        steps_before = [*parts(self._facts.get("normalizer")), *parts(self._facts.get("pre_tokenizer"))]
+        replaced = [step["pattern"]["String"] for step in steps_before if "String" in step.get("pattern", {})]
+        return {bytes([byte]) for byte in UTF8_BYTES} <= held and self.keeps(replaced)
 
     @functools.cached_property
     def pieces(self) -> list[bytes]:
@@ -122,31 +124,54 @@ class JsonTokenizer(BaseTokenizer):
             return bytes([int(piece[3:5], 16)])
         return piece.replace(SPACE, " ").encode()
 
+    @functools.cached_property
+    def _later(self) -> Any:
+        """The library's object for what follows U+2581 in a text: it puts no space in front."""
+        return without_prefix(self._model) if self.prefixes_space else self._model
+
     def encode_array(self, text: str) -> np.ndarray:
         """The ids of `text` as int32, (n,)."""
-        return self._sections(text, self._ids)
-
-    def _ids(self, section: str) -> list[int]:
-        if len(section) < LONG:
-            return self._model.encode(section, add_special_tokens=False).ids
-        # Without offsets, a quarter of the time; and unlike `encode` it lets other threads of Python run meanwhile.
-        return self._model.encode_batch_fast([section], add_special_tokens=False)[0].ids
+        return self._sections(text, ids_of)
 
     def sample_array(self, text: str, seed: int, alpha: float = 0.1) -> np.ndarray:
         """See `BaseTokenizer`; the library draws from no seed, so the draw is our own, without added tokens."""
         from chinchilla_jax.data.resegment import Resegmenter
 
-        draw = Resegmenter(self._model, self._facts["model"], self._vocabulary, self._literals, seed, alpha)
-        return self._sections(text, draw)
+        @functools.cache
+        def draw(library: Any) -> Resegmenter:
+            return Resegmenter(library, self._facts["model"], self._vocabulary, self._literals, seed, alpha)
+
+        return self._sections(text, lambda library, section: draw(library)(section))
 
     def _sections(self, text: str, encode) -> np.ndarray:
         check_utf8(text)
         if self._space_ids is None or SPACE not in text:
-            return np.array(encode(text), np.int32)
-        arrays: list[Any] = []
-        for section in text.split(SPACE):
-            arrays += [encode(section) if section else [], self._space_ids]
-        return np.concatenate(arrays[:-1]).astype(np.int32)
+            return np.array(encode(self._model, text), np.int32)
+        first, *others = text.split(SPACE)
+        arrays: list[Any] = [encode(self._model, first) if first else []]
+        for section in others:
+            arrays += [self._space_ids, encode(self._later, section) if section else []]
+        return np.concatenate(arrays).astype(np.int32)
+
+
+def ids_of(library: Any, section: str) -> list[int]:
+    """The ids of a text or a part of one, without what begins and ends it."""
+    if len(section) < LONG:
+        return library.encode(section, add_special_tokens=False).ids
+    # Without offsets, a quarter of the time; and unlike `encode` it lets other threads of Python run meanwhile.
+    return library.encode_batch_fast([section], add_special_tokens=False)[0].ids
+
+
+def without_prefix(model: Any) -> Any:
+    """A copy that puts no space in front of a text."""
+    import tokenizers
+
+    facts = json.loads(model.to_str())
+    for one in [*parts(facts["normalizer"]), *parts(facts["pre_tokenizer"])]:
+        one |= {"Prepend": {"prepend": ""}, "Metaspace": {"prepend_scheme": "never"}}.get(one["type"], {})
+    made = tokenizers.Tokenizer.from_str(json.dumps(facts))
+    made.encode_special_tokens = True
+    return made
 
 
 def read(path: Path) -> tuple[dict, Any, str]:

@@ -155,8 +155,17 @@ def opened(path: Path) -> Any:
     """The reader of a file; a damaged or foreign one is a `UserError`."""
     from gguf import GGUFReader
 
+    class Whole(GGUFReader):
+        """The library's own takes what lies beyond the end of a file for empty, 2**50 times if a length says so."""
+
+        def _get(self, offset, dtype, count=1, override_order=None):
+            found = super()._get(offset, dtype, count, override_order)
+            if len(found) < int(count):
+                raise ValueError("it ends early")
+            return found
+
     try:
-        return GGUFReader(path)
+        return Whole(path)
     except FAULTS as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path} is no whole GGUF file ({said}); get it again") from error

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -145,6 +146,8 @@ def test_damage_is_one_line(tmp_path):
     whole, draw = path.read_bytes(), np.random.default_rng(0)
     cuts = [0, 3, 4, 11, 100, 5000, len(whole) // 2, len(whole) - 100]
     spoiled = [whole[:cut] for cut in cuts] + [b"GGML" + whole[4:], b"\0" * 100, whole[:4] + b"\x09" + whole[5:]]
+    one_key = b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"a"
+    spoiled += [one_key + struct.pack("<IIQ", 9, 4, 2**50), one_key + struct.pack("<IQ", 8, 2**50)]  # an array, a text
     for _ in range(30):
         at = draw.integers(4, 3000)
         spoiled.append(whole[:at] + bytes([draw.integers(256)]) + whole[at + 1 :])
@@ -157,4 +160,4 @@ def test_damage_is_one_line(tmp_path):
         except UserError as error:
             refused += 1
             assert "\n" not in str(error)
-    assert refused >= 11
+    assert refused >= 13
