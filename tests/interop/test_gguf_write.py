@@ -98,7 +98,8 @@ TOKENIZERS = {
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_tokenizers_come_back(kind, tmp_path, tiny_store):
     if TOKENIZERS[kind]:
-        run = tokenizer_run(tmp_path, TOKENIZERS[kind](), eos_token="</s>", bos_token="<s>")
+        names = {} if kind == "bytes" else {"eos_token": "</s>", "bos_token": "<s>"}
+        run = tokenizer_run(tmp_path, TOKENIZERS[kind](), **names)
     else:
         (run := tmp_path / "run").mkdir()
         add_controls(tiny_store, ["<|im_start|>", "<|im_end|>"], run)
@@ -135,11 +136,11 @@ def test_what_llama_cpp_cannot_do_is_said(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             gguf_write.write(tmp_path / "m.gguf", run, tensors, changed, 64, "float32")
-    for made, message in (
-        (jsons.fallback("Unigram"), "unigram"),
-        (jsons.byte_level(add_prefix_space=True), "cuts texts into words"),
+    for made, end, message in (
+        (jsons.fallback("Unigram"), "</s>", "unigram"),
+        (jsons.byte_level(add_prefix_space=True), "<|im_end|>", "cuts texts into words"),
     ):
-        jsons.write(run, made)
+        jsons.write(run, made, eos_token=end)
         with pytest.raises(UserError, match=message):
             gguf_write.write(tmp_path / "m.gguf", run, tensors, cfg, 64, "float32")
     large = [SimpleNamespace(name=x.name, shape=x.shape, make=lambda x=x: x.make() * 1e6) for x in tensors]
