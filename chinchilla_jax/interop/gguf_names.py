@@ -5,6 +5,7 @@ halves, so rows of q and k stand in another order there; its Gemma holds norms w
 """
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +62,7 @@ WHOLE = {
     "lm_head.weight": "output.weight",
     "model.norm.weight": "output_norm.weight",
 }
+ORDINAL = re.compile("0|[1-9][0-9]*")
 FREQUENCIES = "rope_freqs.weight"  # what Llama 3's stretch divides the rotary waves by, one for each
 LLAMA3_FACTORS = (8.0, 32.0, 4.0, 16.0)  # of the models that exist; our own files say theirs in keys of ours
 OWN_KEYS = {
@@ -84,7 +86,7 @@ def to_hf(name: str) -> str | None:
             return ours
     pieces = name.split(".")
     back = {theirs: ours for ours, theirs in PARTS.items()}
-    if len(pieces) != 4 or pieces[0] != "blk" or not pieces[1].isdecimal() or pieces[2] not in back:
+    if len(pieces) != 4 or pieces[0] != "blk" or not ORDINAL.fullmatch(pieces[1]) or pieces[2] not in back:
         return None
     return f"{LAYER.format(n=int(pieces[1]))}{back[pieces[2]]}.{pieces[3]}"
 

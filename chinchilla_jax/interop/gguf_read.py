@@ -107,7 +107,7 @@ class File:
             require(told == sizes["head_dim"], f"{self._path}: {name}.{key} {told} of heads {sizes['head_dim']} wide")
         looked_at = {*names.SIZES, *names.NUMBERS, *NEUTRAL, *LOOKED_AT}
         causal = self._told(rest["attention.causal"]) if "attention.causal" in rest else True
-        require(bool(causal), f"{self._path}: {name}.attention.causal is false, which is not supported")
+        require(causal is True, f"{self._path}: {name}.attention.causal is {str(causal)[:40]}, which is not supported")
         unknown = [
             key
             for short, key in rest.items()

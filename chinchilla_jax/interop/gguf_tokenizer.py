@@ -4,6 +4,7 @@
 `tokenizer.ggml.pre` names the expression that cuts a text into words. Unigram ("t5") has no byte fallback in llama.cpp.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,9 +64,8 @@ def check(path: Path, told: Told) -> None:
     kind, pre = told("tokenizer.ggml.model"), told("tokenizer.ggml.pre", "none")
     require(kind in ("llama", "gpt2"), f"{path}: the tokenizer is of kind {kind!r}; llama and gpt2 are supported")
     known = ", ".join(WORDS)
-    require(
-        kind == "llama" or pre in WORDS, f"{path}: tokenizer.ggml.pre {pre!r} is not supported; those that are: {known}"
-    )
+    named = kind == "llama" or (isinstance(pre, str) and pre in WORDS)
+    require(named, f"{path}: tokenizer.ggml.pre {str(pre)[:40]!r} is not supported; those that are: {known}")
     pieces = told("tokenizer.ggml.tokens")
     needed = ("token_type", "scores") if kind == "llama" else ("token_type",)
     for name in needed:
@@ -76,6 +76,13 @@ def check(path: Path, told: Told) -> None:
         found = told(f"tokenizer.ggml.{name}")
         ok = isinstance(found, list) and all(isinstance(x, of) for x in found)
         require(ok, f"{path}: tokenizer.ggml.{name} is no list of {of.__name__}; get the file again")
+    types, scores = told("tokenizer.ggml.token_type"), told("tokenizer.ggml.scores", []) if kind == "llama" else []
+    require(
+        {*types} <= {*range(1, 7)}, f"{path}: tokenizer.ggml.token_type holds kinds beyond 1 to 6; get the file again"
+    )
+    require(all(map(math.isfinite, scores)), f"{path}: tokenizer.ggml.scores are not finite; get the file again")
+    adds = told("tokenizer.ggml.add_bos_token", False)
+    require(type(adds) is bool, f"{path}: tokenizer.ggml.add_bos_token is {str(adds)[:40]!r}, neither true nor false")
     require(len({*pieces}) == len(pieces), f"{path}: a token is twice in tokenizer.ggml.tokens")
     template = told("tokenizer.chat_template", "")
     require(isinstance(template, str), f"{path}: tokenizer.chat_template is {str(template)[:40]}, no template")
@@ -85,7 +92,7 @@ def check(path: Path, told: Told) -> None:
     size = len(used(told))
     for name in ("bos", "eos", "unknown", "padding", "eot"):
         i = told(f"tokenizer.ggml.{name}_token_id", -1)
-        require(isinstance(i, int) and -1 <= i < size, f"{path}: tokenizer.ggml.{name}_token_id {i} is no token")
+        require(type(i) is int and -1 <= i < size, f"{path}: tokenizer.ggml.{name}_token_id {i} is no token")
 
 
 def write(path: Path, told: Told, folder: Path) -> Path:

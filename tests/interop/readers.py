@@ -1,4 +1,4 @@
-"""What vLLM's loader and llama.cpp ask of a folder and a file, in plain numpy: neither is installed with the tests.
+"""What vLLM's loader and llama.cpp ask of a folder and a file, in plain numpy, and llama.cpp itself where it is there.
 
 vLLM: its registry, DefaultModelLoader and `load_weights` of llama, qwen2, qwen3 and gemma (read in 2026). llama.cpp:
 the constants of the `gguf` package, and the keys without which it refuses a file.
@@ -7,6 +7,8 @@ the constants of the `gguf` package, and the keys without which it refuses a fil
 import json
 
 import gguf
+import numpy as np
+import pytest
 from safetensors import safe_open
 
 REGISTRY = {f"{name}ForCausalLM" for name in ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma")}
@@ -104,3 +106,19 @@ def llama_cpp_takes(path) -> None:
         told["tokenizer.ggml.tokens"]
     )
     assert 0 <= told["tokenizer.ggml.eos_token_id"] < len(told["tokenizer.ggml.tokens"])
+
+
+def llama_cpp(path, length: int):
+    """A file opened by llama.cpp, its cache in float32; skips where llama-cpp-python is not installed."""
+    library = pytest.importorskip("llama_cpp", reason="llama-cpp-python is in the parity environment")
+    plain = {"flash_attn": False, "type_k": library.GGML_TYPE_F32, "type_v": library.GGML_TYPE_F32}
+    return library.Llama(
+        str(path), n_ctx=length, n_threads=1, n_threads_batch=1, logits_all=True, verbose=False, **plain
+    )
+
+
+def llama_cpp_logits(model, ids: list[int]) -> np.ndarray:
+    """What it gives at every place of a text."""
+    model.reset()
+    model.eval(ids)
+    return np.array(model.scores[: len(ids)])

@@ -10,7 +10,7 @@ from chinchilla_jax.training.load import load
 from tests import runs
 from tests.interop import folders
 from tests.interop.test_export import exported
-from tests.interop.test_import import IDS_BL, our_logits
+from tests.interop.test_import import IDS_BL, imported, our_logits
 from tests.interop.test_peft import CLASSES, METHODS, TASKS, adapters, base  # noqa: F401
 
 torch = pytest.importorskip("torch", reason="torch, transformers and peft are in the parity environment")
@@ -129,3 +129,15 @@ def test_what_differs_is_rounding(scale, adapters, base, tmp_path):  # noqa: F81
     found = our_logits(loaded.program.config.model, params)
     far, theirs_far = (np.sqrt(np.square(x - exact).mean()) for x in (found, theirs))
     assert far <= 1.25 * theirs_far, (far, theirs_far)
+
+
+def test_ia3_of_projections_with_biases_is_refused(tmp_path):
+    """peft scales a bias too, ours the product alone: the logits of a Qwen2 would differ."""
+    folders.folder(tmp_path / "theirs", "Qwen2ForCausalLM")
+    imported(tmp_path / "theirs", tmp_path / "base")
+    config = peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"], **COMMON)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "theirs")
+    peft.get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+    flags = {"run-dir": tmp_path / "run", "base": tmp_path / "base"}
+    code, said = runs.call("import", str(tmp_path / "adapter"), **flags)
+    assert code == 78 and "attention/key" in said and "merge_and_unload" in said, said

