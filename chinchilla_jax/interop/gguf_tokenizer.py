@@ -77,9 +77,7 @@ def check(path: Path, told: Told) -> None:
         ok = isinstance(found, list) and all(isinstance(x, of) for x in found)
         require(ok, f"{path}: tokenizer.ggml.{name} is no list of {of.__name__}; get the file again")
     types, scores = told("tokenizer.ggml.token_type"), told("tokenizer.ggml.scores", []) if kind == "llama" else []
-    require(
-        {*types} <= {*range(1, 7)}, f"{path}: tokenizer.ggml.token_type holds kinds beyond 1 to 6; get the file again"
-    )
+    require({*types} <= {*range(7)}, f"{path}: tokenizer.ggml.token_type holds kinds beyond 6; get the file again")
     require(all(map(math.isfinite, scores)), f"{path}: tokenizer.ggml.scores are not finite; get the file again")
     adds = told("tokenizer.ggml.add_bos_token", False)
     require(type(adds) is bool, f"{path}: tokenizer.ggml.add_bos_token is {str(adds)[:40]!r}, neither true nor false")
