@@ -20,7 +20,8 @@ class Kind(NamedTuple):
     """`outline(tune, site, of, rank)` gives the leaves' shapes where `of` is the matrix's, and their axes likewise.
 
     `start(key, kernel, shapes, site)` gives their first values, `wrap(kernel, leaves, tune, scale, site)` the node.
-    `tables`: whether it can stand on a table, and on one that is input and output at once.
+    `tables`: whether it can stand on a table, and on one that is input and output at once. `bias(bias, leaves, site)`
+    is what becomes of the bias that is added to the product, where anything does.
     """
 
     outline: Callable[..., Leaves]
@@ -28,6 +29,7 @@ class Kind(NamedTuple):
     wrap: Callable[..., Any]
     targets: str = "all-linear"
     tables: str = "none"  # or "untied" or "any"
+    bias: Callable[..., Any] | None = None
 
 
 def _uniform(key, shape, inward: tuple[int, ...]):
@@ -86,6 +88,11 @@ def _scaled(kernel, leaves, tune, scale, site: Site):
     return adapted.Scaled(kernel=kernel, outputs=outputs, **leaves)
 
 
+def _scaled_bias(bias, leaves, site: Site):
+    """Activations are scaled, biases included (as in peft)."""
+    return bias if _scales_inputs(site) else bias * leaves["factors"]
+
+
 def _scales_inputs(site: Site) -> bool:
     """IA3 scales what comes out of a projection, but what goes into the last one of the feed-forward layer."""
     return "/mlp/down/" in site.name
@@ -106,6 +113,7 @@ KINDS = {
         lambda key, kernel, shapes, site: {"factors": jnp.ones(shapes["factors"])},
         _scaled,
         targets="k,v,down",
+        bias=_scaled_bias,
     ),
     "houlsby": Kind(
         _of(adapted.Bottleneck),

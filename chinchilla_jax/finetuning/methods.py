@@ -176,10 +176,13 @@ class Recipe:
         leaves = flat(frozen) | flat({name: part for name, part in trained.items() if name not in OWN})
         for name in self.rows:
             leaves[name] = Rows(leaves[name], below(own["rows"], name), self.tune.rows)
-        scale = self.tune.scale(self.cfg.d_model)
+        scale, kind = self.tune.scale(self.cfg.d_model), self.method.kind
         for here in self.sites:
             parts = below(own["adapters"], here.name)
-            leaves[here.name] = self.method.kind.wrap(leaves[here.name], parts, self.tune, scale, here)
+            leaves[here.name] = kind.wrap(leaves[here.name], parts, self.tune, scale, here)
+            bias = re.sub(r"/kernel$", "/bias", here.name)
+            if kind.bias and bias in leaves.keys() - {here.name}:
+                leaves[bias] = kind.bias(leaves[bias], parts, here)
         return nest(leaves) | ({"heads": own["heads"]} if "heads" in own else {})
 
     needs_base = True

@@ -15,7 +15,6 @@ from chinchilla_jax.data.workspace import publish, workspace
 from chinchilla_jax.interop import files
 from chinchilla_jax.interop.gguf_read import File
 from chinchilla_jax.interop.huggingface import Folder
-from chinchilla_jax.interop.peft import check_biases
 from chinchilla_jax.interop.peft_read import Adapter
 from chinchilla_jax.interop.source import Source, leaves
 from chinchilla_jax.optim.paths import named
@@ -88,7 +87,6 @@ def write_adapter(path: Path, run_dir: Path, named_base: str, config: Config) ->
     rows = dataclasses.replace(config.train, batch_size=few.fsdp, microbatches=1, batch_ramp=())
     config = dataclasses.replace(config, model=model)
     program = Program(dataclasses.replace(config, train=rows), mesh, base=base_of(config, run_dir, mesh))
-    check_biases(program.recipe, model, "merge it with peft's merge_and_unload, and import that")
     if program.recipe.rows:
         adapter.part_rows(program.recipe, program.base.params)
     found = adapter.leaves(program.recipe, named(program.abstract.params))

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from chinchilla_jax.config import ModelConfig, TuneConfig, require
-from chinchilla_jax.finetuning.methods import Recipe, below
+from chinchilla_jax.config import TuneConfig, require
+from chinchilla_jax.finetuning.methods import below
 from chinchilla_jax.finetuning.targets import Site
 from chinchilla_jax.interop import config_json, files, heads, peft_config
 from chinchilla_jax.interop import peft_names as names
@@ -22,9 +22,7 @@ from chinchilla_jax.interop.names import Name, find
 from chinchilla_jax.interop.tokenizers import export_tokenizer
 from chinchilla_jax.interop.write_huggingface import TYPES
 from chinchilla_jax.interop.write_tensors import Tensor, write_file
-from chinchilla_jax.model import transformer
 from chinchilla_jax.model.weights import array
-from chinchilla_jax.optim.paths import named
 from chinchilla_jax.tasks import kept
 from chinchilla_jax.training import origin as origins
 from chinchilla_jax.training.load import Loaded
@@ -67,16 +65,6 @@ def write(folder: Path, run_dir: Path, loaded: Loaded, dtype: str) -> dict[str, 
     return {"method": tune.method, "tensors": len(tensors), "load": how, "notes": notes}
 
 
-def check_biases(recipe: Recipe, model: ModelConfig, instead: str) -> None:
-    """Raise a `UserError` where peft's IA3 multiplies what ours does not: the bias of a projection (as Qwen2 has)."""
-    there = named(transformer.abstract(model))
-    biased = [site.name for site in recipe.sites if site.name.replace("/kernel", "/bias") in there.keys() - {site.name}]
-    require(
-        recipe.tune.method != "ia3" or not biased,
-        f"IA3 in peft scales the biases of {', '.join(biased)} too, and ours the products alone; {instead}",
-    )
-
-
 def check(loaded: Loaded) -> None:
     """Raise a `UserError` for what peft has no form of, with what there is instead."""
     recipe = loaded.program.recipe
@@ -101,7 +89,6 @@ def check(loaded: Loaded) -> None:
     require(not more, f"this run trains {', '.join(more)} beside its adapters, which is not written for peft")
     tables = [site.name for site in recipe.sites if site.table and tune.method != "prompt"]
     require(not tables, f"adapters of {', '.join(tables)} are not written for peft; --format hf --merge has them")
-    check_biases(recipe, loaded.program.config.model, "--format hf --merge has all of it")
     if recipe.rows:
         require(
             peft_config.FORMS[tune.method].rows,

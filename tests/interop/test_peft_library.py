@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from chinchilla_jax.training.load import load
 from tests import runs
@@ -131,13 +132,25 @@ def test_what_differs_is_rounding(scale, adapters, base, tmp_path):  # noqa: F81
     assert far <= 1.25 * theirs_far, (far, theirs_far)
 
 
-def test_ia3_of_projections_with_biases_is_refused(tmp_path):
-    """peft scales a bias too, ours the product alone: the logits of a Qwen2 would differ."""
+def test_ia3_scales_biases_too(tmp_path):
+    """A Qwen2's, both ways; those of the projection whose inputs are scaled stay."""
     folders.folder(tmp_path / "theirs", "Qwen2ForCausalLM")
     imported(tmp_path / "theirs", tmp_path / "base")
-    config = peft.IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"], **COMMON)
-    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "theirs")
-    peft.get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
-    flags = {"run-dir": tmp_path / "run", "base": tmp_path / "base"}
-    code, said = runs.call("import", str(tmp_path / "adapter"), **flags)
-    assert code == 78 and "attention/key" in said and "merge_and_unload" in said, said
+    config = peft.IA3Config(
+        target_modules=["q_proj", "k_proj", "down_proj"], feedforward_modules=["down_proj"], **COMMON
+    )
+    plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "theirs")
+    model = peft.get_peft_model(plain, config)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p += 0.3 * ("ia3" in name) * torch.randn_like(p)
+    model.eval().save_pretrained(tmp_path / "adapter")
+    code, said = runs.call(
+        "import", str(tmp_path / "adapter"), **{"run-dir": tmp_path / "run", "base": tmp_path / "base"}
+    )
+    assert code == 0, said
+    expected = logits(model)
+    np.testing.assert_allclose(ours(tmp_path / "run"), expected, rtol=0, atol=1e-5 * (1 + np.abs(expected).max()))
+    exported(tmp_path / "run", tmp_path / "out", format="peft")
+    first, again = (load_file(tmp_path / folder / "adapter_model.safetensors") for folder in ("adapter", "out"))
+    assert again.keys() == first.keys() and all((again[name] == first[name]).all() for name in first)
