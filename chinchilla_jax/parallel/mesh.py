@@ -93,9 +93,12 @@ def computes_bfloat16(mesh: Mesh) -> bool:
     return here != "cpu" and (here != "cuda" or capability(mesh) >= AMPERE)
 
 
-def unrolled(here: str, layers: int) -> int:
-    """Layers that one iteration of the scan over layers takes."""
-    whole, group = UNROLLED.get(here, (1, 1))
+def unrolled(here: str, layers: int, fsdp: int = 1) -> int:
+    """Layers that one iteration of the scan over layers takes.
+
+    XLA:CPU gathers what `fsdp` has split for all layers of an iteration at once, and keeps copies in other layouts.
+    """
+    whole, group = UNROLLED.get(here, (1, 1)) if fsdp == 1 or here != "cpu" else (1, 1)
     return layers if layers <= whole else math.gcd(layers, group)
 
 
@@ -133,7 +136,7 @@ def resolve(config: Config, mesh: Mesh, documents: Callable[[], int] = lambda: 0
     )
     packs = kernels == "cuda" and model.positions == "rope" and capability(mesh) >= HOPPER
     settled["documents"] = (model.documents or documents()) if packs else 0
-    unroll = model.scan_unroll or unrolled(here, model.layers)
+    unroll = model.scan_unroll or unrolled(here, model.layers, mesh.shape["fsdp"])
     require(model.layers % unroll == 0, f"--model.scan-unroll {unroll} does not divide --model.layers {model.layers}")
     return dataclasses.replace(
         config,

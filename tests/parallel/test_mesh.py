@@ -144,11 +144,12 @@ def test_slices_that_do_not_fit_are_refused(shape, slices, hint):
         meshes._over_slices(slices, shape, fake(16, 2))
 
 
-@pytest.mark.parametrize("here, layers, unroll", [
-    ("cpu", 32, 32), ("cpu", 33, 1), ("cuda", 32, 32), ("cuda", 80, 8), ("cuda", 36, 4), ("tpu", 4, 1),
+@pytest.mark.parametrize("here, layers, fsdp, unroll", [
+    ("cpu", 32, 1, 32), ("cpu", 33, 1, 1), ("cpu", 32, 2, 1), ("cuda", 32, 1, 32), ("cuda", 32, 8, 32),
+    ("cuda", 80, 1, 8), ("cuda", 36, 1, 4), ("tpu", 4, 1, 1),
 ])  # fmt: skip
-def test_layers_that_are_unrolled(here, layers, unroll):
-    assert meshes.unrolled(here, layers) == unroll
+def test_layers_that_are_unrolled(here, layers, fsdp, unroll):
+    assert meshes.unrolled(here, layers, fsdp) == unroll
 
 
 @pytest.mark.parametrize("capability, changes, kernels, documents", [
