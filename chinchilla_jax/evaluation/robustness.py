@@ -42,9 +42,12 @@ TOLERANCE = 1e-5  # of a loss: two attacks that differ by less have done the sam
 
 
 def exact(cfg: ModelConfig) -> ModelConfig:
-    """`cfg` in float32; a card's fused attention knows none, so there it is the reference."""
+    """`cfg` in float32; a card's fused attention knows none, so there it is the reference.
+
+    Layers are not unrolled: XLA:CPU would keep all of their weights in a second layout, on each of several devices.
+    """
     kernels = "reference" if cfg.kernels == "cuda" and cfg.positions == "rope" else cfg.kernels
-    return dataclasses.replace(cfg, dtype="float32", kernels=kernels, dropout=0.0)
+    return dataclasses.replace(cfg, dtype="float32", kernels=kernels, dropout=0.0, scan_unroll=1)
 
 
 @dataclasses.dataclass(frozen=True)
