@@ -21,6 +21,8 @@ NORMED = ModelConfig(positions="rope", mlp="swiglu", qk_norm=True, tied=True, kv
                      rope_scaling="llama3", rope_factor=8.0, rope_original_len=32, **SIZES, **PLAIN)  # fmt: skip
 SCALED = ModelConfig(positions="rope", mlp="geglu", attention_biases=True, tied=False, embed_scale=20**0.5,
                      norm_offset=1.0, rope_scaling="linear", rope_factor=4.0, **SIZES, **PLAIN)  # fmt: skip
+# The tiny Llama of the reference's section 7: V 256, D 64, F 128, N 3, H 4, G 2, K 16, tied.
+LLAMA = ModelConfig(layers=3, d_model=64, heads=4, kv_heads=2, head_dim=16, d_ff=128, vocab_size=256, **PLAIN)
 FAMILIES = {"chinchilla": CHINCHILLA, "modern": MODERN}
 
 
@@ -61,6 +63,14 @@ def packed(rows: list[list[int]], length: int, vocab: int, seed: int = 0) -> Bat
     real = segments > 0
     tokens, targets = (np.where(real, draw.integers(0, vocab, shape), 0).astype(np.int32) for _ in range(2))
     return Batch(tokens, targets, (real & (draw.random(shape) < 0.8)).astype(np.float32), segments, positions)
+
+
+def dialogue(L: int = 12) -> Batch:
+    """One segment: a question of 4 tokens, an answer of 3, a question of 3, an answer; questions are read both ways."""
+    tokens = np.random.default_rng(1).integers(4, MODERN.vocab_size, (1, L)).astype(np.int32)
+    blocks = np.array([[1] * 4 + [0] * 3 + [2] * 3 + [0] * (L - 10)], np.int32)
+    ones = np.ones((1, L), np.int32)
+    return Batch(tokens, np.roll(tokens, -1), ones * 1.0, ones, np.arange(L, dtype=np.int32)[None], blocks)
 
 
 def worst(found, expected, floor: float = 1e-30) -> float:

@@ -18,7 +18,6 @@ from chinchilla_jax.model.stacks import whole
 from chinchilla_jax.model.weights import merged
 from chinchilla_jax.types import Batch
 from tests import tiny
-from tests.finetuning.test_methods import LLAMA
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
@@ -53,8 +52,8 @@ def state() -> dict:
 def llama(tied: bool = True):
     config = transformers.LlamaConfig(
         vocab_size=V, hidden_size=D, intermediate_size=F, num_hidden_layers=N, num_attention_heads=H,
-        num_key_value_heads=G, head_dim=K, tie_word_embeddings=tied, rms_norm_eps=LLAMA.norm_eps,
-        rope_theta=LLAMA.rope_theta, attn_implementation="eager",
+        num_key_value_heads=G, head_dim=K, tie_word_embeddings=tied, rms_norm_eps=tiny.LLAMA.norm_eps,
+        rope_theta=tiny.LLAMA.rope_theta, attn_implementation="eager",
     )  # fmt: skip
     return transformers.LlamaForCausalLM(config)
 
@@ -134,7 +133,7 @@ def adapter(model, leaves, tune, of=lambda p: p.detach()):
         return np.stack([tensors[f"base_model.model.model.layers.{n}.{name}.{leaf}"] for n in range(N)])
 
     found = {}
-    for site in recipe(LLAMA, tune).sites:
+    for site in recipe(tiny.LLAMA, tune).sites:
         ours = site.name.removeprefix("blocks/").removesuffix("/kernel")
         name, inward, outward = PROJECTIONS[ours]
         found |= {
@@ -152,7 +151,7 @@ def batch(tokens=TOKENS) -> Batch:
 @jax.jit
 def logits(params, rows=None):
     rows = batch() if rows is None else rows
-    hidden = transformer.apply(params, rows, LLAMA)
+    hidden = transformer.apply(params, rows, tiny.LLAMA)
     return jnp.einsum("bld,vd->blv", hidden, transformer.unembedding(params))
 
 
@@ -174,7 +173,7 @@ def test_logits_gradients_and_merging(case):
     settings, config, leaves = CASES[case]
     rank = {} if case == "ia3" else {"rank": 8}
     tune, config = TuneConfig(method=case.strip(), **rank, **settings), config()
-    model, made, plain = theirs(config), recipe(LLAMA, tune), base()
+    model, made, plain = theirs(config), recipe(tiny.LLAMA, tune), base()
     trained, frozen = adapter(model, leaves, tune), made.freeze(plain)
     params = made.join(trained, frozen)
     expected = their_logits(model)
@@ -196,7 +195,7 @@ def test_logits_gradients_and_merging(case):
 
 def test_a_soft_prompt():
     config = peft.PromptTuningConfig(num_virtual_tokens=5, task_type="CAUSAL_LM")
-    model, made = theirs(config), recipe(LLAMA, TuneConfig(method="prompt", prompt=5))
+    model, made = theirs(config), recipe(tiny.LLAMA, TuneConfig(method="prompt", prompt=5))
     learned = model.prompt_encoder["default"].embedding.weight
     trained = nest({"adapters/embed/table/prompt_PD": jnp.asarray(learned.detach().numpy())})
     params = made.join(trained, made.freeze(base()))
@@ -216,7 +215,7 @@ def test_a_soft_prompt():
 
 def test_new_rows_of_a_tied_table():
     config = peft.LoraConfig(**LORA, target_modules=["q_proj"], trainable_token_indices=[3, 250])
-    model, made = theirs(config), recipe(LLAMA, TuneConfig(method="lora", rank=8, targets="q", rows=(3, 250)))
+    model, made = theirs(config), recipe(tiny.LLAMA, TuneConfig(method="lora", rank=8, targets="q", rows=(3, 250)))
     deltas = [p for name, p in model.named_parameters() if p.requires_grad and "tokens" in name]
     old = base()["embed"]["table"]
     with torch.no_grad():

@@ -32,13 +32,15 @@ def inputs(L: int, H: int, G: int, relative: bool):
     return (q, k, v, term), segments
 
 
-def loops(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
+def loops(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative=None, blocks_BL=None):
     """Attention one query and one key at a time."""
     B, L, H, K = q_BLHK.shape
+    blocks_BL = np.zeros_like(segments_BL) if blocks_BL is None else blocks_BL
     out = np.zeros_like(q_BLHK)
     for b, i, h in np.ndindex(B, L, H):
         g = h * k_BLGK.shape[2] // H
-        keys = [j for j in range(i + 1) if segments_BL[b, j] == segments_BL[b, i]]
+        same = [j for j in range(L) if segments_BL[b, j] == segments_BL[b, i]]
+        keys = [j for j in same if j <= i or blocks_BL[b, i] == blocks_BL[b, j] > 0]
         s = np.array([q_BLHK[b, i, h] @ k_BLGK[b, j, g] for j in keys])
         if relative is not None:
             s += [relative.qr_BLHK[b, i, h] @ relative.r_THK[i - j, h] for j in keys]
@@ -124,3 +126,13 @@ def test_cudnns_bias_is_the_position_term(monkeypatch):
     np.testing.assert_allclose(out[0], exact[0], atol=2e-6)
     for a, b in zip(found, wanted):
         np.testing.assert_allclose(a, b, atol=5e-6)
+
+
+@pytest.mark.parametrize("path", [room.BLOCK_PATHS["reference"], room.either_way(4)], ids=["whole", "by queries"])
+def test_blocks_that_are_read_in_both_directions_equal_loops(path):
+    draw = np.random.default_rng(0)
+    q, k, v = (draw.standard_normal((2, 11, n, 6)).astype(np.float32) for n in (4, 2, 2))
+    segments = np.array([[1] * 6 + [2] * 5, [1] * 9 + [0] * 2], np.int32)
+    blocks = np.array([[1, 1, 0, 2, 2, 0, 1, 1, 1, 0, 0], [0, 3, 3, 3, 0, 0, 1, 1, 0, 0, 0]], np.int32)
+    expected = loops(q, k, v, segments, blocks_BL=blocks)
+    np.testing.assert_allclose(tiny.jit(path)(q, k, v, segments, blocks), expected, atol=2e-6)

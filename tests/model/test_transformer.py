@@ -198,16 +198,6 @@ def test_embedding_gradients_are_summed_in_float32():
     assert grad.dtype == jnp.float32 and grad[0, 0] == 4001, "bfloat16 stops counting at 256"
 
 
-def test_drop():
-    x = jnp.ones((200, 300))
-    key = jax.random.key(0)
-    assert transformer.drop(x, 0.3, None) is x
-    dropped = transformer.drop(x, 0.3, key)
-    assert np.allclose(dropped[dropped > 0], 1 / 0.7)
-    assert dropped.mean() == pytest.approx(1, abs=5 * np.sqrt(0.3 / 0.7 / x.size))
-    assert (dropped != transformer.drop(x, 0.3, jax.random.key(1))).mean() > 0.3
-
-
 def test_dropout_follows_its_key_and_differs_by_layer():
     cfg = dataclasses.replace(tiny.CHINCHILLA, dropout=0.5)
     batch, params = tiny.packed([[13]], 13, 61), spiced("chinchilla")
@@ -216,3 +206,28 @@ def test_dropout_follows_its_key_and_differs_by_layer():
     still = hidden(cfg)(params, batch)
     assert np.array_equal(first, again) and tiny.worst(first, other) > 0.1 and tiny.worst(first, still) > 0.1
     np.testing.assert_array_equal(still, hidden(tiny.CHINCHILLA)(params, batch))
+
+
+def test_a_token_sees_what_its_number_says_and_nothing_else():
+    """The gradient of one position's output by another's embedding is 0 exactly where the mask hides it."""
+    params, batch = tiny.spiced(tiny.MODERN), tiny.dialogue()
+    zeros = np.zeros((1, 12, tiny.MODERN.d_model), np.float32)
+    weights = np.random.default_rng(2).standard_normal(tiny.MODERN.d_model)
+
+    def seen(delta_BLD):
+        return transformer.apply(params, batch, tiny.MODERN, delta_BLD=delta_BLD)[0] @ weights
+
+    jacobian_LL = np.abs(tiny.jit(jax.jacrev(seen))(zeros)).sum((1, -1))
+    blocks, at = batch.blocks[0], np.arange(12)
+    # Two layers of this mask reach no further than one: what a visible token sees is visible too.
+    visible = (at <= at[:, None]) | ((blocks[:, None] == blocks) & (blocks > 0))
+    assert (jacobian_LL[~visible] == 0).all() and (jacobian_LL[visible] > 0).all()
+
+
+def test_without_blocks_nothing_is_computed_for_them():
+    params, batch = tiny.spiced(tiny.MODERN), tiny.dialogue()
+    plain = dataclasses.replace(batch, blocks=None)
+    causal = dataclasses.replace(batch, blocks=np.zeros_like(batch.blocks))
+    apply = tiny.jit(functools.partial(transformer.apply, cfg=tiny.MODERN))
+    np.testing.assert_allclose(apply(params, plain), apply(params, causal), atol=1e-6)
+    assert len(jax.tree.leaves(plain)) == 5

@@ -5,11 +5,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from chinchilla_jax.errors import UserError
-from chinchilla_jax.model import adapted, quantised, transformer, weights
-from chinchilla_jax.model.linear import dense, look_up
+from chinchilla_jax.model import transformer, weights
+from chinchilla_jax.model.linear import dense
 from tests import tiny
 
 
@@ -70,54 +68,6 @@ def products(x, w):
     """A layer's product with the node, with the layer merged, and with all layers merged."""
     layer = layer_of(w)
     return [dense(x, other, "reference") for other in (layer, layer.merge(), w.merge()[1])]
-
-
-def test_scaling_of_inputs_and_of_outputs():
-    kernel, x = draw(2, 6, 4, 5), draw(7, 6, seed=3)
-    out = adapted.Scaled(kernel, draw(2, 4, 5, seed=1), 2)
-    inward = adapted.Scaled(kernel, draw(2, 6, seed=2), 0)
-    expected = np.einsum("mi,ihk,hk->mhk", x, kernel[1], out.factors[1])
-    for found in products(x, out):
-        np.testing.assert_allclose(found, expected, atol=1e-6)
-    expected = np.einsum("mi,i,ihk->mhk", x, inward.factors[1], kernel[1])
-    for found in products(x, inward):
-        np.testing.assert_allclose(found, expected, atol=1e-6)
-
-
-def test_a_bottleneck_follows_the_product_and_does_not_merge():
-    kernel, x = draw(6, 5), draw(7, 6, seed=3)
-    w = adapted.Bottleneck(kernel, draw(5, 2, seed=1), draw(2, seed=2), draw(2, 5, seed=4), draw(5, seed=5))
-    z = np.asarray(x @ kernel)
-    h = z @ w.down + w.down_shift
-    expected = z + (h / (1 + np.exp(-h))) @ w.up + w.up_shift
-    np.testing.assert_allclose(dense(x, w, "reference"), expected, atol=1e-6)
-    with pytest.raises(UserError, match="no merged form"):
-        weights.merged({"w": w})
-
-
-def test_tables_with_rows_and_a_prompt():
-    table, tokens = draw(9, 4), jnp.array([[0, 8, 10], [3, 9, 3]])
-    rows = adapted.Rows(table, draw(2, 4, seed=1), (3, 8))
-    soft = adapted.Prompt(rows, draw(2, 4, seed=2))
-    whole = np.array(table)
-    whole[[3, 8]] += np.asarray(rows.rows_nD)
-    np.testing.assert_allclose(weights.array(soft), whole, atol=1e-6)
-    expected = np.concatenate([whole, soft.prompt_PD])[np.asarray(tokens)]
-    np.testing.assert_allclose(look_up(soft, tokens), expected, atol=1e-6)
-    grown = weights.LowRank(table, draw(9, 2, seed=3), draw(2, 4, seed=4), None, 1.5, 0.0)
-    np.testing.assert_allclose(look_up(grown, tokens % 9), grown.merge()[tokens % 9], atol=1e-6)
-    with pytest.raises(UserError, match="no merged form"):
-        weights.merged({"w": soft})
-
-
-def test_a_low_rank_weight_on_eight_bits():
-    w = low_rank(quantised.Int8.of(draw(2, 6, 4, 5), range(1, 2)))
-    x = draw(7, 6, seed=3)
-    expected = dense(x, layer_of(dataclasses.replace(w, kernel=w.kernel.merge())), "reference")
-    np.testing.assert_allclose(dense(x, layer_of(w), "reference"), expected, atol=1e-6)
-    slope = jax.grad(lambda x, w: jnp.sum(jnp.sin(dense(x, w, "reference"))))
-    np.testing.assert_allclose(slope(x, layer_of(w)), slope(x, layer_of(w).merge()), atol=1e-5)
-    assert w.kernel.q.dtype == jnp.int8 and w.astype(jnp.bfloat16).kernel.q.dtype == jnp.int8
 
 
 def test_nodes_are_pytrees_by_name_and_hold_anything():

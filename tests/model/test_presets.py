@@ -1,34 +1,13 @@
-"""Products and presets: the small rooms of the model."""
+"""Presets: Table A9 of Chinchilla by its formula, the two giants, modern shapes."""
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.errors import UserError
-from chinchilla_jax.model import linear, presets
+from chinchilla_jax.model import presets
 from chinchilla_jax.scaling import counts
-from tests import tiny
-
-
-@pytest.mark.parametrize("dtype, most", [("float32", 1e-5), ("bfloat16", 0.02)])
-@pytest.mark.parametrize("kernels", linear.PRODUCTS)
-@pytest.mark.parametrize("shape, contract, equation", [((5, 7), 1, "abd,df->abf"), ((5, 3, 2), 1, "abd,dhk->abhk"),
-                                                       ((4, 5, 3), 2, "ahd,hdf->af")])  # fmt: skip
-def test_dense_is_an_einsum(kernels, shape, contract, equation, dtype, most):
-    draw = np.random.default_rng(0)
-    x, w = (jnp.asarray(draw.standard_normal(s), dtype).astype("float32") for s in ((6, 4, 5), shape))
-
-    def both(product):
-        return jax.value_and_grad(lambda x, w: jnp.mean(jnp.sin(product(x, w))), argnums=(0, 1))(x, w)
-
-    def ours(x, w):
-        return linear.dense(x.astype(dtype), w.astype(dtype), kernels, contract).astype("float32")
-
-    assert tiny.worst(both(ours), both(lambda x, w: jnp.einsum(equation, x, w))) < most
 
 
 def formula(cfg: ModelConfig) -> int:
