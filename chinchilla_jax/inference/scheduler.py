@@ -43,7 +43,7 @@ class Request:
     """A prompt and how `model` continues it; `tell(event)` is called in the scheduler's thread.
 
     It ends with "stop" at an id of `stops`, which is not told, with "length" after `new` tokens, with "failed" where
-    the engine failed, or with "closed" where that ends before it. One that is cancelled hears nothing more.
+    the engine failed, or with "draining" where that ends before it. One that is cancelled hears nothing more.
     """
 
     ids: Sequence[int]
@@ -64,14 +64,6 @@ class Request:
     made: int = 0
     known: Lookup | None = None
     cancelled: bool = False
-
-
-class Full(Exception):
-    """The queue holds as many requests as it may."""
-
-
-class Closed(Exception):
-    """No further requests are taken."""
 
 
 class Scheduler:
@@ -102,22 +94,21 @@ class Scheduler:
             FEW if slots > FEW and engine.cfg.kernels == "cpu" else 0
         )  # texts that are decoded apart: see `_agree`
         self.changed = threading.Condition()
-        self.ready, self.closed, self.failed, self.moved = False, False, False, time.monotonic()
+        self.state, self.moved = "loading", time.monotonic()  # then "ok", in the end "draining" or "failed"
         self.thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
 
     def start(self) -> None:
-        """Compile and begin; `ready` tells when."""
+        """Compile and begin; `status` tells when."""
         self.thread.start()
 
-    def submit(self, requests: Sequence[Request]) -> None:
-        """Take all of `requests` or none. Raises `Full`, or `Closed` once draining has begun or the engine failed."""
+    def submit(self, requests: Sequence[Request]) -> str:
+        """Take all of `requests`, or none and say why: "full", or what `state` is in place of "ok"."""
         with self.changed:
-            if self.closed or self.failed:
-                raise Closed
-            if len(requests) > self.room:
-                raise Full
-            self.waiting.extend(requests)
-            self.changed.notify()
+            why = self.state if self.state != "ok" else "full" if len(requests) > self.room else ""
+            if not why:
+                self.waiting.extend(requests)
+                self.changed.notify()
+        return why
 
     def cancel(self, request: Request) -> None:
         """Free the request's place, at the latest after the call that is running."""
@@ -128,11 +119,11 @@ class Scheduler:
     def drain(self) -> None:
         """Take no more requests and end those that wait; what runs goes on."""
         with self.changed:
-            self.closed = True
+            self.state = "draining"
             waiting, self.waiting = list(self.waiting), deque()
             self.changed.notify()
         for request in waiting:
-            request.tell(Event([], [], "closed"))
+            request.tell(Event([], [], "draining"))
 
     @property
     def room(self) -> int:
@@ -140,21 +131,21 @@ class Scheduler:
         return self.most + self.running.count(None) - len(self.waiting)
 
     @property
-    def stuck(self) -> bool:
-        """Whether there is work and nothing has moved for a minute."""
+    def status(self) -> str:
+        """What `state` is, or "stuck" where there is work and nothing has moved for a minute."""
         busy = any(self.running) or bool(self.waiting)
-        return busy and time.monotonic() - self.moved > 60
+        return "stuck" if self.state == "ok" and busy and time.monotonic() - self.moved > 60 else self.state
 
     def _run(self) -> None:
         try:
-            self.state = self._warm()
+            self.slots = self._warm()
             with self.changed:
-                self.ready, self.moved = True, time.monotonic()
+                self.state, self.moved = "ok" if self.state == "loading" else self.state, time.monotonic()
             while self._step():
                 pass
         finally:
             with self.changed:
-                self.failed = not self.closed
+                self.state = "failed" if self.state != "draining" else self.state
                 left = [*filter(None, self.running), *self.waiting]
                 self.waiting.clear()
             for request in left:
@@ -192,7 +183,7 @@ class Scheduler:
         """Admit, read a few chunks of prompts, decode; False when there is nothing left to do and none will come."""
         with self.changed:
             while not self.waiting and not any(self.running):
-                if self.closed:
+                if self.state == "draining":
                     return False
                 self.changed.wait()
             self._drop()
@@ -221,8 +212,8 @@ class Scheduler:
                 request = self.waiting.popleft()
                 request.slot, self.running[slot] = slot, request
                 self.rows.put(slot, request.how, request.seed, bias=bool(request.bias), logprobs=request.logprobs)
-                self.state = self.engine.start(self.state, slot, request.ids, request.bias)
-                self.seen("queued", time.monotonic() - request.asked)
+                self.slots = self.engine.start(self.slots, slot, request.ids, request.bias)
+                self.seen("queue_seconds", time.monotonic() - request.asked)
 
     def _free(self, request: Request) -> None:
         self.running[request.slot] = None
@@ -235,13 +226,13 @@ class Scheduler:
         request.read += len(chunk)
         last = request.read == len(request.ids)
         after = 0 if last else request.ids[request.read]
-        self.state, drawn, prompt = self.engine.prefill(
-            weights, self.state, request.slot, chunk, self.rows, last=last, after=after, wanted=request.echo
+        self.slots, drawn, prompt = self.engine.prefill(
+            weights, self.slots, request.slot, chunk, self.rows, last=last, after=after, wanted=request.echo
         )
         if len(chunk) == CHUNK and self.prefixes.most:
             request.keys.append(self._key(request, chunk))
             if request.keys[-1] not in self.prefixes.blocks:
-                self.prefixes.keep(request.keys[-1], self.engine.take(self.state, request.slot, at))
+                self.prefixes.keep(request.keys[-1], self.engine.take(self.slots, request.slot, at))
         scored = []
         if request.echo:
             targets = [*chunk[1:], *([] if last else [after])]
@@ -250,7 +241,7 @@ class Scheduler:
             self.prefixes.touch(request.keys)
             self.seen("prefix_cache_hits", request.cached)
             self.seen("prefix_cache_queries", len(request.ids))
-            self.seen("first", time.monotonic() - request.asked)
+            self.seen("time_to_first_token_seconds", time.monotonic() - request.asked)
         if scored or last:
             drawn = Drawn(*map(np.asarray, drawn))
             self._tell(request, scored, _tokens(drawn, 0, request.logprobs) if last else [])
@@ -262,7 +253,7 @@ class Scheduler:
             block = self.prefixes.blocks.get(key)
             if block is None:
                 break
-            self.state = self.engine.put(self.state, request.slot, request.read, block)
+            self.slots = self.engine.put(self.slots, request.slot, request.read, block)
             request.keys.append(key)
             request.read += CHUNK
             request.cached += CHUNK
@@ -275,11 +266,11 @@ class Scheduler:
         # A copy of the settings: the thread changes them while a call may still read them.
         rows, weights = Rows(*map(np.copy, self.rows)), self.models[model]
         if few := len(slots) <= self.few:
-            self.state, drawn = self.engine.decode_few(weights, self.state, slots, rows)
+            self.slots, drawn = self.engine.decode_few(weights, self.slots, slots, rows)
         else:
-            self.state, drawn = self.engine.decode(weights, self.state, active_S, rows)
+            self.slots, drawn = self.engine.decode(weights, self.slots, active_S, rows)
         drawn = Drawn(*map(np.asarray, drawn))
-        self.seen("step", (time.monotonic() - began) / self.engine.steps)
+        self.seen("step_seconds", (time.monotonic() - began) / self.engine.steps)
         for place, slot in enumerate(slots):
             request = self.running[slot]
             row = Drawn(*(field_nS[:, place if few else slot] for field_nS in drawn))
@@ -295,7 +286,7 @@ class Scheduler:
         guess = request.known.guess()
         if not guess:
             return False
-        self.state, drawn, count = self.engine.verify(self.models[model], self.state, request.slot, guess, self.rows)
+        self.slots, drawn, count = self.engine.verify(self.models[model], self.slots, request.slot, guess, self.rows)
         request.known.heard(count)
         self.seen("draft_tokens", len(guess))
         self.seen("accepted_tokens", count - 1)

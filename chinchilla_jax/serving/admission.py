@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 
-from chinchilla_jax.serving.protocol import ApiError, busy
+from chinchilla_jax.serving.protocol import ApiError, failure
 
 ARRIVING = 1.0  # seconds that a request without an answer counts as one that is about to be queued
 ROUTES = {f"POST {route} ".encode(): route for route in ("/v1/completions", "/v1/chat/completions")}
@@ -35,4 +35,4 @@ def _written(error: ApiError) -> bytes:
     return "\r\n".join([*lines, "retry-after: 1", "connection: close", "\r\n"]).encode() + body
 
 
-REFUSAL = _written(busy())
+REFUSAL = _written(failure("full"))

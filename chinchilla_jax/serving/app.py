@@ -1,18 +1,16 @@
 """The routes of the server."""
 
 import asyncio
-import contextlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.requests import Request as HttpRequest
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
@@ -20,14 +18,13 @@ from chinchilla_jax.errors import UserError
 from chinchilla_jax.inference.scheduler import Scheduler
 from chinchilla_jax.serving import protocol
 from chinchilla_jax.serving.admission import Admission
-from chinchilla_jax.serving.job import Job, Model, failure
+from chinchilla_jax.serving.job import Choice, Job, Model, control
 from chinchilla_jax.serving.limits import check_headers, check_key, read_body
 from chinchilla_jax.serving.metrics import Metrics
-from chinchilla_jax.serving.protocol import ApiError, Ask, busy
-from chinchilla_jax.serving.text import names
+from chinchilla_jax.serving.protocol import ApiError, Ask, failure
 
-ANSWER_SECONDS = 600
 LONG = 8192  # bytes of a body that takes milliseconds to understand
+OPEN = ("/", "/health", "/metrics")  # routes that ask for no key
 
 
 @dataclass
@@ -50,21 +47,22 @@ class Service:
 
     def app(self) -> Starlette:
         """The ASGI application."""
-        posts = {"/v1/completions": self.complete, "/v1/chat/completions": self.converse}
-        posts |= {"/tokenize": self.tokenize, "/detokenize": self.detokenize}
-        gets = {"/v1/models": self.listing, "/v1/models/{id:path}": self.one, "/tokenizer_info": self.info}
-        routes = [Route(path, self._guarded(path, call), methods=["POST"]) for path, call in posts.items()]
-        routes += [Route(path, self._guarded(path, call), methods=["GET"]) for path, call in gets.items()]
-        routes += [Route("/", page), Route("/health", self.health), Route("/metrics", self.figures)]
-        handlers = {404: _missing, 405: _missing}
-        return Starlette(routes=routes, exception_handlers=handlers, middleware=[Middleware(_Bounded)])
+        posts = {"/v1/completions": partial(self.answer, kind="text"), "/tokenize": self.tokenize,
+                 "/v1/chat/completions": partial(self.answer, kind="chat"), "/detokenize": self.detokenize}  # fmt: skip
+        gets = {"/": page, "/health": self.health, "/metrics": self.figures, "/v1/models": self.listing,
+                "/v1/models/{id:path}": self.one, "/tokenizer_info": self.info}  # fmt: skip
+        routes = [Route(path, self._guarded(path, call), methods=[method])
+                  for method, calls in (("POST", posts), ("GET", gets)) for path, call in calls.items()]  # fmt: skip
+        return Starlette(routes=routes, exception_handlers={404: _missing, 405: _missing})
 
     def _guarded(self, path: str, call):
-        """`call` behind the key, with errors as the API words them, counted."""
+        """`call` behind the key, with headers of bounded size and errors as the API words them, counted."""
 
         async def endpoint(request: HttpRequest) -> Response:
             try:
-                check_key(request.headers, self.key)
+                check_headers(request.headers.raw)
+                if path not in OPEN:
+                    check_key(request.headers, self.key)
                 response = await call(request)
             except ApiError as error:
                 response = failed(error)
@@ -74,18 +72,6 @@ class Service:
             return response
 
         return endpoint
-
-    async def _asked(self, request: HttpRequest, read) -> tuple[Model, Ask]:
-        """The model that a request names, and what `read(body, model)` makes of its body."""
-
-        def found(raw: bytes) -> tuple[Model, Ask]:
-            if self.scheduler.room < 1:
-                raise busy()
-            body = protocol.parse(raw)
-            model = self._named(body.get("model", self.models[0].name))
-            return model, read(body, model)
-
-        return await self._in_turn(request, found)
 
     async def _in_turn(self, request: HttpRequest, work) -> Any:
         """`work(body)`: one of the short ones between two rounds of the loop, one of the long ones in a thread.
@@ -105,38 +91,32 @@ class Service:
         names = ", ".join(model.name for model in self.models)
         raise ApiError(404, f"no such model; this server has {names}", param="model", code="model_not_found")
 
-    async def complete(self, request: HttpRequest) -> Response:
-        """/v1/completions."""
+    def _asked(self, raw: bytes, kind: str) -> tuple[Model, Ask]:
+        """The model that a body names, and what is asked of it."""
+        if self.scheduler.room < 1:
+            raise failure("full")
+        body = protocol.parse(raw)
+        model = self._named(body.get("model", self.models[0].name))
+        if kind == "text":
+            return model, protocol.completion(body, self.tokenizer.prompt, self.tokenizer.size)
+        if model.chat is None:
+            raise ApiError(400, "this model has no chat template; use /v1/completions", code="unsupported")
+        return model, protocol.chat(body, model.chat, self.tokenizer.size)
 
-        def read(body, model: Model) -> Ask:
-            return protocol.completion(body, self.tokenizer.prompt, self.tokenizer.size)
-
-        return await self._answer(request, *await self._asked(request, read), "text")
-
-    async def converse(self, request: HttpRequest) -> Response:
-        """/v1/chat/completions."""
-
-        def read(body, model: Model) -> Ask:
-            if model.chat is None:
-                raise ApiError(400, "this model has no chat template; use /v1/completions", code="unsupported")
-            return protocol.chat(body, model.chat, self.tokenizer.size)
-
-        return await self._answer(request, *await self._asked(request, read), "chat")
-
-    async def _answer(self, request: HttpRequest, model: Model, ask: Ask, kind: str) -> Response:
-        if not self.scheduler.ready:
-            raise ApiError(503, "the model is loading", kind="server_error")
+    async def answer(self, request: HttpRequest, kind: str) -> Response:
+        """/v1/completions and /v1/chat/completions."""
+        model, ask = await self._in_turn(request, partial(self._asked, kind=kind))
         job = Job(ask, self.scheduler, self.tokenizer, model, kind, self.metrics.seen)
         job.submit()
         try:
-            answer = await _unless_gone(job.next() if ask.stream else job.whole(), request)
+            found = await _unless_gone(job.next() if ask.stream else job.whole(), request)
         except BaseException:
             job.close()
             raise
         if ask.stream:
-            return EventStream(job, answer)
+            return EventStream(job, found)
         job.close()
-        return JSONResponse(answer)
+        return JSONResponse(found)
 
     async def tokenize(self, request: HttpRequest) -> Response:
         """Text -> ids."""
@@ -154,8 +134,7 @@ class Service:
 
         def text(raw: bytes) -> str:
             ids = protocol.parse(raw).get("tokens", [])
-            known = isinstance(ids, list) and all(type(i) is int and 0 <= i < self.tokenizer.size for i in ids)
-            if not known:
+            if not isinstance(ids, list) or not all(type(i) is int and 0 <= i < self.tokenizer.size for i in ids):
                 raise protocol.bad("tokens", f"expected ids in [0, {self.tokenizer.size})")
             return self.tokenizer.decode(ids)
 
@@ -175,93 +154,41 @@ class Service:
 
     async def info(self, request: HttpRequest) -> Response:
         """What lm-eval asks of a tokenizer."""
-        known = names(self.tokenizer)
-        start = self.tokenizer.start[0] if self.tokenizer.start else None
-        end = known.get(self.tokenizer.closing)
-        return JSONResponse({"eos_token": end, "bos_token": known.get(start), "pad_token": end, "chat_template": None})
+        start, end = (control(self.tokenizer, id) for id in ((*self.tokenizer.start, None)[0], self.tokenizer.closing))
+        return JSONResponse({"eos_token": end, "bos_token": start, "pad_token": end, "chat_template": None})
 
     async def health(self, request: HttpRequest) -> Response:
         """200 while the engine serves; 503 while it loads or drains, failed, or has not moved for a minute."""
-        scheduler = self.scheduler
-        states = {"failed": scheduler.failed, "draining": scheduler.closed, "loading": not scheduler.ready}
-        states["stuck"] = scheduler.stuck
-        state = next((name for name, holds in states.items() if holds), "ok")
-        return JSONResponse({"status": state}, 200 if state == "ok" else 503)
+        status = self.scheduler.status
+        return JSONResponse({"status": status}, 200 if status == "ok" else 503)
 
     async def figures(self, request: HttpRequest) -> Response:
         """Prometheus' text."""
-        running = sum(one is not None for one in self.scheduler.running)
-        self.metrics.running.set(running)
-        self.metrics.waiting.set(len(self.scheduler.waiting))
-        self.metrics.slots.set(len(self.scheduler.running))
-        self.metrics.programs.set(self.scheduler.engine.programs)
-        self.metrics.prefix_bytes.set(self.scheduler.prefixes.bytes)
-        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
+        scheduler = self.scheduler
+        found = self.metrics.text(
+            requests_running=sum(map(bool, scheduler.running)),
+            requests_waiting=len(scheduler.waiting),
+            slots=len(scheduler.running),
+            programs=scheduler.engine.programs,
+            prefix_cache_bytes=scheduler.prefixes.bytes,
+        )
+        return Response(found, media_type="text/plain; version=0.0.4")
 
 
-class _Bounded:
-    """An application whose requests have headers of bounded size."""
+class EventStream(StreamingResponse):
+    """Server-sent events of a job. However it ends, the job's slots are free afterwards."""
 
-    def __init__(self, app):
-        self.app = app
-
-    async def __call__(self, scope, receive, send) -> None:
-        try:
-            check_headers(scope.get("headers", ()))
-        except ApiError as error:
-            return await failed(error)(scope, receive, send)
-        await self.app(scope, receive, send)
-
-
-class EventStream(Response):
-    """Server-sent events of a job whose first news is here. However it ends, the job's slots are free afterwards."""
-
-    def __init__(self, job: Job, news):
-        super().__init__(media_type="text/event-stream", headers={"cache-control": "no-cache"})
-        del self.headers["content-length"]
-        self.job, self.news = job, news
+    def __init__(self, job: Job, first: Choice):
+        events, more = job.events(first), {"cache-control": "no-cache"}
+        super().__init__(events, media_type="text/event-stream", headers=more)
+        self.job = job
 
     async def __call__(self, scope, receive, send) -> None:
         """Send until all choices have ended or the client has gone, also one that does not read: see `Protocol`."""
-        gone = asyncio.ensure_future(_gone(receive))
-        work = asyncio.ensure_future(self._send(send))
         try:
-            await asyncio.wait({gone, work}, return_when=asyncio.FIRST_COMPLETED)
+            await super().__call__(scope, receive, send)
         finally:
-            for task in (gone, work):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError, OSError):
-                    await task
             self.job.close()
-
-    async def _send(self, send) -> None:
-        async def data(value) -> None:
-            body = value if isinstance(value, str) else json.dumps(value)
-            await send({"type": "http.response.body", "body": f"data: {body}\n\n".encode(), "more_body": True})
-
-        job, begun = self.job, set()
-        more = {"usage": None} if job.ask.usage else {}
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                while True:
-                    choice, text, named = self.news
-                    first = choice.index not in begun
-                    begun.add(choice.index)
-                    if text or named or choice.end or first:
-                        said = job.said(choice, text, named, chunk=True, first=first)
-                        await data(job.envelope([said], chunk=True, **more))
-                    if job.done:
-                        break
-                    self.news = await job.next()
-                if job.ask.usage:
-                    await data(job.envelope([], chunk=True, usage=job.usage()))
-                await data("[DONE]")
-        except ApiError as error:
-            await data(error.body)
-        except TimeoutError:
-            await data(failure("late").body)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _gone(receive) -> None:
@@ -270,22 +197,21 @@ async def _gone(receive) -> None:
 
 
 async def _unless_gone(work, request: HttpRequest) -> Any:
-    """The result of `work`; cancelled, and an `ApiError`, where the client goes away or it takes too long."""
+    """The result of `work`; cancelled, and an `ApiError`, where the client goes away."""
     task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request.receive))
     try:
-        done, _ = await asyncio.wait({task, gone}, timeout=ANSWER_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        if task in done:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
             return task.result()
-        raise failure("gone" if gone in done else "late")
+        raise failure("gone")
     finally:
-        for one in (task, gone):
-            one.cancel()
+        task.cancel()
+        gone.cancel()
 
 
 def failed(error: ApiError) -> Response:
     """An error as the API words it."""
-    headers = {"retry-after": "1"} if error.status in (429, 503) else {}
-    return JSONResponse(error.body, error.status, headers)
+    return JSONResponse(error.body, error.status, {"retry-after": "1"} if error.status in (429, 503) else {})
 
 
 async def _missing(request: HttpRequest, error) -> Response:

@@ -2,32 +2,21 @@
 
 import asyncio
 import contextlib
+import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
-from chinchilla_jax.inference.scheduler import Closed, Event, Full, Request, Scheduler, Token
+from chinchilla_jax.inference.scheduler import Event, Request, Scheduler, Token
 from chinchilla_jax.inference.text import Writer
-from chinchilla_jax.serving.protocol import ApiError, Ask, busy, usage
-from chinchilla_jax.serving.text import spelled
+from chinchilla_jax.serving.protocol import FAILURES, ApiError, Ask, failure
 
-# Status and message of how a request may end without its text.
-FAILURES = {
-    "closed": (503, "the server is shutting down"),
-    "failed": (500, "the engine failed; see the server's log"),
-    "late": (504, "the answer took more than ten minutes"),
-    "gone": (499, "the client did not wait for the answer"),
-}
-
-
-def failure(why: str) -> ApiError:
-    """A new error for each request: one that is raised again and again would keep every frame it passed through."""
-    return ApiError(*FAILURES[why], kind="server_error")
+ANSWER_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -46,45 +35,41 @@ class Model:
 
 
 class Choice:
-    """One continuation: a request to the scheduler, its text and its log-probabilities."""
+    """One continuation: a request to the scheduler, and the text and log-probabilities that were not said yet."""
 
-    def __init__(self, index: int, ids: list[int], ask: Ask, tokenizer: BaseTokenizer, tell, room: int, model: Model):
-        self.index, self.ask, self.tokenizer, self.ids = index, ask, tokenizer, ids
-        self.writer, self.made, self.end, self.silent = Writer(tokenizer, ask.stops), 0, "", ask.new == 0
-        self.head = tokenizer.decode(ids) if ask.echo else ""
-        self.offset, self.begun, self.unseen = 0, False, len(model.soft)
+    def __init__(self, index: int, ids: list[int], room: int, job: "Job"):
+        ask, model = job.ask, job.model
+        self.index, self.ids, self.new, self.writer = index, ids, ask.new, Writer(job.tokenizer, ask.stops)
+        self.text = job.tokenizer.decode(ids) if ask.echo else ""
+        self.hidden = len(model.soft)  # log-probabilities of a soft prompt, which are nobody's
+        self.made, self.offset, self.said, self.end = 0, 0, False, ""
         self.request = Request(
             [*model.soft, *ids],
-            max(1, min(room, room if ask.new is None else ask.new)),
+            min(room, room if ask.new is None else max(1, ask.new)),
             ask.how,
             int(np.random.SeedSequence([ask.seed, index]).generate_state(1)[0]),
-            lambda event: tell(self, event),
+            lambda event: job.tell(self, event),
             model.name,
             stops=frozenset() if ask.ignore_eos else model.stops,
             bias=ask.bias,
             logprobs=ask.logprobs is not None,
             echo=ask.echo and ask.logprobs is not None,
         )
+        self.scored = [Token(ids[0], None, [])] if self.request.echo else []
 
-    def take(self, event: Event) -> tuple[str, list[tuple[str, Token | None]]]:
-        """(text that may be sent, tokens with log-probabilities) of an event; sets `end`."""
-        text, named = "", []
-        if self.ask.echo and not self.begun:
-            text, named = self.head, [(spelled(self.tokenizer, self.ids[0]), None)]
-        self.begun = True
-        prompt, self.unseen = event.prompt[self.unseen :], max(0, self.unseen - len(event.prompt))
-        named += [(spelled(self.tokenizer, token.id), token) for token in prompt]
-        for token in () if self.silent else event.tokens:
+    def take(self, event: Event) -> None:
+        """What an event brings: text that may be sent, tokens with log-probabilities, an end."""
+        self.scored += event.prompt[self.hidden :]
+        self.hidden = max(0, self.hidden - len(event.prompt))
+        for token in event.tokens[: self.new]:  # of a request for none, the engine makes one
             self.made += 1
-            text += self.writer.feed([token.id])
-            named.append((spelled(self.tokenizer, token.id), token))
+            self.text += self.writer.feed([token.id])
+            self.scored += [token] if self.request.logprobs else []
             if self.writer.stopped:
-                self.end = "stop"
-                return text, named
+                break
         if event.end:
-            text += self.writer.flush()
-            self.end = "stop" if self.writer.stopped else event.end
-        return text, named
+            self.text += self.writer.flush()
+        self.end = "stop" if self.writer.stopped else event.end
 
 
 class Job:
@@ -94,44 +79,42 @@ class Job:
     """
 
     def __init__(self, ask: Ask, scheduler: Scheduler, tokenizer: BaseTokenizer, model: Model, kind: str, seen):
-        self.ask, self.scheduler, self.model, self.kind, self.seen = ask, scheduler, model, kind, seen
-        self.loop, self.news = asyncio.get_running_loop(), asyncio.Queue()
-        self.id, self.created = f"{'chatcmpl' if kind == 'chat' else 'cmpl'}-{uuid.uuid4().hex}", int(time.time())
-        self.tokenizer, self.choices = tokenizer, []
-        for number, ids in enumerate(ask.prompts):
+        self.ask, self.scheduler, self.tokenizer, self.model, self.seen = ask, scheduler, tokenizer, model, seen
+        self.chat, self.loop, self.news = kind == "chat", asyncio.get_running_loop(), asyncio.Queue()
+        self.id, self.created = f"{'chatcmpl' if self.chat else 'cmpl'}-{uuid.uuid4().hex}", int(time.time())
+        self.until, self.choices = self.loop.time() + ANSWER_SECONDS, []
+        for ids in ask.prompts:
             room = scheduler.capacity - len(model.soft) - len(ids)
             if room < 1:
                 message = f"the prompt has {len(ids)} tokens, and prompt and answer may have {len(ids) + room}"
                 raise ApiError(400, message, param="prompt", code="context_length_exceeded")
-            for i in range(ask.n):
-                index = number * ask.n + i
-                self.choices.append(Choice(index, ids, ask, tokenizer, self._tell, room, model))
+            self.choices += [Choice(len(self.choices) + i, ids, room, self) for i in range(ask.n)]
 
-    def _tell(self, choice: Choice, event: Event) -> None:
+    def tell(self, choice: Choice, event: Event) -> None:
+        """Hear of the scheduler's thread."""
         with contextlib.suppress(RuntimeError):  # the loop was closed: the server has ended and nobody listens
             self.loop.call_soon_threadsafe(self.news.put_nowait, (choice, event))
 
     def submit(self) -> None:
         """Hand the choices to the scheduler."""
-        try:
-            self.scheduler.submit([choice.request for choice in self.choices])
-        except Full:
-            raise busy() from None
-        except Closed:
-            raise failure("closed") from None
+        if why := self.scheduler.submit([choice.request for choice in self.choices]):
+            raise failure(why)
 
-    async def next(self) -> tuple[Choice, str, list]:
-        """The choice that gained something, its text and its tokens. Raises `ApiError` where the engine ended it."""
+    async def next(self) -> Choice:
+        """The choice that gained something. Raises `ApiError` where the engine ended it, or after ten minutes."""
         while True:
-            choice, event = await self.news.get()
+            try:
+                choice, event = await asyncio.wait_for(self.news.get(), self.until - self.loop.time())
+            except TimeoutError:
+                raise failure("late") from None
             if choice.end:
                 continue  # it ended at a stop string before its slot heard of it
             if event.end in FAILURES:
                 raise failure(event.end)
-            text, named = choice.take(event)
+            choice.take(event)
             if choice.writer.stopped:
                 self.scheduler.cancel(choice.request)
-            return choice, text, named
+            return choice
 
     @property
     def done(self) -> bool:
@@ -140,80 +123,97 @@ class Job:
 
     async def whole(self) -> dict[str, Any]:
         """The answer in one object."""
-        found: dict[int, tuple[str, list]] = {choice.index: ("", []) for choice in self.choices}
         while not self.done:
-            choice, more, tokens = await self.next()
-            text, named = found[choice.index]
-            found[choice.index] = text + more, named + tokens
-        choices = [self.said(choice, *found[choice.index], chunk=False) for choice in self.choices]
-        return self.envelope(choices, usage=self.usage())
+            await self.next()
+        return self._envelope([self._said(choice, chunk=False) for choice in self.choices], usage=self.usage())
+
+    async def events(self, choice: Choice) -> AsyncIterator[str]:
+        """The answer as server-sent events, from the first choice that gained something on."""
+
+        def sent(chunk: dict) -> str:
+            return f"data: {json.dumps(chunk)}\n\n"
+
+        more = {"usage": None} if self.ask.usage else {}
+        try:
+            while True:
+                if choice.text or choice.scored or choice.end or not choice.said:
+                    yield sent(self._envelope([self._said(choice, chunk=True)], chunk=True, **more))
+                if self.done:
+                    break
+                choice = await self.next()
+            if self.ask.usage:
+                yield sent(self._envelope([], chunk=True, usage=self.usage()))
+            yield "data: [DONE]\n\n"
+        except ApiError as error:
+            yield sent(error.body)
 
     def close(self) -> None:
         """Free what still runs or waits, and count what came of it."""
         for choice in self.choices:
             if not choice.end:
                 self.scheduler.cancel(choice.request)
-        if any(choice.begun for choice in self.choices):
+        if any(choice.made or choice.end for choice in self.choices):
             used = self.usage()
             self.seen("prompt_tokens", used["prompt_tokens"])
-            self.seen("tokens", used["completion_tokens"])
+            self.seen("generation_tokens", used["completion_tokens"])
             self.seen("cached_tokens", used["prompt_tokens_details"]["cached_tokens"])
 
     def usage(self) -> dict[str, Any]:
         """Tokens of all prompts and of all choices; of the prompts, those that were not read again."""
-        firsts = self.choices[:: self.ask.n]
-        cached = sum(min(choice.request.cached, len(choice.ids)) for choice in firsts)
-        return usage(sum(map(len, self.ask.prompts)), sum(choice.made for choice in self.choices), cached)
+        prompt, made = sum(map(len, self.ask.prompts)), sum(choice.made for choice in self.choices)
+        cached = sum(min(one.request.cached, len(one.ids)) for one in self.choices[:: self.ask.n])
+        counts = {"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made}
+        return {**counts, "prompt_tokens_details": {"cached_tokens": cached}}
 
-    def envelope(self, choices: list[dict], *, chunk: bool = False, **more) -> dict[str, Any]:
+    def _envelope(self, choices: list[dict], *, chunk: bool = False, **more) -> dict[str, Any]:
         """The object around choices."""
-        kinds = {"chat": "chat.completion.chunk" if chunk else "chat.completion"}
-        return {
-            "id": self.id,
-            "object": kinds.get(self.kind, "text_completion"),
-            "created": self.created,
-            "model": self.model.name,
-            "system_fingerprint": self.model.fingerprint,
-            "choices": choices,
-            **more,
-        }
+        kind = ("chat.completion.chunk" if chunk else "chat.completion") if self.chat else "text_completion"
+        about = {"id": self.id, "object": kind, "created": self.created, "model": self.model.name}
+        return {**about, "system_fingerprint": self.model.fingerprint, "choices": choices, **more}
 
-    def said(self, choice: Choice, text: str, named: list, *, chunk: bool, first: bool = False) -> dict[str, Any]:
-        """A choice in the shape of its route."""
-        end = {"index": choice.index, "finish_reason": choice.end or None}
-        if self.kind != "chat":
-            return {"text": text, **end, "logprobs": self._legacy(choice, named)}
+    def _said(self, choice: Choice, *, chunk: bool) -> dict[str, Any]:
+        """What a choice gained since the last time, in the shape of its route."""
+        text, scored, first, end = choice.text, choice.scored, not choice.said, choice.end or None
+        choice.text, choice.scored, choice.said = "", [], True
         logprobs = None
         if self.ask.logprobs is not None:
-            logprobs = {"content": [self._content(name, token) for name, token in named], "refusal": None}
+            logprobs = self._content(scored) if self.chat else self._legacy(choice, scored)
+        found = {"index": choice.index, "finish_reason": end, "logprobs": logprobs}
+        if not self.chat:
+            return {**found, "text": text}
         if not chunk:
-            message = {"role": "assistant", "content": text, "refusal": None}
-            return {"message": message, **end, "logprobs": logprobs}
+            return {**found, "message": {"role": "assistant", "content": text, "refusal": None}}
         delta = {"role": "assistant", "content": ""} if first else {}
-        return {"delta": {**delta, **({"content": text} if text else {})}, **end, "logprobs": logprobs}
+        return {**found, "delta": {**delta, **({"content": text} if text else {})}}
 
-    def _legacy(self, choice: Choice, named: list) -> dict[str, Any] | None:
-        if self.ask.logprobs is None:
-            return None
-        offsets = []
-        for name, _ in named:
+    def _legacy(self, choice: Choice, scored: list[Token]) -> dict[str, Any]:
+        names, offsets, tops = [spelled(self.tokenizer, token.id) for token in scored], [], []
+        for name, token in zip(names, scored):
             offsets.append(choice.offset)
             choice.offset += 0 if name.startswith(("bytes:", "<")) else len(name)
-        return {
-            "tokens": [name for name, _ in named],
-            "token_logprobs": [token and token.logprob for _, token in named],
-            "top_logprobs": [token and dict([*self._top(token, self.ask.logprobs), (name, token.logprob)])
-                             for name, token in named],
-            "text_offset": offsets,
-        }  # fmt: skip
+            top = {spelled(self.tokenizer, id): logprob for id, logprob in token.top[: self.ask.logprobs]}
+            tops.append(None if token.logprob is None else {**top, name: token.logprob})
+        found = {"tokens": names, "token_logprobs": [token.logprob for token in scored]}
+        return {**found, "top_logprobs": tops, "text_offset": offsets}
 
-    def _content(self, name: str, token: Token) -> dict[str, Any]:
-        pieces = self.tokenizer.pieces
-        top = [
-            {"token": spelled(self.tokenizer, id), "logprob": logprob, "bytes": list(pieces[id])}
-            for id, logprob in token.top[: self.ask.logprobs]
-        ]
-        return {"token": name, "logprob": token.logprob, "bytes": list(pieces[token.id]), "top_logprobs": top}
+    def _content(self, scored: list[Token]) -> dict[str, Any]:
+        def about(id: int, logprob: float) -> dict[str, Any]:
+            return {"token": spelled(self.tokenizer, id), "logprob": logprob, "bytes": list(self.tokenizer.pieces[id])}
 
-    def _top(self, token: Token, count: int) -> list[tuple[str, float]]:
-        return [(spelled(self.tokenizer, id), logprob) for id, logprob in token.top[:count]]
+        content = [{**about(token.id, token.logprob), "top_logprobs": [about(*one) for one in
+                    token.top[: self.ask.logprobs]]} for token in scored]  # fmt: skip
+        return {"content": content, "refusal": None}
+
+
+def spelled(tokenizer: BaseTokenizer, id: int) -> str:
+    """A token as log-probabilities name it: its text, or its bytes where they are no text by themselves."""
+    piece = tokenizer.pieces[id]
+    try:
+        return piece.decode() or control(tokenizer, id) or f"<{id}>"
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)
+
+
+def control(tokenizer: BaseTokenizer, id: int | None) -> str | None:
+    """The name of a control piece."""
+    return next((name for name, piece in tokenizer.controls.items() if piece == id), None)

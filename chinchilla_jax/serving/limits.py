@@ -20,33 +20,31 @@ BODY_BYTES, HEADER_BYTES, SECONDS = 2**20, 2**14, 10.0
 FILES = 65_536
 GRACE = 30  # seconds that running answers have after SIGTERM
 SENDING = 2**16  # bytes that the system keeps of an answer; Linux doubles it
-UNREAD, LOOK = 30.0, 5.0  # seconds that a client may not read, and between two looks at it
-CLOCKED = {h11.IDLE: SECONDS, h11.SEND_BODY: SECONDS + 2}  # a route that reads its body says 408 before
-
-
+LOOK = 1.0  # seconds between two looks at a connection
+# Seconds without a header, with an unfinished body (a route that reads it says 408 before), without reading.
+IDLE = {h11.IDLE: SECONDS, h11.SEND_BODY: SECONDS + 2}
+UNREAD = 30.0
 NOTHING = {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}  # no part of a request has come
 
 
 class Protocol(H11Protocol):
     """uvicorn's protocol with limits on the time of a header, of a body, and of a client that does not read."""
 
-    state, deadline, watching, refused = None, None, None, False
-    resumed, still, mark = 0, 0, None
+    watching, refused, resumed, still, mark = None, False, 0, 0.0, None
 
     def __init__(self, *args, admission: Admission | None = None, **more):
         super().__init__(*args, **more)
         self.admission = admission
 
     def connection_made(self, transport) -> None:
-        """A connection that sends no header is closed after `SECONDS`."""
+        """A connection is looked at as long as it lives."""
         super().connection_made(transport)
         # The system's own buffer, of megabytes otherwise, would hide for a long time whether the client reads.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENDING)
-        self._clock()
         self._look()
 
     def data_received(self, data: bytes) -> None:
-        """The clock starts with a header, again with a body, and stops when that is whole."""
+        """The first bytes of a request decide whether it is read further."""
         if self.refused:
             return  # the rest of what was refused; closing now would lose the answer on its way
         if self.admission and self.conn.states == NOTHING and not self.admission.admit(self, data, self.loop):
@@ -54,23 +52,12 @@ class Protocol(H11Protocol):
             self.transport.write(REFUSAL)
             return self.transport.write_eof()
         super().data_received(data)
-        self._clock()
 
     def on_response_complete(self) -> None:
-        """The next request, which may be here already, has a clock of its own."""
+        """The next request, which may be here already, is admitted for itself."""
         if self.admission:
             self.admission.arriving.discard(self)
         super().on_response_complete()
-        self._clock()
-
-    def _clock(self) -> None:
-        if self.conn.their_state is self.state:
-            return
-        self.state = self.conn.their_state
-        if self.deadline is not None:
-            self.deadline.cancel()
-        seconds = CLOCKED.get(self.state)
-        self.deadline = seconds and self.loop.call_later(seconds, self.transport.close)
 
     def resume_writing(self) -> None:
         """The client has read."""
@@ -78,12 +65,11 @@ class Protocol(H11Protocol):
         self.resumed += 1
 
     def _look(self) -> None:
-        """Drop a client that has read nothing since several looks, although nothing more is written meanwhile."""
-        frozen = self.flow.write_paused or self.transport.is_closing()
-        mark = (self.resumed, self.transport.get_write_buffer_size()) if frozen else None
-        self.still = self.still + 1 if mark and mark == self.mark else 0
-        self.mark = mark
-        if self.still * LOOK >= UNREAD:
+        """Drop a client that for too long has got no further with its request or has read nothing of an answer."""
+        frozen, state = self.flow.write_paused or self.transport.is_closing(), self.conn.their_state
+        mark = (self.resumed, self.transport.get_write_buffer_size()) if frozen else (state, self.cycle)
+        self.still, self.mark = self.still + LOOK if mark == self.mark else 0.0, mark
+        if self.still >= (UNREAD if frozen else IDLE.get(state, float("inf"))):
             self.transport.abort()
         else:
             self.watching = self.loop.call_later(LOOK, self._look)
@@ -93,8 +79,8 @@ class Protocol(H11Protocol):
         super().connection_lost(exc)
         if self.admission:
             self.admission.arriving.discard(self)
-        for timer in filter(None, (self.deadline, self.watching)):
-            timer.cancel()
+        if self.watching:
+            self.watching.cancel()
 
 
 class Server(uvicorn.Server):

@@ -1,23 +1,42 @@
-"""Bodies of requests and answers in the shapes of OpenAI's API, checked field by field."""
+"""Bodies of requests in the shape of OpenAI's API, checked field by field, and the errors that answer bad ones."""
 
 import json
-import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from chinchilla_jax.errors import UserError
 from chinchilla_jax.inference.sampling import TOP, Sampling
 
-MOST_CHOICES, MOST_STOPS, LONGEST_STOP, DEEPEST = 16, 16, 256, 32
+MOST_CHOICES, MOST_STOPS, LONGEST_STOP, DEEPEST, MOST = 16, 16, 256, 32, 2**31 - 1
+KINDS = {401: "authentication_error", 429: "rate_limit_error"}
+# How a request may end without its text.
+FAILURES = {
+    "full": (429, "the queue is full; try again"),
+    "loading": (503, "the model is loading"),
+    "draining": (503, "the server is shutting down"),
+    "failed": (500, "the engine failed; see the server's log"),
+    "late": (504, "the answer took more than ten minutes"),
+    "gone": (499, "the client did not wait for the answer"),
+}
+# Settings of `Sampling`: default, least and largest value, type. A top_k of -1 is another way to say all.
+SAMPLING = {
+    "temperature": (1.0, 0, 2, float),
+    "top_k": (0, -1, MOST, int),
+    "top_p": (1.0, 1e-9, 1, float),
+    "min_p": (0.0, 0, 1, float),
+    "repetition_penalty": (1.0, 0.01, 10, float),
+    "presence_penalty": (0.0, -2, 2, float),
+    "frequency_penalty": (0.0, -2, 2, float),
+}
 
 
 class ApiError(Exception):
     """An answer that is an error: HTTP status, message, and the field that caused it."""
 
-    def __init__(self, status: int, message: str, *, kind: str = "invalid_request_error", param=None, code=None):
+    def __init__(self, status: int, message: str, *, kind: str = "", param=None, code=None):
         super().__init__(message)
+        kind = kind or KINDS.get(status, "invalid_request_error" if status < 499 else "server_error")
         self.status = status
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
@@ -27,9 +46,9 @@ def bad(name: str, message: str, code: str | None = None) -> ApiError:
     return ApiError(400, f"Field '{name}': {message}", param=name, code=code)
 
 
-def busy() -> ApiError:
-    """What a request is told for which there is no place."""
-    return ApiError(429, "the queue is full; try again", kind="rate_limit_error")
+def failure(why: str) -> ApiError:
+    """A new error for each request: one that is raised again and again would keep every frame it passed through."""
+    return ApiError(*FAILURES[why])
 
 
 @dataclass(frozen=True)
@@ -58,36 +77,32 @@ def parse(body: bytes) -> dict[str, Any]:
 
     try:
         found = json.loads(body, parse_constant=refuse)
+        deep = isinstance(found, (dict, list)) and _depth(found) > DEEPEST
     except (ValueError, RecursionError) as error:
         raise ApiError(400, f"the body is no JSON: {str(error)[:200]}") from error
+    if deep:
+        raise ApiError(400, f"the body is nested deeper than {DEEPEST} levels")
     if not isinstance(found, dict):
         raise ApiError(400, "the body must be a JSON object")
-    if _depth(found) > DEEPEST:
-        raise ApiError(400, f"the body is nested deeper than {DEEPEST} levels")
-    return {name: value for name, value in found.items() if value is not None}
+    return _given(found)
 
 
-def _depth(value: Any) -> int:
-    level, depth = [value], 0
-    while level and depth <= DEEPEST:
-        depth += 1
-        level = [
-            inner
-            for one in level
-            if isinstance(one, (dict, list))
-            for inner in (one.values() if isinstance(one, dict) else one)
-        ]
-    return depth
+def _depth(value: dict | list) -> int:
+    inner = value.values() if isinstance(value, dict) else value
+    return 1 + max((_depth(one) for one in inner if isinstance(one, (dict, list))), default=0)
+
+
+def _given(fields: dict) -> dict:
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def number(body: dict, name: str, default: Any, low: float, high: float, kind: type = int) -> Any:
     """A number within its limits."""
-    value = body.get(name, default)
-    if value is default:
-        return value
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not (whole or (kind is float and isinstance(value, float) and math.isfinite(value))):
-        raise bad(name, f"expected {'a whole number' if kind is int else 'a finite number'}")
+    value = body.get(name)
+    if value is None:
+        return default
+    if type(value) not in (int, kind):
+        raise bad(name, f"expected {'a whole' if kind is int else 'a'} number")
     if not low <= value <= high:
         raise bad(name, f"Value must be between {low} <= value <= {high}, but got {str(value)[:40]}")
     return kind(value)
@@ -112,41 +127,33 @@ def text(value: Any, name: str) -> str:
     return value
 
 
+def _object(body: dict, name: str) -> dict:
+    value = body.get(name, {})
+    if not isinstance(value, dict):
+        raise bad(name, "expected an object")
+    return _given(value)
+
+
 def common(body: dict, vocabulary: int) -> dict[str, Any]:
     """What completions and chats share, as arguments of `Ask`."""
     for name in ("suffix", "tools", "functions", "modalities", "audio", "prediction"):
         given = body.get(name)
         if given and not (name == "tools" and body.get("tool_choice") == "none") and given != ["text"]:
             raise bad(name, "not supported by this server", "unsupported_parameter")
-    shape = body.get("response_format", {})
-    if not isinstance(shape, dict) or shape.get("type", "text") != "text":
+    if _object(body, "response_format").get("type", "text") != "text":
         raise bad("response_format", "only plain text is supported", "unsupported_parameter")
-    options = body.get("stream_options", {})
-    if not isinstance(options, dict):
-        raise bad("stream_options", "expected an object")
-    seed = number(body, "seed", None, -(2**63), 2**63 - 1)
     n = number(body, "n", 1, 1, MOST_CHOICES)
     if number(body, "best_of", n, 1, MOST_CHOICES) != n:
         raise bad("best_of", "must equal n", "unsupported_parameter")
-    try:
-        how = Sampling(
-            number(body, "temperature", 1.0, 0, 2, float),
-            max(0, number(body, "top_k", 0, -1, 2**31 - 1)),  # -1 is another way to say all
-            number(body, "top_p", 1.0, 1e-9, 1, float),
-            number(body, "min_p", 0.0, 0, 1, float),
-            number(body, "repetition_penalty", 1.0, 0.01, 10, float),
-            number(body, "presence_penalty", 0.0, -2, 2, float),
-            number(body, "frequency_penalty", 0.0, -2, 2, float),
-        )
-    except UserError as error:
-        raise ApiError(400, str(error)) from error
+    how = {name: number(body, name, *limits) for name, limits in SAMPLING.items()}
+    seed = number(body, "seed", secrets.randbits(32), -(2**63), 2**63 - 1)
     return {
         "n": n,
-        "how": how,
-        "seed": secrets.randbits(32) if seed is None else seed % 2**32,
+        "how": Sampling(**{**how, "top_k": max(0, how["top_k"])}),
+        "seed": seed % 2**32,
         "stops": _stops(body),
         "stream": flag(body, "stream"),
-        "usage": flag({k: v for k, v in options.items() if v is not None}, "include_usage"),
+        "usage": flag(_object(body, "stream_options"), "include_usage"),
         "ignore_eos": flag(body, "ignore_eos"),
         "bias": _bias(body, vocabulary),
     }
@@ -157,21 +164,20 @@ def _stops(body: dict) -> tuple[str, ...]:
     stops = [given] if isinstance(given, str) else given
     if not isinstance(stops, list) or len(stops) > MOST_STOPS:
         raise bad("stop", f"expected a text or a list of at most {MOST_STOPS}")
-    for stop in stops:
-        if not 0 < len(text(stop, "stop")) <= LONGEST_STOP:
-            raise bad("stop", f"each must have 1 to {LONGEST_STOP} characters")
+    if not all(0 < len(text(stop, "stop")) <= LONGEST_STOP for stop in stops):
+        raise bad("stop", f"each must have 1 to {LONGEST_STOP} characters")
     return tuple(stops)
 
 
 def _bias(body: dict, vocabulary: int) -> dict[int, float]:
-    given, found = body.get("logit_bias", {}), {}
-    if not isinstance(given, dict) or len(given) > 1024:
-        raise bad("logit_bias", "expected an object of at most 1024 ids")
-    for name, value in given.items():
+    given = _object(body, "logit_bias")
+    if len(given) > 1024:
+        raise bad("logit_bias", "expected at most 1024 ids")
+    for name in given:
         if not (name.isascii() and name.isdecimal() and len(name) < 10 and int(name) < vocabulary):
             raise bad("logit_bias", f"{name[:40]!r} is no id of this vocabulary")
-        found[int(name)] = number({"logit_bias": value}, "logit_bias", 0.0, -100, 100, float)
-    return found
+    return {int(name): number({"logit_bias": value}, "logit_bias", 0.0, -100, 100, float)
+            for name, value in given.items()}  # fmt: skip
 
 
 def completion(body: dict, encode: Callable[[str], list[int]], vocabulary: int) -> Ask:
@@ -181,21 +187,14 @@ def completion(body: dict, encode: Callable[[str], list[int]], vocabulary: int) 
     shared = common(body, vocabulary)
     if not prompts or len(prompts) * shared["n"] > MOST_CHOICES:
         raise bad("prompt", f"prompts times n must lie in [1, {MOST_CHOICES}]")
-    ids = [_ids(one, encode, vocabulary) for one in prompts]
-    return Ask(
-        ids,
-        new=number(body, "max_tokens", 16, 0, 2**31 - 1),
-        logprobs=number(body, "logprobs", None, 0, 5),
-        echo=flag(body, "echo"),
-        **shared,
-    )
+    ids, new = [_ids(one, encode, vocabulary) for one in prompts], number(body, "max_tokens", 16, 0, MOST)
+    return Ask(ids, new=new, logprobs=number(body, "logprobs", None, 0, 5), echo=flag(body, "echo"), **shared)
 
 
 def _ids(prompt: Any, encode: Callable[[str], list[int]], vocabulary: int) -> list[int]:
     if isinstance(prompt, str):
         return encode(text(prompt, "prompt"))
-    whole = isinstance(prompt, list) and all(isinstance(i, int) and not isinstance(i, bool) for i in prompt)
-    if not whole or not prompt:
+    if not prompt or not isinstance(prompt, list) or not all(type(i) is int for i in prompt):
         raise bad("prompt", "expected a text, ids, or a list of texts or of ids")
     if not all(0 <= i < vocabulary for i in prompt):
         raise bad("prompt", f"ids must lie in [0, {vocabulary})")
@@ -218,27 +217,16 @@ def messages(body: dict) -> list[tuple[str, str]]:
                 raise bad("messages", "only parts of type text are supported", "unsupported_parameter")
             content = "".join(text(part.get("text"), "messages") for part in content)
         found.append(("system" if role == "developer" else role, text(content, "messages")))
-    if found[-1][0] == "assistant":
+    if role == "assistant":
         raise bad("messages", "the last must not be the assistant's")
     return found
 
 
 def chat(body: dict, render: Callable[[list[tuple[str, str]]], list[int]], vocabulary: int) -> Ask:
     """A body of /v1/chat/completions."""
-    new = number(body, "max_completion_tokens", number(body, "max_tokens", None, 1, 2**31 - 1), 1, 2**31 - 1)
-    top = number(body, "top_logprobs", None, 0, TOP)
-    wanted = flag(body, "logprobs")
-    if top is not None and not wanted:
+    new = number(body, "max_completion_tokens", number(body, "max_tokens", None, 1, MOST), 1, MOST)
+    top, wanted = number(body, "top_logprobs", 0, 0, TOP), flag(body, "logprobs")
+    if "top_logprobs" in body and not wanted:
         raise bad("top_logprobs", "needs logprobs to be true")
     shared = common(body, vocabulary)
-    return Ask([render(messages(body))], new=new, logprobs=(top or 0) if wanted else None, **shared)
-
-
-def usage(prompt: int, made: int, cached: int) -> dict[str, Any]:
-    """Counts of tokens."""
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": made,
-        "total_tokens": prompt + made,
-        "prompt_tokens_details": {"cached_tokens": cached},
-    }
+    return Ask([render(messages(body))], new=new, logprobs=top if wanted else None, **shared)

@@ -43,13 +43,13 @@ def scheduler(engine):
     """Three slots of 128 tokens, four more in the queue, no beginnings of prompts kept; ended after the test."""
     made = Scheduler(*engine, slots=3, capacity=128, queue=4)
     made.start()
-    until(lambda: made.ready)
+    until(lambda: made.status == "ok")
     yield made
     made.drain()
     for request in filter(None, made.running):
         made.cancel(request)
     made.thread.join(30)
-    assert not made.thread.is_alive() and not made.failed
+    assert not made.thread.is_alive() and made.status == "draining"
 
 
 def until(ready, seconds: float = 60.0) -> None:

@@ -30,7 +30,7 @@ def served(monkeypatch):
     """(port, connections that the server holds), with short times."""
     monkeypatch.setattr(limits, "UNREAD", 0.6)
     monkeypatch.setattr(limits, "LOOK", 0.1)
-    monkeypatch.setattr(limits, "CLOCKED", dict.fromkeys(limits.CLOCKED, 0.5))
+    monkeypatch.setattr(limits, "IDLE", dict.fromkeys(limits.IDLE, 0.5))
     settings = uvicorn.Config(
         endless, port=0, http=limits.Protocol, lifespan="off", log_config=None, log_level="critical"
     )

@@ -1,6 +1,6 @@
 """How tokens are named."""
 
-from chinchilla_jax.serving.text import spelled
+from chinchilla_jax.serving.job import spelled
 
 
 def test_tokens_have_names(tokenizer):
