@@ -99,9 +99,9 @@ def test_new_rows_start_at_the_mean_of_the_table():
 def test_heads_start_alike_with_a_base_and_from_nothing():
     heads = {"tags/kernel": (5, 64), "tags/bias": (5,)}
     scratch, tuned = recipe(tiny.LLAMA, TuneConfig(), heads), recipe(tiny.LLAMA, TuneConfig(method="full"), heads)
-    fresh = scratch.start(jax.random.key(1), {})
+    fresh = tiny.jit(scratch.start)(jax.random.key(1), {})
     assert not scratch.plain and recipe(tiny.LLAMA, TuneConfig()).plain
-    for made, trains in ((scratch, fresh), (tuned, tuned.start(jax.random.key(1), fresh))):
+    for made, trains in ((scratch, fresh), (tuned, tiny.jit(tuned.start)(jax.random.key(1), fresh))):
         axes = flat(made.axes()[0])
         assert set(axes) == set(flat(trains)) and axes["heads/tags/kernel"] == (None, "embed")
     assert jax.tree.all(jax.tree.map(np.array_equal, trains["heads"], fresh["heads"]))

@@ -120,7 +120,7 @@ def test_cudnns_bias_is_the_position_term(monkeypatch):
             out = path(*arrays[:3], segments, Relative(*arrays[3:]))
             return jnp.sum(jnp.sin(out) * (segments > 0)[..., None, None]), out
 
-        return jax.grad(summed, has_aux=True)((q, k, v, *term))
+        return tiny.jit(jax.grad(summed, has_aux=True))((q, k, v, *term))
 
     (found, out), (wanted, exact) = both(room.cudnn_relative), both(reference)
     np.testing.assert_allclose(out[0], exact[0], atol=2e-6)
