@@ -4,6 +4,8 @@ import gc
 import os
 import shutil
 import signal
+import tempfile
+from pathlib import Path
 
 import filelock
 import pytest
@@ -17,6 +19,14 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 # A shell's background job ignores Ctrl-C, and Python then raises nothing; the tests send it all the same.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Compiling is most of the time of the tests: workers of pytest-xdist and the processes that tests start take programs
+# that another has compiled.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    COMPILED = tempfile.TemporaryDirectory(prefix="compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -69,11 +79,9 @@ def tiny_store(common):
 
 
 @pytest.fixture(scope="session")
-def cache(common):
-    """A folder for compiled programs, shared by all runs of the tests."""
-    folder = common / "cache"
-    folder.mkdir(exist_ok=True)
-    return folder
+def cache():
+    """The folder of compiled programs."""
+    return Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 
 @pytest.fixture
