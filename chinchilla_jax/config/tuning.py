@@ -60,7 +60,9 @@ class TuneConfig:
     orthogonality: float = setting(0.1, "adalora: weight of the penalty that keeps its factors orthogonal")
     beta: float = setting(0.85, "adalora: decay of the averages of sensitivity and uncertainty")
     compat: Literal["ours", "peft"] = setting(
-        "ours", "adalora: what went stays 0 until an allocation brings it back, or trains on in between as in peft"
+        "ours",
+        "adalora: ours starts as lora does, and what went stays 0 until an allocation brings it back; peft starts "
+        "with singular values of 0, and what went trains on in between",
     )
 
     def __post_init__(self):

@@ -13,15 +13,15 @@ from chinchilla_jax.model import adapted, quantised, weights
 from chinchilla_jax.model.weights import RANK
 
 Leaves = dict[str, Any]
-SPREAD = 0.02  # deviation of AdaLoRA's factors at the start, as in peft
+SPREAD = 0.02  # deviation of AdaLoRA's factors at the start in peft
 
 
 class Kind(NamedTuple):
     """`outline(tune, site, of, rank)` gives the leaves' shapes where `of` is the matrix's, and their axes likewise.
 
-    `start(key, kernel, shapes, site)` gives their first values, `wrap(kernel, leaves, tune, scale, site)` the node.
-    `tables`: whether it can stand on a table, and on one that is input and output at once. `bias(bias, leaves, site)`
-    is what becomes of the bias that is added to the product, where anything does.
+    `start(tune, key, kernel, shapes, site)` gives their first values, `wrap(kernel, leaves, tune, scale, site)` the
+    node. `tables`: whether it can stand on a table, and on one that is input and output at once. `bias(bias, leaves,
+    site)` is what becomes of the bias that is added to the product, where anything does.
     """
 
     outline: Callable[..., Leaves]
@@ -38,30 +38,34 @@ def _uniform(key, shape, inward: tuple[int, ...]):
     return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
 
-def _low_rank_start(key, kernel, shapes, site: Site):
+def _low_rank_start(tune, key, kernel, shapes, site: Site):
     """Without an effect: b is 0; on a table the rows are, since a piece is an input of its own."""
     if site.table:
         return {"a": jnp.zeros(shapes["a"]), "b": _uniform(key, shapes["b"], shapes["b"][1:])}
     return {"a": _uniform(key, shapes["a"], site.parts(kernel.shape)[1]), "b": jnp.zeros(shapes["b"])}
 
 
-def _decomposed_start(key, kernel, shapes, site: Site):
+def _decomposed_start(tune, key, kernel, shapes, site: Site):
     lengths = weights.lengths(kernel, site.lead, site.contract)
-    return {**_low_rank_start(key, kernel, shapes, site), "m": lengths.reshape(shapes["m"])}
+    return {**_low_rank_start(tune, key, kernel, shapes, site), "m": lengths.reshape(shapes["m"])}
 
 
-def _triplets_start(key, kernel, shapes, site: Site):
+def _triplets_start(tune, key, kernel, shapes, site: Site):
+    """As LoRA, with singular values of 1. In peft these are 0 and both factors small and random, so that the change
+    grows with the third power of Adam's first updates, and LoRA's with the first."""
+    if tune.compat == "ours":
+        return {**_low_rank_start(tune, key, kernel, shapes, site), "e": jnp.ones(shapes["e"])}
     keys = dict(zip("ab", jax.random.split(key)))
     return {name: SPREAD * jax.random.normal(keys[name], shapes[name]) for name in "ab"} | {"e": jnp.zeros(shapes["e"])}
 
 
-def _houlsby_start(key, kernel, shapes, site: Site):
+def _houlsby_start(tune, key, kernel, shapes, site: Site):
     """An exact identity, since `up` is 0 (AdapterHub's "mam")."""
     zeros = {name: jnp.zeros(shape) for name, shape in shapes.items()}
     return zeros | {"down": _uniform(key, shapes["down"], site.parts(kernel.shape)[2])}
 
 
-def _prompt_start(key, kernel, shapes, site: Site):
+def _prompt_start(tune, key, kernel, shapes, site: Site):
     """Rows of pieces of the vocabulary, since a random start hardly learns (Lester et al. 2021)."""
     P, V = shapes["prompt_PD"][0], kernel.shape[0]
     return {"prompt_PD": jnp.take(kernel.astype(jnp.float32), jax.random.choice(key, V, (P,), replace=P > V), axis=0)}
@@ -110,7 +114,7 @@ KINDS = {
     "adalora": Kind(_of(weights.Triplets), _triplets_start, _low_rank(weights.Triplets)),
     "ia3": Kind(
         _scaled_outline,
-        lambda key, kernel, shapes, site: {"factors": jnp.ones(shapes["factors"])},
+        lambda tune, key, kernel, shapes, site: {"factors": jnp.ones(shapes["factors"])},
         _scaled,
         targets="k,v,down",
         bias=_scaled_bias,

@@ -153,7 +153,7 @@ class Recipe:
         for number, here in enumerate(self.sites):
             kernel = array(frozen[here.name])
             shapes = self.outline(here, kernel.shape)
-            made = self.method.kind.start(jax.random.fold_in(key, number), kernel, shapes, here)
+            made = self.method.kind.start(self.tune, jax.random.fold_in(key, number), kernel, shapes, here)
             trained |= {f"adapters/{here.name}/{leaf}": value for leaf, value in made.items()}
         for name in self.rows:
             trained[f"rows/{name}"] = self.first_rows(array(frozen[name]))

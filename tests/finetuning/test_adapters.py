@@ -28,6 +28,19 @@ def test_a_fresh_adapter_changes_nothing():
     assert 0.9 * 20**-0.5 < jnp.abs(a).max() <= 20**-0.5
 
 
+def test_adalora_starts_as_lora_does_or_as_in_peft():
+    base = tiny.spiced(tiny.LLAMA)
+
+    def start(**tune):
+        made = recipe(tiny.LLAMA, TuneConfig(**tune)).start(jax.random.key(1), base)
+        return made["adapters"]["blocks"]["mlp"]["up"]["kernel"]
+
+    lora, ours = start(method="lora", rank=6), start(method="adalora", rank=4)
+    peft = start(method="adalora", rank=4, compat="peft")
+    assert (ours.pop("e") == 1).all() and tiny.worst(ours, lora) == 0
+    assert (peft["e"] == 0).all() and all(0.015 < peft[name].std() < 0.025 for name in "ab")
+
+
 def test_a_quantised_base_is_small_and_multiplies_as_its_dequantised_self():
     """Bytes of a weight over the whole base: 1 + 2 / inputs, and 0.5 + 2 / 32; QLoRA is LoRA on what they amount to."""
     base, batch = tiny.spiced(tiny.LLAMA), tiny.packed([[9, 7], [16]], 16, tiny.LLAMA.vocab_size)
