@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 from chinchilla_jax import locks
 from chinchilla_jax.data import fs
-from chinchilla_jax.data.stages import table
+from chinchilla_jax.data.stages import encoding, job, merging, near, reading, sharding
 from chinchilla_jax.errors import UserError
 
 SHARE = 8 << 20  # bytes of text that are worth the start of a worker
@@ -23,6 +23,15 @@ LOOK = 5.0  # seconds between two looks at which tasks of a pipeline have ended
 AHEAD = 2  # tasks a worker that wait in its queue
 
 Done = Callable[[dict], None]
+
+STAGES: dict[str, Callable[[job.Job, dict], dict]] = {
+    "read": reading.run,
+    "merge": merging.run,
+    "near": near.run,
+    "settle": near.settle,
+    "encode": encoding.run,
+    "shard": sharding.run,
+}
 
 
 def cores() -> int:
@@ -35,7 +44,7 @@ def run_task(root: str, version: str, stage: str, task: dict) -> dict:
     path = result_path(root, stage, task)
     if fs.exists(path):
         return json.loads(fs.read(path))
-    found = table.run(root, version, stage, task)
+    found = STAGES[stage](job.load(root, version), task)
     fs.write(path, json.dumps(found).encode())
     return found
 

@@ -28,7 +28,11 @@ def read(path: str, start: int = 0, size: int | None = None) -> bytes:
         found, name = _remote(path)
         return found.cat_file(name, start, None if size is None else start + size)
     with open(path, "rb", buffering=0) as file:
-        return os.pread(file.fileno(), os.fstat(file.fileno()).st_size - start if size is None else size, start)
+        left = max(0, os.fstat(file.fileno()).st_size - start) if size is None else size
+        found = os.pread(file.fileno(), left, start)
+        while len(found) < left and (more := os.pread(file.fileno(), left - len(found), start + len(found))):
+            found += more  # one call of the kernel's gives 2 GiB at most
+    return found
 
 
 def _part(path: str) -> str:

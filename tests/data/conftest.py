@@ -1,12 +1,17 @@
-"""Small corpora and one small store for all tests of the data room."""
+"""Small corpora, one small store, and a cloud in memory, for all tests of the data room."""
 
 import random
 import re
+import shutil
+from pathlib import Path
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry
 
 from chinchilla_jax.config import DataConfig
-from chinchilla_jax.data import build
+from chinchilla_jax.data import build, remote
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.data.tokenizer import Tokenizer
 
@@ -47,3 +52,31 @@ def store(made):
 def tokenizer(made):
     """The store's tokenizer."""
     return Tokenizer(f"{made.store}/tokenizer.model")
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    """A copy of the store to damage."""
+    return Path(shutil.copytree(made.store, tmp_path / "copy"))
+
+
+class FakeCloud(MemoryFileSystem):
+    """gs:// in memory."""
+
+    protocol = ("gs", "gcs")
+    store: dict = {}
+    pseudo_dirs = [""]
+
+
+@pytest.fixture
+def cloud(tmp_path, monkeypatch):
+    """gs:// as an empty file system in memory, and an empty cache."""
+    before = dict(_registry)
+    for protocol in FakeCloud.protocol:
+        fsspec.register_implementation(protocol, FakeCloud, clobber=True)
+    FakeCloud.store.clear()
+    FakeCloud.pseudo_dirs[:] = [""]
+    monkeypatch.setattr(remote, "CACHE", str(tmp_path / "cache"))
+    yield FakeCloud()
+    _registry.clear()
+    _registry.update(before)

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.config import DataConfig
-from chinchilla_jax.data import build
-from chinchilla_jax.data.stages import table
+from chinchilla_jax.data import build, engines
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.data.tokenizer import Tokenizer
 from chinchilla_jax.data.tokenizers import open_tokenizer
@@ -206,8 +205,8 @@ RUN = "from chinchilla_jax.__main__ import main; import sys; sys.exit(main(sys.a
 # The second half of the partitions is never encoded, and a run that goes on is not to read a second time.
 SLOW = """
 import time, chinchilla_jax.data.stages.encoding as e
-table, run = __import__("chinchilla_jax.data.stages.table", fromlist=["x"]), e.run
-table.STAGES["encode"] = lambda job, task: time.sleep(60) if task["partition"] > 1 else run(job, task)
+engines, run = __import__("chinchilla_jax.data.engines", fromlist=["x"]), e.run
+engines.STAGES["encode"] = lambda job, task: time.sleep(60) if task["partition"] > 1 else run(job, task)
 """
 SMALL = """
 import chinchilla_jax.data.files as f, chinchilla_jax.data.stages.job as j
@@ -247,7 +246,7 @@ def test_a_stopped_run_is_gone_on_with_and_two_do_not_meet(config, store, monkey
     (folder / "store" / "train.bin.1.part").write_text("half of it")
     monkeypatch.setattr("chinchilla_jax.data.files.GROUP", 4000)
     monkeypatch.setattr("chinchilla_jax.data.stages.job.PARTITION", 5000)
-    monkeypatch.setitem(table.STAGES, "read", lambda job, task: pytest.fail("read again"))
+    monkeypatch.setitem(engines.STAGES, "read", lambda job, task: pytest.fail("read again"))
     manifest, said = prepare(config)
     assert manifest["files"] == store.manifest["files"] and "going on with" in said[0]
     assert os.listdir(parent) == ["tiny"]

@@ -1,15 +1,28 @@
-"""The local engine: results in order, results that are there already, and workers that die."""
+"""The local engine: results in order and workers that die; Apache Beam: the same bytes, and mistakes on one line.
 
+Beam itself is optional; without it the pipeline runs on a stand-in for the few calls that are made of it.
+"""
+
+import importlib
 import json
-import os
+import random
+import sys
+import types
+from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from chinchilla_jax.data import engines, fs
-from chinchilla_jax.data.stages import job, rows
-from chinchilla_jax.data.stages.sharding import BlockSums
+from chinchilla_jax.config import DataConfig
+from chinchilla_jax.config.corpus import NearConfig, QualityConfig
+from chinchilla_jax.data import build, engines, fs
+from chinchilla_jax.data.engines import Beam
+from chinchilla_jax.data.stages import job
+from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.errors import UserError
+from tests.data import test_pipeline
+from tests.data.dying import die
+from tests.data.filters.test_minhash import changed
+from tests.data.test_remote import URL
 
 
 @pytest.fixture
@@ -35,11 +48,6 @@ def test_results_come_in_order_and_what_is_there_is_not_done_again(root):
     assert engines.Local(1, 0).map(root, "1", "merge", tasks[:3], done.append) == [{"n": 0}, {"n": 1}, {"n": 2}]
 
 
-def die(*task):
-    """What the kernel does to a process that takes too much memory."""
-    os._exit(9)
-
-
 def test_a_worker_that_dies_is_tried_again_and_then_one_line(root, monkeypatch):
     monkeypatch.setattr(engines, "SHARE", 1)
     tasks, made = merge_tasks(root, 3), []
@@ -51,25 +59,132 @@ def test_a_worker_that_dies_is_tried_again_and_then_one_line(root, monkeypatch):
     assert len(made) == 3
 
 
-def test_partitions_hold_about_their_size():
-    shapes = {size: job.shape(size) for size in (0, 10, 9 << 20, 3 << 30, 5 << 40)}
-    assert [s["bits"] for s in shapes.values()] == [0, 0, 1, 9, 12]
-    assert shapes[5 << 40]["segment"] > 1 << 30
+class Step:
+    """A transform of the stand-in: a function from all elements to all elements."""
+
+    def __init__(self, work):
+        self.work = work
+
+    def __rrshift__(self, label):
+        return self
+
+    def __ror__(self, elements):
+        return self.work(elements)
 
 
-@pytest.mark.parametrize("bits", [0, 1, 5])
-def test_boundaries_cut_the_hashes_evenly(bits):
-    keys = np.sort(np.random.default_rng(0).integers(0, 2**64, 4096, dtype=np.uint64))
-    counts = np.diff(np.append(np.searchsorted(keys, rows.boundaries(bits)), len(keys)))
-    assert len(counts) == 1 << bits and counts.sum() == 4096 and counts.max() < 2 * counts.mean() + 1
+class Pipeline:
+    """The stand-in's pipeline: what is piped into it is done at once."""
+
+    def __init__(self, options):
+        self.options = options
+
+    def __enter__(self):
+        return []
+
+    def __exit__(self, *error):
+        return None
 
 
-@pytest.mark.parametrize("cut", [1, 7, 1000])
-def test_block_sums_do_not_depend_on_how_the_bytes_come(cut):
-    import xxhash
+def shuffled(elements):
+    """In another order, and some of them twice, as a retry does."""
+    return random.Random(0).sample([*elements, *elements[:2]], len(elements) + len(elements[:2]))
 
-    content = os.urandom(1000)
-    sums = BlockSums(64)
-    for at in range(0, 1000, cut):
-        sums.update(content[at : at + cut])
-    assert sums.end().tolist() == [xxhash.xxh3_64_intdigest(content[at : at + 64]) for at in range(0, 1000, 64)]
+
+@pytest.fixture(params=["stand-in", "beam"])
+def options(request):
+    """Options of a runner, with the stand-in in place of Beam or with Beam itself."""
+    if request.param == "beam":
+        pytest.importorskip("apache_beam")
+        return "runner=DirectRunner direct_num_workers=1"
+    return request.getfixturevalue("stand_in")
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Options of a runner of the stand-in."""
+    beam = types.ModuleType("apache_beam")
+    beam.Pipeline, beam.Reshuffle = Pipeline, lambda: Step(shuffled)
+    beam.Create = lambda values: Step(lambda _: list(values))
+    beam.Map = lambda work, *more: Step(lambda elements: [work(element, *more) for element in elements])
+    beam.options = types.SimpleNamespace(pipeline_options=types.SimpleNamespace(PipelineOptions=list))
+    monkeypatch.setitem(sys.modules, "apache_beam", beam)
+    return "runner=DirectRunner"
+
+
+def corpora() -> dict[str, list[str]]:
+    """English-like, Chinese and code, each with planted near-duplicates and equal documents."""
+    chinese = ["".join(chr(0x4E00 + random.Random(n).randrange(500)) for _ in range(1)) for n in range(500)]
+    draw = random.Random(1)
+    texts = {
+        "english": [test_pipeline.text(n) for n in range(60)],
+        "chinese": ["".join(draw.choices(chinese, k=150)) + "\n" for _ in range(60)],
+        "code": [
+            f"def f{n}(x):\n" + "".join(f"    y{draw.randrange(99)} = x + {k}\n" for k in range(30)) for n in range(60)
+        ],
+    }
+    return {
+        name: [*own, *(changed(t, 0.02, n) for n, t in enumerate(own[:9])), *own[:3]] for name, own in texts.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["english", "chinese", "code"])
+@pytest.mark.parametrize("shards", [1, 7])
+def test_the_same_bytes_as_the_local_engine(options, tmp_path, monkeypatch, name, shards):
+    monkeypatch.setattr(job, "PARTITION", 20_000)
+    source = test_pipeline.write(tmp_path / "text", corpora()[name], shards)
+    config = {"near": NearConfig("drop"), "quality": QualityConfig(on=name == "english")}
+    local, _ = test_pipeline.prepare(tmp_path / "a", [source], **config)
+    beam, _ = test_pipeline.prepare(tmp_path / "b", [source], engine="beam", beam_options=options, **config)
+    assert beam == local
+    assert (tmp_path / "a" / "manifest.json").read_bytes() == (tmp_path / "b" / "manifest.json").read_bytes()
+
+
+def test_a_remote_store_is_prepared_beside_itself(stand_in, cloud, tmp_path, monkeypatch):
+    """No worker needs this machine's disk; a run that was stopped goes on there, and nothing but the store is left."""
+    source = test_pipeline.write(tmp_path / "text", corpora()["english"], 2)
+    config = DataConfig(sources=(source,), store=str(tmp_path / "here"), vocab_size=300, valid_fraction=0.1)
+    local = build.prepare(config, say=lambda line: None, show=False)
+    there = replace(config, store=URL, engine="beam", beam_options=stand_in)
+    with monkeypatch.context() as patch:
+        patch.setitem(engines.STAGES, "encode", lambda job, task: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            build.prepare(there, say=lambda line: None, show=False)
+    assert any(".preparing/merge/" in path for path in cloud.store)
+    monkeypatch.setitem(engines.STAGES, "read", lambda job, task: pytest.fail("read again"))
+    assert build.prepare(there, say=lambda line: None, show=False)["files"] == local["files"]
+    assert {path.rpartition("/")[2] for path in cloud.store} == {*local["files"], "manifest.json"}
+    opened = TokenStore.open(URL)
+    assert (opened.train.tokens[:] == TokenStore.open(config.store).train.tokens).all()
+
+
+def test_a_mistake_in_a_worker_is_one_line(options, tmp_path):
+    (tmp_path / "t.jsonl").write_text('{"text": "a"}\n{"body": "b"}\n')
+    config = DataConfig(
+        sources=(str(tmp_path / "t.jsonl"),), store=str(tmp_path / "s"), engine="beam", beam_options=options
+    )
+    with pytest.raises(UserError, match=r"t\.jsonl:2: no field 'text'"):
+        build.prepare(config, say=lambda line: None, show=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["t.jsonl"]
+
+
+def test_a_failure_left_by_a_worker_is_raised(options, tmp_path):
+    root = str(tmp_path)
+    job.save(root, {"config": {}, "store": "", "bits": 0, "segment": 1})
+    fs.write(f"{root}/merge/0.error", json.dumps("the disk is full").encode())
+    fs.write(f"{root}/merge/1.json", b"{}")
+    engine = Beam(options)
+    with pytest.raises(UserError, match=r"Apache Beam ended in stage merge|disk is full"):
+        engine.map(root, "1", "merge", [{"name": "0", "partition": 0, "sources": 1}], lambda task: None)
+    assert engine.map(root, "1", "merge", [{"name": "1"}], lambda task: None) == [{}]
+
+
+def test_options_are_words_of_a_shell(stand_in):
+    with pytest.raises(UserError, match=r"--data\.beam-options runner='Direct: No closing quotation"):
+        Beam("runner='Direct")
+
+
+def test_without_beam_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    with pytest.raises(UserError, match=r"chinchilla_jax\[beam\]"):
+        Beam("")
+    assert importlib.util.find_spec("chinchilla_jax.data.engines")

@@ -1,7 +1,6 @@
 """Text files, .jsonl files and folders of them."""
 
 import gzip
-import json
 from collections import Counter
 
 import pytest
@@ -75,22 +74,6 @@ def test_a_folder_of_code(tmp_path):
     assert source.skipped == Counter(hidden=3, binary=3, broken=0)
 
 
-def test_the_card_of_a_data_set_is_no_text_of_it(tmp_path):
-    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\nWhat it is")
-    (tmp_path / "dataset_infos.json").write_text("{}")
-    assert len(read(tmp_path)) == 2, "without records it is like any other text"
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data/a.jsonl").write_text('{"text": "one"}\n')
-    (tmp_path / "data/README.md").write_text("no header")
-    source = files.open_path(str(tmp_path), "text")
-    assert sorted(d.text for d in documents(source)) == ["no header", "one"]
-    assert source.skipped["cards of data sets"] == 2
-    (tmp_path / "data/a.jsonl").rename(tmp_path / "data/a.arrow")
-    (tmp_path / "data/README.md").unlink()
-    with pytest.raises(UserError, match=r"skipped .*1 Arrow files \(`Dataset.to_parquet`"):
-        files.open_path(str(tmp_path), "text")
-
-
 def test_an_empty_folder_is_an_error(tmp_path):
     with pytest.raises(UserError, match="no text files in this folder"):
         files.open_path(str(tmp_path), "text")
@@ -142,15 +125,24 @@ def test_skipping_leaves_out_lines_and_files_and_counts(tmp_path):
     assert source.skipped["broken"] == 3
 
 
-def test_jsonl_by_field_with_keys(tmp_path):
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"body": t}) + "\n" for t in ("x", "海", "")) + "\n")
-    found = list(documents(files.open_path(str(tmp_path), "body")))
-    assert [(d.text, d.key.rpartition(":")[2]) for d in found] == [("x", "1"), ("海", "2"), ("", "3")]
-
-
 def test_state_follows_the_files(tmp_path):
     (tmp_path / "a.txt").write_text("a")
     before = files.open_path(str(tmp_path), "text").state
     assert files.open_path(str(tmp_path), "text").state == before
     (tmp_path / "b.txt").write_text("b")
     assert files.open_path(str(tmp_path), "text").state != before
+
+
+def test_linked_folders_are_read_once_and_loops_end(tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/b.txt").write_text("b")
+    top = tmp_path / "top"
+    top.mkdir()
+    (top / "a.txt").write_text("a")
+    (top / "more").symlink_to(tmp_path / "other")
+    (top / "same").symlink_to(tmp_path / "other")
+    (top / "loop").symlink_to(top)
+    (top / "up").symlink_to(tmp_path)
+    source = files.open_path(str(top), "text")
+    assert [document.text for document in documents(source)] == ["a", "b"]
+    assert source.skipped["folders seen before"] == 2 and source.skipped["links to a folder above"] == 1

@@ -7,8 +7,6 @@ import shutil
 import fsspec
 import numpy as np
 import pytest
-from fsspec.implementations.memory import MemoryFileSystem
-from fsspec.registry import _registry
 
 from chinchilla_jax.commands import plan
 from chinchilla_jax.config import DataConfig, TrainConfig
@@ -20,32 +18,11 @@ from tests.data.conftest import story
 from tests.data.test_store import first_version
 
 URL = "gs://bucket/stores/tiny"
-
-
-class FakeCloud(MemoryFileSystem):
-    """gs:// in memory."""
-
-    protocol = ("gs", "gcs")
-    store: dict = {}
-    pseudo_dirs = [""]
-
-
-@pytest.fixture(autouse=True)
-def cloud(tmp_path, monkeypatch):
-    """An empty cloud and an empty cache."""
-    before = dict(_registry)
-    for protocol in FakeCloud.protocol:
-        fsspec.register_implementation(protocol, FakeCloud, clobber=True)
-    FakeCloud.store.clear()
-    FakeCloud.pseudo_dirs[:] = [""]
-    monkeypatch.setattr(remote, "CACHE", str(tmp_path / "cache"))
-    yield FakeCloud()
-    _registry.clear()
-    _registry.update(before)
+pytestmark = pytest.mark.usefixtures("cloud")
 
 
 @pytest.fixture
-def uploaded(made):
+def uploaded(made, cloud):
     remote.upload(remote.Path(made.store), URL)
 
 

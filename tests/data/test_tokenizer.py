@@ -121,20 +121,6 @@ def test_a_lone_surrogate_is_refused(tokenizer):
         tokenizer.encode("a\ud800b")
 
 
-@pytest.mark.parametrize("text", ["naïve 海风 👩‍👩‍👧 déjà\n", f"a{SPACE}b"])
-def test_streaming_gives_whole_characters_only(tokenizer, text):
-    streamer = Streamer(tokenizer)
-    given = [streamer.feed([i]) for i in tokenizer.encode(text)]
-    assert "".join(given) + streamer.flush() == text
-    assert all("\ufffd" not in part for part in given)
-
-
-def test_streaming_shows_what_never_completes(tokenizer):
-    streamer = Streamer(tokenizer)
-    assert streamer.feed(tokenizer.encode("👩")[:-1]) == ""
-    assert "\ufffd" in streamer.flush()
-
-
 def train_plain(**options) -> bytes:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(

@@ -82,19 +82,6 @@ def test_a_user_cannot_type_a_control_token(tmp_path):
     assert made.token_to_id("<end>") in ours.stops
 
 
-def test_what_begins_and_ends_a_text(tmp_path):
-    gpt = open_tokenizer(jsons.write(tmp_path / "a", jsons.byte_level(), eos_token={"content": "<|im_end|>"}))
-    assert (gpt.separator, gpt.start, gpt.end, gpt.stops) == (0, (), (), {0, 2}), "a turn's end ends no document"
-    assert gpt.prompt("a") == gpt.encode("a") and gpt.prompt("") == [0]
-    llama = open_tokenizer(jsons.write(tmp_path / "b", jsons.fallback(prefix=True), eos_token="</s>"))
-    assert (llama.separator, llama.start, llama.end, llama.stops) == (1, (1,), (2,), {1, 2})
-    assert llama.document("a").tolist() == [1, *llama.encode("a"), 2] and llama.closing == 2
-    told = {"eos_token": "</s>", "bos_token": "<s>", "add_bos_token": False}
-    assert open_tokenizer(jsons.write(tmp_path / "c", jsons.fallback(prefix=True), **told)).start == ()
-    (tmp_path / "c/generation_config.json").write_text(json.dumps({"eos_token_id": [2, 7]}))
-    assert open_tokenizer(tmp_path / "c").stops == {2, 7}
-
-
 def test_what_normalisation_loses_is_said(tmp_path):
     made = jsons.byte_level()
     made.normalizer = normalizers.NFC()
@@ -192,27 +179,10 @@ def test_damaged_files_are_one_line(case, tmp_path):
     assert "\n" not in str(said.value)
 
 
-@pytest.mark.parametrize(("told", "message"), [({"eos_token": "<zz>"}, "eos_token '<zz>' is no token"),
-                                               ({"bos_token": {"content": "<zz>"}}, "bos_token '<zz>'"),
-                                               ({"add_bos_token": "no"}, "add_bos_token is 'no'")])  # fmt: skip
-def test_what_is_told_beside_a_file_must_hold(told, message, tmp_path):
-    with pytest.raises(UserError, match=message):
-        open_tokenizer(jsons.write(tmp_path, jsons.byte_level(), **told))
-
-
 def test_dropout_of_a_file_is_left_out(tmp_path):
     (tmp_path / "tokenizer.json").write_text(whole_file(model__dropout=0.5))
     ours = open_tokenizer(tmp_path)
     assert len({tuple(ours.encode(jsons.TEXTS[0][:200])) for _ in range(5)}) == 1
-
-
-def test_no_end_of_documents_is_one_line(tmp_path):
-    made = tokenizers.Tokenizer(models.BPE({"a": 0, "b": 1}, []))
-    made.decoder = decoders.ByteLevel()
-    with pytest.raises(UserError, match="which token ends a document"):
-        open_tokenizer(jsons.write(tmp_path, made))
-    with pytest.raises(UserError, match="lone surrogate"):
-        open_tokenizer(jsons.write(tmp_path, made, eos_token="a")).encode("\ud800")
 
 
 def test_a_copy_is_found_and_the_same(tmp_path, made):

@@ -5,11 +5,10 @@ import pytest
 
 from chinchilla_jax.config import DataConfig
 from chinchilla_jax.data import fs
-from chinchilla_jax.data.stages import sampling, splitting
+from chinchilla_jax.data.stages import splitting
 from chinchilla_jax.data.stages.job import Job
 from chinchilla_jax.data.stages.rows import ROW, boundaries
 from chinchilla_jax.data.stages.splitting import Totals, plan
-from chinchilla_jax.errors import UserError
 
 BITS = 3
 
@@ -73,16 +72,3 @@ def test_a_split_of_its_own_is_kept(job):
     assert split(job(0.5), documents([10] * 100, own)).tolist() == [False] * 90 + [True] * 10
     held = split(job(0.1), documents([10] * 300, own + [splitting.FREE] * 200))
     assert held[:100].tolist() == [False] * 90 + [True] * 10 and held[100:].sum() == 20
-
-
-@pytest.mark.parametrize("size", [1, 50, 300, 1000])
-def test_a_tail_has_text_on_both_sides(size):
-    text = b"a line of text\n" * 100 + b"\n" * 500
-    head, end = sampling.cut_tail(text, size)
-    assert text[:head].strip() and text[head:end].strip() and text[:head].endswith(b"\n")
-    assert end == (1500 if size < 500 else len(text))
-
-
-def test_a_tail_of_nothing_is_refused():
-    with pytest.raises(UserError, match="1 bytes of text"):
-        sampling.cut_tail(b" x \n", 1)

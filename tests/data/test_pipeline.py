@@ -12,7 +12,8 @@ from chinchilla_jax.config.corpus import NearConfig, QualityConfig, RepetitionCo
 from chinchilla_jax.data import account, build
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.errors import UserError
-from tests.data.filters.test_near import changed
+from tests.data.conftest import story
+from tests.data.filters.test_minhash import changed
 from tests.data.test_build import texts_of
 
 VOCABULARY = [f"{a}{b}" for a in ("sea", "wind", "stone", "lamp", "river", "cloud") for b in "abcdefghijklmnopqrst"]
@@ -202,3 +203,11 @@ def test_table_and_page_say_what_was_left_out(filtered, tmp_path):
     text = page.read_text()
     assert "too short" in text and "| train |" in text and "shared_run_of_words" in text and "clusters: 10" in text
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_field_that_no_source_has_is_an_error(tmp_path):
+    (tmp_path / "a.txt").write_text(story(1))
+    config = DataConfig(sources=(str(tmp_path / "a.txt"),), store=str(tmp_path / "s"), field="body")
+    with pytest.raises(UserError, match=r"--data\.field body: no source has records"):
+        build.prepare(config, lambda line: None, show=False)
+    assert not (tmp_path / "s").exists()
