@@ -4,7 +4,7 @@ import pytest
 
 from tests import runs
 from tests.interop import folders
-from tests.interop.test_export import exported
+from tests.interop.test_exported import exported
 
 SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "head_dim": 8}
 

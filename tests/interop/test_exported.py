@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from tests import runs, tiny
 from tests.interop import folders, readers
-from tests.interop.test_import import IDS_BL, imported, our_logits
+from tests.interop.test_imported import IDS_BL, imported, our_logits
 
 
 def exported(run_dir, out, **flags) -> str:
@@ -109,21 +109,6 @@ def test_a_flipped_byte_is_refused(name, run, tmp_path):
     code, said = runs.call("import", str(tmp_path / "out"), **{"run-dir": tmp_path / "again"})
     assert code == 78 and said.count("error:") == 1 and name in said, said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
-
-
-@pytest.mark.parametrize(
-    ("model", "word"),
-    [
-        (tiny.CHINCHILLA, "relative positions"),
-        (tiny.SQUARED, "relu2"),
-    ],
-)
-def test_what_has_no_class_is_refused(model, word):
-    from chinchilla_jax.errors import UserError
-    from chinchilla_jax.interop import config_json
-
-    with pytest.raises(UserError, match=word):
-        config_json.choose(model)
 
 
 def test_nothing_is_overwritten(run, tmp_path):

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -52,3 +53,17 @@ def test_logits(kind, tmp_path):
     assert origin["architecture"] == kind and "config.json" in origin["files"]
     assert (tmp_path / "run" / "chat_template.jinja").read_text() == "{{ messages }}"
     assert loaded.tokenizer.decode(loaded.tokenizer.encode("a sea  of stones")) == "a sea  of stones"
+
+
+def test_an_interrupted_import_leaves_nothing(whole, tmp_path, monkeypatch):
+    """An error on the way, here a full disk, takes the half-written run with it."""
+    from chinchilla_jax.training import one_by_one
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(one_by_one, "write", full)
+    source = shutil.copytree(whole / "single", tmp_path / "source")
+    code, said = runs.call("import", str(source), **{"run-dir": tmp_path / "run"})
+    assert code == 74 and "No space left" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]

@@ -5,8 +5,8 @@ import numpy as np
 from tests.data import jsons
 from tests.data.test_tokenizer import NASTY
 from tests.interop import folders, readers
-from tests.interop.test_export import exported
-from tests.interop.test_import import IDS_BL, each_kind, imported
+from tests.interop.test_exported import exported
+from tests.interop.test_imported import IDS_BL, each_kind, imported
 
 
 @each_kind

@@ -9,17 +9,15 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from chinchilla_jax.config import Config, TaskConfig, TuneConfig
-from chinchilla_jax.errors import UserError
 from chinchilla_jax.finetuning.trees import flat, nest
-from chinchilla_jax.interop import peft_config
 from chinchilla_jax.optim.paths import named
 from chinchilla_jax.training import params_only
 from chinchilla_jax.training.load import Base, load
 from chinchilla_jax.training.program import Program
 from tests import runs
 from tests.interop import folders
-from tests.interop.test_export import exported
-from tests.interop.test_import import imported
+from tests.interop.test_exported import exported
+from tests.interop.test_imported import imported
 
 TINY = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3,
         "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}  # fmt: skip
@@ -208,35 +206,6 @@ def test_what_peft_has_no_form_for(adapters, base, tmp_path):
     ):
         code, said = runs.call("export", **{"run-dir": run, "out": tmp_path / "out", "format": "peft"})
         assert code == 78 and word in said and said.count("error:") == 1 and not list(tmp_path.iterdir())
-
-
-TOLD = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
-REFUSED = {
-    "OFT": ({"peft_type": "OFT"}, {"q_proj"}, "OFT"),
-    "both variants": ({"use_dora": True, "use_rslora": True}, {"q_proj"}, "use_rslora and use_dora"),
-    "biases": ({"bias": "all"}, {"q_proj"}, "bias"),
-    "PiSSA": ({"init_lora_weights": "pissa"}, {"q_proj"}, "pissa"),
-    "ranks": ({"rank_pattern": {"q_proj": 2}}, {"q_proj"}, "rank_pattern"),
-    "alphas": ({"alpha_pattern": {"q_proj": 2}}, {"q_proj"}, "alpha_pattern"),
-    "modules": ({"modules_to_save": ["lm_head"]}, {"q_proj"}, "modules_to_save"),
-    "a number of modules": ({"modules_to_save": 5}, {"q_proj"}, "modules_to_save 5"),
-    "a task of pairs": ({"task_type": "SEQ_2_SEQ_LM"}, {"q_proj"}, "SEQ_2_SEQ_LM"),
-    "another head's module": ({"task_type": "QUESTION_ANS", "modules_to_save": ["score"]}, {"q_proj"}, "modules_to"),
-    "rows that differ": ({"trainable_token_indices": {"embed_tokens": [1], "lm_head": [2]}}, {"q_proj"}, "every table"),
-    "rows twice": ({"trainable_token_indices": [1, 1]}, {"q_proj"}, "different ids"),
-    "rows of a projection": ({"trainable_token_indices": {"q_proj": [1]}}, {"q_proj"}, "q_proj"),
-    "replicas": ({"layer_replication": [[0, 2]]}, {"q_proj"}, "layer_replication"),
-    "another module": ({}, {"qkv_proj"}, "qkv_proj"),
-    "no rank": ({"r": 0}, {"q_proj"}, "r is 0"),
-    "IA3 of inputs": ({"peft_type": "IA3", "feedforward_modules": ["k_proj"]}, {"k_proj"}, "feedforward_modules"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_settings_that_are_not_supported(case):
-    changes, modules, word = REFUSED[case]
-    with pytest.raises(UserError, match=word):
-        peft_config.to_tune(TOLD | changes, modules, "base")
 
 
 def test_damaged_adapters(adapters, base, tmp_path):

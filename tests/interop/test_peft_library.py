@@ -10,8 +10,8 @@ from safetensors.numpy import load_file
 from chinchilla_jax.training.load import load
 from tests import runs
 from tests.interop import folders
-from tests.interop.test_export import exported
-from tests.interop.test_import import IDS_BL, imported, our_logits
+from tests.interop.test_exported import exported
+from tests.interop.test_imported import IDS_BL, imported, our_logits
 from tests.interop.test_peft import CLASSES, METHODS, TASKS, adapters, base  # noqa: F401
 
 torch = pytest.importorskip("torch", reason="torch, transformers and peft are in the parity environment")

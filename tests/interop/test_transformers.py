@@ -7,7 +7,7 @@ from safetensors.numpy import load_file
 from chinchilla_jax.interop import heads
 from tests import runs
 from tests.interop import folders
-from tests.interop.test_import import IDS_BL, imported, our_logits
+from tests.interop.test_imported import IDS_BL, imported, our_logits
 
 torch = pytest.importorskip("torch", reason="torch and transformers are in the parity environment")
 transformers = pytest.importorskip("transformers")

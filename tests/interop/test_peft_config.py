@@ -1,0 +1,36 @@
+"""adapter_config.json and our settings of tuning."""
+
+import pytest
+
+from chinchilla_jax.errors import UserError
+from chinchilla_jax.interop import peft_config
+
+TOLD = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
+
+
+REFUSED = {
+    "OFT": ({"peft_type": "OFT"}, {"q_proj"}, "OFT"),
+    "both variants": ({"use_dora": True, "use_rslora": True}, {"q_proj"}, "use_rslora and use_dora"),
+    "biases": ({"bias": "all"}, {"q_proj"}, "bias"),
+    "PiSSA": ({"init_lora_weights": "pissa"}, {"q_proj"}, "pissa"),
+    "ranks": ({"rank_pattern": {"q_proj": 2}}, {"q_proj"}, "rank_pattern"),
+    "alphas": ({"alpha_pattern": {"q_proj": 2}}, {"q_proj"}, "alpha_pattern"),
+    "modules": ({"modules_to_save": ["lm_head"]}, {"q_proj"}, "modules_to_save"),
+    "a number of modules": ({"modules_to_save": 5}, {"q_proj"}, "modules_to_save 5"),
+    "a task of pairs": ({"task_type": "SEQ_2_SEQ_LM"}, {"q_proj"}, "SEQ_2_SEQ_LM"),
+    "another head's module": ({"task_type": "QUESTION_ANS", "modules_to_save": ["score"]}, {"q_proj"}, "modules_to"),
+    "rows that differ": ({"trainable_token_indices": {"embed_tokens": [1], "lm_head": [2]}}, {"q_proj"}, "every table"),
+    "rows twice": ({"trainable_token_indices": [1, 1]}, {"q_proj"}, "different ids"),
+    "rows of a projection": ({"trainable_token_indices": {"q_proj": [1]}}, {"q_proj"}, "q_proj"),
+    "replicas": ({"layer_replication": [[0, 2]]}, {"q_proj"}, "layer_replication"),
+    "another module": ({}, {"qkv_proj"}, "qkv_proj"),
+    "no rank": ({"r": 0}, {"q_proj"}, "r is 0"),
+    "IA3 of inputs": ({"peft_type": "IA3", "feedforward_modules": ["k_proj"]}, {"k_proj"}, "feedforward_modules"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_settings_that_are_not_supported(case):
+    changes, modules, word = REFUSED[case]
+    with pytest.raises(UserError, match=word):
+        peft_config.to_tune(TOLD | changes, modules, "base")
