@@ -6,7 +6,7 @@ EXTRA :=#               an extra of pyproject.toml to install too, as in EXTRA=c
 VENV := .venv#          folder of the environment
 RUN := runs/quickstart# folder of the quickstart's run
 PRETRAIN :=#            further settings of its pretraining, as in PRETRAIN="--train.steps 50"
-TESTS :=#               tests to run, as in TESTS="tests/test_cli.py -x"; empty runs all
+TESTS :=#               tests to run, as in TESTS="tests/commands/test_cli.py -x"; empty runs all
 PINS :=#                further options of uv's, as in PINS=--upgrade
 
 BIN := $(VENV)/bin/python
@@ -28,7 +28,7 @@ env: $(STAMP) ## the environment; PYTHON=3.13 or a path chooses the interpreter,
 $(STAMP): requirements.txt $(STALE)
 	@VENV="$(VENV)" PYTHON="$(PYTHON)" EXTRA="$(EXTRA)" sh tools/env.sh
 
-test: $(STAMP) ## the whole test suite; TESTS="tests/test_cli.py" runs a part
+test: $(STAMP) ## the whole test suite; TESTS="tests/commands/test_cli.py" runs a part
 	$(BIN) -m pytest -n logical --maxprocesses 8 --max-worker-restart 0 --dist loadfile $(TESTS)
 
 quickstart: $(STAMP) ## prepare, pretrain, evaluate, generate and report on Shakespeare; again continues

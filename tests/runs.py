@@ -174,6 +174,13 @@ def trained(run_dir: Path, store: Path, *words: str, **changes) -> Path:
     return run_dir
 
 
+def fresh(*arguments: str) -> subprocess.CompletedProcess:
+    """A command in an interpreter of its own."""
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+
+
 def start(command: list[str], devices: int, cache: Path | None, **popen) -> subprocess.Popen:
     """`python ...` in a process of its own, with so many devices and a folder for compiled programs."""
     env = os.environ | {

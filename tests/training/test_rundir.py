@@ -8,13 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
 
-from chinchilla_jax import locks
 from chinchilla_jax.errors import StorageError, UserError
 from chinchilla_jax.training.rundir import LOCK, lock
 
@@ -104,48 +101,4 @@ def test_without_locks_the_dead_are_taken_over(tmp_path, other, no_locks, capfd)
 def test_an_unreadable_note_is_no_obstacle(tmp_path, content):
     (tmp_path / f"{LOCK}.json").write_text(content)
     with lock(tmp_path):
-        pass
-
-
-# Leases
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr(locks, "BEAT", 0.05)
-    monkeypatch.setattr(locks, "EXPIRY", 0.6)
-    monkeypatch.setattr(locks, "SETTLE", 0.1)
-
-
-def test_a_lease_is_respected_while_its_holder_lives_and_given_back(tmp_path, quick, capfd):
-    note = tmp_path / "lease.json"
-    refused = pytest.raises(UserError, match=f"in use by process {os.getpid()} ")
-    with locks.lease(note, pytest.fail), refused, locks.lease(note, pytest.fail):
-        pass
-    assert not note.exists()
-    with locks.lease(note, pytest.fail):
-        pass
-    assert "took over" not in capfd.readouterr().err
-
-
-def test_a_lease_without_beats_is_taken_over(tmp_path, quick, capfd):
-    note = tmp_path / "lease.json"
-    note.write_text('{"pid": 1, "host": "elsewhere", "token": "x"}')
-    began = time.monotonic()
-    with locks.lease(note, pytest.fail):
-        assert time.monotonic() - began > 0.6
-        assert "from process 1 on elsewhere, which gave no sign of life" in capfd.readouterr().err
-
-
-def test_of_two_that_come_at_once_one_goes_on_and_who_lost_it_hears_of_it(tmp_path, quick, monkeypatch):
-    note, told = tmp_path / "lease.json", threading.Event()
-    other = '{"pid": 2, "host": "elsewhere", "token": "x"}'
-    with locks.lease(note, told.set):
-        note.write_text(other)
-        assert told.wait(5)
-    assert note.read_text() == other, "it is not ours to give back"
-    note.unlink()
-    sleep = time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: note.write_text(other) or sleep(seconds))
-    with pytest.raises(UserError, match="process 2 on elsewhere"), locks.lease(note, pytest.fail):
         pass

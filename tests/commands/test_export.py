@@ -1,0 +1,48 @@
+"""Flags of the export command, and what it hands on."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from chinchilla_jax.commands import export, hints
+from chinchilla_jax.interop import exported
+from tests import runs
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the command hands on; nothing is written."""
+    seen = SimpleNamespace()
+
+    def note(config, run_dir, out, how, say):
+        seen.run_dir, seen.out, seen.how = run_dir, out, how
+        return {"step": 7}
+
+    monkeypatch.setattr(exported, "export", note)
+    return seen
+
+
+def test_flags_are_handed_on(asked, whole_run, tmp_path):
+    flags = {"format": "gguf", "dtype": "q8_0", "shard-size": 0.5, "out": tmp_path / "m.gguf"}
+    found = runs.ask("export", "--merge", **{"run-dir": whole_run}, **flags)
+    assert asked.how == exported.How("gguf", "q8_0", 500_000_000, True) and asked.out == tmp_path / "m.gguf"
+    assert asked.run_dir == whole_run and found == {
+        "step": 7, "wrote": [str(tmp_path / "m.gguf")], "next": hints.line("import", str(tmp_path / "m.gguf"))
+    }  # fmt: skip
+
+
+def test_what_is_written_as_a_run_is_evaluated_next():
+    assert {form for form in export.FORMATS if "evaluate" in export.following(form, "x")} == {"sparse", "sliced"}
+    assert set(export.FORMATS) == set(exported.FORMATS) and set(export.RUNS) == set(exported.OWN)
+
+
+@pytest.mark.parametrize("flags, message", [
+    ({}, "name what to write with --out"), ({"out": "new", "shard-size": 0}, "--shard-size 0.0 must be above 0"),
+    ({"out": "."}, "--out . is there already"), ({"out": "new", "format": "onnx"}, "invalid choice: 'onnx'"),
+    ({"out": "gs://bucket/x"}, "this has to be a local path"), ({"out": "new", "run-dir": "none"}, "none"),
+])  # fmt: skip
+def test_mistakes_are_one_line(asked, flags, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, said = runs.call("export", **{"run-dir": ".", **flags})
+    assert code == 78 and said.startswith("error: ") and said.count("\n") == 1 and message in said, said
+    assert list(tmp_path.iterdir()) == [] and not vars(asked)

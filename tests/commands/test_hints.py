@@ -1,0 +1,32 @@
+"""Commands that a message tells the user to type."""
+
+import sys
+
+from chinchilla_jax.commands import hints
+
+
+def test_the_next_command_names_the_interpreter_that_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    for path in ("usr/bin/python3", "usr/bin/python", ".venv/bin/python"):
+        (tmp_path / path).symlink_to("/bin/sh")
+    monkeypatch.setenv("PATH", str(tmp_path / "usr/bin"))
+    for executable, said in (
+        (tmp_path / ".venv/bin/python", ".venv/bin/python"),
+        (tmp_path / "usr/bin/python3", "python"),
+        ("/opt/a b/bin/python", "'/opt/a b/bin/python'"),
+    ):
+        monkeypatch.setattr(sys, "executable", str(executable))
+        assert hints.line("report", "--run-dir", "a b") == f"{said} -m chinchilla_jax report --run-dir 'a b'"
+
+
+def test_advice_is_that_of_a_clone_or_of_an_installed_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(hints, "interpreter", lambda: "python")
+    monkeypatch.setattr(hints, "ROOT", tmp_path)
+    assert hints.install() == 'python -m pip install "chinchilla_jax[train]"' and not hints.in_clone()
+    assert hints.quickstart() == "python -m chinchilla_jax prepare --config quickstart"
+    (tmp_path / "Makefile").touch()
+    assert not hints.in_clone(), "a Makefile of somebody's"
+    (tmp_path / "requirements.txt").touch()
+    assert hints.in_clone() and hints.install() == "make env" and hints.quickstart() == "make quickstart"

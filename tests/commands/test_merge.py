@@ -1,0 +1,32 @@
+"""The merge command: its report, and what is refused before anything is loaded."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from chinchilla_jax.evaluation import merging
+from chinchilla_jax.training import load
+from tests import runs
+
+
+def test_what_merging_changed_is_reported(whole_run, tmp_path, monkeypatch):
+    wrote = []
+    loaded = SimpleNamespace(step=7, notes=["the base has moved"])
+    monkeypatch.setattr(load, "load", lambda config, run_dir, whole_mesh: loaded)
+    monkeypatch.setattr(merging, "whole", lambda given: ("params", {"largest_logit": 8.0, "largest_difference": 3e-6}))
+    monkeypatch.setattr(merging, "write", lambda *told: wrote.append(told))
+    code, said = runs.call("merge", **{"run-dir": whole_run, "out": tmp_path / "merged"})
+    assert code == 0 and "warning: the base has moved" in said
+    assert "merged at step 7: logits of 4 probe rows differ by at most 3e-06 (the largest is 8)" in said
+    assert wrote == [(tmp_path / "merged", whole_run, loaded, "params")] and f"wrote {tmp_path / 'merged'}" in said
+    assert f"generate --run-dir {tmp_path / 'merged'}" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize("flags, message", [
+    ({}, "name what to write with --out"), ({"out": "."}, "nothing is overwritten"), ({"out": "new"}, "none"),
+])  # fmt: skip
+def test_mistakes_are_one_line(flags, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, said = runs.call("merge", **{"run-dir": "none", **flags})
+    assert code == 78 and said.startswith("error: ") and said.count("\n") == 1 and message in said, said
+    assert list(tmp_path.iterdir()) == []
