@@ -5,8 +5,6 @@ import dataclasses
 import pytest
 
 from chinchilla_jax.config import Config
-from chinchilla_jax.errors import UserError
-from chinchilla_jax.model import presets
 from tests.config.refusals import refused
 
 
@@ -23,13 +21,3 @@ def test_every_setting_has_its_help():
     for section in dataclasses.fields(Config):
         for item in dataclasses.fields(section.type):
             assert item.metadata["help"], f"{section.name}.{item.name}"
-
-
-@pytest.mark.parametrize("name", presets.PRESETS)
-def test_presets_are_valid(name):
-    assert presets.preset(name).preset == name
-
-
-def test_unknown_preset():
-    with pytest.raises(UserError, match="did you mean chinchilla-70b"):
-        presets.preset("chinchila-70b")

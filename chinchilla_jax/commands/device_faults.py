@@ -1,5 +1,6 @@
 """What devices refuse, in one line with the fix. JAX's errors are known by name: nothing here imports JAX."""
 
+import sys
 import traceback
 from collections.abc import Iterator
 
@@ -44,11 +45,18 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def no_backend(error: BaseException) -> bool:
-    """Whether JAX failed at starting a backend, where it asserts or raises in its own file for that."""
+    """Whether JAX failed at starting a backend: in its own file for that, or anywhere in it while it has none.
+
+    Of an array's function JAX takes the frames of that file out of the traceback.
+    """
     if not isinstance(error, (RuntimeError, AssertionError)):
         return False
-    files = (frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__))
-    return any(file.replace("\\", "/").endswith("jax/_src/xla_bridge.py") for file in files)
+    frames = traceback.walk_tb(error.__traceback__)
+    files = [frame.f_code.co_filename.replace("\\", "/") for frame, _ in frames]
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    started = bridge is None or bridge.backends_are_initialized()
+    inside = any("/jax/_src/" in file for file in files[-1:])
+    return (inside and not started) or any(file.endswith("jax/_src/xla_bridge.py") for file in files)
 
 
 def first_line(error: BaseException) -> str:

@@ -42,7 +42,7 @@ def write_file(path: Path, tensors: list[Tensor]) -> None:
     with open(path, "wb") as file:
         file.write(struct.pack("<Q", len(encoded)) + encoded)
         for x in tensors:
-            made = np.ascontiguousarray(x.make())
+            made = np.asarray(x.make(), order="C")
             if made.shape != x.shape or made.dtype != x.dtype:
                 raise ValueError(f"{x.name} is {made.dtype}{list(made.shape)}, not {x.dtype}{list(x.shape)}")
             file.write(made.reshape(-1).view(np.uint8).data)

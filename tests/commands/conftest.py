@@ -31,18 +31,3 @@ def command(monkeypatch):
     monkeypatch.setitem(COMMANDS, "try", "a command of the tests")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return module
-
-
-WITH_COMMAND = """
-import os, sys, types
-from chinchilla_jax.__main__ import COMMANDS, main
-module = types.ModuleType("chinchilla_jax.commands.try")
-module.SECTIONS, module.options = (), lambda parser: None
-def run(config, args):
-    {}
-    return {{"loss": 1.5}}
-module.run, COMMANDS["try"], sys.modules[module.__name__] = run, "", module
-code = main(["try", *sys.argv[1:]])
-print("after")
-sys.exit(code)
-"""

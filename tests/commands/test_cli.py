@@ -1,6 +1,6 @@
 """A command from its flags to its closing lines: exit codes, one-line errors, pure JSON."""
 
-import importlib.util
+import importlib
 import json
 import sys
 import types
@@ -9,7 +9,7 @@ import pytest
 
 from chinchilla_jax.__main__ import main
 from chinchilla_jax.errors import Diverged, Preempted, UserError
-from tests.commands.conftest import WITH_COMMAND, refused
+from tests.commands.conftest import refused
 from tests.runs import fresh
 
 
@@ -71,6 +71,21 @@ def test_closing_lines(capsys, command):
     command.act = lambda: {"wrote": ["runs/x/report.md"], "next": "do that", "exit_code": 78}
     assert main(["try"]) == 78
     assert capsys.readouterr().out == "wrote runs/x/report.md\nnext: do that\n"
+
+
+WITH_COMMAND = """
+import os, sys, types
+from chinchilla_jax.__main__ import COMMANDS, main
+module = types.ModuleType("chinchilla_jax.commands.try")
+module.SECTIONS, module.options = (), lambda parser: None
+def run(config, args):
+    {}
+    return {{"loss": 1.5}}
+module.run, COMMANDS["try"], sys.modules[module.__name__] = run, "", module
+code = main(["try", *sys.argv[1:]])
+print("after")
+sys.exit(code)
+"""
 
 
 def test_json_is_pure_where_other_languages_write(monkeypatch):

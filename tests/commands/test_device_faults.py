@@ -1,12 +1,12 @@
 """Memory that does not suffice and devices that do not start are one line with the fix."""
 
+import json
 import types
 
 import pytest
 
 from chinchilla_jax.__main__ import main
 from chinchilla_jax.commands import cli
-from tests.commands.conftest import WITH_COMMAND
 from tests.runs import fresh
 
 
@@ -41,15 +41,42 @@ def test_other_errors_of_xla_keep_their_traceback(command):
         main(["try"])
 
 
-@pytest.mark.parametrize("platform", ["cuda", "tpu", "nothing"])
-def test_devices_that_do_not_start_are_one_line(platform, monkeypatch):
-    monkeypatch.setenv("JAX_PLATFORMS", platform)
-    result = fresh("-c", WITH_COMMAND.format("import jax; jax.devices()"))
-    assert result.returncode == 78 and "doctor" in result.stderr.splitlines()[-1]
+# A command on each platform in turn, in one interpreter: exit code and standard error of each. It asks for the devices,
+# or makes an array at once.
+ON_PLATFORMS = """
+import contextlib, io, json, sys, types
+from chinchilla_jax.__main__ import COMMANDS, main
+import jax
+module = types.ModuleType("chinchilla_jax.commands.try")
+module.SECTIONS, module.options = (), lambda parser: None
+module.run = lambda config, args: first()
+COMMANDS["try"], sys.modules[module.__name__] = "", module
+zeros = lambda: jax.numpy.zeros(1 << 46).block_until_ready()
+for platform in sys.argv[1:]:
+    jax.config.update("jax_platforms", platform.removesuffix("-array"))
+    said, first = io.StringIO(), jax.devices if platform in ("cuda", "tpu", "nothing") else zeros
+    with contextlib.redirect_stderr(said):
+        code = main(["try"])
+    print("FOUND", json.dumps([platform, code, said.getvalue()]))
+"""
+FOREIGN = ("cuda", "tpu", "nothing", "cuda-array", "nothing-array")
+
+
+@pytest.fixture(scope="module")
+def faults():
+    """Exit code and standard error by platform; on the CPU there is too little memory."""
+    result = fresh("-c", ON_PLATFORMS, *FOREIGN, "cpu")
+    found = [json.loads(line.removeprefix("FOUND ")) for line in result.stdout.splitlines() if line.startswith("FOUND")]
     assert "Traceback" not in result.stderr
+    return {platform: rest for platform, *rest in found}
 
 
-def test_memory_that_no_machine_has(monkeypatch):
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    result = fresh("-c", WITH_COMMAND.format("import jax; jax.numpy.zeros(1 << 46).block_until_ready()"))
-    assert result.returncode == 78 and "out of memory" in result.stderr and "Traceback" not in result.stderr
+@pytest.mark.parametrize("platform", FOREIGN)
+def test_devices_that_do_not_start_are_one_line(platform, faults):
+    code, said = faults[platform]
+    assert code == 78 and "doctor" in said.splitlines()[-1] and "Traceback" not in said
+
+
+def test_memory_that_no_machine_has(faults):
+    code, said = faults["cpu"]
+    assert code == 78 and "out of memory" in said and "Traceback" not in said

@@ -10,6 +10,14 @@ from tests import runs
 
 
 @pytest.fixture
+def run(tmp_path):
+    """A folder that looks like a run."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.json").write_text("{}")
+    return tmp_path / "run"
+
+
+@pytest.fixture
 def asked(monkeypatch):
     """What the command hands on; nothing is written."""
     seen = SimpleNamespace()
@@ -22,11 +30,11 @@ def asked(monkeypatch):
     return seen
 
 
-def test_flags_are_handed_on(asked, whole_run, tmp_path):
+def test_flags_are_handed_on(asked, run, tmp_path):
     flags = {"format": "gguf", "dtype": "q8_0", "shard-size": 0.5, "out": tmp_path / "m.gguf"}
-    found = runs.ask("export", "--merge", **{"run-dir": whole_run}, **flags)
+    found = runs.ask("export", "--merge", **{"run-dir": run}, **flags)
     assert asked.how == exported.How("gguf", "q8_0", 500_000_000, True) and asked.out == tmp_path / "m.gguf"
-    assert asked.run_dir == whole_run and found == {
+    assert asked.run_dir == run and found == {
         "step": 7, "wrote": [str(tmp_path / "m.gguf")], "next": hints.line("import", str(tmp_path / "m.gguf"))
     }  # fmt: skip
 

@@ -30,7 +30,7 @@ def test_misses_by_thirds_of_size_length_and_ratio(fit):
     r, percent = fit.residuals, lambda *rows: 100 * np.expm1(np.mean(fit.residuals[list(rows)]))
     assert rows["params"] == pytest.approx([percent(0, 1), percent(2, 3), percent(4, 5)])
     assert rows["tokens"] == pytest.approx([percent(1, 3), percent(5, 4), percent(2, 0)])
-    assert rows["tokens_per_param"] == pytest.approx([percent(5, 4), percent(3, 1), percent(2, 0)])
+    assert rows["tokens_per_param"] == pytest.approx([percent(5, 3), percent(4, 1), percent(2, 0)])
     few = SimpleNamespace(residuals=r[:2], runs=SimpleNamespace(**{k: v[:2] for k, v in vars(fit.runs).items()}))
     assert np.isnan(fit_report.trends(few)[0]["high"]), "two runs have no third third"
 

@@ -36,8 +36,8 @@ def test_labels_without_names_are_called_as_transformers_calls_them():
 
 @pytest.mark.parametrize("told, message", [
     ({"num_labels": True}, "num_labels"), ({"num_labels": 1}, "'regression' with 1 labels"),
-    ({"id2label": {"0": "a", "1": "a"}}, "a name of its own"), ({"id2label": {"1": "a", "2": "b"}}, "0, 1, 2"),
-    ({"id2label": {"0": 5, "1": "b"}}, "a name of its own"), ({"problem_type": "regression"}, "regression"),
+    ({"id2label": {"0": "a", "1": "a"}}, "name of its own"), ({"id2label": {"1": "a", "2": "b"}}, "0, 1, 2"),
+    ({"id2label": {"0": 5, "1": "b"}}, "name of its own"), ({"problem_type": "regression"}, "regression"),
 ])  # fmt: skip
 def test_what_is_no_classification_is_refused(told, message):
     with pytest.raises(UserError, match=message):

@@ -70,10 +70,6 @@ def ends(folder, told):
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": told}))
 
 
-def renamed(weights, old, new):
-    weights[new] = weights.pop(old)
-
-
 def with_nan(weights):
     weights[Q][1, 1] = np.nan
 

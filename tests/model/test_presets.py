@@ -56,3 +56,13 @@ def test_a_preset_takes_single_changes_and_names_its_neighbour():
     assert presets.preset("modern-1b", layers=2) == dataclasses.replace(presets.preset("modern-1b"), layers=2)
     with pytest.raises(UserError, match="did you mean chinchilla-44m"):
         presets.preset("chinchila-44m")
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_presets_are_valid(name):
+    assert presets.preset(name).preset == name
+
+
+def test_unknown_preset():
+    with pytest.raises(UserError, match="did you mean chinchilla-70b"):
+        presets.preset("chinchila-70b")

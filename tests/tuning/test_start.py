@@ -43,12 +43,12 @@ def test_new_pieces_get_rows_that_train():
 
 def test_steps_follow_from_the_examples_and_rates_from_the_method():
     """Eight devices share a batch."""
-    config = replace(Config(), {"tune.method": "lora", "tune.base": "base", "train.batch_size": 30})
+    config = replace(Config(), {"tune.method": "ia3", "tune.base": "base", "train.batch_size": 30})
     found = start.timed(config, data(rows=400), set())
     train = found.train
     assert (train.batch_size, train.steps, train.eval_every, train.log_every) == (24, 50, 17, 1)
     assert (found.checkpoint.every, found.checkpoint.keep, found.optimizer.warmup_steps) == (17, 1, 2)
-    assert found.optimizer.weight_decay == 0.0 and found.optimizer.peak_lr != Config().optimizer.peak_lr
+    assert found.optimizer.weight_decay == 0.0 and found.optimizer.peak_lr == 5e-3
     assert found.task.epochs == 24 * 50 / 400, "passes over the examples, as they come out"
     few = start.timed(config, data(rows=16), set())
     assert few.train.batch_size == 8, "an eighth of the rows at most, a row a device at least"
