@@ -23,7 +23,7 @@ class JaxRuntimeError(RuntimeError):
     ],
 )
 @pytest.mark.parametrize("wrapped", [False, True])
-def test_out_of_memory_names_the_mends(capsys, error, wrapped):
+def test_out_of_memory_names_the_fixes(capsys, error, wrapped):
     def act():
         if not wrapped:
             raise error

@@ -86,7 +86,7 @@ def test_another_field(data_dir):
         ("tfds:toy:dev", r"no split 'dev'; it has train, validation"),
     ],
 )
-def test_mistakes_are_one_line_with_the_mend(data_dir, name, message):
+def test_mistakes_are_one_line_with_the_fix(data_dir, name, message):
     with pytest.raises(UserError, match=message):
         read(data_dir, name)
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,7 +16,7 @@ from tests.interop import folders
 
 def params(cfg, scale=1.0):
     """Random ones, in numpy."""
-    return tiny.spiced(cfg, scale=scale)
+    return jax.tree.map(np.asarray, tiny.spiced(cfg, scale=scale))
 
 
 @pytest.mark.parametrize("kind", ["LlamaForCausalLM", "Qwen3ForCausalLM"])

@@ -1,10 +1,15 @@
 """Names of devices that are not here: how many cards to a machine, and mistakes in one line."""
 
+from importlib.util import find_spec
+
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo
 
+from chinchilla_jax.config import MeshConfig
 from chinchilla_jax.errors import UserError
-from chinchilla_jax.parallel import topology
+from chinchilla_jax.parallel import mesh, topology
+
+needs_libtpu = pytest.mark.skipif(find_spec("libtpu") is None, reason="libtpu (the tpu extra) is not installed")
 
 
 @pytest.fixture
@@ -55,3 +60,23 @@ def test_what_jax_does_not_know_names_what_to_install(asked, monkeypatch, name, 
     monkeypatch.setattr(topology.topologies, "get_topology_desc", unknown)
     with pytest.raises(UserError, match=f"^--topology {name}: no such plug-in; .*{extra}$"):
         topology.devices(name)
+
+
+@needs_libtpu
+def test_slices_of_tpus():
+    assert len(topology.devices("v4:2x2x2")) == 8  # chips; each has two cores that work as one
+    assert mesh.build(MeshConfig(2, 16, 2), topology.devices("v5p:4x4x4")).shape == {"data": 2, "fsdp": 16, "tensor": 2}
+    with pytest.raises(UserError, match="name a slice"):
+        topology.devices("v99:2x2")
+
+
+@pytest.mark.parametrize("name, words", [("h100:0", "how many"), ("h100:12", "multiple of 8"), ("h100", "how many")])
+def test_cards_that_cannot_be(name, words):
+    with pytest.raises(UserError, match=words):
+        topology.devices(name)
+
+
+@pytest.mark.skipif(find_spec("jax_cuda13_plugin") is not None, reason="the CUDA plugin is there")
+def test_cards_without_the_plugin_are_refused_with_the_fix():
+    with pytest.raises(UserError, match="cuda extra"):
+        topology.devices("h100:8")
