@@ -1,6 +1,5 @@
 """The page of a run, from rows with gaps and from damaged ones."""
 
-import json
 import math
 
 import pytest
@@ -16,22 +15,6 @@ VALID = {"step": 4, "valid_loss": 2.0, "valid_bits_per_byte": 1.5}
 def rows(tmp_path, *found) -> None:
     for row in found:
         metrics.append(tmp_path / "metrics.jsonl", row)
-
-
-def test_rows_hold_null_where_a_figure_is_not_finite(tmp_path):
-    rows(tmp_path, SKIPPED)
-    text = (tmp_path / "metrics.jsonl").read_text()
-    [row] = metrics.read(tmp_path / "metrics.jsonl")
-    assert json.loads(text, parse_constant=pytest.fail) == row
-    assert row == SKIPPED | {"loss": None, "grad_norm": None, "bits_per_byte": None}
-    timing = {"tokens_per_s": 1e3, "data_wait": 0.0, "seconds_left": 1.0}
-    assert "loss" not in metrics.live_line(row, timing, 10) and "skipped 1" in metrics.live_line(row, timing, 10)
-    assert "loss nan" in metrics.live_line(SKIPPED, timing, 10)
-
-
-def test_rows_of_before_are_read_alike(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": NaN}\n{"step": 2, "lo')
-    assert metrics.read(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": None}]
 
 
 @pytest.mark.parametrize("line", [b"garbage", b"[5]", b"", b"\x00\xff"])

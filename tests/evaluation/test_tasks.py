@@ -1,24 +1,84 @@
-"""The table of kinds of task: its figures, and which of them chooses."""
+"""The validation of a task: its figures by name, how much is generated, and what is left to look at."""
 
-import dataclasses
-from typing import get_args
+import json
+import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from chinchilla_jax.config.task import TaskConfig
+from chinchilla_jax.config import TaskConfig
 from chinchilla_jax.errors import UserError
-from chinchilla_jax.tasks.kinds.table import KINDS
+from chinchilla_jax.evaluation import tasks
+from chinchilla_jax.evaluation.tasks import Validator
+from chinchilla_jax.evaluation.writing import Beams, Writer
+from chinchilla_jax.types import Sums
+
+RECORDS = [SimpleNamespace(where=SimpleNamespace(file="valid.jsonl"))] * 5
 
 
-def test_metrics_are_named_and_directed():
-    assert all(kind.metric in kind.figures and "loss" in kind.figures for kind in KINDS.values())
-    labels, chat = KINDS["labels"], KINDS["chat"]
-    assert labels.metric_of("auto") == "valid_accuracy" and chat.metric_of("valid_exact") == "valid_exact"
-    assert labels.lower_is_better("valid_loss") and not labels.lower_is_better("valid_accuracy")
-    with pytest.raises(UserError, match="did you mean accuracy"):
-        labels.metric_of("acuracy")
+@pytest.fixture
+def made(monkeypatch):
+    """make(**changes) -> a validator of items by hand: no model, and a judge that is right about everything."""
+    likelihood = SimpleNamespace(sums=lambda params, batches, poll: Sums(6.0, 4.0, {}), placed=lambda batch: batch)
+    monkeypatch.setattr(tasks, "Likelihood", lambda program, split: likelihood)
+    monkeypatch.setattr(tasks, "in_order", lambda items, *how: [(item, item.parts) for item in items])
+    monkeypatch.setattr(tasks, "text_bytes", lambda parts, sizes: len(parts) / 2)
+
+    def make(records=RECORDS, in_bytes=False, keep=lambda record: True, **changes):
+        items = [SimpleNamespace(parts=[n, n]) for n, record in enumerate(records) if keep(record)]
+        kind = SimpleNamespace(
+            in_bytes=in_bytes, judge=lambda _: lambda params, poll: ({"right": 1.0}, [{"said": "x"}])
+        )
+        data = SimpleNamespace(
+            kind=kind, task=TaskConfig(generate=3), seq_len=8, blocks=False, encoded=lambda records: items,
+            tokenizer=SimpleNamespace(sizes=None, size=50), renderer=SimpleNamespace(stops=frozenset()),
+        )  # fmt: skip
+        program = SimpleNamespace(microbatch=2, config=SimpleNamespace(model=None))
+        return Validator(program, data, records, **changes)
+
+    return make
 
 
-def test_the_settings_know_every_kind():
-    [field] = [field for field in dataclasses.fields(TaskConfig) if field.name == "kind"]
-    assert set(get_args(field.type)) == {"auto", *KINDS} and all(name == kind.name for name, kind in KINDS.items())
+def test_figures_carry_the_name_of_what_was_judged(made):
+    assert made()({}) == ({"valid_loss": 1.5, "valid_right": 1.0}, [{"said": "x"}])
+    figures, _ = made(in_bytes=True, name="test")({})
+    assert figures == {"test_loss": 1.5, "test_bits_per_byte": pytest.approx(1.5 / math.log(2) / 5), "test_right": 1.0}
+
+
+def test_a_few_answers_are_written_while_it_trains_and_all_of_a_test(made):
+    assert made().most == 3 and made(name="test").most == 5
+
+
+def test_nothing_left_to_look_at_is_one_line(made):
+    with pytest.raises(UserError, match=r"valid\.jsonl: no record is left to look at for valid; see what was dropped"):
+        made(keep=lambda record: False)
+    with pytest.raises(UserError, match="the file: no record is left to look at for test"):
+        made(records=[], name="test")
+
+
+def test_other_items_are_run_in_their_own_batches(made):
+    """And after every batch whoever asked to stop is heard."""
+    validator, polled = made(), []
+    run = lambda params, batch: {"sum": np.sum(batch)}  # noqa: E731
+    found = list(validator.over(run, {}, lambda: polled.append(1)))
+    assert [out["sum"] for _, _, out in found] == [0, 2, 4, 6, 8] and len(polled) == 5
+    [(held, _, out)] = validator.over(run, {}, lambda: None, [SimpleNamespace(parts=[7, 8])])
+    assert out["sum"] == 15 and held.parts == [7, 8]
+
+
+@pytest.mark.parametrize("beam, kind", [(1, "Writer"), (4, "Beams")])
+def test_answers_are_as_served_or_by_beam_search(made, monkeypatch, beam, kind):
+    for owner in (Writer, Beams):
+        monkeypatch.setattr(tasks, owner.__name__, lambda *given, name=owner.__name__: (name, *given))
+    validator = made()
+    validator.data.task = TaskConfig(beam=beam, length_penalty=0.5)
+    found = validator.writer()
+    assert found[0] == kind and found[3:] == (frozenset(), *((beam, 0.5) if beam > 1 else ()))
+
+
+def test_predictions_are_a_line_of_json_each(tmp_path):
+    rows = [{"text": "naïve\n海"}, {"right": True}]
+    tasks.write_predictions(tmp_path / "p.jsonl", rows)
+    lines = (tmp_path / "p.jsonl").read_text(encoding="utf-8").splitlines()
+    assert list(map(json.loads, lines)) == rows and "海" in lines[0]

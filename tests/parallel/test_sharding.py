@@ -57,13 +57,3 @@ def test_the_table_of_rules():
     assert sharding.spec(("layers", "embed", "heads", "head_dim")) == PartitionSpec(None, "fsdp", "tensor", None)
     where = sharding.batch_sharding(meshes.build(MeshConfig(2, 2, 2)))
     assert where.shard_shape((8, 16)) == (2, 16)
-
-
-def test_parameters_and_moments_are_born_split():
-    program = Program(Config(model=MODEL, mesh=MeshConfig(2, 2, 2), train=TRAIN))
-    kernel = program.abstract.params["blocks"]["mlp"]["up"]["kernel"]
-    assert kernel.sharding.shard_shape(kernel.shape) == (1, 8, 12)
-    split = [
-        x.sharding.shard_shape(x.shape) for x in jax.tree.leaves(program.abstract.opt_state) if x.shape == kernel.shape
-    ]
-    assert split and set(split) == {(1, 8, 12)}

@@ -1,4 +1,4 @@
-"""A small training state of every kind of leaf, for the tests of this folder and their subprocesses."""
+"""A small training state of every kind of leaf, its checkpoints and what injures them; for subprocesses as well."""
 
 import dataclasses
 import multiprocessing
@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from chinchilla_jax.config import CheckpointConfig
+from chinchilla_jax.training import restore
+from chinchilla_jax.training.checkpoint import Checkpoints
 
 
 class Average(NamedTuple):
@@ -95,3 +100,46 @@ def kills(saving: Callable, place: str, trials: int, seed: int) -> Iterator[tupl
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         yield before, committed.value
+
+
+META = {"config": {"train": {"steps": 40}}, "data": "f00d"}
+
+
+def opened(folder, **changes) -> Checkpoints:
+    return Checkpoints(folder, CheckpointConfig(**changes), meta=META)
+
+
+def restored(folder, devices=8, **changes):
+    return restore.newest(folder, abstract(devices), level=changes.pop("level", "hash"), **changes)
+
+
+def files_of(step_folder: Path) -> list[Path]:
+    return sorted(p for p in step_folder.rglob("*") if p.is_file())
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+def plain(step: int):
+    """A state that needs no compilation, since each killed process would pay it again."""
+    content = np.random.default_rng(step).normal(size=(64, 512)).astype(np.float32)
+    return {"w": jax.device_put(content, abstract(8).params["emb"].sharding)}
+
+
+def save_for_ever(checkpoints, committed) -> None:
+    """Save step after step; `committed` tells the newest that is known to be whole."""
+    with checkpoints:
+        step = max(checkpoints.steps(), default=0)
+        while True:
+            step += 1
+            checkpoints.save(step, plain(step))
+            if step % 2 == 0:
+                checkpoints.wait()
+                committed.value = step

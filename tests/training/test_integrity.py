@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import states
 from jax.sharding import NamedSharding, PartitionSpec
 
 from chinchilla_jax import disk
 from chinchilla_jax.training import integrity
 from chinchilla_jax.training.integrity import Damaged
+from tests.training import states
 
 
 def oracle(x) -> list[int]:

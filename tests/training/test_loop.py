@@ -1,9 +1,7 @@
 """Whole runs of a tiny model: what they leave behind, what they pass over, what they refuse."""
 
-import dataclasses
 import json
 import os
-import shutil
 import signal
 import threading
 from functools import partial
@@ -14,9 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from chinchilla_jax.config import TrainConfig
-from chinchilla_jax.evaluation.likelihood import Likelihood, affordable
-from chinchilla_jax.inference.text import Completer
+from chinchilla_jax.evaluation.likelihood import Likelihood
 from chinchilla_jax.objectives.dense import dense
 from chinchilla_jax.training import integrity, loop, program, signals
 from chinchilla_jax.training.goodput import goodput
@@ -76,24 +72,6 @@ def test_a_finished_run_says_so_and_stays_as_it_is(copy, tiny_store):
 # What fails beside training
 
 
-@pytest.mark.parametrize("failing", ["sample", "validation"])
-def test_a_failing_hook_is_a_warning(whole_run, tiny_store, tmp_path, monkeypatch, failing):
-    """At every step that it is due, the last one too: the run ends as it would have, but for that hook's figures."""
-
-    def broken(*args, **kwargs):
-        raise ValueError("no such luck")
-
-    owner, name = {"sample": (Completer, "stream"), "validation": (Likelihood, "added")}[failing]
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, name, broken)
-        code, said = runs.pretrain(tmp_path, tiny_store)
-    assert code == 0 and said.count(f"warning: {failing} after step") == 3 and "ValueError: no such luck" in said
-    assert runs.leaves(tmp_path, 20) == runs.leaves(whole_run, 20) and runs.losses(tmp_path) == runs.losses(whole_run)
-    assert [row["step"] for row in runs.rows(tmp_path, "events") if row["event"] == "hook_failed"] == [8, 16, 20]
-    code, said = runs.pretrain(tmp_path, tiny_store)
-    assert code == 0 and "nothing to do" in said
-
-
 @pytest.mark.parametrize("hangs", [(integrity, "write_manifest"), (Likelihood, "__call__")])
 def test_a_hang_beside_the_steps_is_noticed(hangs, tiny_store, tmp_path, monkeypatch, capfd):
     """A save on a file system that does not answer, and a first validation that never comes."""
@@ -111,15 +89,6 @@ def test_a_hang_beside_the_steps_is_noticed(hangs, tiny_store, tmp_path, monkeyp
     assert code == 0 and left[0] == 75
     said = capfd.readouterr().err
     assert "no progress for 3 s" in said and "in hanging" in said
-
-
-def test_a_validation_costs_a_tenth_at_most():
-    """Of the steps between two, in forward passes: 100 steps of 8 rows pay for 240 rows, 60 batches of 4."""
-    train = TrainConfig(steps=1000, batch_size=8, microbatches=2, eval_every=100)
-    assert affordable(train) == 60
-    assert affordable(dataclasses.replace(train, eval_every=0)) == 600
-    assert affordable(dataclasses.replace(train, eval_every=1, batch_size=2)) == 1
-    assert [affordable(dataclasses.replace(train, eval_batches=n)) for n in (0, 7)] == [0, 7]
 
 
 # Numbers that are not finite
@@ -171,61 +140,10 @@ def test_too_many_bad_steps_end_the_run_with_good_parameters(tiny_store, tmp_pat
 # The same run, or another one
 
 
-def test_changed_settings_are_refused_by_name(copy, tiny_store):
-    code, said = runs.pretrain(copy, tiny_store, **{"optimizer.peak-lr": 0.001, "train.seed": 5})
-    assert code == 78 and said.count("\n") == 1
-    assert "optimizer.peak_lr was 0.003 and is 0.001" in said and "train.seed was 0 and is 5" in said
-    code, said = runs.pretrain(copy, tiny_store, "--allow-changes", **{"model.d-ff": 52})
-    assert code == 78 and "does not fit the model" in said and said.count("error:") == 1
-
-
-def test_a_run_goes_on_beyond_its_end_when_allowed(copy, tiny_store):
-    assert runs.pretrain(copy, tiny_store, **{"train.steps": 22})[0] == 78
-    runs.trained(copy, tiny_store, "--allow-changes", **{"train.steps": 22})
-    assert list(runs.losses(copy)) == list(range(1, 23)) and runs.saved(copy)[-1] == 22
-
-
-def test_harmless_settings_may_change(copy, whole_run, tiny_store):
-    runs.forget(copy, 15)
-    runs.trained(copy, tiny_store, **{"checkpoint.every": 3, "checkpoint.keep": 1, "train.eval-every": 9})
-    assert runs.saved(copy) == [20] and runs.leaves(copy, 20) == runs.leaves(whole_run, 20)
-    assert runs.losses(copy) == runs.losses(whole_run)
-
-
-@pytest.mark.parametrize("text, tokenizer", [(1, None), (1, "own")], ids=["tokenizer", "data"])
-def test_another_store_is_refused(copy, tiny_store, tmp_path, text, tokenizer):
-    runs.forget(copy, 15)
-    runs.write_text(tmp_path / "text", text)
-    settings = {"data.sources": tmp_path / "text", "data.store": tmp_path / "store", "data.vocab-size": 320}
-    given = {"data.tokenizer": tiny_store / "tokenizer.model"} if tokenizer else {}
-    assert runs.call("prepare", **settings, **given, **{"data.valid-fraction": 0.15})[0] == 0
-    code, said = runs.pretrain(copy, tmp_path / "store")
-    assert code == 78 and said.count("error:") == 1
-    assert ("another data" if tokenizer else "another tokenizer") in said
-    assert runs.saved(copy) == [5, 10, 15]
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '"\\'])
-def test_a_corrupt_config_of_the_run_is_one_line(copy, tiny_store, tmp_path, content):
-    shutil.copy(copy / "config.json", tmp_path / "mine.json")
-    (copy / "config.json").write_text(content)
-    code, said = runs.call("pretrain", **{"config": tmp_path / "mine.json", "run-dir": copy})
-    assert code == 78 and said.count("\n") == 1 and "config.json" in said
-
-
 def test_a_second_job_is_refused(copy, tiny_store):
     with lock(copy):
         code, said = runs.pretrain(copy, tiny_store)
     assert code == 78 and said.count("\n") == 1 and f"in use by process {os.getpid()}" in said
-
-
-def test_a_damaged_checkpoint_is_passed_over(copy, whole_run, tiny_store):
-    largest = max((copy / "checkpoints" / "20").rglob("*"), key=lambda path: path.is_file() and path.stat().st_size)
-    whole = largest.read_bytes()
-    largest.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    code, said = runs.pretrain(copy, tiny_store)
-    assert code == 0 and "warning: checkpoint 20 is damaged" in said and "resumed from step 15, verified" in said
-    runs.assert_same_run(copy, whole_run)
 
 
 # Batches that grow, an average

@@ -2,11 +2,18 @@
 
 import ast
 import dataclasses
+import json
+import shutil
 
+import jax
+import numpy as np
 import pytest
 
 from chinchilla_jax.config import Config, TrainConfig, to_dict
-from chinchilla_jax.training import start
+from chinchilla_jax.training import origin, start
+from chinchilla_jax.training.load import load
+from tests import runs
+from tests.interop import folders, ggufs
 
 TRAIN = TrainConfig(batch_size=4, steps=400)
 
@@ -42,7 +49,69 @@ def test_another_order_of_windows(change):
 
 
 def test_a_run_goes_on_with_a_warning(copy, tiny_store):
-    from tests import runs
-
     code, said = runs.pretrain(copy, tiny_store, "--allow-changes", **{"train.batch-size": 16, "train.steps": 21})
     assert code == 0 and "warning: 160 windows of text are skipped" in said
+
+
+# `pretrain --from`: another run's parameters, own data and schedule, and where they came from
+
+
+STILL = {"optimizer.peak-lr": 1e-12, "train.steps": 2, "optimizer.warmup-steps": 1}
+
+
+def params(run_dir):
+    """The parameters of a run's newest checkpoint."""
+    return load(runs.config(run_dir), str(run_dir)).params
+
+
+def test_a_run_of_ours_goes_on_with_its_parameters(copy, tiny_store, tmp_path, compiled_once):
+    more = runs.trained(tmp_path / "more", tiny_store, **{"from": copy, **STILL})
+    for new, old in zip(jax.tree.leaves(params(more)), jax.tree.leaves(params(copy))):
+        np.testing.assert_allclose(new, old, atol=1e-9)
+    [started] = [row for row in runs.rows(more, "events") if row["event"] == "from"]
+    assert (started["run"], started["step"]) == (str(copy), 20) and runs.config(more).tune.base == str(copy)
+    assert runs.config(more).model == runs.config(copy).model and runs.saved(more) == [2]
+    found = origin.read(more)
+    assert (found["source"], found["format"], found["step"]) == (str(copy), "run", 20)
+    assert found["fingerprint"] == started["fingerprint"]
+    shutil.rmtree(copy)  # a run that has begun is whole without it
+    code, said = runs.pretrain(more, tiny_store, **{"from": copy, **STILL})
+    assert code == 0 and "nothing to do" in said
+    assert runs.ask("evaluate", **{"run-dir": more})["step"] == 2
+
+
+def test_mistakes_of_from_are_one_line(whole_run, tiny_store, tmp_path):
+    other = runs.prepare(tmp_path / "other", seed=5)
+    for flags, store, message in (
+        ({"from": whole_run}, other, "made with another tokenizer"),
+        ({"from": tmp_path / "none"}, tiny_store, "is not there"),
+        ({"from": whole_run, "minutes": 3}, tiny_store, "--minutes plans one"),
+        ({"from": whole_run, "tune.base": "x", "tune.method": "full"}, tiny_store, "two runs"),
+    ):
+        code, said = runs.pretrain(tmp_path / "new", store, **flags)
+        assert code == 78 and message in said and not (tmp_path / "new" / "checkpoints").exists(), said
+
+
+@pytest.mark.slow
+def test_an_imported_model_is_prepared_for_trained_and_reported(tmp_path):
+    """On all devices, two of them holding a shard each."""
+    told = ggufs.settings("llama")
+    ggufs.write(tmp_path / "m.gguf", "llama", told, folders.tensors(told), "Q8_0")
+    code, said = runs.call("import", str(tmp_path / "m.gguf"), **{"run-dir": tmp_path / "base"})
+    assert code == 0, said
+    runs.write_text(tmp_path / "text")
+    flags = {"data.sources": tmp_path / "text", "data.store": tmp_path / "store", "data.valid-fraction": 0.15}
+    code, said = runs.call("prepare", **flags, **{"data.tokenizer": tmp_path / "base"})
+    assert code == 0, said
+    settings = {"from": tmp_path / "base", "mesh.fsdp": 2, "train.steps": 20, "train.eval-every": 0}
+    more = runs.trained(tmp_path / "more", tmp_path / "store", **settings)
+    losses = runs.losses(more)
+    assert losses[20] < losses[1]
+    assert json.loads((more / "config.json").read_text())["model"]["d_model"] == 32
+    assert (more / "tokenizer.json").read_bytes() == (tmp_path / "base/tokenizer.json").read_bytes()
+    found = origin.read(more)
+    assert found["license"] == "mit" and found["from"]["format"] == "gguf" and found["step"] == 0
+    for run, name in ((more, "base"), (tmp_path / "base", "m.gguf")):
+        told = runs.ask("report", **{"run-dir": run})
+        assert name in told["came_from"][0] and "license mit" in told["came_from"][0]
+        assert "sha256" in (run / "report.md").read_text()

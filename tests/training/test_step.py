@@ -1,6 +1,5 @@
 """The step: the same on every mesh, in any number of parts, and unmoved by what is not finite."""
 
-import dataclasses
 import functools
 from unittest import mock
 
@@ -15,7 +14,7 @@ from chinchilla_jax.model.presets import FAMILIES
 from chinchilla_jax.objectives.objective import Objective
 from chinchilla_jax.parallel import mesh as meshes
 from chinchilla_jax.training import step as steps
-from chinchilla_jax.training.program import Program, cost, total_tokens
+from chinchilla_jax.training.program import Program, cost
 from chinchilla_jax.training.state import TrainState
 from chinchilla_jax.types import Batch, Sums
 from tests import tiny
@@ -186,21 +185,6 @@ def test_parts_take_every_row_once_and_spread_over_the_shards():
     np.testing.assert_array_equal(parts.tokens[1], whole.tokens[[1, 5]])
 
 
-@pytest.mark.parametrize("mesh", [(1, 1, 1), (8, 1, 1), (2, 2, 2), (2, 1, 4)])
-def test_place_gives_one_global_batch_and_asks_for_each_row_once(mesh):
-    run, asked, whole = program("modern", mesh, 2 if mesh == (2, 2, 2) else 1), [], batch(0)
-
-    def make(rows: slice):
-        asked.append(rows)
-        return jax.tree.map(lambda x: x[rows], whole)
-
-    placed = run.place(make, 8)
-    jax.tree.map(np.testing.assert_array_equal, placed, whole)
-    assert placed.tokens.sharding.is_equivalent_to(run.abstract_batch(8).tokens.sharding, 2)
-    assert sorted(row for rows in asked for row in range(rows.start, rows.stop)) == list(range(8))
-    assert len(asked) == mesh[0] * mesh[1], "one slice a shard of the batch, not one a device"
-
-
 def test_cost_counts_the_whole_run():
     run = program("modern")
     figures = cost(run, compiled(run))
@@ -210,9 +194,3 @@ def test_cost_counts_the_whole_run():
     assert figures["memory_state_bytes"] >= 4 * 4 * figures["parameters"], "parameters, two moments, an average"
     assert figures["memory_bytes"] >= figures["memory_state_bytes"] + figures["memory_temporary_bytes"]
     assert figures["tokens"] == STEPS * 8 * LENGTH
-
-
-def test_tokens_of_a_ramp():
-    train = TrainConfig(steps=100, seq_len=16, batch_size=4, batch_ramp=((10, 8), (60, 12), (200, 16)))
-    assert total_tokens(train) == 16 * (10 * 4 + 50 * 8 + 40 * 12)
-    assert total_tokens(dataclasses.replace(train, steps=5)) == 16 * 5 * 4

@@ -126,12 +126,3 @@ def test_a_tuned_run_is_the_same_on_eight_devices(tuned, whole_run, tiny_store, 
     split = runs.trained(tmp_path / "split", tiny_store, **settings)
     found, expected = runs.losses(split), runs.losses(tuned)
     np.testing.assert_allclose([found[n] for n in expected], list(expected.values()), rtol=1e-4)
-
-
-def test_a_method_without_a_base_is_one_line(tmp_path, tiny_store, whole_run):
-    code, said = runs.pretrain(tmp_path, tiny_store, **{"tune.method": "lora"})
-    assert code == 78 and "name it with --tune.base" in said
-    code, said = runs.pretrain(tmp_path, tiny_store, **{"tune.base": whole_run})
-    assert code == 78 and "say how with --tune.method" in said
-    code, said = runs.pretrain(tmp_path, tiny_store, **LORA | {"tune.base": whole_run, "tune.targets": "w_q"})
-    assert code == 78 and "matches no matrix" in said

@@ -1,11 +1,23 @@
-"""Loss by source: every source's tokens counted once, and the whole as their sum."""
+"""Loss of a validation set: by source, every token counted once, and how many batches it may cost."""
+
+import dataclasses
 
 import numpy as np
 import pytest
 
+from chinchilla_jax.config import TrainConfig
 from chinchilla_jax.data.split import Part, Split
-from chinchilla_jax.evaluation.likelihood import Likelihood, labels
+from chinchilla_jax.evaluation.likelihood import Likelihood, affordable, labels
 from chinchilla_jax.types import Sums
+
+
+def test_a_validation_costs_a_tenth_at_most():
+    """Of the steps between two, in forward passes: 100 steps of 8 rows pay for 240 rows, 60 batches of 4."""
+    train = TrainConfig(steps=1000, batch_size=8, microbatches=2, eval_every=100)
+    assert affordable(train) == 60
+    assert affordable(dataclasses.replace(train, eval_every=0)) == 600
+    assert affordable(dataclasses.replace(train, eval_every=1, batch_size=2)) == 1
+    assert [affordable(dataclasses.replace(train, eval_batches=n)) for n in (0, 7)] == [0, 7]
 
 
 class Program:
