@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import tempfile
-from pathlib import Path
 
 import filelock
 import pytest
@@ -79,26 +78,11 @@ def tiny_store(common):
 
 
 @pytest.fixture(scope="session")
-def cache():
-    """The folder of compiled programs."""
-    return Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
-
-
-@pytest.fixture
-def compiled_once(cache):
-    """Programs that this process has compiled before are taken from `cache`."""
-    from tests import runs
-
-    with runs.caching(cache):
-        yield
-
-
-@pytest.fixture(scope="session")
-def whole_run(tiny_store, cache, common):
+def whole_run(tiny_store, common):
     """A run directory of 20 steps on 8 devices; to be copied before anything is written to it."""
     from tests import runs
 
-    with runs.caching(cache), runs.guarded():
+    with runs.guarded():
         folder = made_once(common / "whole", lambda folder: runs.trained(folder, tiny_store))
     found = sorted(folder.rglob("*"))
     yield folder

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from tests import xla
+from tests.forked import Forked
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = [
@@ -49,31 +50,6 @@ SETTINGS = {
     "checkpoint.every": 5,
     "checkpoint.keep": 50,
 }
-
-
-@contextlib.contextmanager
-def caching(folder: Path):
-    """Inside, this process keeps what it compiles in `folder`; compiling is most of the time of a tiny run."""
-    import jax
-    from jax.experimental.compilation_cache import compilation_cache
-
-    settings = {
-        "jax_compilation_cache_dir": str(folder),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-
-    def use(values):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-
-    use(settings)
-    try:
-        yield
-    finally:
-        use(before)
 
 
 @contextlib.contextmanager
@@ -181,23 +157,16 @@ def fresh(*arguments: str) -> subprocess.CompletedProcess:
     )
 
 
-def start(command: list[str], devices: int, cache: Path | None, **popen) -> subprocess.Popen:
-    """`python ...` in a process of its own, with so many devices and a folder for compiled programs."""
-    env = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": xla.flags(devices),
-        "PYTHONPATH": str(ROOT),
-        "PYTHONUNBUFFERED": "1",
-    }
-    if cache is not None:
-        env |= {
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-        }
+def environment(devices: int) -> dict[str, str]:
+    """What a process of so many devices wants set beside the tests' own environment."""
+    return {"XLA_FLAGS": xla.flags(devices), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+def start(command: list[str], devices: int, **popen) -> subprocess.Popen:
+    """`python ...` in a process of its own, with so many devices."""
     return subprocess.Popen(
         [sys.executable, *command],
-        env=env,
+        env=os.environ | environment(devices),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -206,14 +175,13 @@ def start(command: list[str], devices: int, cache: Path | None, **popen) -> subp
     )
 
 
-def start_pretrain(run_dir: Path, store: Path, *words: str, devices=1, cache=None, wrap="", **changes):
+def start_pretrain(run_dir: Path, store: Path, *words: str, devices=1, wrap="", **changes) -> Forked:
     """`pretrain` of the tiny run in a process of its own; `wrap` is Python to run before it."""
-    script = f"import sys\nfrom chinchilla_jax.__main__ import main\n{wrap}\nsys.exit(main(sys.argv[1:]))"
     settings = {**SETTINGS, "data.store": store, "run-dir": run_dir, **changes}
-    return start(["-c", script, "pretrain", *words, *arguments(settings)], devices, cache)
+    return Forked(wrap, ["pretrain", *words, *arguments(settings)], environment(devices))
 
 
-def finish(process: subprocess.Popen, code: int = 0, seconds: float = 240) -> str:
+def finish(process: subprocess.Popen | Forked, code: int = 0, seconds: float = 240) -> str:
     """Wait for a process that is to end with `code` within `seconds`; what it said."""
     try:
         said = process.communicate(timeout=seconds)[0]

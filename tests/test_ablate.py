@@ -29,7 +29,7 @@ def ablate():
     sys.path.remove(str(TOOLS))
 
 
-def test_a_late_attack_goes_on_from_plain(ablate, whole_run, tiny_store, tmp_path, compiled_once, monkeypatch):
+def test_a_late_attack_goes_on_from_plain(ablate, whole_run, tiny_store, tmp_path, monkeypatch):
     base = dataclasses.replace(runs.config(whole_run), adversarial=configs.AdversarialConfig())
     monkeypatch.setattr(ablate, "configured", lambda settings, **more: configs.replace(base, {**more, **settings}))
     folder, flags = tmp_path / "forked", {name: str(value).lower() for name, value in LATE.items()}

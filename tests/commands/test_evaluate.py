@@ -14,8 +14,6 @@ from chinchilla_jax.evaluation import attack, noise
 from chinchilla_jax.training.load import load
 from tests import runs
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 def test_it_equals_a_naive_computation_over_every_token(copy, tiny_store):
     """Over the whole set, although validation during training was limited to three batches."""

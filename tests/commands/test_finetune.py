@@ -21,8 +21,6 @@ from chinchilla_jax.training.load import load
 from chinchilla_jax.tuning.examine import examples
 from tests import runs
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 LABELS = [
     {"text": f"{'the sea wind' if i % 2 else 'old cold stone'} {i}", "label": "wet" if i % 2 else "dry"}
     for i in range(24)
@@ -66,12 +64,11 @@ SHARED = {"train.steps": 12, "train.eval-every": 2, "checkpoint.every": 2, "task
 
 
 @pytest.fixture(scope="module")
-def labelled(whole_run, files, cache, tmp_path_factory):
+def labelled(whole_run, files, tmp_path_factory):
     """A run with a label head and LoRA; to be copied before anything is done to it."""
     folder = tmp_path_factory.mktemp("labels") / "whole"
     told = {"run-dir": folder, "from": whole_run, "task.train": files / "labels.jsonl", **FAST, **SHARED}
-    with runs.caching(cache):
-        code, said = runs.call("finetune", **told)
+    code, said = runs.call("finetune", **told)
     assert code == 0, said
     return folder, said
 

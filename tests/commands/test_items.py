@@ -8,8 +8,6 @@ import pytest
 from chinchilla_jax.data.tokenizers import open_tokenizer
 from tests import runs
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 FAST = {
     "model.layers": 1, "model.d-model": 32, "model.heads": 2, "model.head-dim": 12, "model.d-ff": 48,
     "optimizer.peak-lr": 0.02, "optimizer.warmup-steps": 2, "train.steps": 30, "train.seq-len": 8,
@@ -27,15 +25,14 @@ def events(users: int = 48, length: int = 11) -> str:
 
 
 @pytest.fixture(scope="module")
-def trained(cache, tmp_path_factory):
+def trained(tmp_path_factory):
     """A run on such events, and what was said."""
     folder = tmp_path_factory.mktemp("items")
     (folder / "events.inter").write_text(events())
-    with runs.caching(cache):
-        code, said = runs.call(
-            "finetune",
-            **{"run-dir": folder / "run", "task.train": folder / "events.inter", "task.kind": "items", **FAST},
-        )
+    code, said = runs.call(
+        "finetune",
+        **{"run-dir": folder / "run", "task.train": folder / "events.inter", "task.kind": "items", **FAST},
+    )
     assert code == 0, said
     return folder, said
 

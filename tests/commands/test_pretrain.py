@@ -12,8 +12,6 @@ from chinchilla_jax.data.tokenizer import Tokenizer
 from chinchilla_jax.training import loop
 from tests import runs
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 @pytest.mark.parametrize("V, spare", [(320, {}), (352, {"model.vocab-size": 352})], ids=["fit", "room to spare"])
 def test_a_dry_run_says_the_cost_and_leaves_nothing(V, spare, tiny_store, tmp_path, monkeypatch):
@@ -84,10 +82,10 @@ def test_it_ends_with_the_next_command(tiny_store, tmp_path):
     assert said.splitlines()[-1] == f"next: {hints.line('evaluate', '--run-dir', str(tmp_path / 'a run'))}"
 
 
-def test_a_full_disk_is_one_line_and_the_run_goes_on_later(tiny_store, tmp_path, whole_run, cache):
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(tiny_store, tmp_path, whole_run):
     """Files of a checkpoint are larger than what is allowed, those of the log are not."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (24_000, resource.RLIM_INFINITY))"
-    said = runs.finish(runs.start_pretrain(tmp_path, tiny_store, devices=8, cache=cache, wrap=limit), 74)
+    said = runs.finish(runs.start_pretrain(tmp_path, tiny_store, devices=8, wrap=limit), 74)
     assert said.count("error:") == 1 and "Traceback" not in said and "checkpoint 5 was not written" in said
     assert runs.saved(tmp_path) == [] and resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 24_000
     code, said = runs.pretrain(tmp_path, tiny_store)

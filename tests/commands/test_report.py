@@ -7,8 +7,6 @@ import pytest
 
 from tests import runs
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 def test_the_page_and_the_picture(copy):
     report = runs.ask("report", **{"run-dir": copy})

@@ -12,9 +12,9 @@ from tests import runs
 from tests.serving.conftest import until
 
 
-def test_it_serves_until_it_is_asked_to_stop(copy, cache):
+def test_it_serves_until_it_is_asked_to_stop(copy):
     """The address in its first lines, one answer, SIGTERM, exit code 0."""
-    process = runs.start(["-m", "chinchilla_jax", "serve", "--run-dir", str(copy), "--port", "0"], 1, cache)
+    process = runs.start(["-m", "chinchilla_jax", "serve", "--run-dir", str(copy), "--port", "0"], 1)
     try:
         lines = (re.search(r"on (http://127\.0\.0\.1:\d+)/v1", line) for line in process.stdout)
         url = next(filter(None, lines)).group(1)  # notes may stand before it

@@ -7,8 +7,6 @@ import pytest
 from tests import runs
 
 pytest.importorskip("sacrebleu")
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 PAIRS = [("the sea", "wind"), ("old songs", "cold stone"), ("bright wind", "songs over"), ("cold", "sea")] * 6
 LABELS = [("the sea wind", "over"), ("old cold stone", "bright songs")] * 8
 FAST = {

@@ -15,8 +15,6 @@ from chinchilla_jax.errors import UserError
 from chinchilla_jax.evaluation import harness
 from tests import runs
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 @pytest.fixture(scope="module")
 def model(loaded):

@@ -48,10 +48,10 @@ def sweep(folder, store, *words, **changes):
 
 
 @pytest.fixture(scope="module")
-def swept(tiny_store, cache, tmp_path_factory):
+def swept(tiny_store, tmp_path_factory):
     """A whole tiny sweep."""
     folder = tmp_path_factory.mktemp("sweep") / "whole"
-    with pytest.MonkeyPatch.context() as patch, runs.caching(cache):
+    with pytest.MonkeyPatch.context() as patch:
         make_quick(patch)
         code, said = sweep(folder, tiny_store)
     assert code == 0, said
@@ -75,7 +75,7 @@ def test_rows_are_what_the_fit_reads(swept, tiny_store, quick):
         assert row["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_branch_is_the_whole_run(swept, quick, compiled_once, tmp_path):
+def test_a_branch_is_the_whole_run(swept, quick, tmp_path):
     # The same config from its first step, without a trunk: the same bytes of every loss, and the same state.
     row = runs.rows(swept, "runs")[1]
     branch, whole = swept / row["run_id"], tmp_path / "whole"
@@ -89,7 +89,7 @@ def test_a_branch_is_the_whole_run(swept, quick, compiled_once, tmp_path):
     assert valid == [row["loss"]]
 
 
-def test_a_second_call_runs_nothing(swept, tiny_store, quick, compiled_once, monkeypatch):
+def test_a_second_call_runs_nothing(swept, tiny_store, quick, monkeypatch):
     from chinchilla_jax.evaluation import sweep as runner
 
     before = (swept / "runs.jsonl").read_bytes()
@@ -127,7 +127,7 @@ def killed_in(place: str, patch) -> None:
         patch.setattr(runner, place, stop)
 
 
-def test_killed_anywhere_it_goes_on(swept, tiny_store, quick, compiled_once, tmp_path):
+def test_killed_anywhere_it_goes_on(swept, tiny_store, quick, tmp_path):
     folder = tmp_path / "killed"
     for place in ("trunk", "link", "cooldown", "append"):
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
@@ -138,6 +138,6 @@ def test_killed_anywhere_it_goes_on(swept, tiny_store, quick, compiled_once, tmp
     assert (folder / "runs.jsonl").read_bytes() == (swept / "runs.jsonl").read_bytes()
 
 
-def test_another_ladder_is_refused(swept, tiny_store, quick, compiled_once):
+def test_another_ladder_is_refused(swept, tiny_store, quick):
     code, said = sweep(swept, tiny_store, budget=2e8)
     assert code == 78 and "another ladder" in said

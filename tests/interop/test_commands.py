@@ -29,7 +29,7 @@ def test_born_sharded(mesh, run, tmp_path):
     assert runs.leaves(tmp_path / "run", 0) == runs.leaves(run / "run", 0)
 
 
-def test_evaluate_and_attack(run, compiled_once):
+def test_evaluate_and_attack(run):
     flags = {"run-dir": run / "run", "data.store": run / "store", "train.seq-len": 32, "train.batch-size": 8}
     attack = {"attack": None, "attack-tokens": 512, "radii": 0.1, "typo-rates": 0.05, "restarts": 1}
     found = runs.ask("evaluate", **flags, **attack)
@@ -37,12 +37,12 @@ def test_evaluate_and_attack(run, compiled_once):
     assert found["attack"]["step"] == 0
 
 
-def test_generate(run, compiled_once):
+def test_generate(run):
     found = runs.ask("generate", **{"run-dir": run / "run", "prompt": "the sea", "max-new-tokens": 4, "samples": 2})
     assert len(found["completions"]) == 2
 
 
-def test_prune_and_export(run, tmp_path, compiled_once):
+def test_prune_and_export(run, tmp_path):
     """A pruned import remembers nothing of being one but its numbers, and leaves as its architecture does."""
     flags = {"run-dir": run / "run", "data.store": run / "store", "train.seq-len": 32, "train.batch-size": 8}
     pruned = {"out": tmp_path / "pruned", "method": "magnitude", "target": 0.5, "calibration-tokens": 256}

@@ -33,7 +33,6 @@ METHODS = {  # settings, and how many tensors peft has for them on three layers
     "tagged": ({"method": "dora", "rank": 2, "targets": "o,down"}, 20),
     "spanned": ({"method": "adalora", "rank": 2, "targets": "v"}, 11),
 }
-pytestmark = pytest.mark.usefixtures("compiled_once")
 LABELS = ("bad", "good", "so-so")  # of the run `labelled`, which has a piece more than its base too
 TASKS = {  # of the runs with a head
     "labelled": TaskConfig(kind="labels", labels=LABELS),

@@ -146,7 +146,7 @@ SETTINGS = {"adversarial.method": "fgm", "adversarial.delayed": "true", "adversa
 
 
 @pytest.mark.parametrize("kind, leaves", [("ce", 7), ("kl", 8)])
-def test_a_run_killed_between_delayed_rows_goes_on_to_the_same_bytes(kind, leaves, tiny_store, tmp_path, compiled_once):
+def test_a_run_killed_between_delayed_rows_goes_on_to_the_same_bytes(kind, leaves, tiny_store, tmp_path):
     """Two of eight rows, which eight devices do not divide; forgotten back to step 15 and resumed."""
     settings = {**SETTINGS, "adversarial.loss": kind, "adversarial.fraction": 0.25}
     settings |= {"train.eval-every": 0, "train.sample-every": 0}

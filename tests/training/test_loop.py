@@ -19,9 +19,6 @@ from chinchilla_jax.training.goodput import goodput
 from chinchilla_jax.training.rundir import lock
 from tests import runs
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
-
 # What a run leaves behind
 
 

@@ -23,40 +23,36 @@ locks.BEAT, locks.EXPIRY, locks.SETTLE = 0.2, 2.0, 0.2
 """
 
 
-def test_a_killed_run_goes_on_and_other_commands_take_it(whole_run, copy, tiny_store, root, cache):
+def test_a_killed_run_goes_on_and_other_commands_take_it(whole_run, copy, tiny_store, root):
     wrap, run_dir = INSTALL.format(root=str(root)), root / "bucket/runs/one"
-    killed = runs.start_pretrain(URL, tiny_store, devices=8, cache=cache, wrap=wrap + runs.KILL)
+    killed = runs.start_pretrain(URL, tiny_store, devices=8, wrap=wrap + runs.KILL)
     runs.finish(killed, -signal.SIGKILL)
     assert runs.saved(run_dir) == [5, 10] and max(runs.losses(run_dir)) >= 10
-    said = runs.finish(runs.start_pretrain(URL, tiny_store, devices=8, cache=cache, wrap=wrap))
+    said = runs.finish(runs.start_pretrain(URL, tiny_store, devices=8, wrap=wrap))
     assert "took over gs://bucket/runs/one from process" in said and "resumed from step 10, verified\n" in said
     assert f"wrote {URL}\n" in said and f"--run-dir {URL}" in said
     runs.assert_same_run(run_dir, whole_run)
     assert runs.leaves(run_dir, 15) == runs.leaves(whole_run, 15)
     assert not (run_dir / mirror.LEASE).exists()
-    with runs.caching(cache):
-        found = runs.ask("evaluate", **{"run-dir": URL})
-        expected = runs.ask("evaluate", **{"run-dir": copy})
+    found = runs.ask("evaluate", **{"run-dir": URL})
+    expected = runs.ask("evaluate", **{"run-dir": copy})
     assert found["loss_nats_per_token"] == expected["loss_nats_per_token"]
     assert found["wrote"] == [f"{URL}/evaluation.json"] and (run_dir / "evaluation.json").exists()
 
 
-def test_runs_on_object_storage_are_written_and_read_as_wholes(whole_run, root, cache):
+def test_runs_on_object_storage_are_written_and_read_as_wholes(whole_run, root):
     """Imported and packed ones, and where the time went; the temporary folders between are named nowhere."""
     there, imported = root / "bucket/runs", {"run-dir": "gs://bucket/runs/imported"}
     shutil.copytree(whole_run, there / "one")
-    with runs.caching(cache):
-        runs.ask("export", **{"run-dir": URL, "out": root / "hf"})
-        assert runs.ask("import", str(root / "hf"), **imported)["wrote"] == [imported["run-dir"]]
-        code, said = runs.call("import", str(root / "hf"), **imported)
-        assert code == 78 and "gs://bucket/runs/imported is there already" in said
-        assert restore.newest_meta(epath.Path(imported["run-dir"]) / "checkpoints")["tokenizer"]
-        runs.ask("export", **{"run-dir": URL, "format": "sparse", "out": there / "packed"})
-        words = {"prompt": "the", "max-new-tokens": 2, "temperature": 0}
-        whole, packed = (
-            runs.ask("generate", **words, **{"run-dir": f"gs://bucket/runs/{n}"}) for n in ("one", "packed")
-        )
-        assert whole["completions"] == packed["completions"]
+    runs.ask("export", **{"run-dir": URL, "out": root / "hf"})
+    assert runs.ask("import", str(root / "hf"), **imported)["wrote"] == [imported["run-dir"]]
+    code, said = runs.call("import", str(root / "hf"), **imported)
+    assert code == 78 and "gs://bucket/runs/imported is there already" in said
+    assert restore.newest_meta(epath.Path(imported["run-dir"]) / "checkpoints")["tokenizer"]
+    runs.ask("export", **{"run-dir": URL, "format": "sparse", "out": there / "packed"})
+    words = {"prompt": "the", "max-new-tokens": 2, "temperature": 0}
+    whole, packed = (runs.ask("generate", **words, **{"run-dir": f"gs://bucket/runs/{n}"}) for n in ("one", "packed"))
+    assert whole["completions"] == packed["completions"]
     small = [path for path in there.rglob("*") if path.is_file() and "checkpoints" not in path.parts]
     assert not [path for path in small if b"chinchilla_jax-" in path.read_bytes()]
     assert json.loads((there / "packed/origin.json").read_text())["source"] == URL

@@ -14,12 +14,10 @@ import pytest
 from chinchilla_jax.training.goodput import goodput
 from tests import runs
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 @pytest.mark.slow
-def test_two_processes_equal_one(whole_run, tiny_store, tmp_path, cache):
-    for said in two_processes(tmp_path, tiny_store, cache, (0, 0), 4):
+def test_two_processes_equal_one(whole_run, tiny_store, tmp_path):
+    for said in two_processes(tmp_path, tiny_store, (0, 0), 4):
         assert "Traceback" not in said
     np.testing.assert_allclose(list(runs.losses(tmp_path).values()), list(runs.losses(whole_run).values()), rtol=1e-5)
     assert [row["step"] for row in runs.rows(tmp_path)] == [row["step"] for row in runs.rows(whole_run)]
@@ -42,14 +40,14 @@ loop.Run.log = stop
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_stops_both_at_once(tiny_store, tmp_path, cache):
+def test_a_signal_to_one_process_stops_both_at_once(tiny_store, tmp_path):
     """On parameters that no process has the whole of: step 7 was under way, and one step is for agreeing."""
     sharded = {"mesh.data": 1, "mesh.fsdp": 2, "train.eval-every": 0, "train.sample-every": 0}
-    for said in two_processes(tmp_path, tiny_store, cache, (75, 75), 1, STOP, **sharded):
+    for said in two_processes(tmp_path, tiny_store, (75, 75), 1, STOP, **sharded):
         assert "stopped by SIGTERM after step" in said and "Traceback" not in said
     stopped = max(runs.losses(tmp_path))
     assert stopped in (7, 8, 9) and max(runs.saved(tmp_path)) == stopped
-    two_processes(tmp_path, tiny_store, cache, (0, 0), 1, **sharded)
+    two_processes(tmp_path, tiny_store, (0, 0), 1, **sharded)
     assert list(runs.losses(tmp_path)) == list(range(1, 21))
 
 
@@ -112,13 +110,13 @@ FAULTS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
-def test_an_error_on_one_process_ends_both_and_is_told(fault, copy, tiny_store, tmp_path, cache):
+def test_an_error_on_one_process_ends_both_and_is_told(fault, copy, tiny_store, tmp_path):
     wrap, code, message = FAULTS[fault]
     runs.forget(copy, 15)
     run_dir = copy if fault == "restore" else tmp_path / "run"
     began = time.monotonic()
     settings = {"train.sample-every": 0, "train.eval-every": 5 if fault == "hook" else 0}
-    first, second = two_processes(run_dir, tiny_store, cache, (69, code), 1, wrap, **settings)
+    first, second = two_processes(run_dir, tiny_store, (69, code), 1, wrap, **settings)
     assert time.monotonic() - began < 90, "a minute, and the start of Python"
     assert "error: a peer was lost" in first and first.count("error:") == 1
     if message:
@@ -127,14 +125,10 @@ def test_an_error_on_one_process_ends_both_and_is_told(fault, copy, tiny_store, 
         assert runs.saved(run_dir)[-1] in (5, 10), "what was being written is whole"
 
 
-def two_processes(
-    run_dir: Path, store: Path, cache: Path, codes: tuple[int, int], devices: int, wrap="", **changes
-) -> list[str]:
+def two_processes(run_dir: Path, store: Path, codes: tuple[int, int], devices: int, wrap="", **changes) -> list[str]:
     """What two processes of so many devices each say that train together and end with `codes`."""
     started = [
-        runs.start_pretrain(
-            run_dir, store, *words, devices=devices, cache=cache, wrap=f"RANK = {rank}\n{wrap}", **changes
-        )
+        runs.start_pretrain(run_dir, store, *words, devices=devices, wrap=f"RANK = {rank}\n{wrap}", **changes)
         for rank, words in enumerate(cluster())
     ]
     return [runs.finish(process, code) for process, code in zip(started, codes)]
@@ -150,10 +144,10 @@ def cluster() -> list[list[str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [["evaluate"], ["generate", "--temperature", "0", "--max-new-tokens", "5"]])
-def test_other_commands_join_a_cluster_too(command, copy, cache):
+def test_other_commands_join_a_cluster_too(command, copy):
     words = [*command, "--run-dir", str(copy)]
     alone = runs.ask(*words)
-    started = [runs.start(["-m", "chinchilla_jax", *words, *more], 2, cache) for more in cluster()]
+    started = [runs.start(["-m", "chinchilla_jax", *words, *more], 2) for more in cluster()]
     first, second = (runs.finish(process) for process in started)
     assert "next: " in first and "next: " not in second
     if command == ["evaluate"]:
@@ -164,13 +158,13 @@ def test_other_commands_join_a_cluster_too(command, copy, cache):
 
 
 @pytest.mark.slow
-def test_two_supervised_processes_survive_a_kill(tiny_store, tmp_path, cache):
+def test_two_supervised_processes_survive_a_kill(tiny_store, tmp_path):
     """One of the two is killed; both are started again, and the run ends as if nothing had been."""
     settings = {**runs.SETTINGS, "train.steps": 240, "train.eval-every": 0, "train.sample-every": 0}
     settings |= {"checkpoint.every": 20, "checkpoint.keep": 2, "data.store": tiny_store, "run-dir": tmp_path / "run"}
     words = ["pretrain", *runs.arguments(settings)]
     supervise = ["-m", "chinchilla_jax", "supervise", "--wait", "1"]
-    started = [runs.start([*supervise, *words, *more], 1, cache) for more in cluster()]
+    started = [runs.start([*supervise, *words, *more], 1) for more in cluster()]
     timing = tmp_path / "run" / "timing.jsonl"
     while not timing.exists() or timing.read_bytes().count(b"\n") < 50:
         assert all(process.poll() is None for process in started)
@@ -185,9 +179,9 @@ def test_two_supervised_processes_survive_a_kill(tiny_store, tmp_path, cache):
     assert sum(shares.values()) == pytest.approx(1, abs=1e-3) and shares["lost"] > 0 and "goodput over" in first
 
 
-def test_fewer_devices_go_on_and_say_so(copy, whole_run, tiny_store, cache):
+def test_fewer_devices_go_on_and_say_so(copy, whole_run, tiny_store):
     runs.forget(copy, 10)
-    said = runs.finish(runs.start_pretrain(copy, tiny_store, cache=cache))
+    said = runs.finish(runs.start_pretrain(copy, tiny_store))
     assert (
         "resumed from step 10, verified; saved on 8 devices (data 8, fsdp 1, tensor 1), going on with 1 device ("
         in said

@@ -269,7 +269,7 @@ def test_inspect_needs_no_model(folder):
     assert restore.inspect(folder / "nowhere")["newest"] is None
 
 
-def test_a_run_passes_over_a_damaged_checkpoint(copy, whole_run, tiny_store, compiled_once):
+def test_a_run_passes_over_a_damaged_checkpoint(copy, whole_run, tiny_store):
     largest = max((copy / "checkpoints" / "20").rglob("*"), key=lambda path: path.is_file() and path.stat().st_size)
     whole = largest.read_bytes()
     largest.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))

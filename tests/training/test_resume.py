@@ -12,8 +12,6 @@ from chinchilla_jax.errors import UserError
 from chinchilla_jax.training import resume
 from tests import runs
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 def test_changed_settings_are_refused_by_name(copy, tiny_store):
     code, said = runs.pretrain(copy, tiny_store, **{"optimizer.peak-lr": 0.001, "train.seed": 5})

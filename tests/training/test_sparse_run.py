@@ -24,7 +24,7 @@ METHODS = {
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_run_killed_while_its_mask_changes_goes_on_to_the_same_bytes(tmp_path, tiny_store, compiled_once, method):
+def test_a_run_killed_while_its_mask_changes_goes_on_to_the_same_bytes(tmp_path, tiny_store, method):
     """The mask changes in the updates 5 to 15 (0 to 15); the second run goes on from step 10, inside a change."""
     settings = {**SPARSE, **METHODS[method]}
     whole = runs.trained(tmp_path / "whole", tiny_store, **settings)

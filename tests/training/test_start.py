@@ -64,7 +64,7 @@ def params(run_dir):
     return load(runs.config(run_dir), str(run_dir)).params
 
 
-def test_a_run_of_ours_goes_on_with_its_parameters(copy, tiny_store, tmp_path, compiled_once):
+def test_a_run_of_ours_goes_on_with_its_parameters(copy, tiny_store, tmp_path):
     more = runs.trained(tmp_path / "more", tiny_store, **{"from": copy, **STILL})
     for new, old in zip(jax.tree.leaves(params(more)), jax.tree.leaves(params(copy))):
         np.testing.assert_allclose(new, old, atol=1e-9)

@@ -13,17 +13,14 @@ from chinchilla_jax.training import loop, program
 from chinchilla_jax.training.checkpoint import Checkpoints
 from tests import runs
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
-
 # Killed, and the same in the end
 
 
-def test_kill_9_and_resume_equal_a_run_without(whole_run, tiny_store, tmp_path, cache):
-    killed = runs.start_pretrain(tmp_path / "run", tiny_store, devices=8, cache=cache, wrap=runs.KILL)
+def test_kill_9_and_resume_equal_a_run_without(whole_run, tiny_store, tmp_path):
+    killed = runs.start_pretrain(tmp_path / "run", tiny_store, devices=8, wrap=runs.KILL)
     runs.finish(killed, -signal.SIGKILL)
     assert max(runs.losses(tmp_path / "run")) == 13 and runs.saved(tmp_path / "run") == [5, 10]
-    said = runs.finish(runs.start_pretrain(tmp_path / "run", tiny_store, devices=8, cache=cache))
+    said = runs.finish(runs.start_pretrain(tmp_path / "run", tiny_store, devices=8))
     assert "resumed from step 10, verified\n" in said
     runs.assert_same_run(tmp_path / "run", whole_run)
     assert runs.leaves(tmp_path / "run", 15) == runs.leaves(whole_run, 15)
@@ -40,14 +37,14 @@ def lines(path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_ten_kills_at_random_moments(tiny_store, tmp_path, cache):
+def test_ten_kills_at_random_moments(tiny_store, tmp_path):
     """Moments in the progress of the run and a little later, and two of them in its beginning."""
     draw, run = random.Random(1), tmp_path / "killed"
     slow = 500  # seconds for 600 steps on a crowded machine
-    runs.finish(runs.start_pretrain(tmp_path / "whole", tiny_store, cache=cache, **LONG), seconds=slow)
+    runs.finish(runs.start_pretrain(tmp_path / "whole", tiny_store, **LONG), seconds=slow)
     for number in range(10):
         before = lines(run / "timing.jsonl")
-        process = runs.start_pretrain(run, tiny_store, cache=cache, **LONG)
+        process = runs.start_pretrain(run, tiny_store, **LONG)
         wanted = draw.randint(1, 55) if number % 5 else 0
         while wanted and process.poll() is None:  # rows after the checkpoint are taken back before new ones come
             found = lines(run / "timing.jsonl")
@@ -59,7 +56,7 @@ def test_ten_kills_at_random_moments(tiny_store, tmp_path, cache):
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
-    runs.finish(runs.start_pretrain(run, tiny_store, cache=cache, **LONG), seconds=slow)
+    runs.finish(runs.start_pretrain(run, tiny_store, **LONG), seconds=slow)
     runs.assert_same_run(run, tmp_path / "whole", 600)
     assert list(runs.losses(run)) == list(range(1, 601))
 
@@ -108,9 +105,9 @@ def test_a_signal_saves_the_last_completed_step(phase, number, whole_run, tiny_s
     runs.assert_same_run(tmp_path, whole_run)
 
 
-def test_a_signal_from_outside(tiny_store, tmp_path, cache):
+def test_a_signal_from_outside(tiny_store, tmp_path):
     settings = {**LONG, "train.steps": 100_000}
-    process = runs.start_pretrain(tmp_path, tiny_store, cache=cache, **settings)
+    process = runs.start_pretrain(tmp_path, tiny_store, **settings)
     while process.poll() is None and lines(tmp_path / "metrics.jsonl") < 30:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)

@@ -105,7 +105,7 @@ def test_a_step_of_the_trunk_is_the_same_step_of_the_run(steps):
         assert run.adversarial.first(run.train.steps) == trunk.adversarial.first(4000)
 
 
-def test_a_timed_run_is_the_run_of_its_config(tiny_store, tmp_path, monkeypatch, capfd, compiled_once):
+def test_a_timed_run_is_the_run_of_its_config(tiny_store, tmp_path, monkeypatch, capfd):
     """The clock rings at once, compiling being longer than the time there is; the config trains the same again."""
     monkeypatch.setattr("chinchilla_jax.commands.pretrain.LEAST_MINUTES", 0.0)
     monkeypatch.setattr("chinchilla_jax.commands.plan.measured", lambda config: 1e5)

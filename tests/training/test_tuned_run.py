@@ -26,10 +26,9 @@ METHODS = {
 
 
 @pytest.fixture(scope="module")
-def tuned(whole_run, tiny_store, cache, tmp_path_factory):
+def tuned(whole_run, tiny_store, tmp_path_factory):
     """A LoRA run on the whole run."""
-    with runs.caching(cache):
-        return runs.trained(tmp_path_factory.mktemp("tuned") / "lora", tiny_store, **LORA | {"tune.base": whole_run})
+    return runs.trained(tmp_path_factory.mktemp("tuned") / "lora", tiny_store, **LORA | {"tune.base": whole_run})
 
 
 def manifest(run_dir, step: int = 20) -> dict:
@@ -54,7 +53,7 @@ def test_a_checkpoint_holds_what_trains_and_names_its_base(tuned, whole_run):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, whole_run, tiny_store, tuned, compiled_once, method):
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, whole_run, tiny_store, tuned, method):
     settings = METHODS[method] | {"tune.base": whole_run}
     whole = tuned if method == "lora" else runs.trained(tmp_path / "whole", tiny_store, **settings)
     again = shutil.copytree(whole, tmp_path / "again")
@@ -68,7 +67,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path, whole_run, tiny_store,
         assert sum(int(alive.sum()) for alive in allocation(state.opt_state).alive.values()) == 7 * 4
 
 
-def test_another_base_is_refused(tuned, whole_run, tiny_store, tmp_path, compiled_once):
+def test_another_base_is_refused(tuned, whole_run, tiny_store, tmp_path):
     """In one line, by whoever loads the adapter; a base that is gone as well; moved together they are found."""
     moved = shutil.copytree(tuned, tmp_path / "there" / "lora")
     config = json.loads((moved / "config.json").read_text())
@@ -87,7 +86,7 @@ def test_another_base_is_refused(tuned, whole_run, tiny_store, tmp_path, compile
     assert code == 78 and "is not the base that the adapter was trained on" in said and said.count("\n") == 1
 
 
-def test_merging_and_several_adapters(tuned, whole_run, tmp_path, compiled_once):
+def test_merging_and_several_adapters(tuned, whole_run, tmp_path):
     """The merged run has the adapter's logits; one base serves several adapters with the programs of the first."""
     out = tmp_path / "merged"
     report = runs.ask("merge", **{"run-dir": tuned, "out": out})
@@ -120,7 +119,7 @@ def test_serve_takes_an_adapter_as_a_model(tuned, whole_run):
         serve._service(runs.config(whole_run), args, None)
 
 
-def test_a_tuned_run_is_the_same_on_eight_devices(tuned, whole_run, tiny_store, tmp_path, compiled_once):
+def test_a_tuned_run_is_the_same_on_eight_devices(tuned, whole_run, tiny_store, tmp_path):
     """The tiny run of the tests is on eight devices by data; here the parameters are split as well."""
     settings = LORA | {"tune.base": whole_run, "mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2}
     split = runs.trained(tmp_path / "split", tiny_store, **settings)
