@@ -251,9 +251,3 @@ def test_mistakes_are_one_line(tune, name):
     code, said, folder = tune("labels", **settings)
     assert code == 78 and said.count("error:") == 1 and hint in said and "Traceback" not in said, said
     assert not folder.exists()
-
-
-def test_best_is_never_a_number_that_is_none():
-    rows = [{"step": s, "valid_loss": v} for s, v in ((1, None), (2, 3.0), (3, math.nan), (4, 2.0), (5, 2.0))]
-    assert best.choose(rows, "valid_loss", True) == {"step": 4, "metric": "valid_loss", "value": 2.0, "since": 1}
-    assert best.choose(rows, "valid_loss", False)["step"] == 2 and best.choose(rows[:1], "valid_loss", True) == {}

@@ -45,3 +45,9 @@ def test_what_is_written_is_read_and_half_a_file_is_none(tmp_path):
     for content in ('{"step": 7', "[7]", '{"step": "7"}', "{}"):
         (tmp_path / best.FILE).write_text(content)
         assert best.read(tmp_path) == {}
+
+
+def test_best_is_never_a_number_that_is_none():
+    rows = [{"step": s, "valid_loss": v} for s, v in ((1, None), (2, 3.0), (3, math.nan), (4, 2.0), (5, 2.0))]
+    assert best.choose(rows, "valid_loss", True) == {"step": 4, "metric": "valid_loss", "value": 2.0, "since": 1}
+    assert best.choose(rows, "valid_loss", False)["step"] == 2 and best.choose(rows[:1], "valid_loss", True) == {}
