@@ -47,6 +47,11 @@ class Sums:
         return jax.tree.map(jnp.add, self, other)
 
     @classmethod
+    def of(cls, losses: jax.Array, weights: jax.Array) -> "Sums":
+        """The weighted sum of losses, and the weight."""
+        return cls(jnp.sum(weights * losses), jnp.sum(weights))
+
+    @classmethod
     def zero(cls, others: tuple[str, ...] = ()) -> "Sums":
         """Nothing summed yet."""
         zero = jnp.zeros((), jnp.float32)

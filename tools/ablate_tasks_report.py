@@ -68,8 +68,8 @@ def fgm(params: Any, batch: Any, *, cfg: Any):
     import jax.numpy as jnp
 
     from chinchilla_jax.model import transformer
-    from chinchilla_jax.objectives.labels import logits, rows
     from chinchilla_jax.objectives.perturb import allowed, steepest, unit
+    from chinchilla_jax.tasks.kinds.heads import logits, rows
 
     def scores(delta_BLD):
         return logits(transformer.apply(params, batch, cfg, delta_BLD=delta_BLD), rows(params))

@@ -23,9 +23,8 @@ import numpy as np
 from chinchilla_jax.config import ModelConfig, ObjectiveConfig
 from chinchilla_jax.data.split import Split
 from chinchilla_jax.model import transformer
-from chinchilla_jax.objectives.dense import tile_size
 from chinchilla_jax.parallel.sharding import constrain
-from chinchilla_jax.parallel.tiles import over_tiles
+from chinchilla_jax.parallel.tiles import over_tiles, tile_size
 from chinchilla_jax.types import Batch
 
 MIXTURE = 0.01

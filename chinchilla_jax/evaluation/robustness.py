@@ -29,9 +29,10 @@ from chinchilla_jax.config import ModelConfig, ObjectiveConfig
 from chinchilla_jax.evaluation import judged
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives import perturb
-from chinchilla_jax.objectives.dense import cross_entropy, tile_size
+from chinchilla_jax.objectives.dense import cross_entropy
 from chinchilla_jax.objectives.perturb import allowed, project, steepest
 from chinchilla_jax.parallel.sharding import constrain
+from chinchilla_jax.parallel.tiles import tile_size
 from chinchilla_jax.types import Batch
 
 STEPS = (5, 20)

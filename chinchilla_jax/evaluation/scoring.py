@@ -9,10 +9,10 @@ import numpy as np
 
 from chinchilla_jax.model import transformer
 from chinchilla_jax.model.adapted import prefix
-from chinchilla_jax.objectives.dense import _tile_losses, tile_size
+from chinchilla_jax.objectives.dense import tile_losses
 from chinchilla_jax.parallel import sharding
 from chinchilla_jax.parallel.flight import paced
-from chinchilla_jax.parallel.tiles import over_tiles
+from chinchilla_jax.parallel.tiles import over_tiles, tile_size
 from chinchilla_jax.training.program import Program
 from chinchilla_jax.types import Batch
 
@@ -86,7 +86,7 @@ class Scorer:
         tile_tokens = tile_size(config.model, config.objective)
 
         def one(table_VD, tile):
-            losses_SM, (p_SMV, _, _, hit_SMV) = _tile_losses(table_VD, 0.0, tile)
+            losses_SM, (p_SMV, _, _, hit_SMV) = tile_losses(table_VD, 0.0, tile)
             likeliest_SM = jnp.any(hit_SMV & (p_SMV == 1), -1)  # p is relative to the likeliest token's
             return jnp.sum(losses_SM), (losses_SM, likeliest_SM)
 

@@ -1,17 +1,24 @@
-"""The objective that a config names."""
+"""The objective that a config names: one pass over all rows, which a method may alter, and terms beside it.
+
+The pass is made once for all terms. Its gradients are pulled back once, and once more where something needs
+dCE/d(embedding) or the losses of tokens beforehand and a term moves the hidden states.
+"""
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import optax
 
 from chinchilla_jax.config import Config, require
-from chinchilla_jax.objectives.attack import Attack
-from chinchilla_jax.objectives.compose import composed
-from chinchilla_jax.objectives.corruption import in_place
+from chinchilla_jax.objectives.corruption import COPIES, in_place
 from chinchilla_jax.objectives.delayed import delayed
 from chinchilla_jax.objectives.dense import dense
-from chinchilla_jax.objectives.methods import METHODS
+from chinchilla_jax.objectives.methods import METHODS, RDROP, proximity
 from chinchilla_jax.objectives.objective import WHOLE, Binding, Objective
-from chinchilla_jax.objectives.terms import named
+from chinchilla_jax.objectives.passes import Pass, Term, when
+from chinchilla_jax.types import Batch, Sums
 
 
 def language(config: Config, binding: Binding) -> Objective:
@@ -22,36 +29,68 @@ def language(config: Config, binding: Binding) -> Objective:
 Make = Callable[[Config, Binding], Objective]
 
 
-def added(config: Config, attack: Attack) -> Objective:
-    """What `config` adds to a base: a method that alters its pass, and all terms; a `UserError` where it cannot be."""
-    cfg, base, kind = attack.cfg, attack.base, config.task.kind
-    alter, found = None, named(attack)
-    method = METHODS.get(cfg.method) if cfg.radius else None
-    if method and cfg.delayed:
-        alter, term = delayed(attack)
-        found = [term]
-    elif method:
-        alter, found = method.alter and partial(method.alter, attack), [method.term(attack), *found]
-    require(
-        base.loss is not None or not (found or config.corruption.slopes),
-        f"--adversarial.method, --adversarial.rdrop and --corruption.copies need a loss of tokens or labels, which "
-        f"--task.kind {kind} has not; set them off",
-    )
-    compares = any(term.learns for term in found) or (method and (cfg.loss != "ce" or cfg.method == "softmax_margin"))
-    require(
-        base.table is not None or not compares,
-        f"--adversarial.method {cfg.method} compares predictions, which --task.kind {kind} has no measure for; take "
-        "fgm, pgd, noise or freelb with --adversarial.loss ce",
-    )
-    return composed(base, config.model.d_model, found, alter) if found else base
-
-
 def build(config: Config, binding: Binding = WHOLE, make: Make = language) -> Objective:
-    """What `make` gives, with the attacks and the corrupted tokens that `config` names.
+    """What `make` gives, with the attacks and the corrupted tokens that `config` names; a `UserError` if it cannot be.
 
     `config` is one that `parallel.mesh.resolve` has settled. A radius of 0 is no attack, hence the plain objective.
     """
+    cfg, noisy, kind, terms = config.adversarial.settled(), config.corruption, config.task.kind, []
+    if cfg.method in METHODS and cfg.radius:
+        terms.append(delayed(config) if cfg.delayed else METHODS[cfg.method])
+    if cfg.rdrop:
+        terms.append(RDROP)
+    if cfg.proximity:
+        terms.append(proximity(binding.axes))
+    if noisy.share and noisy.copies:
+        terms.append(COPIES)
     base = make(config, binding)
-    found = added(config, Attack(base, config, config.adversarial.settled(), binding.axes))
-    noisy = config.corruption
-    return in_place(base, found, config) if noisy.share and not noisy.copies else found
+    require(
+        base.loss is not None or not (terms or noisy.slopes),
+        f"--adversarial.method, --adversarial.rdrop and --corruption.copies need a loss of tokens or labels, which "
+        f"--task.kind {kind} has not; set them off",
+    )
+    compares = cfg.radius and (cfg.loss != "ce" or cfg.method == "softmax_margin")
+    require(
+        base.table is not None or not (compares or cfg.rdrop or cfg.proximity),
+        f"--adversarial.method {cfg.method} compares predictions, which --task.kind {kind} has no measure for; take "
+        "fgm, pgd, noise or freelb with --adversarial.loss ce",
+    )
+    objective = composed(base, config, terms) if terms else base
+    return in_place(base, objective, config) if noisy.share and not noisy.copies else objective
+
+
+def composed(base: Objective, config: Config, terms: list[Term]) -> Objective:
+    """`base` with all terms."""
+    learns, cfg = any(term.learns for term in terms), config.adversarial.settled()
+    alter = next((term.alter for term in terms if term.alter), lambda now: now)
+    beside = [term for term in terms if term.find and cfg.examples > term.takes]
+    names = tuple(dict.fromkeys(term.shows for term in terms if term.shows))
+
+    def gradients(params, batch: Batch, key, step, carry):
+        now = Pass(base, config, cfg, params, batch, key, step, carry)
+        main, n = alter(now), max(term.slopes(now) for term in terms)
+        if n and main.delta_nLD is None:
+            main = replace(main, delta_nLD=jnp.zeros((n, batch.tokens.shape[1], config.model.d_model)))
+        (total, aux), pull = main.pull()
+        one, none, early = jnp.ones_like(total), optax.tree.zeros_like(aux), bool(n or main.shows or not learns)
+        grads, slope_nLD, losses_BL = pull((one, none)) if early else (optax.tree.zeros_like(params), None, None)
+        now = replace(now, hidden_BLD=aux, delta_nLD=main.delta_nLD, slope_nLD=slope_nLD)
+        asked, others = (grads, none)[: 1 + learns], Sums.zero(names).others
+        for term in beside:
+
+            def yes(term=term, asked=asked):
+                more, shown = term.find(now)
+                return jax.tree.map(jnp.add, asked, more[: 1 + learns]), shown
+
+            asked, shown = when(term.always or now.active, yes, lambda asked=asked: (asked, Sums.zero()))
+            others |= {term.shows: others[term.shows] + shown} if term.shows else {}
+        if learns:
+            more = pull((jnp.zeros_like(total) if early else one, asked[1]))[0]
+            asked = (jax.tree.map(jnp.add, asked[0], more),)
+        shown = main.shows(losses_BL, aux) if main.shows else Sums(total, jnp.sum(batch.weights))
+        others |= {name: others[name] + value for name, value in shown.others.items()}
+        carry = next((term.follow(now) for term in terms if term.follow), carry)
+        return asked[0], replace(shown, others=others), carry
+
+    keeps = next((term for term in terms if term.follow), base)
+    return base._replace(gradients=gradients, others=names, init=keeps.init, carry_axes=keeps.carry_axes)

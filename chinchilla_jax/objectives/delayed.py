@@ -5,34 +5,30 @@ In the next microbatch (of this step or the next one) they take the place of its
 never trained on, and are perturbed by size * steepest(that gradient): one pass, one step of staleness, none in the
 weights between two microbatches. With sums over the B - n fresh rows and the n delayed ones, and W the weight of the
 fresh ones, the loss is (CE(fresh) + w A(delayed + d)) / W. A is CE, or with `loss` kl or sym_kl the divergence from the
-prediction that the same rows, clean, have had the step before: their hidden states are kept as well, and meet the
-table of today. That costs 4/3 of the head's products on n rows, in every step: to pay it only in steps that attack
-would put collectives into a branch of a conditional, which XLA's CPU backend orders differently on different devices.
-
-The carry is the rows, their direction (a unit vector in the compute type, brought back to its length in float32), their
-hidden states where a divergence wants them, and whether there are any yet. It is kept up from the first step, so that
-the first attack finds its rows.
+prediction that the same rows, clean, had the step before: their hidden states are kept as well, and meet the table of
+today. That costs 4/3 of the head's products on n rows, in every step: in a conditional, XLA's CPU backend would order
+the collectives differently on different devices. The carry (rows, unit direction in the compute type, hidden states,
+whether there are any yet) is kept up from the first step, so that the first attack finds its rows.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from chinchilla_jax.config import require
+from chinchilla_jax.config import Config, require, whole_rows
 from chinchilla_jax.objectives import losses
-from chinchilla_jax.objectives.attack import Attack
-from chinchilla_jax.objectives.compose import Main, Pass, Term
-from chinchilla_jax.objectives.rows import sums
+from chinchilla_jax.objectives.passes import Pass, Term
+from chinchilla_jax.parallel.sharding import first_rows
 from chinchilla_jax.types import Batch, Sums
 
 
-def delayed(attack: Attack):
-    """What `composed` takes: how the pass over all rows is altered, and the term that keeps rows."""
-    train, model = attack.config.train, attack.config.model
+def delayed(config: Config) -> Term:
+    """The term that keeps rows, and the pass that takes them."""
+    train, model, cfg = config.train, config.model, config.adversarial.settled()
     rows = train.batch_size // train.microbatches
-    n, L = attack.rows.count(rows), train.seq_len
-    diverges, of = attack.cfg.loss != "ce", partial(losses.divergence, attack.cfg.loss)
+    n, diverges, of = whole_rows(cfg.fraction, rows), cfg.loss != "ce", partial(losses.divergence, cfg.loss)
     require(
         2 * n <= rows,
         f"--adversarial.delayed takes {n} rows out of a microbatch of {rows} and as many to keep; lower "
@@ -40,41 +36,42 @@ def delayed(attack: Attack):
     )
 
     def init(params):
-        whole, real = jnp.zeros((n, L), jnp.int32), jnp.zeros((n, L), jnp.float32)
-        kept = Batch(whole, whole, real, whole, whole)
-        direction_nLD = jnp.zeros((n, L, model.d_model), model.dtype)
-        clean_nLD = jnp.zeros((n, L, model.d_model), model.dtype) if diverges else ()
-        return {"batch": kept, "direction": direction_nLD, "clean": clean_nLD, "valid": jnp.zeros((), bool)}
+        real_nL, of_nLD = jnp.zeros((n, train.seq_len)), jnp.zeros((n, train.seq_len, model.d_model), model.dtype)
+        whole_nL = real_nL.astype(jnp.int32)
+        kept = Batch(whole_nL, whole_nL, real_nL, whole_nL, whole_nL)
+        return carried(kept, of_nLD, of_nLD, jnp.zeros((), bool))
 
-    def alter(params, batch, key, step, carry) -> Main:
-        active, kept = carry["valid"] & attack.active(step), carry["batch"]
-        old = attack.hit(batch) * active  # (B, 1)
-        mixed = jax.tree.map(lambda x, y: jnp.where(old > 0, jnp.pad(x, [(0, rows - n), (0, 0)]), y), kept, batch)
+    def carried(batch, direction, clean, valid):
+        return {"batch": batch, "direction": direction, "clean": clean if diverges else (), "valid": valid}
+
+    def alter(now: Pass) -> Pass:
+        carry, batch = now.carry, now.batch
+        kept, active = replace(now, batch=carry["batch"]), carry["valid"] & now.active
+        old = now.hit(active)  # (B, 1)
+        mixed = jax.tree.map(lambda x, y: jnp.where(old > 0, jnp.pad(x, [(0, rows - n), (0, 0)]), y), kept.batch, batch)
 
         def head(hidden_BLD, table_VD, part):
             """Cross-entropy, in which delayed rows have no weight, and their divergence from what they were."""
-            loss, _ = attack.base.head(hidden_BLD, table_VD, part)
-            weights_BL = mixed.weights * old * attack.cfg.weight
-            y_nLD, x_nLD, *rest = attack.rows.take((hidden_BLD, carry["clean"], part.targets, weights_BL))
+            loss, _ = now.base.head(hidden_BLD, table_VD, part)
+            weights_BL = mixed.weights * old * cfg.weight
+            y_nLD, x_nLD, *rest = first_rows((hidden_BLD, carry["clean"], part.targets, weights_BL), n)
             fixed = ((x_nLD, jax.lax.stop_gradient(table_VD)),)
-            return loss + losses.tiled(of, (y_nLD,), table_VD, fixed, rest, attack.tile_tokens)[0], hidden_BLD
+            return loss + now.tiled(of, (y_nLD,), table_VD, fixed, *rest)[0], hidden_BLD
 
         def shows(losses_BL, _):
-            fresh, other = sums(losses_BL, mixed.weights * (1 - old)), sums(losses_BL, mixed.weights * old)
-            return Sums(fresh.loss, fresh.weight, {"loss_attacked": other})
+            attacked = {"loss_attacked": Sums.of(losses_BL, mixed.weights * old)}
+            return replace(Sums.of(losses_BL, mixed.weights * (1 - old)), others=attacked)
 
-        delta_nLD = attack.size(params, kept) * attack.along(carry["direction"], kept) * active
-        read = attack.weighted(mixed, active, 0.0 if diverges else attack.cfg.weight)
-        next_nLD = jnp.zeros_like(delta_nLD)  # of the rows whose direction is kept
-        return Main(read, jnp.concatenate([delta_nLD, next_nLD]), head if diverges else None, shows)
+        delta_nLD = kept.size() * kept.along(carry["direction"]) * active
+        both_nLD = jnp.concatenate([delta_nLD, jnp.zeros_like(delta_nLD)])  # with rows whose direction is kept
+        read = replace(now, batch=mixed).weighted(active, 0.0 if diverges else cfg.weight)
+        return replace(read, delta_nLD=both_nLD, head=head if diverges else None, shows=shows)
 
-    def keep(params, carry, batch, made: Pass):
-        kept, clean_nLD = jax.tree.map(lambda x: x[n : 2 * n], (batch, made.hidden_BLD if diverges else ()))
-        direction_nLD = attack.along(made.slope_nLD[n:], kept).astype(model.dtype)
-        return {"batch": kept, "direction": direction_nLD, "clean": clean_nLD, "valid": jnp.ones((), bool)}
+    def keep(now: Pass):
+        batch, clean_nLD = jax.tree.map(lambda x: x[n : 2 * n], (now.batch, now.hidden_BLD if diverges else ()))
+        direction_nLD = replace(now, batch=batch).along(now.slope_nLD[n:]).astype(model.dtype)
+        return carried(batch, direction_nLD, clean_nLD, jnp.ones((), bool))
 
-    split = "batch" if n % attack.rows.shards == 0 else None
-    whole = split, None, None
-    axes = {"batch": Batch(*[(split, None)] * 5), "direction": whole, "clean": whole if diverges else (), "valid": ()}
-    keeps = {"init": init, "carry_axes": axes}
-    return alter, Term(None, slopes=lambda _: 2 * n, shows="loss_attacked", follow=keep, keeps=keeps)
+    split = "batch" if n % abs(config.mesh.data * config.mesh.fsdp) == 0 else None
+    axes = carried(Batch(*[(split, None)] * 5), (split, None, None), (split, None, None), ())
+    return Term(alter=alter, slopes=lambda _: 2 * n, follow=keep, init=init, carry_axes=axes)

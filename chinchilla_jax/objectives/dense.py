@@ -6,22 +6,19 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from chinchilla_jax.config import ModelConfig, ObjectiveConfig
+from chinchilla_jax.config import ModelConfig, ObjectiveConfig, require
 from chinchilla_jax.model import transformer
-from chinchilla_jax.objectives.activation import counted, forward
 from chinchilla_jax.objectives.objective import Objective, plain
-from chinchilla_jax.parallel.tiles import over_tiles, sweep
+from chinchilla_jax.parallel.tiles import over_tiles, sweep, tile_size
 from chinchilla_jax.types import Batch, Sums
 
-# Tokens of a tile on one device: large enough to keep the product at full speed, small enough to stay out of the way.
-TILE_TOKENS = {"cpu": 1024, "reference": 1024, "cuda": 8192, "tpu": 8192}
+RECTIFIED = ("reglu", "relu2")  # what has exact zeros
 # Logits rounded to bfloat16 move half the bytes, as in PyTorch under autocast: the loss changes by 1e-4 of itself and
 # its gradient by 0.002 to 0.009 (docs/lab_book.md). Sums and exponentials are float32 either way.
 LOGITS = {"cuda": "compute"}
-TILE_LOGITS = 2**28  # and never more logits than this, a gigabyte in float32
 
 
-def _tile_losses(table_VD, z_loss, tile, logits="float32"):
+def tile_losses(table_VD, z_loss, tile, logits="float32"):
     """The losses of a tile's tokens, and what their gradient needs."""
     x_SMD, targets_SM = tile
     dtype = x_SMD.dtype if logits == "compute" else jnp.float32
@@ -35,10 +32,10 @@ def _tile_losses(table_VD, z_loss, tile, logits="float32"):
     return norm_SM - gold_SM + z_loss * jnp.square(norm_SM), (p_SMV, sum_SM1, norm_SM, hit_SMV)
 
 
-def _tile_gradients(z_loss, logits, table_VD, tile):
+def tile_gradients(z_loss, logits, table_VD, tile):
     """Loss, gradient of hidden states, factors of the table's gradient: d/dlogits = softmax (1 + 2 z norm) - onehot."""
     x_SMD, targets_SM, weights_SM = tile
-    losses_SM, (p_SMV, sum_SM1, norm_SM, hit_SMV) = _tile_losses(table_VD, z_loss, (x_SMD, targets_SM), logits)
+    losses_SM, (p_SMV, sum_SM1, norm_SM, hit_SMV) = tile_losses(table_VD, z_loss, (x_SMD, targets_SM), logits)
     scale_SM1 = (weights_SM * (1 + 2 * z_loss * norm_SM))[..., None] / sum_SM1
     dlogits_SMV = (p_SMV * scale_SM1 - jnp.where(hit_SMV, weights_SM[..., None], 0.0)).astype(x_SMD.dtype)
     dx_SMD = jnp.einsum("smv,vd->smd", dlogits_SMV, table_VD)
@@ -56,14 +53,14 @@ def cross_entropy(
     """
 
     def summed(table_VD, tile):
-        return jnp.sum(tile[2] * _tile_losses(table_VD, z_loss, tile[:2], logits)[0]), ()
+        return jnp.sum(tile[2] * tile_losses(table_VD, z_loss, tile[:2], logits)[0]), ()
 
     return over_tiles(summed, table_VD, (hidden_BLD, targets_BL, weights_BL), tile_tokens)[0]
 
 
 def _forward(hidden_BLD, table_VD, targets_BL, weights_BL, z_loss, tile_tokens, logits):
     arrays = hidden_BLD, targets_BL, weights_BL
-    of_tile = partial(_tile_gradients, z_loss, logits)
+    of_tile = partial(tile_gradients, z_loss, logits)
     loss, (dx_BLD, losses_BL), dtable_VD = sweep(of_tile, table_VD, arrays, tile_tokens)
     return loss, (dx_BLD, dtable_VD, losses_BL)
 
@@ -80,15 +77,34 @@ def token_losses(hidden_BLD, table_VD, targets_BL, tile_tokens: int) -> jax.Arra
     """-log p of every target (B, L), without anything of a gradient."""
 
     def losses(table_VD, tile):
-        return 0.0, (_tile_losses(table_VD, 0.0, tile)[0],)
+        return 0.0, (tile_losses(table_VD, 0.0, tile)[0],)
 
     return over_tiles(losses, table_VD, (hidden_BLD, targets_BL), tile_tokens)[1][0]
 
 
-def tile_size(cfg: ModelConfig, settings: ObjectiveConfig) -> int:
-    """Tokens of a tile on one device."""
-    most = max(1, TILE_LOGITS // cfg.vocab_size)
-    return settings.tile_tokens or min(TILE_TOKENS[cfg.kernels], most)
+def forward(params, batch: Batch, cfg: ModelConfig, weight: float, **how):
+    """Hidden states (B, L, D), and what a weight adds to a sum of losses, sum_t w_t weight mean_layers sum_j |h_tj|."""
+    watch = l1 if weight else transformer.unwatched
+    hidden_BLD, l1_NBL = transformer.forward(params, batch, cfg, watch=watch, **how)
+    return hidden_BLD, weight * jnp.sum(batch.weights * jnp.mean(l1_NBL, axis=0)) if weight else 0.0
+
+
+def l1(h_BLF):
+    """sum_j |h_j| of every token, in float32."""
+    return jnp.sum(jnp.abs(h_BLF), axis=-1, dtype=jnp.float32)
+
+
+def counted(params, batch: Batch, cfg: ModelConfig):
+    """Hidden states, and {"activation_zeros": Sums} where they can be 0: a token's share, averaged over layers."""
+    if cfg.mlp not in RECTIFIED:
+        return transformer.apply(params, batch, cfg), {}
+    hidden_BLD, zeros_NBL = transformer.forward(params, batch, cfg, watch=zeros)
+    return hidden_BLD, {"activation_zeros": Sums.of(jnp.mean(zeros_NBL, axis=0), batch.weights)}
+
+
+def zeros(h_BLF):
+    """The share of every token's activations that are exactly 0, in float32."""
+    return jnp.mean(h_BLF == 0, axis=-1, dtype=jnp.float32)
 
 
 def dense(
@@ -104,10 +120,12 @@ def dense(
     what of the hidden states meets the rows; `own` is a head that is no softmax over them, so that no divergence of it
     is defined and the objective has no table.
     """
+    require(
+        not settings.activation_l1 or cfg.mlp in RECTIFIED,
+        f"--objective.activation-l1 wants activations that can be 0; set --model.mlp {' or '.join(RECTIFIED)}",
+    )
     tile_tokens = tile_size(cfg, settings)
     rounded = LOGITS.get(cfg.kernels, "float32") if settings.logits == "auto" else settings.logits
-    forwards = {priced: forward(cfg, settings.activation_l1 if priced else 0.0) for priced in (True, False)}
-    watched = counted(cfg)
 
     def next_token(hidden_BLD, table_VD, batch: Batch, z_loss: float = settings.z_loss, logits: str = rounded):
         loss = cross_entropy(hidden_BLD, table_VD, batch.targets, batch.weights, z_loss, tile_tokens, logits)
@@ -120,13 +138,13 @@ def dense(
     def total(params, batch: Batch, key, delta_BLD=None, head=own or next_token, priced=True, held=False):
         if held:
             params = params | {"embed": jax.lax.stop_gradient(params["embed"])}
-        params = transformer.opened(params, batch.tokens)
-        hidden_BLD, add_price = forwards[priced](params, batch, delta_BLD=delta_BLD, key=key)
+        params, weight = transformer.opened(params, batch.tokens), settings.activation_l1 if priced else 0.0
+        hidden_BLD, price = forward(params, batch, cfg, weight, delta_BLD=delta_BLD, key=key)
         loss, aux = met(head, hidden_BLD, params, batch)
-        return add_price(loss), aux
+        return loss + price, aux
 
     def evaluate(params, batch):
-        hidden_BLD, others = watched(params, batch)
+        hidden_BLD, others = counted(params, batch, cfg)
         loss, _ = met(own or partial(next_token, z_loss=0.0, logits="float32"), hidden_BLD, params, batch)
         return Sums(loss, jnp.sum(batch.weights), others)
 

@@ -1,15 +1,12 @@
 """The methods of --adversarial.method: where each perturbs, and what trains there.
 
-A perturbation d is added after the look-up, never to the tied output matrix; it is zero on padding and control pieces.
-Of a microbatch the first n = fraction * B rows are attacked. With sums over tokens, W the weight of the clean tokens
-and w `weight` (shared by the `examples` of a row), these stand beside the clean pass, CE(e) / W, and are summed with
-the other terms (costs: planning/attacks.py):
+With sums over tokens, W the weight of the clean tokens and w `weight` (shared by the `examples` of a row), these stand
+beside the clean pass, CE(e) / W, and are summed with the other terms (costs: planning/attacks.py):
 
 fgm      w A(e + d) / W, d = size * steepest(g), g from the clean pass's own backward pass (Miyato et al. 2017); A is
          the divergence from the clean prediction, or CE
-vat      w KL(e, e + d) / W, d along the gradient of the KL at a small random probe (Miyato et al. 2018; the virtual
-         loss of ALUM, Liu et al. 2020, whose released code is another algorithm: its noise is the normalised direction
-         itself, of size 1)
+vat      w KL(e, e + d) / W, d along the gradient of the KL at a small random probe (Miyato et al. 2018; the loss of the
+         paper on ALUM, Liu et al. 2020, whose released code takes the normalised direction itself for its noise)
 r3f      w symKL(e, e + z) / W, random z; no gradient reaches the embedding table through the noisy branch, and the
          clean one is no constant (Aghajanyan et al. 2021)
 smart    w symKL(e, e + d) / W: d climbs the divergence from noise, both branches learn (Jiang et al. 2020)
@@ -28,179 +25,182 @@ Before `start` and between two attacks a step computes, and costs, what the plai
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from chinchilla_jax.objectives import losses
-from chinchilla_jax.objectives.attack import Attack
-from chinchilla_jax.objectives.compose import Main, Pass, Term, zeros
-from chinchilla_jax.objectives.rows import add, repeat, spread, sums, when
-from chinchilla_jax.types import Batch, Sums
-
-# Points: (attack, params, part, key, noise_key, clean_nLD, slope_nLD) -> d, and the loss where the ascent starts if it
-# is known.
+from chinchilla_jax.objectives.passes import Pass, Term, repeat, when
+from chinchilla_jax.parallel.sharding import first_rows
+from chinchilla_jax.types import Sums
 
 
-def fgm_point(attack: Attack, params, part, key, noise_key, clean_nLD, slope_nLD):
-    """One step along the gradient that the clean backward pass gave for nothing."""
-    return attack.moved(params, attack.noise(params, part, noise_key), slope_nLD, part), None
-
-
-def vat_point(attack: Attack, params, part, key, noise_key, clean_nLD, *_):
-    """u <- steepest(gradient of the divergence at probe * size * u), K times from a random u; then d = size * u."""
-    size = attack.size(params, part)
-
-    def one(unit_nLD):
-        return attack.along(attack.uphill(params, clean_nLD, part, key, attack.cfg.probe * size * unit_nLD), part)
-
-    return size * repeat(attack.cfg.steps, one, attack.along(attack.noise(params, part, noise_key), part)), None
-
-
-def smart_point(attack: Attack, params, part, key, noise_key, clean_nLD, *_):
-    """Steps of projected ascent on the divergence, from noise."""
-
-    def one(delta_nLD):
-        return attack.moved(params, delta_nLD, attack.uphill(params, clean_nLD, part, key, delta_nLD), part)
-
-    return repeat(attack.cfg.steps, one, attack.start(params, part, noise_key)), None
-
-
-def pgd_point(attack: Attack, params, part, key, noise_key, *_):
-    """K projected steps from a start, and the loss at the start."""
-
-    def loss(delta_nLD):
-        return attack.base.loss(params, part, key, delta_nLD)[0]
-
-    def one(delta_nLD):
-        return attack.moved(params, delta_nLD, jax.grad(loss)(delta_nLD), part)
-
-    start_nLD = attack.start(params, part, noise_key)
-    value, g_nLD = jax.value_and_grad(loss)(start_nLD)
-    return repeat(attack.cfg.steps - 1, one, attack.moved(params, start_nLD, g_nLD, part)), value
-
-
-def noise_point(attack: Attack, params, part, key, noise_key, *_):
+# Points: (the attacked rows, a key) -> d, and the loss where the ascent starts if it is known.
+def noise(at: Pass, key):
     """Noise alone; nobody computes the loss without it."""
-    return attack.noise(params, part, noise_key), None
+    return at.noise(key), None
+
+
+def step(at: Pass, key):
+    """One step along the gradient that the clean backward pass gave for nothing."""
+    return at.moved(at.noise(key), at.slope_nLD), None
+
+
+def probe(at: Pass, key):
+    """u <- steepest(gradient of the divergence at probe * size * u), K times from a random u; then d = size * u."""
+    probed, random_nLD = at.cfg.probe * at.size(), at.along(at.noise(key))
+    unit_nLD = repeat(at.cfg.steps, lambda u_nLD: at.along(jax.grad(at.divergence)(probed * u_nLD)), random_nLD)
+    return at.size() * unit_nLD, None
+
+
+def climb(of: Callable):
+    """K projected steps up the loss `of` from a start."""
+
+    def point(at: Pass, key):
+        slope, start_nLD = jax.value_and_grad(partial(of, at)), at.inside(at.noise(key))
+        value, g_nLD = slope(start_nLD)
+        first_nLD = at.moved(start_nLD, g_nLD)
+        return repeat(at.cfg.steps - 1, lambda d_nLD: at.moved(d_nLD, slope(d_nLD)[1]), first_nLD), value
+
+    return point
 
 
 # What trains at a point: beside the pass over all rows, or in it
 
 
-def beside(point: Callable, learns: bool = False, held: bool = False, first: int = 0):
-    """A term's `find`: copies of the attacked rows moved to `point`, one an example from `first` on."""
+def beside(point: Callable, learns: bool = False, held: bool = False, takes: int = 0, **more) -> Term:
+    """Copies of the attacked rows moved to `point`, one an example of those that the pass does not take."""
 
-    def find(attack: Attack, params, batch, key, step, carry, made: Pass):
-        cfg, B = attack.cfg, len(batch.tokens)
-        part, clean_nLD, slope_nLD = attack.rows.take((batch, made.hidden_BLD, made.slope_nLD))
-        weight, shown = cfg.weight / cfg.examples, Sums.zero()
-        grads = zeros((params, clean_nLD) if learns else (params,))
-        for noise_key in attack.keys(key)[first:]:
-            delta_nLD, _ = point(attack, params, part, key, noise_key, clean_nLD, slope_nLD)
-            if cfg.loss == "ce":
-                more, _, losses_nL, _ = attack.everything(params, part, key, delta_nLD, part.weights * weight)
-                more = (more,)
+    def find(now: Pass):
+        n, at, weight = now.count(), now.rows(now.count()), now.cfg.weight / now.cfg.examples
+        found, shown = optax.tree.zeros_like((now.params, now.hidden_BLD)), Sums.zero()
+        for key in now.keys()[takes:]:
+            delta_nLD, _ = point(at, key)
+
+            def apart(params, hidden_BLD, delta_nLD=delta_nLD):
+                return at.apart(params, first_rows(hidden_BLD, n), delta_nLD, weight, learns, held)
+
+            if now.cfg.loss == "ce":
+                grads, _, losses_nL = at.everything(weight, delta_nLD)
+                grads = grads, jnp.zeros_like(now.hidden_BLD)
             else:
-                how = part, key, delta_nLD, weight, learns, held
-                of = jax.grad(attack.apart, (0, 1) if learns else (0,), has_aux=True)
-                more, losses_nL = of(params, clean_nLD, *how)
-            grads, shown = add(grads, more), shown + sums(losses_nL, part.weights)
-        return (grads[0], spread(grads[1][: attack.rows.count(B)], B) if learns else None), shown
+                grads, losses_nL = jax.grad(apart, (0, 1), has_aux=True)(now.params, now.hidden_BLD)
+            found, shown = jax.tree.map(jnp.add, found, grads), shown + Sums.of(losses_nL, at.batch.weights)
+        return found, shown
 
-    return find
+    return Term(find, learns=learns, takes=takes, **more)
 
 
-def within(point: Callable):
+def within(point: Callable) -> Term:
     """The attacked rows of the pass moved to `point`; further examples of a row stand beside it."""
 
-    def alter(attack: Attack, params, batch: Batch, key, step, carry) -> Main:
-        n, active, part = attack.rows.count(len(batch.tokens)), attack.active(step), attack.rows.take(batch)
-
-        def find():
-            return point(attack, params, part, key, attack.keys(key)[0])
-
-        delta_nLD, start = when(active, find, lambda: zeros(jax.eval_shape(find)))
+    def alter(now: Pass) -> Pass:
+        n, active, weights_BL = now.count(), now.active, now.batch.weights
+        find = partial(point, now.rows(n), now.keys()[0])
+        delta_nLD, start = when(active, find, lambda: optax.tree.zeros_like(jax.eval_shape(find)))
 
         def shows(losses_BL, _):
-            hit, rest = (sums(losses_BL[rows], batch.weights[rows]) for rows in (slice(n), slice(n, None)))
+            hit, rest = (Sums.of(losses_BL[rows], weights_BL[rows]) for rows in (slice(n), slice(n, None)))
             loss = rest.loss + (hit.loss if start is None else jnp.where(active, start, hit.loss))
             attacked = jax.tree.map(lambda x: jnp.where(active, x, 0.0), hit)
             return Sums(loss, hit.weight + rest.weight, {"loss_attacked": attacked})
 
-        weight = attack.cfg.weight / attack.cfg.examples
-        return Main(attack.weighted(batch, active, weight), delta_nLD[:n], shows=shows)
+        weight = now.cfg.weight / now.cfg.examples
+        return replace(now.weighted(active, weight), delta_nLD=delta_nLD[:n], shows=shows)
 
-    return alter
+    return beside(point, alter=alter, takes=1)
 
 
-def freelb_first(attack: Attack, params, batch, key, step, carry) -> Main:
+def freelb_first(now: Pass) -> Pass:
     """The pass takes the attacked rows at the start of the ascent."""
-    n, active = attack.rows.count(len(batch.tokens)), attack.active(step)
-    start_nLD = attack.start(params, attack.rows.take(batch), attack.keys(key)[0]) * active
-    weighted = attack.weighted(batch, active, attack.cfg.weight / attack.cfg.steps)
-    return Main(weighted, start_nLD[:n], shows=lambda losses_BL, _: sums(losses_BL, batch.weights))
+    part, weights_BL, weight = now.rows(now.count()), now.batch.weights, now.cfg.weight / now.cfg.steps
+    start_nLD = part.inside(part.noise(now.keys()[0]))[: now.count()] * now.active
+    main = now.weighted(now.active, weight)
+    return replace(main, delta_nLD=start_nLD, shows=lambda losses_BL, _: Sums.of(losses_BL, weights_BL))
 
 
-def freelb_rest(attack: Attack, params, batch, key, step, carry, made: Pass):
+def freelb_rest(now: Pass):
     """A term's `find`: the other points, of the attacked rows alone."""
-    part, delta_nLD, g_nLD = attack.rows.take((batch, made.delta_nLD, made.slope_nLD))
-    weights_nL = part.weights * attack.cfg.weight / attack.cfg.steps
+    at = now.rows(now.count())
 
     def one(state):
         grads, delta_nLD, g_nLD, _ = state
-        delta_nLD = attack.moved(params, delta_nLD, g_nLD, part)
-        more, g_nLD, losses_nL, _ = attack.everything(params, part, key, delta_nLD, weights_nL)
-        return add(grads, more), delta_nLD, g_nLD, sums(losses_nL, part.weights)
+        delta_nLD = at.moved(delta_nLD, g_nLD)
+        more, g_nLD, losses_nL = at.everything(at.cfg.weight / at.cfg.steps, delta_nLD)
+        return jax.tree.map(jnp.add, grads, more), delta_nLD, g_nLD, Sums.of(losses_nL, at.batch.weights)
 
-    grads, _, _, last = repeat(attack.cfg.steps - 1, one, (zeros(params), delta_nLD, g_nLD, Sums.zero()))
-    return (grads, None), last
+    start = optax.tree.zeros_like(at.params), at.delta_nLD, at.slope_nLD, Sums.zero()
+    grads, *_, last = repeat(at.cfg.steps - 1, one, start)
+    return (grads,), last
 
 
-def softmax_margin(attack: Attack, params, batch, key, step, carry) -> Main:
+def softmax_margin(now: Pass) -> Pass:
     """The target's logit lowered in the attacked rows, in the loss of the pass."""
-    of, active = partial(losses.margin, attack.config.objective.z_loss), attack.active(step)
-    hit_BL = attack.hit(batch) * active * batch.weights
+    of, weights_BL = partial(losses.margin, now.config.objective.z_loss), now.batch.weights
+    hit_BL = now.hit(now.active) * weights_BL
 
-    def head(hidden_BLD, table_VD, part):
+    def head(hidden_BLD, table_VD, batch):
         length_V = jax.lax.stop_gradient(jnp.linalg.norm(table_VD.astype(jnp.float32), axis=-1))
-        margin_BL = attack.cfg.radius * length_V[part.targets] * (hit_BL > 0)
-        arrays = part.targets, margin_BL, part.weights
-        return losses.tiled(of, (hidden_BLD,), table_VD, (), arrays, attack.tile_tokens)
+        margin_BL = now.cfg.radius * length_V[batch.targets] * (hit_BL > 0)
+        return now.tiled(of, (hidden_BLD,), table_VD, (), batch.targets, margin_BL, batch.weights)
 
     def shows(_, figures):
         lowered_BL, plain_BL = figures
-        clean = sums(plain_BL, batch.weights)
-        return Sums(clean.loss, clean.weight, {"loss_attacked": sums(lowered_BL, hit_BL)})
+        return replace(Sums.of(plain_BL, weights_BL), others={"loss_attacked": Sums.of(lowered_BL, hit_BL)})
 
-    return Main(attack.weighted(batch, active, attack.cfg.weight), head=head, shows=shows)
-
-
-class Method(NamedTuple):
-    """What a method makes of the pass over all rows, and what it adds beside it."""
-
-    alter: Callable | None = None
-    find: Callable | None = None
-    slopes: bool = False
-    learns: bool = False
-
-    def term(self, attack: Attack) -> Term:
-        """What it adds, if anything."""
-        adds = self.find if self.alter is None or self.slopes or attack.cfg.examples > 1 else None
-        slopes = {"slopes": attack.rows.count} if self.slopes else {}
-        find = adds and partial(adds, attack)
-        return Term(find, attack.active, shows="loss_attacked", learns=self.learns, **slopes)
+    return replace(now.weighted(now.active, now.cfg.weight), head=head, shows=shows)
 
 
+# Terms that perturb no embeddings
+def rdrop(now: Pass):
+    """A second pass with other dropout masks; with the clean one R-Drop's (CE + CE') / 2 + w/2 symKL."""
+
+    def apart(params, clean_BLD):
+        def head(other_BLD, table_VD, batch):
+            of, both = partial(losses.rdrop, now.cfg.rdrop), (other_BLD, clean_BLD)
+            return now.tiled(of, both, table_VD, (), batch.targets, batch.weights)
+
+        return now.base.loss(params, now.batch, jax.random.fold_in(now.key, 3), None, head, priced=False)[0]
+
+    return jax.grad(apart, (0, 1))(now.params, now.hidden_BLD), Sums.zero()
+
+
+def trust(now: Pass):
+    """w symKL(now, before): `before` is what a running average of the parameters predicts (Jiang et al. 2020)."""
+    before, of = now.carry["before"], partial(losses.divergence, "sym_kl")
+    both = now.base.loss(before, now.batch, now.key, None, lambda *made: (0.0, made[:2]), priced=False)[1]
+
+    def apart(params, now_BLD):
+        weights_BL = now.batch.weights * now.cfg.proximity
+        return now.tiled(of, (now_BLD,), now.base.table(params), (both,), now.batch.targets, weights_BL)[0]
+
+    return jax.grad(apart, (0, 1))(now.params, now.hidden_BLD), Sums.zero()
+
+
+def average(now: Pass):
+    """Moved once a microbatch so that a step moves it as it should."""
+    momentum = now.cfg.momentum ** (1 / now.config.train.microbatches)
+    return {"before": optax.incremental_update(now.params, now.carry["before"], 1 - momentum)}
+
+
+def proximity(axes: Any) -> Term:
+    """The trust region; `axes` are the logical axes of what trains."""
+    keeps = {"init": lambda params: {"before": jax.tree.map(jnp.copy, params)}, "carry_axes": {"before": axes}}
+    return Term(trust, shows="", learns=True, follow=average, **keeps)
+
+
+RDROP = Term(rdrop, shows="", learns=True)
 METHODS = {
-    "fgm": Method(find=beside(fgm_point), slopes=True),
-    "vat": Method(find=beside(vat_point)),
-    "r3f": Method(find=beside(noise_point, learns=True, held=True), learns=True),
-    "smart": Method(find=beside(smart_point, learns=True), learns=True),
-    "pgd": Method(within(pgd_point), beside(pgd_point, first=1)),
-    "noise": Method(within(noise_point), beside(noise_point, first=1)),
-    "freelb": Method(freelb_first, freelb_rest, slopes=True),
-    "softmax_margin": Method(softmax_margin),
+    "fgm": beside(step, slopes=Pass.count),
+    "vat": beside(probe),
+    "r3f": beside(noise, learns=True, held=True),
+    "smart": beside(climb(Pass.divergence), learns=True),
+    "pgd": within(climb(Pass.loss)),
+    "noise": within(noise),
+    "freelb": Term(freelb_rest, freelb_first, slopes=Pass.count),
+    "softmax_margin": Term(alter=softmax_margin),
 }

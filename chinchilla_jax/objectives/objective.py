@@ -18,9 +18,8 @@ class Objective(NamedTuple):
     `gradients(params, batch, key, step, carry) -> grads, Sums, carry`: gradients of the *sum* of the loss.
     `evaluate(params, batch) -> Sums`: the plain loss that validation reports; without prices, penalties and attacks.
     `loss(params, batch, key, delta_BLD=None, head=..., priced=True, held=False) -> sum, aux`: what a wrapper
-    differentiates; `delta_BLD` is added to the embeddings, `head` is what becomes of the hidden states, `priced` adds
-    the price of activations, and `held` lets no gradient reach the lookup of the embeddings. None where there is
-    nothing to wrap.
+    differentiates, or None; `delta_BLD` is added to the embeddings, `head` is what becomes of the hidden states,
+    `priced` adds the price of activations, and `held` lets no gradient reach the lookup of the embeddings.
     `head(hidden_BLD, table_VD, batch) -> sum, aux`: the head of `loss` unless told otherwise, with hidden_BLD as aux.
     `table(params) -> table_VD`: the output table that `head` is given; `embedding(params) -> table_VD`: the one that
     tokens are looked up in. `params` are those that train, whatever stands for the others.
@@ -45,14 +44,8 @@ def plain(loss: Callable) -> Callable:
     """`Objective.gradients` of a loss over which nothing is wrapped."""
 
     def gradients(params, batch, key, step, carry):
-        del step
-
-        def summed(params):
-            total, _ = loss(params, batch, key)
-            return total, Sums(total, jnp.sum(batch.weights))
-
-        grads, sums = jax.grad(summed, has_aux=True)(params)
-        return grads, sums, carry
+        (total, _), grads = jax.value_and_grad(loss, has_aux=True)(params, batch, key)
+        return grads, Sums(total, jnp.sum(batch.weights)), carry
 
     return gradients
 

@@ -79,9 +79,8 @@ def project(delta_BLD: jax.Array, segments_BL: jax.Array, size: jax.Array, norm:
 def draw(key: jax.Array, batch: Batch, width: int, size: jax.Array, norm: str, kind: str) -> jax.Array:
     """A random perturbation (B, L, D) that does not depend on how rows are laid out.
 
-    uniform: U(-1, 1) size / sqrt(D) for l2_token, size / sqrt(n D) in a document of n tokens for l2_sequence (NEFTune's
-    rule, Jain et al. 2024, with alpha = size, and FreeLB's start; n counts the tokens that are there, not the padded
-    length), and size for linf (R3F). gaussian: the same with N(0, 1).
+    uniform: U(-1, 1) size / sqrt(D) for l2_token, size / sqrt(n D) in a document of n tokens, padding not counted, for
+    l2_sequence (NEFTune's rule with alpha = size, and FreeLB's start), size for linf (R3F). gaussian: so with N(0, 1).
     """
     shape = (*batch.tokens.shape, width)
     if kind == "zeros":

@@ -3,6 +3,7 @@
 import math
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from chinchilla_jax.config import require
@@ -93,6 +94,21 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Keep `x` laid out by its logical axes; nothing where no mesh is set."""
     mesh = jax.sharding.get_abstract_mesh()
     return x if mesh.empty else jax.lax.with_sharding_constraint(x, spec(axes, x.shape, mesh))
+
+
+def first_rows(tree, n: int):
+    """The first n rows of every array, and as many empty ones as it takes until the shards of a batch divide them."""
+
+    def one(x):
+        x = jnp.pad(x[:n], [(0, -n % shards("batch"))] + [(0, 0)] * (x.ndim - 1))
+        return constrain(x, "batch", *[None] * (x.ndim - 1))
+
+    return jax.tree.map(one, tree)
+
+
+def spread(x_nLD: jax.Array, rows: int) -> jax.Array:
+    """An array of the first n rows of a batch as one of all of them, 0 in the others."""
+    return constrain(jnp.pad(x_nLD, [(0, rows - len(x_nLD)), (0, 0), (0, 0)]), "batch", None, None)
 
 
 HEADS, ROWS = ("batch", None, "heads", None), ("batch", None)  # (B, L, H, K) and (B, L)

@@ -6,12 +6,18 @@ tokens, a tile's tokens are gathered and every device meets them with its own ro
 Letters: S shards, M tokens of a tile in a shard, n tiles.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
+from chinchilla_jax.config import ModelConfig, ObjectiveConfig
 from chinchilla_jax.parallel.sharding import constrain, shards
 from chinchilla_jax.parallel.vocabulary import tokens_travel
 
+# Tokens of a tile on one device: large enough to keep the product at full speed, small enough to stay out of the way.
+TILE_TOKENS = {"cpu": 1024, "reference": 1024, "cuda": 8192, "tpu": 8192}
+TILE_LOGITS = 2**28  # and never more logits than this, a gigabyte in float32
 PIECES = range(128, 1025)  # rows of a split table whose gradient by one tile is made at once, a sixteenth if that many
 TILE_ARRAYS = 4  # of a tile's size that exist together; they share `tile_tokens` where memory is what matters
 
@@ -63,6 +69,12 @@ def cut(arrays: tuple[jax.Array, ...], tile_tokens: int, layout: Layout):
         return jnp.moveaxis(x, 0, 2).reshape(B, n * length, *tiles.shape[3:])[:, :L]
 
     return tuple(map(tiles, arrays)), join
+
+
+def tile_size(cfg: ModelConfig, settings: ObjectiveConfig) -> int:
+    """Tokens of a tile on one device."""
+    most = max(1, TILE_LOGITS // cfg.vocab_size)
+    return settings.tile_tokens or min(TILE_TOKENS[cfg.kernels], most)
 
 
 def over_tiles(of_tile, table_VD: jax.Array, arrays: tuple[jax.Array, ...], tile_tokens: int):
@@ -140,3 +152,47 @@ def _add_in_place(sum_SVD: jax.Array, products: tuple) -> jax.Array:
 
     start = constrain(apart(sum_SVD, 1), "replica", "vocab", None, None, None)
     return jax.lax.fori_loop(0, v // p, one, start).reshape(S, V, D)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 5))
+def tiled(of, moving, table_VD, fixed, arrays, tile_tokens: int) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    """Sum of weight * loss over tokens, and the further figures of `of` (B, L); `sweep` by automatic differentiation.
+
+    `of(logits, hiddens, *arrays) -> losses, figures`, all of a tile: float32 logits (S, M, V) of every hidden state,
+    the loss of every token and a tuple of further figures (S, M), of which no gradient is taken. `moving` are hidden
+    states (B, L, D) that meet `table_VD`, to both of which gradients go; `fixed` are (hidden, table) pairs, all
+    constant; of `arrays` (B, L) the last one is the weights, which `of` does not see.
+    """
+    return _tiled_forward(of, moving, table_VD, fixed, arrays, tile_tokens)[0]
+
+
+def _tiled_forward(of, moving, table_VD, fixed, arrays, tile_tokens):
+    batch = moving[0].shape[:2]
+    tables = [Layout(table, batch).table(table, moving[0].dtype) for _, table in fixed]
+    k, n = len(moving), len(moving) + len(fixed)
+
+    def tile_gradients(table_VD, tile):
+        hiddens, (*rest, weights_SM) = tile[:n], tile[n:]
+        every = [jnp.einsum("smd,vd->smv", x, t, preferred_element_type=jnp.float32)
+                 for x, t in zip(hiddens, [table_VD] * k + tables)]  # fmt: skip
+
+        def total(logits, xs):
+            losses_SM, figures = of((*logits, *every[k:]), (*xs, *hiddens[k:]), *rest)
+            return jnp.sum(weights_SM * losses_SM), figures
+
+        (loss, figures), grads = jax.value_and_grad(total, (0, 1), has_aux=True)(every[:k], list(hiddens[:k]))
+        down = [d_SMV.astype(x.dtype) for d_SMV, x in zip(grads[0], hiddens)]
+        dhiddens = tuple(jnp.einsum("smv,vd->smd", d, table_VD) + dx for d, dx in zip(down, grads[1]))
+        return loss, (*dhiddens, *figures), list(zip(down, hiddens))
+
+    arrays = (*moving, *(x for x, _ in fixed), *arrays)
+    loss, values, dtable_VD = sweep(tile_gradients, table_VD, arrays, tile_tokens)
+    return (loss, values[k:]), (values[:k], dtable_VD)
+
+
+def _tiled_backward(of, tile_tokens, saved, cotangents):
+    dmoving, dtable_VD = saved
+    return tuple(dx * cotangents[0].astype(dx.dtype) for dx in dmoving), dtable_VD * cotangents[0], None, None
+
+
+tiled.defvjp(_tiled_forward, _tiled_backward)

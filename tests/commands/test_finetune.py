@@ -14,7 +14,7 @@ from chinchilla_jax.evaluation import robustness
 from chinchilla_jax.evaluation.attack import Attack
 from chinchilla_jax.evaluation.attacked import Attacked
 from chinchilla_jax.model import transformer
-from chinchilla_jax.objectives import labels
+from chinchilla_jax.tasks.kinds import heads
 from chinchilla_jax.tasks.kinds.table import KINDS, of_task
 from chinchilla_jax.training import best
 from chinchilla_jax.training.load import load
@@ -138,7 +138,7 @@ def test_the_attack_on_a_task_is_that_on_its_embeddings(labelled):
         delta_BLD = judge.delta(loaded.params, judge.likelihood.placed(batch), 0)
         assert float(np.abs(delta_BLD).max()) > 0
         hidden_BLD = transformer.apply(loaded.params, batch, cfg, delta_BLD=jax.device_get(delta_BLD))
-        log_p_BLC = jax.nn.log_softmax(labels.logits(hidden_BLD, labels.rows(loaded.params)))
+        log_p_BLC = jax.nn.log_softmax(heads.logits(hidden_BLD, heads.rows(loaded.params)))
         nats -= sum(float(log_p_BLC[row, at, batch.targets[row, at]]) for row, at in np.argwhere(batch.weights > 0))
     assert found["loss"] == pytest.approx(nats / len(judge.items), rel=1e-5)
 

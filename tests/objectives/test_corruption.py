@@ -19,12 +19,13 @@ from chinchilla_jax.errors import UserError
 from chinchilla_jax.objectives import build as objectives
 from chinchilla_jax.objectives import corruption
 from tests import tiny
-from tests.model import twin
+from tests.objectives import oracle
 
 L, V, CONTROL, KEY = 13, 61, (0, 1, 2, 3, 40), jax.random.key(5)
 BATCH = tiny.packed([[6, 7], [13], [5, 4, 2], [9, 4]], L, V)
 LONG = tiny.packed([[100] * 20] * 8, 2000, V)
-CFG, PARAMS = tiny.MODERN, tiny.spiced(tiny.MODERN, scale=0.1)
+CFG = dataclasses.replace(oracle.MODERN, vocab_size=V)
+PARAMS, TWIN = tiny.spiced(CFG, scale=0.3), oracle.of(CFG)
 
 
 def config(attack=None, **settings) -> Config:
@@ -67,62 +68,50 @@ def test_the_schedule():
     assert of(0) == of(99) == pytest.approx(0.2)
 
 
-def exact(params):
-    """In float64, in which all that is expected here is computed."""
-    return jax.tree.map(lambda x: jnp.asarray(x, "float64"), params)
-
-
-def slopes(loss):
-    """The value and the gradients of a loss of parameters, in float64."""
-    with jax.enable_x64(True):
-        return jax.value_and_grad(loss)(exact(PARAMS))
-
-
 def found(made: Config, params=PARAMS, step=3):
     return tiny.jit(objectives.build(made).gradients)(params, BATCH, KEY, step, ())
 
 
 def test_in_place_is_the_plain_loss_of_the_replaced_batch():
-    made = config(share=0.4)
-    grads, sums, _ = found(made)
+    made = config(share=0.4, start=0.02)
+    run = tiny.jit(objectives.build(made).gradients)
+    before, (grads, sums, _) = run(PARAMS, BATCH, KEY, 1, ())[0], run(PARAMS, BATCH, KEY, 3, ())
     batch = corruption.replaced(made, BATCH, KEY, 3)
-    value, expected = slopes(lambda p: twin.loss(p, batch, CFG))
-    assert float(sums.loss) == pytest.approx(float(value), rel=1e-6) and tiny.worst(grads, expected, 0.1) < 1e-5
+    expected = TWIN.entropy(PARAMS, batch)
+    assert float(sums.loss) == pytest.approx(expected.value, rel=1e-6)
+    assert tiny.worst(grads, expected.grads, 0.1) < 1e-5
     assert float(sums.weight) == BATCH.weights.sum() and not sums.others
-    before = found(config(share=0.4, start=0.5))[0]
-    plain = found(config())[0]
-    assert tiny.worst(before, plain, 1e-2) < 1e-6 < tiny.worst(grads, plain, 1e-2)
+    plain = TWIN.entropy(PARAMS, BATCH).grads
+    assert tiny.worst(before, plain, 1e-2) < 1e-4 < tiny.worst(grads, plain, 1e-2)
 
 
-def slope(rows):
-    part = jax.tree.map(lambda x: x[:rows], BATCH)
-    with jax.enable_x64(True):
-        of = jax.grad(lambda d: twin.loss(exact(PARAMS), part, CFG, d))
-        return part, np.asarray(of(jnp.zeros((rows, L, CFG.d_model))))
+def first(rows):
+    """The first rows, and the slopes of their embeddings."""
+    return jax.tree.map(lambda x: x[:rows], BATCH), TWIN.entropy(PARAMS, BATCH).slope[:rows]
+
+
+def filled(part):
+    """As a batch of all rows, of which the others have no weight."""
+    return jax.tree.map(lambda x, y: np.concatenate([x, 0 * y[len(x) :]]), part, BATCH)
 
 
 @pytest.mark.parametrize("copies", [0.0, 0.5])
 def test_the_worst_of_the_drawn_pieces(copies):
     """HotFlip: of the row's candidates the one with the largest e_c . dL/de, looked for one by one."""
     made = config(share=1.0, kind="gradient", candidates=5, copies=copies)
-    part, g = slope(2 if copies else 4)
+    part, g = first(2 if copies else 4)
     table = np.asarray(PARAMS["embed"]["table"])
     _, which = jax.random.split(jax.random.fold_in(KEY, 2))
     drawn = np.asarray(corruption.pieces(made, which, (len(part.tokens), 5)))
     wanted = np.array(part.tokens)
     for b, t in np.argwhere(np.asarray(corruption.free(made, part))):
         wanted[b, t] = max(drawn[b], key=lambda c: table[c] @ np.asarray(g[b, t]))
-    worst = dataclasses.replace(part, tokens=wanted)
+    worst = TWIN.entropy(PARAMS, filled(dataclasses.replace(part, tokens=wanted)))
     grads, sums, _ = found(made)
-
-    def loss(p):
-        return twin.loss(p, worst, CFG) + (twin.loss(p, BATCH, CFG) if copies else 0.0)
-
-    assert tiny.worst(grads, slopes(loss)[1], 0.1) < 1e-5
+    beside = [(1, TWIN.entropy(PARAMS, BATCH).grads)] if copies else []
+    assert tiny.worst(grads, oracle.summed((1, worst.grads), *beside), 0.1) < 1e-5
     if copies:
-        assert float(sums.others["loss_corrupted"].loss) == pytest.approx(
-            float(twin.loss(PARAMS, worst, CFG)), rel=1e-5
-        )
+        assert float(sums.others["loss_corrupted"].loss) == pytest.approx(worst.value, rel=1e-5)
 
 
 def test_copies_stand_beside_an_attack_and_a_trust_region():
@@ -131,24 +120,18 @@ def test_copies_stand_beside_an_attack_and_a_trust_region():
                   share=0.5, copies=0.25, weight=0.6)  # fmt: skip
     before = jax.tree.map(lambda x: x + 0.05 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), PARAMS)
     grads, sums, carry = tiny.jit(objectives.build(made).gradients)(PARAMS, BATCH, KEY, 3, {"before": before})
-    part, g = slope(2)
+    part, g = first(2)
     free = np.asarray(corruption.free(made, part))[..., None]
     length = np.linalg.norm(np.asarray(PARAMS["embed"]["table"], "f8")[part.tokens], axis=-1, keepdims=True)
     delta = 0.3 * length * free * g / np.maximum(np.linalg.norm(g * free, axis=-1, keepdims=True), 1e-30)
     copy = corruption.replaced(made, jax.tree.map(lambda x: x[:1], BATCH), KEY, 3)
-
-    def log_p(p):
-        return jax.nn.log_softmax(twin.logits(p, twin.forward(p, BATCH, CFG, 0.0), CFG))
-
-    def loss(p):
-        now, then = log_p(p), log_p(exact(before))
-        apart = (BATCH.weights * ((jnp.exp(now) - jnp.exp(then)) * (now - then)).sum(-1)).sum()
-        clean = twin.loss(p, BATCH, CFG)
-        return clean + twin.loss(p, part, CFG, delta) + 0.4 * apart + 0.6 * twin.loss(p, copy, CFG)
-
-    assert tiny.worst(grads, slopes(loss)[1], 0.1) < 1e-5
+    clean, two = TWIN.entropy(PARAMS, BATCH), oracle.only(BATCH, slice(2))
+    there = TWIN.entropy(PARAMS, two, np.pad(delta, [(0, 2), (0, 0), (0, 0)]))
+    apart, corrupt = TWIN.apart(PARAMS, BATCH, other=before, back=1.0), TWIN.entropy(PARAMS, filled(copy))
+    expected = oracle.summed((1, clean.grads), (1, there.grads), (0.4, apart.grads), (0.6, corrupt.grads))
+    assert tiny.worst(grads, expected, 0.1) < 1e-5
     assert set(sums.others) == {"loss_attacked", "loss_corrupted"} and set(carry) == {"before"}
-    assert float(sums.loss) == pytest.approx(float(twin.loss(PARAMS, BATCH, CFG)), rel=1e-5)
+    assert float(sums.loss) == pytest.approx(clean.value, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Tiled cross-entropy against the naive one, finite differences and its promise never to hold all logits."""
+"""Tiled cross-entropy against the naive one and finite differences, never all logits; a price on activations."""
 
 import dataclasses
 import functools
@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.config import ObjectiveConfig
+from chinchilla_jax.errors import UserError
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives.dense import cross_entropy, dense
 from chinchilla_jax.training.step import accumulate
 from chinchilla_jax.types import Batch
 from tests import tiny
+from tests.model import twin
+from tests.objectives import oracle
 
 B, L, D, V = 3, 14, 8, 50
 DRAW = np.random.default_rng(0)
@@ -146,3 +149,119 @@ def test_microbatches_of_unequal_weight_sum_to_the_whole():
     whole = gradients(1)
     assert float(whole[1].weight) == batch.weights.sum()
     assert tiny.worst(gradients(4), whole, floor=1.0) < 1e-5
+
+
+# Under a perturbation of the embeddings
+
+
+@functools.cache
+def slope(cfg):
+    """d(sum of weighted losses)/d(delta) of given weights."""
+    objective, params = dense(cfg, ObjectiveConfig(tile_tokens=20)), tiny.spiced(cfg)
+
+    def loss(delta_BLD, weights_BL):
+        batch = dataclasses.replace(oracle.BATCH, weights=weights_BL)
+        return objective.loss(params, batch, None, delta_BLD)[0]
+
+    return tiny.jit(jax.grad(loss))
+
+
+@pytest.mark.parametrize("cfg", [oracle.TIED, oracle.MODERN], ids=["chinchilla", "modern"])
+def test_an_attack_does_not_leak_into_another_document(cfg):
+    """The loss of document A has a gradient of exactly 0 with respect to what is added to document B."""
+    batch, second = oracle.BATCH, oracle.BATCH.segments == 2
+    g = np.asarray(slope(cfg)(np.full((*second.shape, cfg.d_model), 0.1, np.float32), batch.weights * second))
+    assert g[second].any() and not g[~second].any()
+
+
+@pytest.mark.parametrize("cfg", [oracle.TIED, oracle.MODERN], ids=["chinchilla", "modern"])
+def test_the_gradient_of_delta_is_the_difference_quotient(cfg):
+    """Central differences of the twin in float64, along the gradient itself and along random directions."""
+    draw, batch = np.random.default_rng(1), oracle.BATCH
+    delta = 0.1 * draw.standard_normal((*batch.tokens.shape, cfg.d_model)).astype(np.float32)
+    g = np.asarray(slope(cfg)(delta, batch.weights), float)
+    along = [g / np.linalg.norm(g), *draw.standard_normal((3, *delta.shape))]
+    loss, h = lambda d: oracle.of(cfg).entropy(tiny.spiced(cfg), batch, d).value, 1e-5
+    quotients = [(loss(delta + h * a) - loss(delta - h * a)) / (2 * h) for a in along]
+    found = [float((g * a).sum()) for a in along]
+    np.testing.assert_allclose(found, quotients, rtol=1e-6, atol=2e-6 * np.linalg.norm(g))
+
+
+# A price on hidden activations, against the plain forward pass
+
+PACKED = tiny.packed([[6, 4, 1], [13]], 13, oracle.V)
+PRICE = 0.03
+SQUARED = dataclasses.replace(oracle.TIED, mlp="relu2")
+
+
+def hidden(monkeypatch, cfg, params):
+    """What enters the last product of every layer, (B, L, F) each."""
+    seen = []
+
+    def affine(p, x, spec):
+        seen.extend([x] if spec == "blf,fd->bld" else [])
+        return plain(p, x, spec)
+
+    plain = twin.affine
+    monkeypatch.setattr(twin, "affine", affine)
+    twin.forward(params, PACKED, cfg)
+    monkeypatch.undo()
+    assert len(seen) == cfg.layers
+    return seen
+
+
+def by_hand(monkeypatch, cfg, params):
+    """sum over tokens of weight * (mean over layers of sum_j |h_j|)."""
+    seen = hidden(monkeypatch, cfg, params)
+    return sum(jnp.sum(PACKED.weights * jnp.abs(h_BLF).sum(-1)) for h_BLF in seen) / cfg.layers
+
+
+@pytest.mark.parametrize("cfg", [oracle.RECTIFIED, SQUARED], ids=["reglu", "relu2"])
+def test_the_loss_and_its_gradient_have_the_price(monkeypatch, cfg):
+    params = tiny.spiced(cfg)
+    plain, priced = (dense(cfg, ObjectiveConfig(activation_l1=weight)) for weight in (0.0, PRICE))
+    (g0, s0, _), (g1, s1, _) = (
+        tiny.jit(lambda p, o=o: o.gradients(p, PACKED, None, 0, ()))(params) for o in (plain, priced)
+    )
+    more, slope = jax.value_and_grad(lambda p: PRICE * by_hand(monkeypatch, cfg, p))(params)
+    assert float(more) > 0.1
+    np.testing.assert_allclose(s1.loss - s0.loss, more, rtol=1e-4)
+    assert float(s1.weight) == float(s0.weight)
+    assert tiny.worst(jax.tree.map(lambda a, b: a - b, g1, g0), slope, floor=1.0) < 1e-5
+    assert float(priced.evaluate(params, PACKED).loss) == float(plain.evaluate(params, PACKED).loss)
+
+
+@pytest.mark.parametrize("cfg", [oracle.RECTIFIED, SQUARED, oracle.MODERN], ids=["reglu", "relu2", "swiglu"])
+def test_validation_counts_the_zeros(monkeypatch, cfg):
+    params = tiny.spiced(cfg)
+    seen = hidden(monkeypatch, cfg, params)
+    found = dense(cfg, ObjectiveConfig()).evaluate(params, PACKED).others
+    share = sum((PACKED.weights * (h_BLF == 0).mean(-1)).sum() for h_BLF in seen) / cfg.layers / PACKED.weights.sum()
+    assert (share == 0) == (cfg.mlp == "swiglu") == (not found)
+    for other in found.values():
+        assert float(other.loss / other.weight) == pytest.approx(float(share), rel=1e-6)
+
+
+def test_a_price_of_nothing_watches_nothing():
+    """The step without a price has no |h|, which the one with it has."""
+    cfg, params = oracle.RECTIFIED, tiny.spiced(oracle.RECTIFIED)
+
+    def magnitudes(settings):
+        objective = dense(cfg, settings)
+        return str(jax.make_jaxpr(lambda p: objective.gradients(p, PACKED, None, 0, ()))(params)).count(" abs ")
+
+    assert magnitudes(ObjectiveConfig()) == 0 < magnitudes(ObjectiveConfig(activation_l1=PRICE))
+
+
+def test_the_same_under_remat():
+    cfg, params = oracle.RECTIFIED, tiny.spiced(oracle.RECTIFIED)
+    ways = [cfg, dataclasses.replace(cfg, remat="full"), dataclasses.replace(cfg, scan_unroll=2)]
+    runs = [dense(way, ObjectiveConfig(activation_l1=PRICE)) for way in ways]
+    grads = [tiny.jit(lambda p, o=o: o.gradients(p, PACKED, None, 0, ())[0])(params) for o in runs]
+    assert tiny.worst(grads[1], grads[0], floor=1.0) < 1e-5 and tiny.worst(grads[2], grads[0], floor=1.0) < 1e-5
+
+
+@pytest.mark.parametrize("cfg", [oracle.MODERN, oracle.TIED], ids=["swiglu", "gelu"])
+def test_activations_that_are_never_zero_are_refused(cfg):
+    with pytest.raises(UserError, match=r"set --model\.mlp reglu or relu2"):
+        dense(cfg, ObjectiveConfig(activation_l1=0.1))

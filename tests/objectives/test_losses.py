@@ -9,7 +9,8 @@ import pytest
 from scipy.optimize import minimize
 
 from chinchilla_jax.objectives.dense import cross_entropy
-from chinchilla_jax.objectives.losses import divergence, margin, rdrop, tiled
+from chinchilla_jax.objectives.losses import divergence, margin, rdrop
+from chinchilla_jax.parallel.tiles import tiled
 from tests import tiny
 
 B, L, D, V = 3, 14, 8, 50

@@ -1,5 +1,6 @@
 """Logical axes on a mesh: the table of rules, and errors that say which setting to change."""
 
+import contextlib
 import dataclasses
 import re
 
@@ -57,3 +58,15 @@ def test_the_table_of_rules():
     assert sharding.spec(("layers", "embed", "heads", "head_dim")) == PartitionSpec(None, "fsdp", "tensor", None)
     where = sharding.batch_sharding(meshes.build(MeshConfig(2, 2, 2)))
     assert where.shard_shape((8, 16)) == (2, 16)
+
+
+@pytest.mark.parametrize("mesh, kept", [(None, 3), ((2, 2, 2), 4), ((8, 1, 1), 8)])
+def test_the_first_rows_are_filled_up_until_the_devices_divide_them(mesh, kept):
+    """And what is made of them goes back into as many as there were, 0 in the others."""
+    x = np.arange(8 * 2 * 3, dtype=np.float32).reshape(8, 2, 3) + 1
+    with contextlib.nullcontext() if mesh is None else jax.set_mesh(meshes.build(MeshConfig(*mesh))):
+        first, few = jax.jit(lambda *tree: sharding.first_rows(tree, 3))(x, x[:3, 0, 0])
+        back = jax.jit(lambda x: sharding.spread(x, 8))(x[:3])
+    np.testing.assert_array_equal(first, np.concatenate([x[:3], np.zeros((kept - 3, 2, 3))]))
+    np.testing.assert_array_equal(few, [*x[:3, 0, 0], *[0] * (kept - 3)])
+    np.testing.assert_array_equal(back, np.where(np.arange(8)[:, None, None] < 3, x, 0))

@@ -11,9 +11,9 @@ import pytest
 from chinchilla_jax.config import Config, ObjectiveConfig, TaskConfig
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives.dense import dense
-from chinchilla_jax.objectives.labels import head_rows, labels
 from chinchilla_jax.objectives.objective import WHOLE
 from chinchilla_jax.tasks.encode import Example, Item, example
+from chinchilla_jax.tasks.kinds.heads import head_rows, labels
 from chinchilla_jax.tasks.pack import Packed, filled
 from chinchilla_jax.tasks.records import Where
 from tests import tiny

@@ -9,10 +9,9 @@ import numpy as np
 
 from chinchilla_jax.config import TaskConfig, require
 from chinchilla_jax.model import transformer
-from chinchilla_jax.objectives import labels as heads
 from chinchilla_jax.tasks import splits
 from chinchilla_jax.tasks.encode import CUT, Encoder, Example
-from chinchilla_jax.tasks.kinds import tables
+from chinchilla_jax.tasks.kinds import heads, tables
 from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
 from chinchilla_jax.tasks.metrics import classes
 from chinchilla_jax.tasks.records import Labelled, Tally, Turn

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from chinchilla_jax.config import require
-from chinchilla_jax.objectives import labels as heads
 from chinchilla_jax.tasks.encode import Encoder, Example
-from chinchilla_jax.tasks.kinds import tables
+from chinchilla_jax.tasks.kinds import heads, tables
 from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
 from chinchilla_jax.tasks.kinds.labels import asking, at_last, compiled_head, divide, label_names
 from chinchilla_jax.tasks.metrics import classes

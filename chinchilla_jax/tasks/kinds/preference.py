@@ -21,8 +21,9 @@ import numpy as np
 
 from chinchilla_jax.config import Config, TaskConfig
 from chinchilla_jax.model import transformer
-from chinchilla_jax.objectives.dense import cross_entropy, dense, tile_size, token_losses
+from chinchilla_jax.objectives.dense import cross_entropy, dense, token_losses
 from chinchilla_jax.objectives.objective import Binding, Objective
+from chinchilla_jax.parallel.tiles import tile_size
 from chinchilla_jax.tasks import reference
 from chinchilla_jax.tasks.encode import Encoder, Item
 from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chinchilla_jax.objectives import labels as heads
+from chinchilla_jax.tasks.kinds import heads
 from chinchilla_jax.types import Batch
 
 CANDIDATE, START, END = 1, 2, 4  # bits of a token's target in a span head

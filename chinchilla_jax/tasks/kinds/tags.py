@@ -9,9 +9,8 @@ import jax
 import numpy as np
 
 from chinchilla_jax.config import require
-from chinchilla_jax.objectives import labels as heads
 from chinchilla_jax.tasks.encode import CUT, Encoder, Example
-from chinchilla_jax.tasks.kinds import tables
+from chinchilla_jax.tasks.kinds import heads, tables
 from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
 from chinchilla_jax.tasks.kinds.labels import compiled_head
 from chinchilla_jax.tasks.metrics import entities

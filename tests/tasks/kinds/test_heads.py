@@ -10,9 +10,8 @@ from chinchilla_jax.config import AdversarialConfig, Config, OptimizerConfig, Ta
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives import build as objectives
-from chinchilla_jax.objectives import labels as heads
 from chinchilla_jax.objectives.objective import WHOLE
-from chinchilla_jax.tasks.kinds import multilabel
+from chinchilla_jax.tasks.kinds import heads, multilabel
 from chinchilla_jax.types import Batch
 from tests import tiny
 
