@@ -11,6 +11,8 @@ import pytest
 
 from tests import xla
 
+pytest_plugins = ["tests.slots"]
+
 # Read once by XLA when it starts, so they must stand before the first import of jax.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):

@@ -11,8 +11,9 @@ import numpy as np
 
 from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.inference import beam
-from chinchilla_jax.inference.engine import BUCKET, CHUNK, Engine, State, chunks, stretches
-from chinchilla_jax.inference.sampling import Rows, Sampling
+from chinchilla_jax.inference.engine import BUCKET, CHUNK, Engine, State
+from chinchilla_jax.inference.sampling import Rows
+from chinchilla_jax.inference.text import until
 from chinchilla_jax.model.adapted import prefix
 
 AT_ONCE = 8
@@ -48,16 +49,14 @@ class Writer:
         """`AT_ONCE` prompts at most, filled up to as many so that one program serves all."""
         missing = AT_ONCE - len(prompts)
         filled, both = ([*one, *[one[0]] * missing] if one else None for one in (prompts, blocks))
-        made, ended = [[] for _ in prompts], [False] * len(prompts)
-        for block_BC in self.engine.stream(split, filled, new, Rows.of(Sampling(0.0), [0] * AT_ONCE), both):
+        blocks = self.engine.stream(split, filled, new, Rows.empty(AT_ONCE), both)
+        made, ended = [[] for _ in filled], []
+        for gained, ended in until(self.stops, blocks):
             poll()
-            for row in range(len(prompts)):
-                for token in block_BC[row].tolist():
-                    ended[row] = ended[row] or token in self.stops
-                    made[row] += [] if ended[row] else [token]
-            if all(ended):
+            made = [ids + more for ids, more in zip(made, gained)]
+            if all(ended[: len(prompts)]):
                 break
-        return [Written(ids, stopped) for ids, stopped in zip(made, ended)]
+        return [Written(ids, stopped) for ids, stopped in zip(made, ended)][: len(prompts)]
 
 
 class Reader:
@@ -65,26 +64,17 @@ class Reader:
 
     def __init__(self, cfg: ModelConfig, pieces: int, slots: int):
         self.engine, self.slots = Engine(cfg, pieces), slots
-        self.rows = Rows.of(Sampling(0.0), [0] * slots)
+        self.rows = Rows.empty(slots)
 
     def room(self, weights: Any, longest: int, new: int) -> int:
         """The capacity for prompts of at most `longest` tokens, written with their padding, and `new` more."""
         longest += len(prefix(weights["embed"]["table"]))
         return -(-(longest + max(new, longest, CHUNK)) // BUCKET) * BUCKET
 
-    def read(
-        self, weights: Any, state: State, slot: int, ids: list[int], numbers: list[int] | None, whole: int
-    ) -> State:
+    def read(self, weights: Any, state: State, slot: int, ids: list[int], numbers: list[int] | None, whole: int):
         """`ids` in `slot`; with numbers of blocks in parts of at most `whole` tokens, which is always the same."""
-        soft = prefix(weights["embed"]["table"])
-        ids, length = [*soft, *ids], CHUNK if numbers is None else whole
-        state = self.engine.start(state, slot, ids)
-        parts = chunks(len(ids), length) if numbers is None else stretches([*[0] * len(soft), *numbers])
-        for at, stop in parts:
-            both = numbers is not None and ([*[0] * len(soft), *numbers][at] > 0)
-            how = {"last": stop == len(ids), "length": length, "block": both}
-            state, *_ = self.engine.prefill(weights, state, slot, ids[at:stop], self.rows, **how)
-        return state
+        length = CHUNK if numbers is None else whole
+        return self.engine.read(weights, state, slot, ids, self.rows, length, numbers)
 
 
 class Beams:

@@ -47,15 +47,14 @@ def worth(n, a: float):
     return ((5.0 + n) / 6.0) ** a
 
 
-def gathered(cache: caches.Cache, slot_S: jax.Array) -> caches.Cache:
+def gathered(cache: caches.Cache, slot_S: jax.Array, cfg: ModelConfig) -> caches.Cache:
     """The slots with these numbers, in this order."""
 
     def rows(kept_JTK):
-        kept_SGTK = kept_JTK.reshape(len(cache.used_S), -1, *kept_JTK.shape[1:])
-        return kept_SGTK[slot_S].reshape(-1, *kept_JTK.shape[1:])
+        return caches.by_slot(kept_JTK, len(cache.used_S), cfg)[:, slot_S].reshape(-1, *kept_JTK.shape[1:])
 
-    layers = tuple(layer._replace(k_JTK=rows(layer.k_JTK), v_JTK=rows(layer.v_JTK)) for layer in cache.layers)
-    return caches.Cache(layers, cache.used_S[slot_S])
+    stacks = tuple(kept._replace(k_JTK=rows(kept.k_JTK), v_JTK=rows(kept.v_JTK)) for kept in cache.stacks)
+    return caches.Cache(stacks, cache.used_S[slot_S])
 
 
 def pick(x_PC: jax.Array, at_PW: jax.Array) -> jax.Array:
@@ -69,7 +68,7 @@ def _search(weights: Any, cache, token_S, *, cfg, pieces: int, stops: tuple[int,
     first_PW = jnp.repeat(jnp.arange(P) * W, W)
     empty_PW, blank_PWT = jnp.full((P, W), NEVER), jnp.zeros((P, W, T), jnp.int32)
     begun = Beam(
-        jnp.int32(0), gathered(cache, first_PW), token_S[first_PW].reshape(P, W), empty_PW.at[:, 0].set(0.0),
+        jnp.int32(0), gathered(cache, first_PW, cfg), token_S[first_PW].reshape(P, W), empty_PW.at[:, 0].set(0.0),
         blank_PWT, empty_PW, blank_PWT, jnp.zeros((P, W), jnp.int32),
     )  # fmt: skip
 
@@ -101,7 +100,9 @@ def _search(weights: Any, cache, token_S, *, cfg, pieces: int, stops: tuple[int,
         token_PW, from_PW = pick(next_PC, at_PW), pick(from_PC, at_PW)
         live_PWT = pick(made_PCT, at_PW).at[:, :, beam.at].set(token_PW)
         slot_S = (jnp.arange(P)[:, None] * W + from_PW).reshape(-1)
-        return Beam(beam.at + 1, gathered(cache, slot_S), token_PW, live_PW, live_PWT, done_PW, done_PWT, length_PW)
+        return Beam(
+            beam.at + 1, gathered(cache, slot_S, cfg), token_PW, live_PW, live_PWT, done_PW, done_PWT, length_PW
+        )
 
     beam = jax.lax.while_loop(goes_on, step, begun)
     ended_P = beam.done_PW[:, 0] > NEVER
@@ -117,7 +118,7 @@ def rewound(cache: caches.Cache) -> caches.Cache:
 def endings(weights: Any, cache, token_1, next_CL: np.ndarray, *, cfg: ModelConfig, pieces: int) -> jax.Array:
     """log p of every token of C endings (C, L) behind the text of slot 0, whose last token is `token_1`."""
     C, L = next_CL.shape
-    shown = gathered(rewound(cache), jnp.zeros(C, jnp.int32))
+    shown = gathered(rewound(cache), jnp.zeros(C, jnp.int32), cfg)
     tokens_CL = jnp.concatenate([jnp.broadcast_to(token_1, (C, 1)), next_CL[:, :-1]], axis=1)
     hidden_CLD, _ = caches.extend(weights, tokens_CL, jnp.full(C, L), shown, cfg)
     logits_BV = transformer.logits(weights, hidden_CLD.reshape(C * L, -1))

@@ -7,6 +7,7 @@ from chinchilla_jax.config import ModelConfig, require
 from chinchilla_jax.data.tokenizer_base import Streamer
 from chinchilla_jax.inference.engine import Engine
 from chinchilla_jax.inference.sampling import Rows, Sampling
+from chinchilla_jax.inference.text import until
 from chinchilla_jax.tasks.records import Turn
 from chinchilla_jax.tasks.render import Renderer, numbered
 
@@ -40,16 +41,12 @@ class Conversation:
     def ask(self, weights: Any, text: str, new: int, seed: int) -> Iterator[str]:
         """The answer to `text` as it grows, of `new` tokens at most; afterwards it is part of the conversation."""
         self._say(self.prompt(text), False)
-        streamer, made, ended = Streamer(self.renderer.tokenizer), [], False
-        blocks = [numbered(self.answered)] if self.both else None
-        for block_BC in self.engine.stream(weights, [self.ids], new, Rows.of(self.how, [seed]), blocks):
-            kept = list(block_BC[0].tolist())
-            stop = next((i for i, token in enumerate(kept) if token in self.renderer.stops), None)
-            ended = stop is not None
-            made += kept[:stop]
-            yield streamer.feed(kept[:stop])
-            if ended:
-                break
+        streamer, made = Streamer(self.renderer.tokenizer), []
+        both = [numbered(self.answered)] if self.both else None
+        blocks = self.engine.stream(weights, [self.ids], new, Rows.of(self.how, [seed]), both)
+        for [gained], _ in until(self.renderer.stops, blocks):
+            made += gained
+            yield streamer.feed(gained)
         yield streamer.flush()
         self._say([*made, self.renderer.end], True)
 

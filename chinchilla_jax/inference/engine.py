@@ -9,7 +9,7 @@ of a row do not depend on its neighbours. (Another capacity may sum the same num
 import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 
 from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.inference.lookup import DRAFT, Lookup
-from chinchilla_jax.inference.sampling import TOP, Drawn, Rows, Text, draw, logprobs
+from chinchilla_jax.inference.sampling import NEVER, Drawn, Rows, Text, draw, scored
 from chinchilla_jax.model import cache as caches
 from chinchilla_jax.model import transformer
 from chinchilla_jax.model.adapted import prefix
@@ -29,11 +29,14 @@ BUCKET = 32  # prompts shorter than a chunk and slots are padded to multiples of
 SHORTEST = 128  # capacity of the shortest slots
 STEPS = 16  # tokens between two looks at the terminal
 FEW = 2  # slots that have a program of their own; one row alone XLA:CPU multiplies by a kernel that rounds otherwise
+FEW_STEPS = 4  # where something may come in between: another request, a guess
 # XLA:CPU gives sums of 4,096 numbers or more to YNNPACK, which adds in another order: the bits of a row would depend on
 # how many rows there are. Products alone go there, where any number of rows above one gives the same bits.
 PRODUCTS = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
-ROWS_ALIKE = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": PRODUCTS}}
-FEW_STEPS = 4  # where something may come in between: another request, a guess
+# A Triton kernel on an NVIDIA card would have the weights of every layer copied out of their stack; cuBLAS reads them
+# there.
+STACKED = {"xla_gpu_enable_triton_gemm": False}
+OPTIONS = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": PRODUCTS}, "cuda": STACKED, "reference": STACKED}
 
 
 @jax.tree_util.register_dataclass
@@ -47,14 +50,6 @@ class State:
     text: Text
 
 
-class Prompt(NamedTuple):
-    """Log-probabilities of a chunk's next tokens (CHUNK,), and of the likeliest ones (CHUNK, TOP)."""
-
-    logprob_C: jax.Array
-    top_CK: jax.Array
-    top_logprob_CK: jax.Array
-
-
 class Engine:
     """The compiled functions for one shape of model. `pieces` is the size of the tokenizer, `steps` tokens a call.
 
@@ -64,22 +59,51 @@ class Engine:
 
     def __init__(self, cfg: ModelConfig, pieces: int, steps: int = STEPS, form: str = "float"):
         self.cfg, self.pieces, self.steps = cfg, pieces, steps
+        self.few = 0  # as many texts are decoded apart: see `warm_up`
         self.prepare = jax.jit(partial(caches.split_layers, cfg=cfg, form=form))
-        jit = partial(jax.jit, compiler_options=ROWS_ALIKE.get(cfg.kernels))
+        jit = partial(jax.jit, compiler_options=OPTIONS.get(cfg.kernels))
         self._start = jax.jit(_start, donate_argnums=0)
         self._prefill = jit(partial(_prefill, cfg=cfg, pieces=pieces), static_argnames="block", donate_argnums=1)
         self._decode = jit(partial(_decode, cfg=cfg, pieces=pieces, steps=steps), donate_argnums=1)
         self._verify = jit(partial(_verify, cfg=cfg, pieces=pieces), donate_argnums=1)
         self._widen = jax.jit(partial(_widen, cfg=cfg), static_argnames="capacity")
         self._empty = jax.jit(partial(_empty, cfg=cfg), static_argnames=("slots", "capacity"))
-        self._take = jax.jit(partial(caches.block_of, length=CHUNK))
-        self._put = jax.jit(_put, donate_argnums=0)
+        self._take = jax.jit(partial(caches.block_of, cfg=cfg, length=CHUNK))
+        self._put = jax.jit(partial(_put, cfg=cfg), donate_argnums=0)
 
     @property
     def programs(self) -> int:
         """Programs compiled so far."""
-        names = "_start", "_prefill", "_decode", "_verify", "_widen", "_empty", "_take", "_put"
-        return sum(getattr(self, name)._cache_size() for name in names)
+        return sum(one._cache_size() for one in vars(self).values() if hasattr(one, "_cache_size"))
+
+    def warm_up(self, models: Sequence[Any], slots: int, capacity: int, lookup: bool) -> State:
+        """Empty slots, after every program has run until none is compiled any more.
+
+        On a CPU one text or two among more slots are decoded by a program of their own, if that gives the same bits.
+        """
+        self.few, before, rows = FEW if slots > FEW and self.cfg.kernels == "cpu" else 0, -1, Rows.empty(slots)
+        rows.logprobs_S[0] = True
+        state = self.empty(models[0], slots, capacity)
+        while before != self.programs:
+            before = self.programs
+            for weights in models:
+                state, *found = self._tried(weights, state, rows)
+                self.few *= found[0] == found[1]
+                if lookup:
+                    state, _ = self.verify(weights, state, 0, [0] * DRAFT, rows)
+            state = self.put(state, 0, 0, self.take(state, 0, 0))
+        return state
+
+    def _tried(self, weights: Any, state: State, rows: Rows) -> tuple[State, list[bytes], list[bytes]]:
+        """The bits that a text in slot 0 gives, decoded among all slots and among few."""
+        few, found = self.few, []
+        for self.few in (0, few):
+            state = self.start(state, 0, [0])
+            state, *_ = self.prefill(weights, state, 0, [0, 1, 2], rows)
+            state, drawn = self.decode(weights, state, [0], rows)
+            kept = np.asarray(self.take(state, 0, 0))  # keys and values of every layer
+            found.append([x.tobytes() for x in (kept, *drawn)])
+        return state, *found
 
     def empty(self, weights: Any, slots: int, capacity: int = SHORTEST) -> State:
         """Slots without texts, placed as the weights are: else every program would be compiled twice."""
@@ -102,11 +126,11 @@ class Engine:
     def prefill(
         self, weights: Any, state: State, slot: int, ids: Sequence[int], rows: Rows, *, last: bool = True,
         after: int = 0, wanted: bool = False, length: int = CHUNK, block: bool = False,
-    ) -> tuple[State, Drawn, Prompt]:  # fmt: skip
+    ) -> tuple[State, Drawn, Drawn]:  # fmt: skip
         """Read a chunk of the prompt of `slot`, at most `length` tokens; the `last` one draws the text's first token.
 
-        With `wanted`, log-probabilities of the chunk's next tokens, whose last is `after`. With `block`, the chunk's
-        tokens see each other in both directions.
+        Last in what it gives are the chunk's next tokens, whose last is `after`, with log-probabilities where `wanted`.
+        With `block`, the chunk's tokens see each other in both directions.
         """
         tokens_C, next_C = np.zeros(length, np.int32), np.zeros(length, np.int32)
         tokens_C[: len(ids)] = ids
@@ -114,24 +138,23 @@ class Engine:
         args = tokens_C, next_C, np.int32(len(ids)), np.int32(slot), rows, np.bool_(last), np.bool_(wanted)
         return self._prefill(weights, state, *args, block=block)
 
-    def decode(self, weights: Any, state: State, active_S: np.ndarray, rows: Rows) -> tuple[State, Drawn]:
-        """`steps` more tokens for every active slot; each field of `Drawn` has a leading dimension of `steps`."""
-        return self._decode(weights, state, active_S, rows)
+    def decode(self, weights: Any, state: State, slots: Sequence[int], rows: Rows) -> tuple[State, Drawn]:
+        """`steps` more tokens for these slots; each field of `Drawn` is (steps, slots ...), in their order."""
+        if len(slots) <= self.few:
+            slot_B, places = np.resize(np.array(slots, np.int32), FEW), range(len(slots))
+            state, drawn = self._decode(weights, state, np.ones(FEW, bool), rows, slot_B)
+        else:
+            places, active_S = list(slots), np.isin(np.arange(len(rows.seed_S)), slots)
+            state, drawn = self._decode(weights, state, active_S, rows)
+        return state, Drawn(*(np.asarray(x_nS)[:, places] for x_nS in drawn))
 
-    def decode_few(self, weights: Any, state: State, slots: Sequence[int], rows: Rows) -> tuple[State, Drawn]:
-        """`decode` for one slot or two, whose tokens come in this order: the same bits for less."""
-        slot_B = np.resize(np.array(slots, np.int32), FEW)
-        return self._decode(weights, state, np.ones(FEW, bool), rows, slot_B)
+    def verify(self, weights: Any, state: State, slot: int, guess: Sequence[int], rows: Rows) -> tuple[State, Drawn]:
+        """The tokens of `slot` up to the first of `DRAFT` guesses that is wrong, 1 to DRAFT + 1 of them.
 
-    def verify(
-        self, weights: Any, state: State, slot: int, guess: Sequence[int], rows: Rows
-    ) -> tuple[State, Drawn, int]:
-        """The tokens of `slot` up to the first of `DRAFT` guesses that is wrong, and how many: 1 to DRAFT + 1.
-
-        The slot must have room for all of them behind what it holds.
+        The slot must have room for DRAFT + 1 behind what it holds.
         """
         state, drawn, count = self._verify(weights, state, np.array(guess, np.int32), np.int32(slot), rows)
-        return state, drawn, int(count)
+        return state, Drawn(*(np.asarray(x_L)[: int(count)] for x_L in drawn))
 
     def take(self, state: State, slot: int, at: int) -> jax.Array:
         """What was computed of a whole chunk of `slot`, for `put`."""
@@ -140,6 +163,23 @@ class Engine:
     def put(self, state: State, slot: int, at: int, block: jax.Array) -> State:
         """The chunk of `slot` at `at` from one that `take` gave, in place of `prefill`: the same bits."""
         return self._put(state, np.int32(slot), np.int32(at), block)
+
+    def read(
+        self, weights: Any, state: State, slot: int, ids: Sequence[int], rows: Rows, length: int = CHUNK,
+        numbers: Sequence[int] | None = None,
+    ) -> State:  # fmt: skip
+        """A whole prompt in `slot`, with the first token behind it, read in parts of at most `length` tokens.
+
+        A soft prompt stands before it. `numbers` are those of a `Batch.blocks`: tokens of equal ones above 0 are one
+        part and see each other in both directions.
+        """
+        soft = prefix(weights["embed"]["table"])
+        ids, numbers = [*soft, *ids], None if numbers is None else [*[0] * len(soft), *numbers]
+        state = self.start(state, slot, ids)
+        for at, stop in chunks(len(ids), length) if numbers is None else stretches(numbers):
+            how = {"last": stop == len(ids), "length": length, "block": numbers is not None and numbers[at] > 0}
+            state, *_ = self.prefill(weights, state, slot, ids[at:stop], rows, **how)
+        return state
 
     def stream(
         self,
@@ -152,47 +192,34 @@ class Engine:
     ) -> Iterator[np.ndarray]:
         """Blocks (B, some) of the `new` tokens that continue each prompt, all rows side by side.
 
-        `blocks` number the tokens of the prompts as in a `Batch`: equal ones above 0 are read in both directions. With
-        `lookup`, a prompt that is alone goes on by guesses where it repeats itself.
+        `blocks` are the numbers of each prompt for `read`. With `lookup`, a prompt that is alone goes on by guesses
+        where it repeats itself.
         """
-        soft = prefix(weights["embed"]["table"])
-        prompts = [[*soft, *ids] for ids in prompts]
-        blocks = blocks and [[*[0] * len(soft), *numbers] for numbers in blocks]
-        longest = max(map(len, prompts))
+        longest = len(prefix(weights["embed"]["table"])) + max(map(len, prompts))
         end = _ceil(longest + new + (DRAFT if lookup else 0), BUCKET)
-        state = self._read(weights, prompts, rows, blocks, longest, end)
-        made_B = np.asarray(state.token_S)
-        yield made_B[:, None]
-        active_S, at = np.ones(len(prompts), bool), 1
-        known = Lookup([*prompts[0], *made_B.tolist()]) if lookup and len(prompts) == 1 else None
-        while at < new:
-            state = self.widen(weights, state, min(end, capacity_for(longest + at + max(self.steps, DRAFT + 1))))
-            guess = known and known.guess()
-            if guess:
-                state, drawn, count = self.verify(weights, state, 0, guess, rows)
-                made_BN = np.asarray(drawn.token_S)[None, :count]
-                known.heard(count)
-            else:
-                state, drawn = self.decode(weights, state, active_S, rows)
-                made_BN = np.asarray(drawn.token_S).T
-            if known:
-                known.add(made_BN[0].tolist())
-            yield made_BN[:, : new - at]
-            at += made_BN.shape[1]
-
-    def _read(self, weights: Any, prompts, rows: Rows, blocks, longest: int, end: int) -> State:
-        """Slots that hold these prompts, each with the first token behind it; texts have at most `end` tokens."""
         whole = _ceil(longest, BUCKET)
         length = min(CHUNK, whole) if blocks is None else whole
         # A part is written with its padding, of which nothing may reach beyond the slot.
         written = _ceil(longest, length) if blocks is None else longest + length
         state = self.empty(weights, len(prompts), max(written, min(end, capacity_for(longest))))
         for slot, ids in enumerate(prompts):
-            state = self.start(state, slot, ids)
-            for at, stop in chunks(len(ids), length) if blocks is None else stretches(blocks[slot]):
-                both, how = blocks is not None and blocks[slot][at] > 0, {"last": stop == len(ids), "length": length}
-                state, *_ = self.prefill(weights, state, slot, ids[at:stop], rows, block=both, **how)
-        return state
+            state = self.read(weights, state, slot, ids, rows, length, blocks and blocks[slot])
+        made_BN, at = np.asarray(state.token_S)[:, None], 1
+        yield made_BN
+        known = Lookup([*prompts[0], *made_BN[0].tolist()]) if lookup and len(prompts) == 1 else None
+        while at < new:
+            state = self.widen(weights, state, min(end, capacity_for(longest + at + max(self.steps, DRAFT + 1))))
+            if guess := known and known.guess():
+                state, drawn = self.verify(weights, state, 0, guess, rows)
+                made_BN = drawn.token_S[None]
+                known.heard(made_BN.shape[1])
+            else:
+                state, drawn = self.decode(weights, state, range(len(prompts)), rows)
+                made_BN = drawn.token_S.T
+            if known:
+                known.add(made_BN[0].tolist())
+            yield made_BN[:, : new - at]
+            at += made_BN.shape[1]
 
 
 def chunks(count: int, length: int) -> list[tuple[int, int]]:
@@ -225,8 +252,8 @@ def _widen(weights, state: State, *, cfg: ModelConfig, capacity: int) -> State:
     return dataclasses.replace(state, cache=caches.widen(weights, cfg, state.cache, capacity))
 
 
-def _put(state: State, slot, at, block) -> State:
-    return dataclasses.replace(state, cache=caches.with_block(state.cache, slot, at, block))
+def _put(state: State, slot, at, block, *, cfg: ModelConfig) -> State:
+    return dataclasses.replace(state, cache=caches.with_block(state.cache, slot, at, block, cfg))
 
 
 def _start(state: State, slot, prompt_V, bias_V) -> State:
@@ -249,15 +276,12 @@ def _prefill(
     logits_1V = transformer.logits(weights, jax.lax.dynamic_slice_in_dim(hidden_1CD[0], count - 1, 1))
     drawn = draw(logits_1V, row, text, state.drawn_S[slot][None], pieces)
 
-    def scored(hidden_CD):
-        logits_CV = jnp.where(jnp.arange(cfg.vocab_size) < pieces, transformer.logits(weights, hidden_CD), -jnp.inf)
-        return logprobs(logits_CV, next_C, wanted)
+    def likelihoods(hidden_CD):
+        logits_CV = transformer.logits(weights, hidden_CD)
+        return scored(jnp.where(jnp.arange(cfg.vocab_size) < pieces, logits_CV, NEVER), next_C)
 
-    def unscored(hidden_CD):
-        C, K = tokens_C.shape[0], drawn.top_SK.shape[-1]
-        return jnp.zeros(C), jnp.zeros((C, K), jnp.int32), jnp.zeros((C, K))
-
-    prompt = Prompt(*jax.lax.cond(wanted, scored, unscored, hidden_1CD[0]))
+    unscored = Drawn.unscored(next_C, cfg.vocab_size)
+    prompt = jax.lax.cond(wanted, likelihoods, lambda _: unscored, hidden_1CD[0])
     token = jnp.where(last, drawn.token_S[0], state.token_S[slot])
     made_SV = state.text.made_SV.at[slot, token].add(last.astype(jnp.int32))
     state = State(
@@ -306,9 +330,7 @@ def _verify(weights, state: State, guess_C, slot, rows: Rows, *, cfg, pieces: in
         return text, count + 1, drawn.token_S[0] == next_L[count], found
 
     # Draws end with the first wrong guess: over a large vocabulary they cost as much as the layers.
-    K, L = min(TOP, cfg.vocab_size), len(tokens_L)
-    nothing = Drawn(jnp.zeros(L, jnp.int32), jnp.zeros(L), jnp.zeros((L, K), jnp.int32), jnp.zeros((L, K)))
-    begun = text, jnp.int32(0), jnp.bool_(True), nothing
+    begun = text, jnp.int32(0), jnp.bool_(True), Drawn.unscored(next_L, cfg.vocab_size)
     text, count, _, drawn = jax.lax.while_loop(lambda carry: carry[2], one, begun)
     state = State(
         dataclasses.replace(cache, used_S=cache.used_S.at[slot].set(used + count)),

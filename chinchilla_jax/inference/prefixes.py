@@ -16,9 +16,13 @@ class Prefixes:
         self.blocks: OrderedDict[bytes, jax.Array] = OrderedDict()
 
     @staticmethod
-    def key(before: bytes, ids: Sequence[int]) -> bytes:
-        """The key of a chunk behind the chunk of key `before`; a text's first chunk stands behind a model's name."""
-        return hashlib.blake2b(before + b"\0" + np.asarray(ids, "<i4").tobytes(), digest_size=16).digest()
+    def keys(model: str, ids: Sequence[int], size: int) -> list[bytes]:
+        """The keys of a text's whole chunks of `size` ids: hashes of the model's name and all ids up to their ends."""
+        found = [model.encode()]
+        for at in range(0, len(ids) - size + 1, size):
+            chunk = np.asarray(ids[at : at + size], "<i4").tobytes()
+            found.append(hashlib.blake2b(found[-1] + b"\0" + chunk, digest_size=16).digest())
+        return found[1:]
 
     def keep(self, key: bytes, block: jax.Array) -> None:
         """Remember a block, and forget others where there is no room."""

@@ -6,6 +6,7 @@ What no row asks for is skipped at run time.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -63,14 +64,18 @@ class Rows(NamedTuple):
     logprobs_S: np.ndarray
 
     @classmethod
+    def of(cls, how: Sampling, seeds: Sequence[int]) -> "Rows":
+        """Rows that differ in their seeds alone."""
+        kinds = {"seed_S": np.uint32, "top_k_S": np.int32, "bias_S": bool, "logprobs_S": bool}
+        rows = cls(*(np.zeros(len(seeds), kinds.get(name, np.float32)) for name in cls._fields))
+        for slot, seed in enumerate(seeds):
+            rows.put(slot, how, seed)
+        return rows
+
+    @classmethod
     def empty(cls, slots: int) -> "Rows":
         """Greedy rows."""
-        rows = cls(np.zeros(slots, np.uint32), *(np.zeros(slots, np.float32) for _ in fields(Sampling)),
-                   np.zeros(slots, bool), np.zeros(slots, bool))  # fmt: skip
-        rows = rows._replace(top_k_S=np.zeros(slots, np.int32))
-        for slot in range(slots):
-            rows.put(slot, Sampling(0.0), 0)
-        return rows
+        return cls.of(Sampling(0.0), [0] * slots)
 
     def put(self, slot: int, how: Sampling, seed: int, *, bias: bool = False, logprobs: bool = False) -> None:
         """Set one row."""
@@ -79,14 +84,6 @@ class Rows(NamedTuple):
             getattr(self, f"{item.name}_S")[slot] = getattr(how, item.name)
         if how.temperature < COLDEST:
             self.temperature_S[slot] = 0
-
-    @classmethod
-    def of(cls, how: Sampling, seeds: Sequence[int]) -> "Rows":
-        """Rows that differ in their seeds alone."""
-        rows = cls.empty(len(seeds))
-        for slot, seed in enumerate(seeds):
-            rows.put(slot, how, seed)
-        return rows
 
 
 class Text(NamedTuple):
@@ -104,6 +101,12 @@ class Drawn(NamedTuple):
     logprob_S: jax.Array
     top_SK: jax.Array
     top_logprob_SK: jax.Array
+
+    @classmethod
+    def unscored(cls, token_S: jax.Array, V: int) -> "Drawn":
+        """Tokens of V whose log-probabilities nobody asked for."""
+        S, K = len(token_S), min(TOP, V)
+        return cls(token_S, jnp.zeros(S), jnp.zeros((S, K), jnp.int32), jnp.zeros((S, K)))
 
 
 def argmax(x_BV: jax.Array) -> jax.Array:
@@ -178,20 +181,12 @@ def draw(logits_SV: jax.Array, rows: Rows, text: Text, at_S: jax.Array, pieces: 
         return jnp.where(hot_S, argmax(warm_SV + noise_SV), argmax(logits_SV))
 
     token_S = jax.lax.cond(jnp.any(hot_S), gumbel, argmax, logits_SV).astype(jnp.int32)
-    return Drawn(token_S, *logprobs(model_SV, token_S, jnp.any(rows.logprobs_S)))
+    unscored = partial(Drawn.unscored, V=logits_SV.shape[-1])
+    return jax.lax.cond(jnp.any(rows.logprobs_S), partial(scored, model_SV), unscored, token_S)
 
 
-def logprobs(logits_SV: jax.Array, token_S: jax.Array, wanted: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """log p of `token_S` (S,), and the likeliest tokens with theirs (S, TOP); zeros unless `wanted`."""
-    S, V = logits_SV.shape
-    K = min(TOP, V)
-
-    def given(logits_SV):
-        logp_SV = jax.nn.log_softmax(logits_SV)
-        top_logprob_SK, top_SK = jax.lax.top_k(logp_SV, K)
-        return jnp.take_along_axis(logp_SV, token_S[:, None], -1)[:, 0], top_SK, top_logprob_SK
-
-    def zeros(_):
-        return jnp.zeros(S), jnp.zeros((S, K), jnp.int32), jnp.zeros((S, K))
-
-    return jax.lax.cond(wanted, given, zeros, logits_SV)
+def scored(logits_SV: jax.Array, token_S: jax.Array) -> Drawn:
+    """`token_S` with log p of each, and the likeliest tokens with theirs."""
+    logp_SV = jax.nn.log_softmax(logits_SV)
+    top_logprob_SK, top_SK = jax.lax.top_k(logp_SV, min(TOP, logits_SV.shape[-1]))
+    return Drawn(token_S, jnp.take_along_axis(logp_SV, token_S[:, None], -1)[:, 0], top_SK, top_logprob_SK)

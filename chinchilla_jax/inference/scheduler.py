@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from chinchilla_jax.inference.engine import CHUNK, FEW, Engine
+from chinchilla_jax.inference.engine import CHUNK, Engine
 from chinchilla_jax.inference.lookup import DRAFT, Lookup
 from chinchilla_jax.inference.prefixes import Prefixes
 from chinchilla_jax.inference.sampling import Drawn, Rows, Sampling
@@ -23,7 +23,7 @@ CHUNKS = 4  # parts of prompts that are read between two decoding calls, which w
 
 
 class Token(NamedTuple):
-    """An id with its log-probability by the model and the likeliest ids with theirs, where they were asked for."""
+    """An id with its log-probability by the model, and the likeliest ids with theirs; zeros where nobody asked."""
 
     id: int
     logprob: float
@@ -60,7 +60,7 @@ class Request:
     slot: int = -1
     read: int = 0
     cached: int = 0  # of the prompt's tokens, those copied
-    keys: list[bytes] = field(default_factory=list)  # of its whole chunks
+    keys: Sequence[bytes] = ()  # of its whole chunks, where any are kept
     made: int = 0
     known: Lookup | None = None
     cancelled: bool = False
@@ -90,9 +90,6 @@ class Scheduler:
         self.waiting: deque[Request] = deque()
         self.running: list[Request | None] = [None] * slots
         self.rows = Rows.empty(slots)
-        self.few = (
-            FEW if slots > FEW and engine.cfg.kernels == "cpu" else 0
-        )  # texts that are decoded apart: see `_agree`
         self.changed = threading.Condition()
         self.state, self.moved = "loading", time.monotonic()  # then "ok", in the end "draining" or "failed"
         self.thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
@@ -138,7 +135,7 @@ class Scheduler:
 
     def _run(self) -> None:
         try:
-            self.slots = self._warm()
+            self.slots = self.engine.warm_up([*self.models.values()], len(self.running), self.capacity, self.lookup)
             with self.changed:
                 self.state, self.moved = "ok" if self.state == "loading" else self.state, time.monotonic()
             while self._step():
@@ -150,34 +147,6 @@ class Scheduler:
                 self.waiting.clear()
             for request in left:
                 request.tell(Event([], [], "failed"))
-
-    def _warm(self) -> Any:
-        """Run every program until none is compiled any more, so that none is while requests are served."""
-        before, nobody_S = -1, np.zeros(len(self.running), bool)
-        state = self.engine.empty(next(iter(self.models.values())), len(self.running), self.capacity)
-        while before != self.engine.programs:
-            before = self.engine.programs
-            for weights in self.models.values():
-                state = self._agree(weights, state)
-                state, drawn = self.engine.decode(weights, state, nobody_S, self.rows)
-                if self.lookup:
-                    state, drawn, _ = self.engine.verify(weights, state, 0, [0] * DRAFT, self.rows)
-                drawn.token_S.block_until_ready()
-            state = self.engine.put(state, 0, 0, self.engine.take(state, 0, 0))
-        return state
-
-    def _agree(self, weights: Any, state: Any) -> Any:
-        """Decode a text among all slots and among few: unless the bits are the same, it is always among all."""
-        rows, first_S, found = Rows.empty(len(self.running)), np.arange(len(self.running)) == 0, []
-        rows.logprobs_S[0] = True
-        for decode, which in ((self.engine.decode, first_S), (self.engine.decode_few, [0]))[: 1 + bool(self.few)]:
-            state = self.engine.start(state, 0, [0])
-            state, *_ = self.engine.prefill(weights, state, 0, [0, 1, 2], rows)
-            state, drawn = decode(weights, state, which, rows)
-            kept = np.asarray(self.engine.take(state, 0, 0)).tobytes()  # keys and values of every layer
-            found.append([kept, *(np.asarray(field_nS)[:, 0].tobytes() for field_nS in drawn)])
-        self.few *= found[0] == found[-1]
-        return state
 
     def _step(self) -> bool:
         """Admit, read a few chunks of prompts, decode; False when there is nothing left to do and none will come."""
@@ -193,9 +162,9 @@ class Scheduler:
             if reading:
                 self._read(min(reading, key=lambda request: request.asked))
         for model in self.models:
-            active_S = np.array([bool(one and one.made and one.model == model) for one in self.running])
-            if active_S.any() and not self._guess(model, active_S):
-                self._decode(model, active_S)
+            writing = [one for one in self.running if one and one.made and one.model == model]
+            if writing and not (len(writing) == 1 and self._guess(writing[0])):
+                self._decode(writing)
         self.moved = time.monotonic()
         return True
 
@@ -212,6 +181,8 @@ class Scheduler:
                 request = self.waiting.popleft()
                 request.slot, self.running[slot] = slot, request
                 self.rows.put(slot, request.how, request.seed, bias=bool(request.bias), logprobs=request.logprobs)
+                if self.prefixes.most:
+                    request.keys = self.prefixes.keys(request.model, request.ids, CHUNK)
                 self.slots = self.engine.start(self.slots, slot, request.ids, request.bias)
                 self.seen("queue_seconds", time.monotonic() - request.asked)
 
@@ -229,68 +200,51 @@ class Scheduler:
         self.slots, drawn, prompt = self.engine.prefill(
             weights, self.slots, request.slot, chunk, self.rows, last=last, after=after, wanted=request.echo
         )
-        if len(chunk) == CHUNK and self.prefixes.most:
-            request.keys.append(self._key(request, chunk))
-            if request.keys[-1] not in self.prefixes.blocks:
-                self.prefixes.keep(request.keys[-1], self.engine.take(self.slots, request.slot, at))
-        scored = []
-        if request.echo:
-            targets = [*chunk[1:], *([] if last else [after])]
-            scored = [_token(target, *found) for target, *found in zip(targets, *map(np.asarray, prompt))]
+        for key in request.keys[at // CHUNK : request.read // CHUNK]:
+            if key not in self.prefixes.blocks:
+                self.prefixes.keep(key, self.engine.take(self.slots, request.slot, at))
         if last:
             self.prefixes.touch(request.keys)
             self.seen("prefix_cache_hits", request.cached)
             self.seen("prefix_cache_queries", len(request.ids))
             self.seen("time_to_first_token_seconds", time.monotonic() - request.asked)
-        if scored or last:
-            drawn = Drawn(*map(np.asarray, drawn))
-            self._tell(request, scored, _tokens(drawn, 0, request.logprobs) if last else [])
+        if request.echo or last:
+            told = _tokens(prompt)[: len(chunk) - last] if request.echo else []
+            self._tell(request, told, _tokens(drawn) if last else [])
 
     def _reuse(self, request: Request) -> None:
         """Copy whole chunks that were read before, but the one that gives the first token."""
-        while not request.echo and request.read + CHUNK < len(request.ids):
-            key = self._key(request, request.ids[request.read : request.read + CHUNK])
+        for key in () if request.echo else request.keys[request.read // CHUNK : (len(request.ids) - 1) // CHUNK]:
             block = self.prefixes.blocks.get(key)
             if block is None:
                 break
             self.slots = self.engine.put(self.slots, request.slot, request.read, block)
-            request.keys.append(key)
             request.read += CHUNK
             request.cached += CHUNK
 
-    def _key(self, request: Request, chunk: Sequence[int]) -> bytes:
-        return self.prefixes.key(request.keys[-1] if request.keys else request.model.encode(), chunk)
-
-    def _decode(self, model: str, active_S: np.ndarray) -> None:
-        began, slots = time.monotonic(), np.flatnonzero(active_S).tolist()
+    def _decode(self, requests: list[Request]) -> None:
+        """Tokens for texts of one model."""
+        began, slots = time.monotonic(), [request.slot for request in requests]
         # A copy of the settings: the thread changes them while a call may still read them.
-        rows, weights = Rows(*map(np.copy, self.rows)), self.models[model]
-        if few := len(slots) <= self.few:
-            self.slots, drawn = self.engine.decode_few(weights, self.slots, slots, rows)
-        else:
-            self.slots, drawn = self.engine.decode(weights, self.slots, active_S, rows)
-        drawn = Drawn(*map(np.asarray, drawn))
+        rows, weights = Rows(*map(np.copy, self.rows)), self.models[requests[0].model]
+        self.slots, drawn = self.engine.decode(weights, self.slots, slots, rows)
         self.seen("step_seconds", (time.monotonic() - began) / self.engine.steps)
-        for place, slot in enumerate(slots):
-            request = self.running[slot]
-            row = Drawn(*(field_nS[:, place if few else slot] for field_nS in drawn))
-            self._tell(request, [], [_tokens(row, i, request.logprobs)[0] for i in range(self.engine.steps)])
+        for place, request in enumerate(requests):
+            self._tell(request, [], _tokens(Drawn(*(x_nS[:, place] for x_nS in drawn))))
 
-    def _guess(self, model: str, active_S: np.ndarray) -> bool:
-        """Go on by a guess, where one text runs and there is one; whether that was so."""
-        if not self.lookup or active_S.sum() > 1:
+    def _guess(self, request: Request) -> bool:
+        """Go on by a guess, where there is one; whether that was so."""
+        if not self.lookup or request.logprobs or request.read + request.made + DRAFT > self.capacity:
             return False
-        request = self.running[active_S.argmax()]
-        if request.logprobs or request.read + request.made + DRAFT > self.capacity:
+        if not (guess := request.known.guess()):
             return False
-        guess = request.known.guess()
-        if not guess:
-            return False
-        self.slots, drawn, count = self.engine.verify(self.models[model], self.slots, request.slot, guess, self.rows)
-        request.known.heard(count)
+        weights = self.models[request.model]
+        self.slots, drawn = self.engine.verify(weights, self.slots, request.slot, guess, self.rows)
+        found = _tokens(drawn)
+        request.known.heard(len(found))
         self.seen("draft_tokens", len(guess))
-        self.seen("accepted_tokens", count - 1)
-        self._tell(request, [], [Token(id, 0.0, []) for id in np.asarray(drawn.token_S)[:count].tolist()])
+        self.seen("accepted_tokens", len(found) - 1)
+        self._tell(request, [], found)
         return True
 
     def _tell(self, request: Request, prompt: list[Token], tokens: list[Token]) -> None:
@@ -314,11 +268,5 @@ class Scheduler:
         request.tell(Event(prompt, tokens, end))
 
 
-def _token(id: int, logprob, top_K, top_logprob_K) -> Token:
-    return Token(int(id), float(logprob), list(zip(top_K.tolist(), top_logprob_K.tolist())))
-
-
-def _tokens(drawn: Drawn, at: int, logprobs: bool) -> list[Token]:
-    if not logprobs:
-        return [Token(int(drawn.token_S[at]), 0.0, [])]
-    return [_token(*(values[at] for values in drawn))]
+def _tokens(drawn: Drawn) -> list[Token]:
+    return [Token(id, logprob, list(zip(*top))) for id, logprob, *top in zip(*(np.asarray(x).tolist() for x in drawn))]

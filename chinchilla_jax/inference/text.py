@@ -1,6 +1,6 @@
 """Text in, text out: the engine with its tokenizer; of what is made, whole characters and nothing of a stop string."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,24 @@ class Writer:
         return self.stopper.feed(self.streamer.flush()) + self.stopper.flush()
 
 
+def until(stops: Collection[int], blocks: Iterable[np.ndarray]) -> Iterator[tuple[list[list[int]], list[bool]]]:
+    """Of every block (B, some), what each row gained before the first of `stops`, and which rows have met one.
+
+    It is over when all have.
+    """
+    ended: list[bool] = []
+    for block_BC in blocks:
+        rows, gained = block_BC.tolist(), []
+        ended = ended or [False] * len(rows)
+        for row, made in enumerate(rows):
+            end = next((i for i, token in enumerate(made) if token in stops), None)
+            gained.append([] if ended[row] else made[:end])
+            ended[row] |= end is not None
+        yield gained, [*ended]
+        if all(ended):
+            break
+
+
 class Completer:
     """Continues texts; a text that ends before its allowance ends with one of the tokenizer's stops.
 
@@ -87,18 +105,12 @@ class Completer:
         `weights` come from `prepare(params)`; `new` is the most tokens a row gains; a row's seed decides its draws. A
         row ends before the first of `stops`. Prompts are texts, or ids as they are.
         """
-        ends = np.array(sorted(self.tokenizer.stops))
         ids = [self.tokenizer.prompt(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
-        writers, ended = [Writer(self.tokenizer, stops) for _ in ids], np.zeros(len(ids), bool)
-        for block_BC in self.engine.stream(weights, ids, new, Rows.of(self.how, seeds), lookup=self.lookup):
-            gained = []
-            for row, made_C in enumerate(block_BC):
-                end = np.flatnonzero(np.isin(made_C, ends))
-                kept = made_C[: end[0]] if end.size else made_C
-                gained.append("" if ended[row] else writers[row].feed(kept.tolist()))
-                ended[row] |= bool(end.size) or writers[row].stopped
-            yield gained
-            if ended.all():
+        writers = [Writer(self.tokenizer, stops) for _ in ids]
+        blocks = self.engine.stream(weights, ids, new, Rows.of(self.how, seeds), lookup=self.lookup)
+        for gained, ended in until(self.tokenizer.stops, blocks):
+            yield [writer.feed(made) for writer, made in zip(writers, gained)]
+            if all(over or writer.stopped for over, writer in zip(ended, writers)):
                 break
         yield [writer.flush() for writer in writers]
 

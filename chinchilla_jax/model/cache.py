@@ -2,8 +2,9 @@
 
 S slots, each a text of its own with its own length; T is the capacity of a slot. Position t of a text is kept at t, so
 what lies behind a text's end is never seen: the next tokens overwrite it before their own queries look that far. Keys
-are stored (J, T, K), where J counts the G heads of slot 0, then those of slot 1 and so on: a head's keys lie together,
-which is what a single query reads, and as one dimension: of (S, G, T, K) XLA:CPU makes copies to change the layout.
+are stored (J, T, K), where J counts the G heads of slot 0, then those of slot 1 and so on, layer after layer: a head's
+keys lie together, which is what a single query reads, and as one dimension: of (S, G, T, K) XLA:CPU makes copies to
+change the layout. Layers lie in stacks, each gone through by one loop; a CPU goes from layer to layer without one.
 """
 
 import dataclasses
@@ -22,12 +23,12 @@ from chinchilla_jax.model.stacks import NAMES, stacks_of
 from chinchilla_jax.model.weights import is_node, settled
 
 
-class LayerCache(NamedTuple):
-    """Keys and values of one layer, and its projected distances where positions are relative."""
+class Kept(NamedTuple):
+    """Keys and values of a stack of N layers, and their projected distances where positions are relative."""
 
     k_JTK: jax.Array
     v_JTK: jax.Array
-    r_THK: jax.Array | None
+    r_NTHK: jax.Array | None
 
 
 @jax.tree_util.register_dataclass
@@ -35,13 +36,13 @@ class LayerCache(NamedTuple):
 class Cache:
     """`used_S` tokens of every slot are kept."""
 
-    layers: tuple[LayerCache, ...]
+    stacks: tuple[Kept, ...]
     used_S: jax.Array
 
     @property
     def capacity(self) -> int:
         """T, the most tokens of a slot."""
-        return self.layers[0].k_JTK.shape[1]
+        return self.stacks[0].k_JTK.shape[1]
 
 
 # How decoding keeps kernels (w, kernels, contract) and tables.
@@ -51,8 +52,11 @@ FORMS = {
 }
 
 
+UNROLLED = ("cpu",)  # a loop would copy the weights of every layer; on a card it does not (see `Engine`)
+
+
 def split_layers(params: dict[str, Any], cfg: ModelConfig, form: str = "float") -> dict[str, Any]:
-    """The parameters ready for decoding: compute type, a tree a layer instead of stacked ones, weights in `form`."""
+    """The parameters ready for decoding: compute type, weights in `form`, stacks of layers or single layers."""
     pack, table = FORMS[form]
 
     def one(path, w):
@@ -60,16 +64,20 @@ def split_layers(params: dict[str, Any], cfg: ModelConfig, form: str = "float") 
         contract = 2 if path[-2].key == "out" else 1
         return pack(w, cfg.kernels, contract) if path[-1].key == "kernel" else w
 
-    copy, layers = transformer.compute_copy(settled(params), cfg), []
+    def ready(layer):
+        return _joined(jax.tree_util.tree_map_with_path(one, layer, is_leaf=is_node))
+
+    copy, blocks = transformer.compute_copy(settled(params), cfg), []
     for name, _, count in stacks_of(copy):
-        for i in range(count):
-            layer = jax.tree.map(lambda w_N, i=i: w_N[i], copy[name])
-            layers.append(_joined(jax.tree_util.tree_map_with_path(one, layer, is_leaf=is_node)))
+        if cfg.kernels in UNROLLED:
+            blocks += [ready(jax.tree.map(lambda w_N, i=i: w_N[i], copy[name])) for i in range(count)]
+        else:
+            blocks.append(jax.vmap(ready)(copy[name]))
     rest = {name: part for name, part in copy.items() if name not in NAMES}
     tables = {
         name: {**rest[name], "table": table(rest[name]["table"])} for name in ("embed", "unembed") if name in rest
     }
-    return {**rest, **tables, "blocks": tuple(layers)}
+    return {**rest, **tables, "blocks": tuple(blocks)}
 
 
 SIDES = {"attention": ("query", "key", "value"), "mlp": ("gate", "up")}  # what reads the same activations
@@ -89,27 +97,27 @@ def _joined(layer: dict[str, Any]) -> dict[str, Any]:
 
 def empty(split: dict[str, Any], cfg: ModelConfig, slots: int, capacity: int) -> Cache:
     """A cache for `slots` texts of at most `capacity` tokens."""
-    shape = (slots * (cfg.kv_heads or cfg.heads), capacity, cfg.head_dim)
-    distances = DISTANCES[cfg.positions]
 
-    def one(layer):
-        return LayerCache(jnp.zeros(shape, cfg.dtype), jnp.zeros(shape, cfg.dtype), distances(layer, cfg, capacity))
+    def one(stack):
+        J = _layers(stack, cfg) * slots * (cfg.kv_heads or cfg.heads)
+        zeros_JTK = jnp.zeros((J, capacity, cfg.head_dim), cfg.dtype)
+        return Kept(zeros_JTK, zeros_JTK, _distances(stack, cfg, capacity))
 
     return Cache(tuple(map(one, split["blocks"])), jnp.zeros(slots, jnp.int32))
 
 
 def widen(split: dict[str, Any], cfg: ModelConfig, cache: Cache, capacity: int) -> Cache:
     """The same texts in slots of `capacity` tokens, more than there were."""
-    distances = DISTANCES[cfg.positions]
 
-    def longer(kept_JTK):
-        return jnp.pad(kept_JTK, [(0, 0), (0, capacity - kept_JTK.shape[1]), (0, 0)])
+    def one(stack, kept):
+        k_JTK, v_JTK = (jnp.pad(x_JTK, [(0, 0), (0, capacity - x_JTK.shape[1]), (0, 0)]) for x_JTK in kept[:2])
+        return Kept(k_JTK, v_JTK, _distances(stack, cfg, capacity))
 
-    def one(layer, kept):
-        r_THK = distances(layer, cfg, capacity)
-        return LayerCache(longer(kept.k_JTK), longer(kept.v_JTK), r_THK)
+    return Cache(tuple(map(one, split["blocks"], cache.stacks)), cache.used_S)
 
-    return Cache(tuple(map(one, split["blocks"], cache.layers)), cache.used_S)
+
+def _layers(stack: dict[str, Any], cfg: ModelConfig) -> int:
+    return 1 if cfg.kernels in UNROLLED else len(jax.tree.leaves(stack)[0])
 
 
 def _projected_distances(layer: dict[str, Any], cfg: ModelConfig, capacity: int) -> jax.Array:
@@ -118,6 +126,13 @@ def _projected_distances(layer: dict[str, Any], cfg: ModelConfig, capacity: int)
 
 
 DISTANCES = {"rope": lambda layer, cfg, capacity: None, "relative": _projected_distances}
+
+
+def _distances(stack: dict[str, Any], cfg: ModelConfig, capacity: int) -> jax.Array | None:
+    def of(layer):
+        return DISTANCES[cfg.positions](layer, cfg, capacity)
+
+    return jax.tree.map(lambda r_THK: r_THK[None], of(stack)) if cfg.kernels in UNROLLED else jax.vmap(of)(stack)
 
 
 def extend(
@@ -141,71 +156,84 @@ def extend(
     last_BL = jnp.broadcast_to((used_B + count_B - 1)[:, None], positions_BL.shape) if block else positions_BL
     mask_BLT = jnp.arange(cache.capacity) <= last_BL[:, :, None]
     tables = TABLES[cfg.positions](cfg, positions_BL, L)
-    x_BLD, layers = transformer.embed(split, tokens_BL, cfg), []
-    for layer, kept in zip(split["blocks"], cache.layers):
-        module = transformer.Block(cfg, _attend(kept, used_B, slot_B, positions_BL, mask_BLT, not block, cfg.kernels))
-        x_BLD, (kept, _) = module.apply({"params": layer}, x_BLD, tables, None)
-        layers.append(kept)
+
+    def layer(carry, at):
+        (x_BLD, kept), (weights, n) = carry, at
+        attend = _attend(kept, n, len(cache.used_S), used_B, slot_B, positions_BL, mask_BLT, not block, cfg.kernels)
+        x_BLD, (kept, _) = transformer.Block(cfg, attend).apply({"params": weights}, x_BLD, tables, None)
+        return (x_BLD, kept), None
+
+    x_BLD, stacks = transformer.embed(split, tokens_BL, cfg), []
+    for stack, kept in zip(split["blocks"], cache.stacks):
+        if cfg.kernels in UNROLLED:
+            (x_BLD, kept), _ = layer((x_BLD, kept), (stack, 0))
+        else:
+            (x_BLD, kept), _ = jax.lax.scan(layer, (x_BLD, kept), (stack, jnp.arange(_layers(stack, cfg))))
+        stacks.append(kept)
     x_BLD = transformer.Norm(cfg).apply({"params": split["norm"]}, x_BLD)
     used_S = cache.used_S + count_B if slot_B is None else cache.used_S.at[slot_B].set(used_B + count_B)
-    return x_BLD, Cache(tuple(layers), used_S)
+    return x_BLD, Cache(tuple(stacks), used_S)
 
 
-def block_of(cache: Cache, slot: jax.Array, at: jax.Array, length: int) -> jax.Array:
+def by_slot(kept_JTK: jax.Array, slots: int, cfg: ModelConfig) -> jax.Array:
+    """Keys or values of a stack as (N, S, G, T, K)."""
+    return kept_JTK.reshape(-1, slots, cfg.kv_heads or cfg.heads, *kept_JTK.shape[1:])
+
+
+def block_of(cache: Cache, slot: jax.Array, at: jax.Array, cfg: ModelConfig, length: int) -> jax.Array:
     """Keys and values of `length` tokens of a slot from `at` on: (N, 2, G, length, K)."""
 
     def part(kept_JTK):
-        G = kept_JTK.shape[0] // len(cache.used_S)
-        return jax.lax.dynamic_slice(kept_JTK, (slot * G, at, 0), (G, length, kept_JTK.shape[2]))
+        kept_NSGTK = by_slot(kept_JTK, len(cache.used_S), cfg)
+        N, _, G, _, K = kept_NSGTK.shape
+        return jax.lax.dynamic_slice(kept_NSGTK, (0, slot, 0, at, 0), (N, 1, G, length, K))[:, 0]
 
-    return jnp.stack([jnp.stack([part(layer.k_JTK), part(layer.v_JTK)]) for layer in cache.layers])
+    return jnp.concatenate([jnp.stack([part(kept.k_JTK), part(kept.v_JTK)], 1) for kept in cache.stacks])
 
 
-def with_block(cache: Cache, slot: jax.Array, at: jax.Array, block_N2GCK: jax.Array) -> Cache:
+def with_block(cache: Cache, slot: jax.Array, at: jax.Array, block_N2GCK: jax.Array, cfg: ModelConfig) -> Cache:
     """The cache whose `slot` goes on from `at` with a block."""
+    stacks, left_N2GCK = [], block_N2GCK
+    for kept in cache.stacks:
+        k, v = (by_slot(x_JTK, len(cache.used_S), cfg) for x_JTK in kept[:2])
+        part_N2GCK, left_N2GCK = left_N2GCK[: len(k)], left_N2GCK[len(k) :]
+        put = [
+            jax.lax.dynamic_update_slice(old, part_N2GCK[:, None, i], (0, slot, 0, at, 0))
+            for i, old in ((0, k), (1, v))
+        ]
+        stacks.append(Kept(*(new.reshape(old.shape) for new, old in zip(put, kept)), kept.r_NTHK))
+    return Cache(tuple(stacks), cache.used_S.at[slot].set(at + block_N2GCK.shape[3]))
 
-    def put(kept_JTK, part_GCK):
-        return jax.lax.dynamic_update_slice(kept_JTK, part_GCK, (slot * len(part_GCK), at, 0))
 
-    layers = tuple(
-        layer._replace(k_JTK=put(layer.k_JTK, k_GCK), v_JTK=put(layer.v_JTK, v_GCK))
-        for layer, (k_GCK, v_GCK) in zip(cache.layers, block_N2GCK)
-    )
-    return Cache(layers, cache.used_S.at[slot].set(at + block_N2GCK.shape[3]))
-
-
-def _write(kept_JTK: jax.Array, new_BLGK: jax.Array, used_B: jax.Array, slot_B: jax.Array | None) -> jax.Array:
-    """Keys or values with new ones at the end of every slot, or of a few; a slice a row, which XLA does in place."""
+def _write(kept_JTK: jax.Array, new_BLGK: jax.Array, used_B: jax.Array, slot_B) -> jax.Array:
+    """Keys or values with new ones at the end of these slots; a slice a row, which XLA does in place."""
     new_BGLK = new_BLGK.swapaxes(1, 2).astype(kept_JTK.dtype)
-    for row, new_GLK in enumerate(new_BGLK):
-        at = (row if slot_B is None else slot_B[row]) * len(new_GLK)
-        kept_JTK = jax.lax.dynamic_update_slice(kept_JTK, new_GLK, (at, used_B[row], 0))
+    for slot, used, new_GLK in zip(slot_B, used_B, new_BGLK):
+        kept_JTK = jax.lax.dynamic_update_slice(kept_JTK, new_GLK, (slot * len(new_GLK), used, 0))
     return kept_JTK
 
 
-def _read(kept_JTK: jax.Array, G: int, slot_B: jax.Array | None) -> jax.Array:
-    """Keys or values of every slot, or of a few."""
-    if slot_B is None:
-        return kept_JTK
-    return jnp.concatenate([jax.lax.dynamic_slice_in_dim(kept_JTK, slot * G, G) for slot in slot_B])
-
-
-def _attend(kept: LayerCache, used_B, slot_B, positions_BL, mask_BLT, causal: bool, kernels: str):
-    """Attention of new queries over the cache that the new keys and values have joined."""
+def _attend(kept: Kept, n, S: int, used_B, slot_B, positions_BL, mask_BLT, causal: bool, kernels: str):
+    """Attention of new queries over layer n of S slots, which the new keys and values have joined."""
 
     def attend(q_BLHK, k_BLGK, v_BLGK, relative):
         (B, L, H, K), G = q_BLHK.shape, k_BLGK.shape[2]
-        k_JTK, v_JTK = (_write(old, new, used_B, slot_B) for old, new in ((kept.k_JTK, k_BLGK), (kept.v_JTK, v_BLGK)))
+        whole = slot_B is None
+        at_B = [n * S + slot for slot in (range(S) if whole else slot_B)]
+        k_JTK, v_JTK = (_write(old, new, used_B, at_B) for old, new in ((kept.k_JTK, k_BLGK), (kept.v_JTK, v_BLGK)))
+
+        def read(kept_JTK):
+            parts = [(n * S, S)] if whole else [(at, 1) for at in at_B]
+            return jnp.concatenate([jax.lax.dynamic_slice_in_dim(kept_JTK, at * G, m * G) for at, m in parts])
 
         def over_cache():
-            read = [_read(x, G, slot_B) for x in (k_JTK, v_JTK)]
             q_JQK = (q_BLHK * K**-0.5).reshape(B, L, G, H // G, K).transpose(0, 2, 3, 1, 4).reshape(B * G, -1, K)
-            s_JQT = jnp.einsum("jqk,jtk->jqt", q_JQK, read[0], preferred_element_type=jnp.float32)
+            s_JQT = jnp.einsum("jqk,jtk->jqt", q_JQK, read(k_JTK), preferred_element_type=jnp.float32)
             s_BHLT = s_JQT.reshape(B, H, L, -1)
             if relative is not None:
-                s_BHLT += _by_distance(relative.qr_BLHK * K**-0.5, kept.r_THK, positions_BL)
+                s_BHLT += _by_distance(relative.qr_BLHK * K**-0.5, kept.r_NTHK[n], positions_BL)
             p_BHLT = jax.nn.softmax(jnp.where(mask_BLT[:, None], s_BHLT, MASKED), axis=-1)
-            mixed_JQK = jnp.einsum("jqt,jtk->jqk", p_BHLT.reshape(s_JQT.shape).astype(v_JTK.dtype), read[1])
+            mixed_JQK = jnp.einsum("jqt,jtk->jqk", p_BHLT.reshape(s_JQT.shape).astype(v_JTK.dtype), read(v_JTK))
             return mixed_JQK.reshape(B, H, L, K).swapaxes(1, 2)
 
         def begun():
@@ -215,7 +243,7 @@ def _attend(kept: LayerCache, used_B, slot_B, positions_BL, mask_BLT, causal: bo
 
         first = causal and L > 1 and slot_B is not None
         mixed_BLHK = jax.lax.cond(jnp.all(used_B == 0), begun, over_cache) if first else over_cache()
-        return mixed_BLHK, LayerCache(k_JTK, v_JTK, kept.r_THK)
+        return mixed_BLHK, Kept(k_JTK, v_JTK, kept.r_NTHK)
 
     return attend
 

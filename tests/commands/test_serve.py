@@ -9,7 +9,7 @@ import urllib.request
 import pytest
 
 from tests import runs
-from tests.serving.conftest import until
+from tests.slots import until
 
 
 def test_it_serves_until_it_is_asked_to_stop(copy):

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.config import ModelConfig
+from chinchilla_jax.evaluation import writing
 from chinchilla_jax.evaluation.writing import Beams, Chooser, Writer
 from chinchilla_jax.inference import beam
 from chinchilla_jax.model import transformer
 from chinchilla_jax.types import Batch
 from tests import tiny
 
-V, STOP = 7, 3
+V, STOP = 5, 3
 CFG = ModelConfig(layers=2, d_model=12, heads=2, head_dim=4, d_ff=20, vocab_size=V, **tiny.PLAIN)
-PROMPTS = [[1, 2, 5, 6, 4], [2, 2], [6], [5, 1, 1, 4, 2, 6, 5]]
+PROMPTS = [[1, 2, 0, 4, 4], [2, 2], [4], [0, 1, 1, 4, 2, 4, 0]]
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,12 @@ def logp(params):
         return np.take_along_axis(found, endings[..., None], axis=2)[..., 0]
 
     return of
+
+
+@pytest.fixture(autouse=True)
+def few_at_once(monkeypatch):
+    """Three texts side by side, so that the last part of four is filled up and the programs are small."""
+    monkeypatch.setattr(writing, "AT_ONCE", 3)
 
 
 def best_of_all(logp, prompt, new: int, penalty: float) -> tuple[list[int], bool]:

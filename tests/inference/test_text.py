@@ -4,21 +4,10 @@ import dataclasses
 import random
 
 import numpy as np
-import pytest
 
-from chinchilla_jax.config import DataConfig
-from chinchilla_jax.data import tokenizer_train
-from chinchilla_jax.data.tokenizer import Tokenizer
 from chinchilla_jax.inference.sampling import Sampling
-from chinchilla_jax.inference.text import Completer, Stopper
+from chinchilla_jax.inference.text import Completer, Stopper, until
 from tests import tiny
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
-    tokenizer_train.train(lambda: ["the sea and the wind\n" * 20] * 5, DataConfig(vocab_size=290), path)
-    return Tokenizer(path)
 
 
 class Scripted:
@@ -78,6 +67,18 @@ def test_a_poll_comes_with_every_block(tokenizer):
     polls = []
     completer(tokenizer, [5] * 12).complete(None, [""], 12, [0], poll=lambda: polls.append(1))
     assert len(polls) >= 3
+
+
+def test_rows_end_one_by_one_and_nothing_is_asked_for_after_the_last():
+    asked, blocks = [], [[[1, 2], [9, 3]], [[9, 4], [5, 6]], [[7, 7], [7, 7]]]
+
+    def made():
+        for block in blocks:
+            asked.append(block)
+            yield np.array(block)
+
+    assert list(until({9}, made())) == [([[1, 2], []], [False, True]), ([[], []], [True, True])]
+    assert asked == blocks[:2]
 
 
 def test_end_to_end(tokenizer):

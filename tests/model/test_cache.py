@@ -28,14 +28,14 @@ def test_a_block_of_a_slot_goes_into_another_and_nowhere_else():
     """As a shared prefix does: from tokens 2 to 5 of slot 0 to the same places of slot 2."""
     cfg, draw = tiny.MODERN, np.random.default_rng(4)
     G, T, K = cfg.kv_heads, 8, cfg.head_dim
-    kept = [[draw.standard_normal((3 * G, T, K)).astype(np.float32) for _ in range(2)] for _ in range(cfg.layers)]
-    cache = caches.Cache(tuple(caches.LayerCache(k, v, None) for k, v in kept), jnp.array([8, 4, 0]))
-    block = caches.block_of(cache, 0, 2, 3)
-    assert block.shape == (cfg.layers, 2, G, 3, K) and cache.capacity == T
-    found = caches.with_block(cache, 2, 2, block)
+    kept = [[draw.standard_normal((n * 3 * G, T, K)).astype(np.float32) for _ in range(2)] for n in (1, 3)]
+    cache = caches.Cache(tuple(caches.Kept(k, v, None) for k, v in kept), jnp.array([8, 4, 0]))
+    block = caches.block_of(cache, 0, 2, cfg, 3)
+    assert block.shape == (4, 2, G, 3, K) and cache.capacity == T
+    found = caches.with_block(cache, 2, 2, block, cfg)
     np.testing.assert_array_equal(found.used_S, [8, 4, 5])
-    for layer, pair in zip(found.layers, kept):
-        for new, old in zip(layer[:2], pair):
-            expected = old.copy()
-            expected[2 * G :, 2:5] = old[:G, 2:5]
-            np.testing.assert_array_equal(new, expected)
+    for stack, pair in zip(found.stacks, kept):
+        for new, old in zip(stack[:2], pair):
+            expected = old.reshape(-1, 3, G, T, K).copy()
+            expected[:, 2, :, 2:5] = expected[:, 0, :, 2:5]
+            np.testing.assert_array_equal(new, expected.reshape(old.shape))

@@ -51,7 +51,7 @@ def test_a_model_in_int8_says_nearly_the_same(family):
         weights = engine.prepare(params)
         state = engine.start(engine.empty(weights, 1), 0, ids)
         _, _, prompt = engine.prefill(weights, state, 0, ids, rows, wanted=True)
-        found[form] = np.asarray(prompt.logprob_C)[:39]
+        found[form] = np.asarray(prompt.logprob_S)[:39]
     sizes = {"int8": 0, "float32": 0}
     for leaf in jax.tree.leaves(weights):
         sizes[leaf.dtype.name] += leaf.size

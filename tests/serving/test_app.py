@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tests.serving.conftest import Gate, until
+from tests.slots import Gate, until
 
 GREEDY = {"model": "tiny", "prompt": "the sea", "max_tokens": 12, "temperature": 0}
 

@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 
 from chinchilla_jax.serving import limits
-from tests.serving.conftest import until
+from tests.slots import until
 
 SENT = 65536
 

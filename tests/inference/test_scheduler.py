@@ -1,14 +1,14 @@
 """Requests side by side: each gets what it would get alone, and leaves its slot however it ends."""
 
+import copy
 import queue
 
 import jax
 import numpy as np
 
-from chinchilla_jax.inference.prefixes import Prefixes
 from chinchilla_jax.inference.sampling import Sampling
-from chinchilla_jax.inference.scheduler import Request, Scheduler
-from tests.serving.conftest import Gate, until
+from chinchilla_jax.inference.scheduler import Request
+from tests.slots import Gate, until
 
 LIVELY = Sampling(0.9, top_p=0.9)
 
@@ -157,35 +157,15 @@ def test_a_text_alone_goes_on_by_guesses_and_stays_the_same(scheduler):
     assert 0 < counts["accepted_tokens"] <= counts["draft_tokens"]
 
 
-def test_what_is_kept_has_its_bound_and_the_least_used_leaves():
-    kept, block = Prefixes(1000), np.zeros(100, np.float32)
-    keys = [b"model"]
-    for chunk in range(4):
-        keys.append(kept.key(keys[-1], [chunk]))
-        kept.keep(keys[-1], block)
-        assert kept.bytes == sum(b.nbytes for b in kept.blocks.values()) <= 1000
-    assert list(kept.blocks) == keys[3:]
-    kept.keep(b"large", np.zeros(1001, np.int8))
-    assert b"large" not in kept.blocks
-    kept.touch([keys[3], keys[4]])
-    kept.keep(b"new", block)
-    assert list(kept.blocks) == [keys[3], b"new"], "the end of a text leaves before its beginning"
-    assert len({kept.key(b"m", [1, 2]), kept.key(b"m", [1]), kept.key(b"n", [1, 2]), kept.key(b"m", [2, 1])}) == 4
-
-
 def test_few_texts_are_decoded_apart_only_where_that_gives_the_same_bits(engine, scheduler):
-    """An engine whose program for few slots rounds otherwise; and that this machine's does not."""
+    """This machine's program for few slots gives them; one that rounds otherwise is not used."""
+    other, decode = copy.copy(engine[0]), engine[0]._decode
 
-    class Other(Gate):
-        def decode_few(self, *args):
-            state, drawn = self.engine.decode_few(*args)
-            return state, drawn._replace(logprob_S=np.nextafter(drawn.logprob_S, np.float32(0)))
+    def rounded(*args):
+        state, drawn = decode(*args)
+        return state, drawn._replace(logprob_S=drawn.logprob_S * (2 if len(args) > 4 else 1))
 
-    assert scheduler.few == 2
-    other = Other(engine[0])
-    other.open.set()
-    made = Scheduler(other, engine[1], slots=3, capacity=128, queue=4)
-    made.start()
-    until(lambda: made.status == "ok")
-    made.drain()
-    assert made.few == 0
+    assert scheduler.engine.few == 2
+    other._decode = rounded
+    other.warm_up([*engine[1].values()], 3, 128, False)
+    assert other.few == 0
