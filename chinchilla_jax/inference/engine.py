@@ -33,10 +33,7 @@ FEW_STEPS = 4  # where something may come in between: another request, a guess
 # XLA:CPU gives sums of 4,096 numbers or more to YNNPACK, which adds in another order: the bits of a row would depend on
 # how many rows there are. Products alone go there, where any number of rows above one gives the same bits.
 PRODUCTS = "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
-# A Triton kernel on an NVIDIA card would have the weights of every layer copied out of their stack; cuBLAS reads them
-# there.
-STACKED = {"xla_gpu_enable_triton_gemm": False}
-OPTIONS = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": PRODUCTS}, "cuda": STACKED, "reference": STACKED}
+OPTIONS = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": PRODUCTS}}
 
 
 @jax.tree_util.register_dataclass

@@ -4,7 +4,7 @@ S slots, each a text of its own with its own length; T is the capacity of a slot
 what lies behind a text's end is never seen: the next tokens overwrite it before their own queries look that far. Keys
 are stored (J, T, K), where J counts the G heads of slot 0, then those of slot 1 and so on, layer after layer: a head's
 keys lie together, which is what a single query reads, and as one dimension: of (S, G, T, K) XLA:CPU makes copies to
-change the layout. Layers lie in stacks, each gone through by one loop; a CPU goes from layer to layer without one.
+change the layout. Layers lie in stacks, each gone through by one loop; a CPU and an NVIDIA card go from layer to layer.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ FORMS = {
 }
 
 
-UNROLLED = ("cpu",)  # a loop would copy the weights of every layer; on a card it does not (see `Engine`)
+UNROLLED = ("cpu", "cuda")  # a loop would copy the weights of every layer out of their stack
 
 
 def split_layers(params: dict[str, Any], cfg: ModelConfig, form: str = "float") -> dict[str, Any]:
