@@ -7,6 +7,7 @@ import pytest
 
 from chinchilla_jax.commands import plan
 from chinchilla_jax.config import Config, replace
+from chinchilla_jax.errors import UserError
 
 
 @pytest.mark.parametrize("value, said", [
@@ -70,8 +71,6 @@ def test_an_end_that_is_never_reached_is_said():
 
 
 def test_compiling_needs_a_topology():
-    from chinchilla_jax.errors import UserError
-
     for chips in ("", "v5e-16"):
         with pytest.raises(UserError, match="--compile needs a topology as --chips, such as v5e:4x4"):
             plan.compiled({"config": dataclasses.asdict(Config())}, chips)

@@ -8,9 +8,11 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from chinchilla_jax.config import TaskConfig
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.interop import source
 from chinchilla_jax.interop.names import find
+from tests import tiny
 
 LAYERS, D, H, K = 3, 8, 4, 2
 
@@ -72,9 +74,6 @@ def test_memory_begins_where_jax_can_take_it_over():
 
 
 def test_a_source_without_a_head_has_no_leaves_of_one():
-    from chinchilla_jax.config import TaskConfig
-    from tests import tiny
-
     none, labels = (
         source.heads_of(SimpleNamespace(model=tiny.MODERN, task=task))
         for task in (TaskConfig(), TaskConfig(kind="labels", labels=("a", "b")))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from chinchilla_jax.config.corpus import NearConfig
 from chinchilla_jax.data import fs
 from chinchilla_jax.data.stages import rows
 from tests.data.stages import small
@@ -46,8 +47,6 @@ def test_the_beginning_of_a_document_may_end_inside_a_character(tmp_path):
 
 def test_rows_are_those_of_the_last_stage_that_changed_them(tmp_path):
     """Of merging, or of what settled near-duplicates; in groups a document has a leader."""
-    from chinchilla_jax.config.corpus import NearConfig
-
     for number, name in enumerate(("merge/0000.rows", "settle/0000.rows", "settle/0000.leaders")):
         table = np.zeros(1, rows.ROW)
         table["key"] = number
