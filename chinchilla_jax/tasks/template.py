@@ -136,7 +136,10 @@ def jinja(template: Template, begins: bool) -> str:
 
 
 def from_jinja(text: str) -> Template | None:
-    """The template that a model's own jinja file amounts to, where it is ChatML; with its default system turn."""
+    """The template that a model's own jinja file amounts to, where it is ChatML or written by `jinja`; with its default
+    system turn."""
+    if own := _written(text.strip()):
+        return own
     flat = re.sub(r"\s|\\n", "", text).replace('"', "'").replace("message.role", "message['role']")
     flat = flat.replace("message.content", "message['content']").replace("+''+", "+")
     written = "'<|im_start|>'+message['role']+message['content']+'<|im_end|>"
@@ -145,3 +148,16 @@ def from_jinja(text: str) -> Template | None:
     system = re.search(r"<\|im_start\|>system(?:\\n|\s)+(.*?)<\|im_end\|>", text, re.DOTALL)
     said = system.group(1).replace("\\n", "\n") if system and "{" not in system.group(1) else ""
     return dataclasses.replace(CHATML, system=said)
+
+
+def _written(text: str) -> Template | None:
+    """The named template whose file `jinja` writes like this."""
+    first = re.search(r"!= 'system' %\}\{\{ (.*?) \}\}\{% endif %\}", text, re.DOTALL)
+    parts = re.findall(r"'((?:[^'\\]|\\.)*)'", first.group(1)) if first else []
+    turn = re.sub(r"\\(.)", lambda match: {"n": "\n"}.get(match.group(1), match.group(1)), "".join(parts))
+    for one in TEMPLATES.values():
+        said = turn.removeprefix(one.heads["system"]).removesuffix(one.tails["system"] + one.gap)
+        made = dataclasses.replace(one, system=said)
+        if text in (jinja(made, True), jinja(made, False)):
+            return made
+    return None

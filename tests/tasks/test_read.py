@@ -1,7 +1,5 @@
 """Every format of records, and every way in which files of examples are broken in the wild."""
 
-import gzip
-import json
 from pathlib import Path
 
 import pytest
@@ -19,22 +17,13 @@ from chinchilla_jax.tasks.records import (
     Tagged,
     Turn,
 )
+from tests.tasks.made import lines, said
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "tasks"
 
 
 def asked(question="q", answer="a", **more):
     return [Turn("user", question, **more), Turn("assistant", answer)]
-
-
-def said(*pairs):
-    return [{"role": role, "content": content} for role, content in pairs]
-
-
-def lines(tmp_path, *records, name="data.jsonl"):
-    path = tmp_path / name
-    path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
-    return path
 
 
 CHAT = said(("system", "s"), ("user", "q"), ("assistant", "a"))
@@ -119,41 +108,6 @@ def test_every_format(tmp_path, name):
         ] == expected
 
 
-# The same two records in other containers.
-TABLES = {
-    "a.csv": "text,label\nt,x\nu,y\n",
-    "b.csv": "\ufefftext;label\r\nt;x\r\nu;y\r\n",
-    "c.tsv": "Text\tLabel\tother\nt\tx\t1\nu\ty\t2\n",
-    "d.tsv": "t\tx\nu\ty\n",
-    "e.txt": "__label__x t\n__label__y u\n",
-    "f.json": '[{"text": "t", "label": "x"}, {"text": "u", "label": "y"}]',
-    "g.json": '{"data": [{"text": "t", "label": "x"}, {"text": "u", "label": "y"}]}',
-    "h": "__label__x t\n\n__label__y u\n",
-    "i": '{"text": "t", "label": "x"}\n{"text": "u", "label": "y"}\n',
-}
-
-
-@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
-@pytest.mark.parametrize("name", TABLES)
-def test_every_container(tmp_path, name, packed):
-    path, data = tmp_path / (name + ".gz" * packed), TABLES[name].encode()
-    path.write_bytes(gzip.compress(data) if packed else data)
-    assert [(r.texts, r.labels) for r in read([path]).records] == [(("t",), ("x",)), (("u",), ("y",))]
-
-
-def test_columns_by_name_and_by_number(tmp_path):
-    (tmp_path / "a.csv").write_text("id,utterance,intent\n1,t,x\n")
-    (tmp_path / "b.tsv").write_text("t\tx\t9\n")
-    named = read([tmp_path / "a.csv"], text="utterance", label="intent").records
-    numbered = read([tmp_path / "b.tsv"], text="0", label="1").records
-    assert [(r.texts, r.labels) for r in (*named, *numbered)] == [(("t",), ("x",))] * 2
-
-
-def test_a_text_file_is_one_document(tmp_path):
-    (tmp_path / "a.txt").write_text("One.\n\nTwo.\n")
-    assert read([tmp_path / "a.txt"]).records[0].text == "One.\n\nTwo.\n"
-
-
 def test_several_files_keep_their_places(tmp_path):
     paths = [lines(tmp_path, {"text": "t", "label": "x"}, name=name) for name in ("a.jsonl", "b.jsonl")]
     assert [r.where.file for r in read(paths).records] == [str(path) for path in paths]
@@ -162,93 +116,7 @@ def test_several_files_keep_their_places(tmp_path):
 # --- Ten ways to break a reader
 
 
-def test_quoted_newlines_of_csv(tmp_path):
-    (tmp_path / "a.csv").write_text('text,label\n"one\ntwo, ""three""",x\nt,y\n')
-    first, second = read([tmp_path / "a.csv"]).records
-    assert first.texts == ('one\ntwo, "three"',) and (first.where.line, second.where.line) == (2, 4)
-
-
-def test_a_mark_before_the_header(tmp_path):
-    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbftext,label\nt,x\n")
-    assert len(read([tmp_path / "a.csv"]).records) == 1
-
-
-def test_quotes_in_unquoted_tsv(tmp_path):
-    (tmp_path / "a.tsv").write_text('text\tlabel\n"so\tx\nit is 5" long\ty\n"two\nlines"\tz\n')
-    assert [r.texts[0] for r in read([tmp_path / "a.tsv"]).records] == ['"so', 'it is 5" long', "two\nlines"]
-
-
-def test_semicolons(tmp_path):
-    (tmp_path / "a.csv").write_text("text;label\na, b, and c;x\n")
-    assert read([tmp_path / "a.csv"]).records[0].texts == ("a, b, and c",)
-
-
-def test_a_start_of_0_that_is_left_out(tmp_path):
-    record = {"userInput": {"text": "13 of us"}, "labels": [{"slot": "people", "valueSpan": {"endIndex": 2}}]}
-    assert read([lines(tmp_path, record)]).records[0].spans == ((0, 2, "people"),)
-
-
-def answered(start, text="cat"):
-    return {"context": "the cat sat by the cat", "question": "who", "answers": [{"text": text, "answer_start": start}]}
-
-
-def test_offsets_that_are_off(tmp_path):
-    found = read([lines(tmp_path, *[answered(4)] * 99, answered(17))])
-    assert found.records[-1].answers == (("cat", 19),) and "moved" in found.tally.lines()[0]
-    with pytest.raises(UserError, match=r"data.jsonl:50 .*2 of 100 offsets"):
-        read([lines(tmp_path, *[answered(4)] * 49, answered(17), *[answered(4)] * 49, answered(0, "dog"))])
-
-
-def test_labels_with_a_divider(tmp_path):
-    (tmp_path / "a.tsv").write_text("text\tlabel\nt\tgreet<div>book\n")
-    assert read([tmp_path / "a.tsv"]).records[0].labels == ("greet", "book")
-
-
-def test_conll_with_trailing_spaces_and_comments(tmp_path):
-    text = "-DOCSTART- -X- O\n\n# sent_id = 1\nEU NNP B-ORG  \n# O\nsays VBZ O \n   \nHi UH O\n\n\n"
-    (tmp_path / "a.conll").write_text(text)
-    first, second = read([tmp_path / "a.conll"]).records
-    assert (first.words, first.tags) == (("EU", "#", "says"), ("B-ORG", "O", "O")) and second.words == ("Hi",)
-    assert (first.where.line, second.where.line) == (4, 8)
-
-
-def test_answers_with_leading_blanks(tmp_path):
-    assert read([lines(tmp_path, answered(3, " cat"))]).records[0].answers == (("cat", 4),)
-
-
-def test_events_out_of_order_and_tied(tmp_path):
-    head = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
-    (tmp_path / "a.inter").write_text(head + "u\tc\t1\t9\nv\tx\t1\t1\nu\tb\t1\t5\nu\ta\t1\t5\n")
-    (tmp_path / "b.csv").write_text("user,item,timestamp\nu,c,9\nu,b,5\nu,a,5\n")
-    for name in ("a.inter", "b.csv"):
-        assert read([tmp_path / name]).records[0].items == ("b", "a", "c")
-
-
 # --- What is left out, and what is refused
-
-
-def test_empty_messages_and_silent_dialogues_are_counted(tmp_path):
-    records = [
-        {"messages": said(("user", "a"), ("user", "b"), ("assistant", "c"), ("assistant", "d"))},
-        {"messages": said(("assistant", "first"), ("user", ""))},
-        {"messages": said(("user", "a"), ("assistant", " "))},
-    ]
-    found = read([lines(tmp_path, *records)])
-    assert [r.turns for r in found.records] == [
-        (Turn("user", "a\nb"), Turn("assistant", "c\nd")),
-        (Turn("assistant", "first"),),
-    ]
-    assert found.tally.counts == {"empty messages left out": 2, "dialogues dropped: no assistant text": 1}
-    equal = read(
-        [
-            lines(
-                tmp_path,
-                {"prompt": "q", "chosen": "a", "rejected": "b"},
-                {"prompt": "q", "chosen": "a", "rejected": "a"},
-            )
-        ]
-    )
-    assert len(equal.records) == 1 and "equal" in equal.tally.lines()[0]
 
 
 REFUSED = {
@@ -282,40 +150,6 @@ def test_refusals_name_the_place(tmp_path, name):
         path.write_text(record)
     with pytest.raises(UserError, match=message):
         read([path])
-
-
-@pytest.mark.parametrize(
-    "name, text, message",
-    [
-        ("a.csv", "foo,bar,baz\n1,2,3\n", "--task.text"),
-        ("a.csv", "text,label\na,b,c\n", r"a.csv:2 .*3 fields where there are 2 columns"),
-        ("a.csv", 'text,label\n"a,b\n', "a.csv"),
-        ("a.csv", "text,label\n", "no record"),
-        ("a.xyz", "hello", "cannot tell its format"),
-        (
-            "a.jsonl",
-            '{"text": "a"}\n{"prompt": "a", "completion": "b"}\n',
-            r"a.jsonl:2 .*the first record has the format",
-        ),
-    ],
-)
-def test_broken_files(tmp_path, name, text, message):
-    (tmp_path / name).write_text(text)
-    with pytest.raises(UserError, match=message):
-        read([tmp_path / name])
-
-
-def test_missing_damaged_and_foreign_files(tmp_path):
-    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"x" * 999)[:20])
-    (tmp_path / "b.jsonl").write_bytes("é".encode("latin-1"))
-    (tmp_path / "c.jsonl").write_text('{"text": "t", "label": "x"}\n')
-    for name, message in (("a.jsonl.gz", "damaged"), ("b.jsonl", "UTF-8"), ("none.jsonl", "no such file")):
-        with pytest.raises(UserError, match=message):
-            read([tmp_path / name])
-    with pytest.raises(UserError, match=r"--task.label no: no such field; found text, label"):
-        read([tmp_path / "c.jsonl"], label="no")
-    with pytest.raises(UserError, match=r"no known format of chat"):
-        read([tmp_path / "c.jsonl"], kinds=("chat",))
 
 
 # Counts from the sets' own README; but for two quoted newlines in MultiDoGO, which it left out.

@@ -8,7 +8,6 @@ import pytest
 
 from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.errors import UserError
-from chinchilla_jax.tasks import offsets
 from chinchilla_jax.tasks.kinds import spans
 from chinchilla_jax.tasks.metrics import answers
 from chinchilla_jax.tasks.read import read
@@ -63,24 +62,6 @@ def test_a_window_without_the_answer_points_at_its_last_token(tiny_store):
     assert 0 < sum(ends) < len(ends)
 
 
-def test_the_span_loss_is_two_softmaxes_over_the_candidates(tiny_store):
-    data = task_data(tiny_store, "spans", QUESTIONS[:1] + QUESTIONS[2:], seq_len=160)
-    from chinchilla_jax.tasks.pack import filled
-
-    batch = filled([data.first], 160, False)
-    draw = np.random.default_rng(0)
-    hidden, table = draw.standard_normal((1, 160, 6)), draw.standard_normal((2, 7))
-    loss, _ = spans.span_head(hidden, table, batch)
-    expected = 0.0
-    for segment in range(1, len(data.first) + 1):
-        there = (batch.segments[0] == segment) & (batch.targets[0] & spans.CANDIDATE > 0)
-        z = np.append(hidden[0], np.ones((160, 1)), 1)[there] @ table.T
-        log_p = z - np.log(np.exp(z).sum(0))
-        for column, bit in enumerate((spans.START, spans.END)):
-            expected -= 0.5 * log_p[np.flatnonzero(batch.targets[0][there] & bit)[0], column]
-    assert float(loss) == pytest.approx(expected, rel=1e-5) and batch.weights.sum() == len(data.first)
-
-
 def test_the_threshold_is_the_best_of_all():
     draw = np.random.default_rng(0)
     for _ in range(50):
@@ -113,17 +94,6 @@ def test_answers_that_stand_nowhere_are_counted_and_kept_as_references(tiny_stor
     assert any("SQuAD's script" in line for line in found.tally.lines())
     with pytest.raises(UserError, match="no answer stands"):
         spans.divide(task, found.records[:1], found.records, [], 0, found.tally)
-
-
-def test_pieces_of_a_tokenizer_that_changes_texts_cover_their_unit(tiny_store):
-    class Changing:
-        prefixes_space, pieces = False, [b"x", b" y", b"zz"]
-        sizes = np.array([1, 2, 2])
-
-    text = "ab cd"
-    found = offsets.placed(Changing(), text, lambda unit: [0, 1] if unit.strip() == "ab" else [1, 2])
-    assert found.starts.tolist() == [0, 0, 2, 2] and found.ends.tolist() == [2, 2, 5, 5]
-    assert found.text(text, *found.between(3, 5)) == "cd"
 
 
 SETS = {"xquad/xquad.en.json.gz": 1.0, "xquad/xquad.zh.json.gz": 1.0, "cmrc2018/dev.json.gz": 0.995}

@@ -1,22 +1,20 @@
 """What packing must not change: a row's loss is the sum of its documents', and nothing leaks between them."""
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from chinchilla_jax.config import Config, ObjectiveConfig, TaskConfig
+from chinchilla_jax.config import ObjectiveConfig
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives.dense import dense
-from chinchilla_jax.objectives.objective import WHOLE
-from chinchilla_jax.tasks.encode import Example, Item, example
-from chinchilla_jax.tasks.kinds.heads import head_rows, labels
-from chinchilla_jax.tasks.pack import Packed, filled
+from chinchilla_jax.tasks.encode import Item, example
+from chinchilla_jax.tasks.pack import Packed, filled, in_order, layout
 from chinchilla_jax.tasks.records import Where
 from tests import tiny
+from tests.tasks.made import dialogue, encoder
 
 CFG = tiny.MODERN
 L = 64
@@ -99,25 +97,46 @@ def test_later_targets_have_no_gradient_in_both_directions():
     np.testing.assert_array_equal(seen, [columns < 5, columns < 7, columns < 10])
 
 
-def test_a_label_head_is_a_linear_classifier_of_one_token():
-    config = Config(model=CFG, task=TaskConfig(kind="labels", labels=("a", "b", "c")))
-    [(name, shape)] = head_rows(config).items()
-    assert name == "labels/kernel" and shape == (3, CFG.d_model)
-    head = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    params = tiny.spiced(CFG) | {"heads": {"labels": {"kernel": head}}}
-    sizes = [4, 9, 6]
-    parts = []
-    for number, n in enumerate(sizes):
-        tokens, targets, weights = np.arange(4, 4 + n, dtype=np.int32), np.zeros(n, np.int32), np.zeros(n, np.float32)
-        targets[-1], weights[-1] = number, 1
-        parts.append(Item(Where("f", 1, 1), number, (Example(tokens, targets, weights),)))
-    batch = filled([parts], L, False)
-    objective = labels(config, WHOLE)
-    grads, sums, _ = tiny.jit(lambda p: objective.gradients(p, batch, None, 0, ()))(params)
-    hidden = np.asarray(tiny.jit(partial(transformer.apply, cfg=CFG))(params, batch))[0][np.cumsum(sizes) - 1]
-    logits = hidden @ head.T
-    p = np.exp(logits - logits.max(1, keepdims=True))
-    p /= p.sum(1, keepdims=True)
-    assert float(sums.loss) == pytest.approx(-np.log(np.diag(p)).sum(), rel=1e-5) and float(sums.weight) == 3
-    np.testing.assert_allclose(grads["heads"]["labels"]["kernel"], (p - np.eye(3)).T @ hidden, rtol=1e-4, atol=1e-5)
-    assert objective.weighs == "records" and np.abs(np.asarray(grads["embed"]["table"])).max() > 0
+def test_layout_wastes_little_and_loses_nothing():
+    draw = np.random.default_rng(0)
+    sizes = draw.integers(1, 60, 500).tolist()
+    rows = layout(sizes, draw.permutation(500).tolist(), 64)
+    assert sorted(i for row in rows for i in row) == list(range(500))
+    assert all(sum(sizes[i] for i in row) <= 64 for row in rows) and sum(sizes) / (64 * len(rows)) > 0.9
+
+
+@pytest.fixture(scope="module")
+def items(chat):
+    made = encoder(chat, 64)
+    return [item for seed in range(20) for item in made.items(dialogue(1 + seed % 3, seed), seed)]
+
+
+def test_a_row_is_a_function_of_seed_and_number(items):
+    def fresh(seed=3):
+        return Packed(lambda epoch: items, 64, seed)
+
+    straight, later = fresh(), fresh()
+    all_rows = straight.rows_of(3)
+    batch = straight.rows(np.arange(all_rows))
+    again = later.rows(np.arange(all_rows - 2, all_rows))
+    for name in ("tokens", "targets", "weights", "segments", "positions"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(batch, name)[-2:])
+    assert (batch.weights.sum(1) > 0).all(), "no row without a loss"
+    assert not np.array_equal(fresh(4).rows(np.arange(2)).tokens, batch.tokens[:2])
+    total = sum(float(part.weights.sum()) for item in items for part in item.parts)
+    assert batch.weights.sum() == 3 * total and batch.blocks is None
+    first = straight.rows(np.arange(straight.rows_of(1)))
+    assert first.weights.sum() == total
+
+
+def test_documents_are_segments_with_positions_of_their_own(items):
+    row = items[:2]
+    batch = filled([row, []], 256, False)
+    sizes = [len(part) for item in row for part in item.parts]
+    expected = np.repeat([*range(1, len(sizes) + 1), 0], [*sizes, 256 - sum(sizes)])
+    np.testing.assert_array_equal(batch.segments[0], expected)
+    starts = np.concatenate([np.arange(size) for size in sizes])
+    np.testing.assert_array_equal(batch.positions[0, : sum(sizes)], starts)
+    assert not batch.segments[1].any() and not batch.weights[1].any()
+    held = [item for rows, _ in in_order(items, 64, 4, False) for row in rows for item in row]
+    assert sorted(id(item) for item in held) == sorted(map(id, items))

@@ -1,0 +1,102 @@
+"""Task data from files: tokenizers, held-out records, fingerprints, epochs, mistakes in one line."""
+
+import json
+
+import pytest
+
+from chinchilla_jax.config import TaskConfig, TrainConfig
+from chinchilla_jax.data.tokenizers import open_tokenizer
+from chinchilla_jax.errors import UserError
+from chinchilla_jax.tasks import show
+from chinchilla_jax.tasks.data import open_task
+from chinchilla_jax.tasks.template import CHATML
+from tests.tasks.made import LABELLED, MESSAGES, opened
+
+
+def test_tokenizers_get_the_marks_that_they_lack(tiny_store, tmp_path):
+    found = opened(tiny_store, tmp_path, "a.jsonl", *MESSAGES)
+    plain = open_tokenizer(tiny_store)
+    assert found.renderer.template == CHATML and len(found.added) == 2 and min(found.added) >= plain.size
+    assert found.tokenizer.encode("the sea <|im_end|>") == plain.encode("the sea <|im_end|>")
+    assert "[[songs<|im_end|>]]" in "\n".join(show.shown(found, 1)) and "<|im_start|>user" in show.shown(found, 1)[1]
+
+
+def test_held_out_records_share_no_text(tiny_store, tmp_path):
+    twice = [*LABELLED, *LABELLED]
+    found = opened(tiny_store, tmp_path, "a.jsonl", *twice, valid_fraction=0.25)
+    texts = {record.texts for record in found.valid}
+    assert len(found.valid) == 2 * len(texts) == 12 and not texts & {record.texts for record in found.train}
+    assert found.task.labels == ("0", "1") and found.task.kind == "labels"
+
+
+def test_a_fingerprint_is_of_contents(tiny_store, tmp_path):
+    same = [opened(tiny_store, tmp_path, name, *LABELLED) for name in ("a.jsonl", "b.jsonl")]
+    other = opened(tiny_store, tmp_path, "c.jsonl", *LABELLED[:-1])
+    assert same[0].fingerprint == same[1].fingerprint != other.fingerprint
+
+
+def test_epochs_of_augmented_examples_differ_and_come_back(tiny_store, tmp_path):
+    found = opened(tiny_store, tmp_path, "a.jsonl", *LABELLED, sampling=0.3, deletion=0.1)
+    first, second = found.items(0), found.items(1)
+    assert any(len(a) != len(b) for a, b in zip(first, second))
+    assert all((a.parts[0].tokens == b.parts[0].tokens).all() for a, b in zip(first, found.items(0)))
+    assert found.batches(TrainConfig(seq_len=64)).at(0).weights.sum() > 0
+
+
+def test_balanced_labels_have_the_same_say(tiny_store, tmp_path):
+    rare = [{"text": f"wind {i}", "label": "rare" if i % 8 == 0 else "common"} for i in range(64)]
+    found = opened(tiny_store, tmp_path, "a.jsonl", *rare, balance=True)
+    by = {0: 0.0, 1: 0.0}
+    for item in found.first:
+        by[int(item.parts[0].targets[-1])] += float(item.parts[0].weights[-1])
+    assert by[0] == pytest.approx(by[1], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "records, task, message",
+    [
+        (LABELLED[:1], {}, "--task.valid"),
+        ([{"text": "a", "label": "x"}, {"text": "b", "label": "x"}], {}, "one label alone"),
+        ([{"tokens": [word, "b"], "tags": ["O", "PER"]} for word in "ac"], {}, "neither O nor B-TYPE"),
+        (MESSAGES, {"template": "alpacca"}, "did you mean alpaca"),
+        (MESSAGES, {"balance": True}, "--task.balance belongs to labels"),
+        (MESSAGES, {"seq_len": 6}, "raise it"),
+    ],
+)
+def test_mistakes_are_one_line(tiny_store, tmp_path, records, task, message):
+    with pytest.raises(UserError, match=message):
+        opened(tiny_store, tmp_path, "a.jsonl", *records, **task)
+
+
+ALONE = {
+    "labels": {"text": "the sea and the wind", "label": "wet"},
+    "tags": {"tokens": ["Ada", "sailed", "the", "sea"], "tags": ["B-PER", "O", "O", "O"]},
+    "spans": {"context": "the wind blew over the sea", "question": "what blew over?", "answers": ["the wind"]},
+    "preference": {"prompt": "the sea", "chosen": "is deep", "rejected": "is dry"},
+    "answer": {"context": "the wind blew over the sea", "question": "what blew over?", "answers": ["the wind"]},
+}
+
+
+BESIDE = {"labels": {"text": "stone over stone", "label": "dry"}}
+
+
+def from_nothing(folder, kind: str, pieces: int):
+    """Task data of a few records, for a model that starts from no run."""
+    file = folder / "records.jsonl"
+    rows = [ALONE[kind], BESIDE.get(kind, ALONE[kind])] * 4
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = TaskConfig(kind=kind, train=(str(file),), valid=(str(file),), pieces=pieces)
+    return open_task(task, folder=None, scratch=folder, seq_len=64, seed=0)
+
+
+@pytest.mark.parametrize("kind", ALONE)
+def test_a_tokenizer_of_the_records_is_made(kind, tmp_path):
+    data = from_nothing(tmp_path, kind, 300)
+    assert 256 < data.tokenizer.size <= 300 and (data.path / "tokenizer.model").exists()
+    [first, *_] = data.first
+    assert any("sea" in data.tokenizer.decode(part.tokens.tolist()) for part in first.parts)
+
+
+def test_without_pieces_it_says_what_is_missing(tmp_path):
+    with pytest.raises(UserError, match=r"--from DIR, or train a model from nothing with --task\.pieces 4000"):
+        from_nothing(tmp_path, "tags", 0)

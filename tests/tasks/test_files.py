@@ -1,0 +1,122 @@
+"""Containers of records: tables, JSON, CoNLL, text, aligned files, and how each is broken in the wild."""
+
+import gzip
+
+import pytest
+
+from chinchilla_jax.errors import UserError
+from chinchilla_jax.tasks.read import read
+
+
+def test_columns_of_two_languages_either_way(tmp_path):
+    (tmp_path / "pairs.tsv").write_text("Guten Tag\tgood day\tx\n")
+    given = read([tmp_path / "pairs.tsv"], ("chat",), text="1", label="0").records
+    assert [turn.content for turn in given[0].turns] == ["good day", "Guten Tag"]
+
+
+def test_two_aligned_files(tmp_path):
+    (tmp_path / "a.en.txt").write_text("one\n\ntwo\n")
+    (tmp_path / "a.de.txt").write_text("eins\n\nzwei\n")
+    found = read([f"{tmp_path}/a.en.txt+{tmp_path}/a.de.txt"], ("chat",)).records
+    assert [[turn.content for turn in record.turns] for record in found] == [["one", "eins"], ["two", "zwei"]]
+    (tmp_path / "a.de.txt").write_text("eins\n")
+    with pytest.raises(UserError, match="3 lines and 1"):
+        read([f"{tmp_path}/a.en.txt+{tmp_path}/a.de.txt"], ("chat",))
+
+
+# The same two records in other containers.
+TABLES = {
+    "a.csv": "text,label\nt,x\nu,y\n",
+    "b.csv": "\ufefftext;label\r\nt;x\r\nu;y\r\n",
+    "c.tsv": "Text\tLabel\tother\nt\tx\t1\nu\ty\t2\n",
+    "d.tsv": "t\tx\nu\ty\n",
+    "e.txt": "__label__x t\n__label__y u\n",
+    "f.json": '[{"text": "t", "label": "x"}, {"text": "u", "label": "y"}]',
+    "g.json": '{"data": [{"text": "t", "label": "x"}, {"text": "u", "label": "y"}]}',
+    "h": "__label__x t\n\n__label__y u\n",
+    "i": '{"text": "t", "label": "x"}\n{"text": "u", "label": "y"}\n',
+}
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
+@pytest.mark.parametrize("name", TABLES)
+def test_every_container(tmp_path, name, packed):
+    path, data = tmp_path / (name + ".gz" * packed), TABLES[name].encode()
+    path.write_bytes(gzip.compress(data) if packed else data)
+    assert [(r.texts, r.labels) for r in read([path]).records] == [(("t",), ("x",)), (("u",), ("y",))]
+
+
+def test_columns_by_name_and_by_number(tmp_path):
+    (tmp_path / "a.csv").write_text("id,utterance,intent\n1,t,x\n")
+    (tmp_path / "b.tsv").write_text("t\tx\t9\n")
+    named = read([tmp_path / "a.csv"], text="utterance", label="intent").records
+    numbered = read([tmp_path / "b.tsv"], text="0", label="1").records
+    assert [(r.texts, r.labels) for r in (*named, *numbered)] == [(("t",), ("x",))] * 2
+
+
+def test_a_text_file_is_one_document(tmp_path):
+    (tmp_path / "a.txt").write_text("One.\n\nTwo.\n")
+    assert read([tmp_path / "a.txt"]).records[0].text == "One.\n\nTwo.\n"
+
+
+def test_quoted_newlines_of_csv(tmp_path):
+    (tmp_path / "a.csv").write_text('text,label\n"one\ntwo, ""three""",x\nt,y\n')
+    first, second = read([tmp_path / "a.csv"]).records
+    assert first.texts == ('one\ntwo, "three"',) and (first.where.line, second.where.line) == (2, 4)
+
+
+def test_a_mark_before_the_header(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbftext,label\nt,x\n")
+    assert len(read([tmp_path / "a.csv"]).records) == 1
+
+
+def test_quotes_in_unquoted_tsv(tmp_path):
+    (tmp_path / "a.tsv").write_text('text\tlabel\n"so\tx\nit is 5" long\ty\n"two\nlines"\tz\n')
+    assert [r.texts[0] for r in read([tmp_path / "a.tsv"]).records] == ['"so', 'it is 5" long', "two\nlines"]
+
+
+def test_semicolons(tmp_path):
+    (tmp_path / "a.csv").write_text("text;label\na, b, and c;x\n")
+    assert read([tmp_path / "a.csv"]).records[0].texts == ("a, b, and c",)
+
+
+def test_conll_with_trailing_spaces_and_comments(tmp_path):
+    text = "-DOCSTART- -X- O\n\n# sent_id = 1\nEU NNP B-ORG  \n# O\nsays VBZ O \n   \nHi UH O\n\n\n"
+    (tmp_path / "a.conll").write_text(text)
+    first, second = read([tmp_path / "a.conll"]).records
+    assert (first.words, first.tags) == (("EU", "#", "says"), ("B-ORG", "O", "O")) and second.words == ("Hi",)
+    assert (first.where.line, second.where.line) == (4, 8)
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("a.csv", "foo,bar,baz\n1,2,3\n", "--task.text"),
+        ("a.csv", "text,label\na,b,c\n", r"a.csv:2 .*3 fields where there are 2 columns"),
+        ("a.csv", 'text,label\n"a,b\n', "a.csv"),
+        ("a.csv", "text,label\n", "no record"),
+        ("a.xyz", "hello", "cannot tell its format"),
+        (
+            "a.jsonl",
+            '{"text": "a"}\n{"prompt": "a", "completion": "b"}\n',
+            r"a.jsonl:2 .*the first record has the format",
+        ),
+    ],
+)
+def test_broken_files(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=message):
+        read([tmp_path / name])
+
+
+def test_missing_damaged_and_foreign_files(tmp_path):
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"x" * 999)[:20])
+    (tmp_path / "b.jsonl").write_bytes("é".encode("latin-1"))
+    (tmp_path / "c.jsonl").write_text('{"text": "t", "label": "x"}\n')
+    for name, message in (("a.jsonl.gz", "damaged"), ("b.jsonl", "UTF-8"), ("none.jsonl", "no such file")):
+        with pytest.raises(UserError, match=message):
+            read([tmp_path / name])
+    with pytest.raises(UserError, match=r"--task.label no: no such field; found text, label"):
+        read([tmp_path / "c.jsonl"], label="no")
+    with pytest.raises(UserError, match=r"no known format of chat"):
+        read([tmp_path / "c.jsonl"], kinds=("chat",))

@@ -1,0 +1,16 @@
+"""Where in a text each of its pieces stands."""
+
+import numpy as np
+
+from chinchilla_jax.tasks import offsets
+
+
+def test_pieces_of_a_tokenizer_that_changes_texts_cover_their_unit(tiny_store):
+    class Changing:
+        prefixes_space, pieces = False, [b"x", b" y", b"zz"]
+        sizes = np.array([1, 2, 2])
+
+    text = "ab cd"
+    found = offsets.placed(Changing(), text, lambda unit: [0, 1] if unit.strip() == "ab" else [1, 2])
+    assert found.starts.tolist() == [0, 0, 2, 2] and found.ends.tolist() == [2, 2, 5, 5]
+    assert found.text(text, *found.between(3, 5)) == "cd"
