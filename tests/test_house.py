@@ -31,6 +31,7 @@ LINEN = {
 }  # fmt: skip
 FORBIDDEN_IMPORTS = ("pickle", "dill", "cloudpickle", "shelve", "marshal", "tensorflow", "torch", "clu",
                      "flax.training", "flax.nnx", "jax.experimental.pjit")  # fmt: skip
+UNMIRRORED = ("configs.", "data.documents")  # settings as data, and dataclasses without logic
 FORBIDDEN_CALLS = {"eval", "exec", "__import__"}
 HEAVY = (
     "jax",
@@ -223,3 +224,10 @@ def test_scaling_does_without_jax():
 def test_no_environment_variable_is_configuration():
     reads = [name(p) for p in FILES if "os.environ" in p.read_text() or "os.getenv" in p.read_text()]
     assert reads == ["commands.checks", "commands.startup"], "which show them, and take them away"
+
+
+def test_tests_mirror_the_code():
+    """`data/x.py` is tested by `tests/data/test_x.py`."""
+    modules = [path.relative_to(PACKAGE) for path in FILES if path.name != "__init__.py"]
+    modules = [path for path in modules if not name(PACKAGE / path).startswith(UNMIRRORED)]
+    assert not [path for path in modules if not (ROOT / "tests" / path.parent / f"test_{path.name}").exists()]
