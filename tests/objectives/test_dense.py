@@ -85,9 +85,13 @@ def test_extreme_logits_stay_finite():
 
 
 def test_the_model_descends_by_finite_differences():
-    cfg = tiny.CHINCHILLA
+    cfg = oracle.TIED
     objective = dense(cfg, ObjectiveConfig(z_loss=0.01, tile_tokens=9))
-    batch, params, along = tiny.packed([[6, 7], [13]], 13, 61), tiny.spiced(cfg), tiny.spiced(cfg, seed=9, scale=1.0)
+    batch, params, along = (
+        tiny.packed([[6, 7], [13]], 13, oracle.V),
+        tiny.spiced(cfg),
+        tiny.spiced(cfg, seed=9, scale=1.0),
+    )
 
     @tiny.jit
     def slope(params):
@@ -106,8 +110,10 @@ def test_the_model_descends_by_finite_differences():
 
 
 def test_evaluate_is_the_plain_loss_and_its_tokens():
-    batch, params = tiny.packed([[6, 7], [13]], 13, 61), tiny.spiced(tiny.MODERN)
-    plain, wild = (tiny.jit(dense(tiny.MODERN, ObjectiveConfig(z_loss=z)).evaluate)(params, batch) for z in (0.0, 1.0))
+    batch, params = tiny.packed([[6, 7], [13]], 13, oracle.V), tiny.spiced(oracle.MODERN)
+    plain, wild = (
+        tiny.jit(dense(oracle.MODERN, ObjectiveConfig(z_loss=z)).evaluate)(params, batch) for z in (0.0, 1.0)
+    )
     assert float(plain.loss) == float(wild.loss) and float(plain.weight) == batch.weights.sum()
 
 
@@ -130,7 +136,7 @@ def below(jaxpr):
 
 @pytest.mark.parametrize("tile_tokens, whole", [(32, False), (256, True)])
 def test_logits_of_all_tokens_never_exist(tile_tokens, whole):
-    cfg = dataclasses.replace(tiny.MODERN, vocab_size=700)
+    cfg = dataclasses.replace(oracle.MODERN, vocab_size=700)
     batch = tiny.packed([[64]] * 4, 64, 700)
     objective = dense(cfg, ObjectiveConfig(tile_tokens=tile_tokens))
     jaxpr = jax.make_jaxpr(jax.jit(objective.gradients))(tiny.spiced(cfg), batch, jax.random.key(0), 0, ())
@@ -138,8 +144,8 @@ def test_logits_of_all_tokens_never_exist(tile_tokens, whole):
 
 
 def test_microbatches_of_unequal_weight_sum_to_the_whole():
-    cfg = tiny.CHINCHILLA
-    batch = tiny.packed([[13], [3], [6, 7], [9, 1]], 13, 61)
+    cfg = oracle.TIED
+    batch = tiny.packed([[13], [3], [6, 7], [9, 1]], 13, oracle.V)
     batch.weights[2] = 0
     objective, params = dense(cfg, ObjectiveConfig(tile_tokens=9)), tiny.spiced(cfg)
 
