@@ -25,7 +25,10 @@ SETTINGS_WITH_PATHS = (
 
 
 def resolve(args: argparse.Namespace) -> Config:
-    """The config file (or the run directory's, or the defaults), then the preset, then single settings."""
+    """The config file (or the run directory's, or the defaults), then the preset, then single settings.
+
+    `args.told` becomes the settings that a config file says, if one is given.
+    """
     given = {name: value for name, value in vars(args).items() if "." in name}
     own = Path(args.run_dir, "config.json") if args.run_dir else None
     planned = getattr(args, "plan", "")
@@ -33,7 +36,8 @@ def resolve(args: argparse.Namespace) -> Config:
     defaults = getattr(args, "defaults", {})
     if args.config or planned:
         config = load(Path(args.config or planned))
-        unsaid = {name: value for name, value in defaults.items() if name not in told(config)}
+        args.told = told(config)
+        unsaid = {name: value for name, value in defaults.items() if name not in args.told}
         config = settings.replace(config, unsaid)
     elif own and own.exists():
         config = _with_store_of(args.run_dir, load(own))

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 from pathlib import Path
 
-from chinchilla_jax.commands import config_files, hints
+from chinchilla_jax.commands import hints
 from chinchilla_jax.config import require
 
 SECTIONS = (
@@ -38,7 +38,7 @@ def run(config, args) -> dict:
         not (shape and config.tune.base),
         f"--{min(shape, default='').replace('_', '-')}: the model is that of {config.tune.base}; leave the setting out",
     )
-    given = {name for name in vars(args) if "." in name} | (config_files.told(config) if args.config else set())
+    given = {name for name in vars(args) if "." in name} | getattr(args, "told", set())
     with start(config, Path(args.run_dir), given) as job:
         for line in job.data.summary():
             print(line)

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from chinchilla_jax.config import Config, TaskConfig, replace
+from chinchilla_jax.config import Config, TaskConfig, get, replace
 from chinchilla_jax.finetuning import methods
 from chinchilla_jax.parallel import devices, sharding
 from chinchilla_jax.parallel import mesh as meshes
@@ -37,13 +37,16 @@ class Job:
 
 @contextlib.contextmanager
 def start(config: Config, run_dir: Path, given: set[str]) -> Iterator[Job]:
-    """Settle everything; `given` names the settings of the command line. Raises `UserError` for what cannot be."""
+    """Settle everything; `given` names the settings of the command line and of a config file. A run that goes on has
+    its own for the rest. Raises `UserError` for what cannot be."""
     fresh = not (run_dir / "config.json").exists()
     based = bool(config.tune.base)
     if fresh and based and config.tune.method == "off":
         config = replace(config, {"tune.method": "lora"})
     if fresh:
         config = load.tuned(config, run_dir)
+    else:
+        config = replace(resume.own_config(run_dir), {name: get(config, name) for name in given})
     base = load.find_base(config.tune.base, run_dir) if based else None
     with tempfile.TemporaryDirectory() as scratch:
         opened = partial(open_task, folder=base, scratch=Path(scratch), seed=config.train.seed)

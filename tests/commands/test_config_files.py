@@ -1,5 +1,6 @@
 """Configs from files, run directories and presets, in their order, and one line for every broken file."""
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -141,3 +142,11 @@ def test_a_received_config_chooses_no_compile_cache(tmp_path, capsys):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"train": {"compile_cache": str(tmp_path / "theirs")}}))
     assert config_files.load(path).train.compile_cache == "" and "is ignored" in capsys.readouterr().err
+
+
+def test_a_default_of_the_command_is_nothing_that_the_file_says():
+    """It holds where the file is silent; who asks what was said hears of the file alone."""
+    args = argparse.Namespace(config="tasks/uci_sentences", run_dir="", defaults={"optimizer.warmup_steps": 0})
+    config = config_files.resolve(args)
+    assert config.optimizer.warmup_steps == 0 and "optimizer.warmup_steps" not in args.told
+    assert {"optimizer.weight_decay", "tune.method", "tune.rank"} <= args.told

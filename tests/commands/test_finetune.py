@@ -177,6 +177,10 @@ def test_resumed_runs_are_the_same_to_the_byte(labelled, tune, tmp_path):
     assert best.read(part) == best.read(whole)
     again, _ = done(tune, "labels", run_dir=part, **SHARED)
     assert "nothing to do" in again
+    file = tmp_path / "own.json"  # which says little; the rest is the run's own
+    file.write_text(json.dumps({"task": {"deletion": 0.2}, "tune": {"method": "lora", "dropout": 0.1}}))
+    again, _ = done(tune, "labels", "--config", str(file), run_dir=part, **SHARED)
+    assert "nothing to do" in again
     code, said, _ = tune("chat", run_dir=part, **SHARED)
     assert code == 78 and said.count("error:") == 1
 
