@@ -8,8 +8,9 @@
 2,404 sentences, a tenth of them held out, and 572 to test. To beat: TF-IDF with logistic regression, accuracy 0.827;
 SmolLM2-135M untouched, by comparing two words, 0.851.
 
-From SmolLM2-135M: 101 steps, 48 minutes on two cores that many jobs shared. Test accuracy 0.939 with the first seed;
-the other two were not run at full size.
+RUN was SmolLM2-135M, imported from its GGUF, with `--model.dtype bfloat16` on a CPU with AMX: 100 steps, 10 CPU minutes
+with validation and test (in float32 40 and more). Test accuracy, seeds 0, 1, 2:
+0.9406, 0.9371, 0.9318 (mean 0.9365, deviation 0.0045).
 """
 
 from chinchilla_jax.config import Config, OptimizerConfig, TaskConfig, TuneConfig
