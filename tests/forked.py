@@ -12,7 +12,7 @@ import tempfile
 import time
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 
 class Forked:
@@ -71,7 +71,7 @@ def serve() -> None:
             watch(**json.loads(line))
 
 
-def watch(wrap: str, words: list[str], env: dict[str, str], folder: str) -> None:
+def watch(wrap: str, words: list[str], env: dict[str, str], folder: str) -> NoReturn:
     """Fork once more, and write down how that process ends."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if (pid := os.fork()) == 0:
@@ -92,7 +92,7 @@ def become(said: Path, env: dict[str, str]) -> None:
     os.environ.update(env)
 
 
-def run(wrap: str, words: list[str]) -> Any:
+def run(wrap: str, words: list[str]) -> NoReturn:
     """A command after some Python, and the end of the process as Python ends."""
     from chinchilla_jax.__main__ import main
 

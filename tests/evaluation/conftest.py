@@ -1,4 +1,4 @@
-"""A tiny run and its plain forward pass."""
+"""A tiny run and its plain forward pass, and a model without a run."""
 
 import jax
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 from chinchilla_jax.training.load import load
 from chinchilla_jax.types import Batch
-from tests import runs
+from tests import runs, tiny
 from tests.model import twin
 
 
@@ -32,3 +32,16 @@ def log_p(loaded):
         return np.asarray(whole(np.array([[*ids, *[0] * (64 - len(ids))]], np.int32)))[: len(ids)]
 
     return of
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A shape and parameters of it."""
+    return tiny.MODERN, tiny.spiced(tiny.MODERN)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Eight rows of packed documents for `model`."""
+    rows = [[9, 4, 3], [16], [5, 5], [12, 4], [2, 14], [7], [16], [10, 6]]
+    return jax.tree.map(jax.numpy.asarray, tiny.packed(rows, 16, tiny.MODERN.vocab_size))

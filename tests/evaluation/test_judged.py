@@ -3,25 +3,12 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from chinchilla_jax.evaluation import judged, robustness
 from chinchilla_jax.model import transformer
 from tests import tiny
-
-ROWS = [[9, 4, 3], [16], [5, 5], [12, 4], [2, 14], [7], [16], [10, 6]]
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny.MODERN, tiny.spiced(tiny.MODERN)
-
-
-@pytest.fixture(scope="module")
-def batch():
-    return jax.tree.map(jnp.asarray, tiny.packed(ROWS, 16, tiny.MODERN.vocab_size))
 
 
 def points(model, batch, seed=0):

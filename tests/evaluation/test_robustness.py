@@ -19,17 +19,6 @@ from tests import tiny
 SPECIAL = (0, 1, 2, 3)
 UNIGRAM = np.log(np.full(61, 1 / 61, np.float32))
 HOW = {"special": SPECIAL, "log_unigram": UNIGRAM, "temperature": 1.5}
-ROWS = [[9, 4, 3], [16], [5, 5], [12, 4], [2, 14], [7], [16], [10, 6]]
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny.MODERN, tiny.spiced(tiny.MODERN)
-
-
-@pytest.fixture(scope="module")
-def batch():
-    return jax.tree.map(jnp.asarray, tiny.packed(ROWS, 16, tiny.MODERN.vocab_size))
 
 
 @pytest.fixture(scope="module")

@@ -59,6 +59,12 @@ def opened(tiny_store, tmp_path, name, *records, seq_len=64, **task):
     return data.open_task(config, folder=tiny_store, scratch=scratch, seq_len=seq_len, seed=0)
 
 
+def of_kind(base, tmp_path, kind: str, records: list[dict], **task):
+    """Some records of a kind, both to train and to validate on, in windows of 40."""
+    both = {"kind": kind, "valid": (str(tmp_path / "records.jsonl"),), **task}
+    return opened(base, tmp_path, "records.jsonl", *records, seq_len=40, **both)
+
+
 LABELLED = [{"text": f"{word} {i}", "label": i % 2} for i, word in enumerate(WORDS * 4)]
 
 

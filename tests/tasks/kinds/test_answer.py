@@ -1,27 +1,16 @@
 """Questions answered in words: prompts, references, scores."""
 
-import json
-
 import pytest
 
-from chinchilla_jax.config import TaskConfig
-from chinchilla_jax.tasks.data import open_task
 from chinchilla_jax.tasks.kinds import answer, summary
 from chinchilla_jax.tasks.kinds.chat import references
+from tests.tasks.made import of_kind
 
 pytest.importorskip("rouge_score")
 
 
-def opened(base, folder, kind: str, records: list[dict], limit: int = 40, **task):
-    """Task data of some records, with the tokenizer of a tiny run."""
-    file = folder / "records.jsonl"
-    file.write_text("".join(json.dumps(record) + "\n" for record in records))
-    config = TaskConfig(kind=kind, train=(str(file),), valid=(str(file),), **task)
-    return open_task(config, folder=base, scratch=folder, seq_len=limit, seed=0)
-
-
 def test_what_is_asked_begins_as_what_is_trained(whole_run, tmp_path):
-    data = opened(
+    data = of_kind(
         whole_run, tmp_path, "answer", [{"context": "the sea", "question": "old?", "answers": ["wind", "sea"]}]
     )
     record = answer.dialogue(data.train[0])
@@ -34,7 +23,7 @@ def test_what_is_asked_begins_as_what_is_trained(whole_run, tmp_path):
 
 def test_questions_without_an_answer_are_dropped_and_counted(whole_run, tmp_path):
     records = [{"context": "the sea", "question": f"old {i}?", "answers": ["wind"]} for i in range(30)]
-    data = opened(whole_run, tmp_path, "answer", [*records, {"context": "c", "question": "q", "is_impossible": True}])
+    data = of_kind(whole_run, tmp_path, "answer", [*records, {"context": "c", "question": "q", "is_impossible": True}])
     assert len(data.first) == 30 and any("1 records dropped" in line for line in data.summary())
 
 

@@ -1,30 +1,19 @@
 """Summaries: what is kept of a long text, and libraries that are missing."""
 
-import json
-
 import pytest
 
-from chinchilla_jax.config import TaskConfig
 from chinchilla_jax.errors import UserError
-from chinchilla_jax.tasks.data import open_task
 from chinchilla_jax.tasks.kinds import summary
 from chinchilla_jax.tasks.kinds.chat import references
 from chinchilla_jax.tasks.metrics import extras
+from tests.tasks.made import of_kind
 
 pytest.importorskip("rouge_score")
 
 
-def opened(base, folder, kind: str, records: list[dict], limit: int = 40, **task):
-    """Task data of some records, with the tokenizer of a tiny run."""
-    file = folder / "records.jsonl"
-    file.write_text("".join(json.dumps(record) + "\n" for record in records))
-    config = TaskConfig(kind=kind, train=(str(file),), valid=(str(file),), **task)
-    return open_task(config, folder=base, scratch=folder, seq_len=limit, seed=0)
-
-
 def test_a_summary_keeps_the_beginning_and_all_references(whole_run, tmp_path):
     words = " ".join(f"{word} {i}" for i, word in enumerate(["the sea", "old wind", "cold stone"] * 9))
-    data = opened(whole_run, tmp_path, "summary", [{"document": [words], "summary": ["sea", "wind", "sea"]}])
+    data = of_kind(whole_run, tmp_path, "summary", [{"document": [words], "summary": ["sea", "wind", "sea"]}])
     [part] = data.first[0].parts
     spelled = data.tokenizer.decode(part.tokens.tolist())
     assert (
@@ -35,7 +24,7 @@ def test_a_summary_keeps_the_beginning_and_all_references(whole_run, tmp_path):
     assert references(data.train[0]) == ("sea", "wind", "sea")
     ids, blocks = data.encoder.prompt(data.train[0].turns[:1])
     assert len(ids) == 40 == len(blocks) and data.tokenizer.decode(ids).startswith("the sea 0")
-    chat = opened(whole_run, tmp_path, "chat", [{"document": [words], "summary": ["sea"]}])
+    chat = of_kind(whole_run, tmp_path, "chat", [{"document": [words], "summary": ["sea"]}])
     assert not data.tokenizer.decode(chat.first[0].parts[0].tokens.tolist()).startswith("the sea 0")
 
 
