@@ -80,14 +80,18 @@ class Oracle:
     def __init__(self, cfg: ModelConfig, whole=lambda trained: trained, table=None):
         tied = "embed" if cfg.tied else "unembed"
         self.cfg, self.whole, self.table = cfg, whole, table or (lambda params: params[tied]["table"])
-        made = [jax.value_and_grad(f, (0, 1)) for f in (self._entropy, self._apart)]
+        made = [jax.value_and_grad(f, (0, 1)) for f in (self._entropy, self._apart, self._margin)]
         self._programs = [jax.jit(f, compiler_options=tiny.QUICK) for f in made]
 
-    def log_p(self, params, batch, delta, held=0.0):
-        """Log-probabilities; `held`: no gradient reaches the look-up."""
+    def ends(self, params, batch, delta, held=0.0):
+        """Hidden states at the end, and the rows they meet; `held`: no gradient reaches the look-up."""
         table = jax.tree.map(lambda x: held * jax.lax.stop_gradient(x) + (1 - held) * x, params["embed"])
-        hidden = twin.forward(params | {"embed": table}, batch, self.cfg, delta)
-        return jax.nn.log_softmax(hidden @ self.table(params).T)
+        return twin.forward(params | {"embed": table}, batch, self.cfg, delta), self.table(params)
+
+    def log_p(self, params, batch, delta, held=0.0):
+        """Log-probabilities."""
+        hidden, table = self.ends(params, batch, delta, held)
+        return jax.nn.log_softmax(hidden @ table.T)
 
     def _entropy(self, trained, delta, batch):
         logp = self.log_p(self.whole(trained), batch, delta)
@@ -98,6 +102,14 @@ class Oracle:
         logp, logq = self.log_p(self.whole(clean), batch, 0.0), self.log_p(self.whole(trained), batch, delta, held)
         apart = ((forth * jnp.exp(logp) - back * jnp.exp(logq)) * (logp - logq)).sum(-1)
         return (batch.weights * apart).sum()
+
+    def _margin(self, trained, delta, batch):
+        hidden, table = self.ends(self.whole(trained), batch, delta)
+        length = jax.lax.stop_gradient(jnp.linalg.norm(table, axis=-1))[batch.targets]
+        logits, hit = hidden @ table.T, np.arange(table.shape[0]) == batch.targets[..., None]
+        gold = (logits * hit).sum(-1)
+        low = jnp.where(gold > 0, RADIUS * length * jnp.linalg.norm(hidden, axis=-1), 0.0)
+        return (batch.weights * (jax.nn.logsumexp(logits - hit * low[..., None], -1) - gold + low)).sum()
 
     def _run(self, program, trained, batch, delta, *more) -> Found:
         delta = np.zeros((*batch.tokens.shape, self.cfg.d_model)) if delta is None else delta
@@ -113,6 +125,10 @@ class Oracle:
         """forth KL(p||q) + back KL(q||p): p predicts from `other`, or clean and `learns`; q at delta."""
         other = exact(trained if other is None else other)
         return self._run(self._programs[1], trained, batch, delta, other, forth, back, learns, held)
+
+    def margin(self, trained, batch) -> Found:
+        """Cross-entropy with the target's logit lowered by RADIUS |row| |hidden| where it is positive."""
+        return self._run(self._programs[2], trained, batch, None)
 
 
 @functools.cache

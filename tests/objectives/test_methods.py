@@ -11,9 +11,8 @@ import pytest
 from chinchilla_jax.config import Config, replace
 from chinchilla_jax.objectives import build as objectives
 from tests import tiny
-from tests.model import twin
 from tests.objectives import oracle
-from tests.objectives.oracle import BATCH, KEY, PART, RADIUS, REST, WEIGHT, N, V, drawn, inside, mean, summed, unit
+from tests.objectives.oracle import BATCH, KEY, PART, REST, WEIGHT, N, drawn, inside, mean, summed, unit
 
 # Steps 2, 5 and 8 of 10 attack: one program does both.
 LATE = {"start": 0.2, "every": 3}
@@ -95,23 +94,8 @@ def noise():
 
 def softmax_margin():
     """The lowered logit of Wang et al. 2019 in the attacked rows, the plain one in the others."""
-
-    @functools.partial(jax.jit, compiler_options=tiny.QUICK)
-    def made(p):
-        def loss(p):
-            hidden, table = twin.forward(p, BATCH, CFG), p["embed"]["table"]
-            length = jax.lax.stop_gradient(jnp.linalg.norm(table, axis=-1))[BATCH.targets]
-            logits, hit = hidden @ table.T, np.arange(V) == BATCH.targets[..., None]
-            gold = (logits * hit).sum(-1)
-            low = jnp.where(gold > 0, RADIUS * length * jnp.linalg.norm(hidden, axis=-1), 0.0).at[N:].set(0.0)
-            losses = BATCH.weights * (jax.nn.logsumexp(logits - hit * low[..., None], -1) - gold + low)
-            return WEIGHT * losses[:N].sum() + losses[N:].sum(), losses[:N].sum()
-
-        return jax.grad(loss, has_aux=True)(p)
-
-    with jax.enable_x64(True):
-        grads, attacked = made(oracle.exact(PARAMS))
-        return Expected(jax.tree.map(np.asarray, grads), float(attacked), clean().value)
+    low, rest = TWIN.margin(PARAMS, PART), TWIN.entropy(PARAMS, REST)
+    return Expected(summed((WEIGHT, low.grads), (1, rest.grads)), low.value, clean().value)
 
 
 FORMULAS = {

@@ -102,6 +102,37 @@ def test_gradients_of_what_trains_and_of_nothing_else():
         assert tiny.worst(grads, expected.grads, floor=0.1) < 1e-5
 
 
+def test_vat():
+    """The direction is the divergence's own gradient at a small probe; no label is used for it."""
+    probe = 0.5 * SIZE * oracle.unit(drawn(CFG, SIZE, 4, "gaussian", free=FREE), BATCH, free=FREE)
+    apart = TWIN.apart(TRAINED, BATCH, SIZE * unit(TWIN.apart(TRAINED, BATCH, probe)))
+    grads, sums, _ = ours("lora", method="vat", probe=0.5)
+    check(summed((1, clean().grads), (WEIGHT, apart.grads)), grads, sums)
+
+
+def test_pgd():
+    """Two steps of 2/2 of the ball; the last point trains."""
+    start = drawn(CFG, SIZE, 4, free=FREE)
+    end, first = start, TWIN.entropy(TRAINED, BATCH, start).value
+    for _ in range(2):
+        end = inside(end + SIZE * unit(TWIN.entropy(TRAINED, BATCH, end)), SIZE)
+    grads, sums, _ = ours("lora", method="pgd", steps=2, init="uniform")
+    check(summed((WEIGHT, TWIN.entropy(TRAINED, BATCH, end).grads)), grads, sums, first)
+
+
+def test_noise():
+    """U(-1, 1) times the radius / sqrt(D); the mean loss is the noisy one."""
+    there = TWIN.entropy(TRAINED, BATCH, drawn(CFG, SIZE, 4, free=FREE))
+    grads, sums, _ = ours("lora", method="noise", init="uniform", weight=1.0)
+    check(there.grads, grads, sums, there.value)
+
+
+def test_softmax_margin():
+    """The logit of the label is lowered, in units of the head's own rows."""
+    grads, sums, _ = ours("lora", method="softmax_margin")
+    check(summed((WEIGHT, TWIN.margin(TRAINED, BATCH).grads)), grads, sums)
+
+
 def test_freelb():
     """The mean of the losses at a start and after one step of length 1 (2 / 2)."""
     start = drawn(CFG, SIZE, 4, free=FREE)
