@@ -1,5 +1,6 @@
 """Saves: what comes back, what is kept, full disks, and processes that are killed in one."""
 
+import json
 import os
 import re
 import resource
@@ -17,7 +18,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from chinchilla_jax.errors import StorageError
-from chinchilla_jax.training import integrity, restore
+from chinchilla_jax.training import checkpoint, integrity, restore
 from tests import xla
 from tests.training import states
 from tests.training.states import META, opened, plain, restored, save_for_ever
@@ -84,6 +85,20 @@ def test_orbax_alone_can_read_it(three):
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         raw = reader.restore(three / "30/default/params")
     np.testing.assert_array_equal(raw["params/blocks/w"], states.make(30).params["blocks"]["w"])
+
+
+def test_small_leaves_are_written_whole(three, tmp_path, monkeypatch):
+    """By one replica of eight, where the pieces of all would be smaller than `SHARED`."""
+
+    def pieces(folder):
+        rows = json.loads((folder / "default/params/array_metadatas/process_0").read_text())["array_metadatas"]
+        return {row["array_metadata"]["param_name"]: row["array_metadata"]["write_shape"] for row in rows}
+
+    assert pieces(three / "30") == {"params/blocks/b": [16], "params/blocks/w": [8, 160], "params/emb": [1, 32]}
+    monkeypatch.setattr(checkpoint, "SHARED", 8)
+    with opened(tmp_path) as checkpoints:
+        checkpoints.save(1, states.make(1))
+    assert pieces(tmp_path / "1")["params/blocks/b"] == [2]
 
 
 def test_only_jax_arrays_are_saved(tmp_path):
@@ -169,24 +184,16 @@ def saving(folder: str, asynchronous: bool, committed) -> None:
     save_for_ever(opened(Path(folder), asynchronous=asynchronous, keep=2), committed)
 
 
-def kill_in_save(folder: Path, trials: int) -> None:
-    """Kill a saving process at random moments; after each, nothing committed is lost and nothing half is left."""
-    for before, committed in states.kills(saving, str(folder), trials, seed=5):
-        with opened(folder) as checkpoints:
-            assert [p.name for p in folder.iterdir() if not p.name.isdecimal()] == []
-            found = checkpoints.restore(plain(0))
-        assert found.notes == [] and found.step >= committed > before
-        states.assert_same(found.state, plain(found.step))
-
-
-def test_kill_9_in_a_save(tmp_path):
-    kill_in_save(tmp_path, trials=8)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_50_kills_in_a_save(tmp_path):
-    kill_in_save(tmp_path, trials=50)
+    """At random moments; after each, nothing committed is lost and nothing half is left."""
+    for before, committed in states.kills(saving, str(tmp_path), trials=50, seed=5):
+        with opened(tmp_path) as checkpoints:
+            assert [p.name for p in tmp_path.iterdir() if not p.name.isdecimal()] == []
+            found = checkpoints.restore(plain(0))
+        assert found.notes == [] and found.step >= committed > before
+        states.assert_same(found.state, plain(found.step))
 
 
 PEER = """
@@ -260,7 +267,7 @@ DYING_PEER = """
 import os, signal, sys, jax
 rank, port, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
-jax.distributed.initialize(f"127.0.0.1:{port}", 2, rank, heartbeat_timeout_seconds=10)
+jax.distributed.initialize(f"127.0.0.1:{port}", 2, rank, heartbeat_timeout_seconds=5)
 import pathlib
 from tests.training import states
 from tests.training.states import opened

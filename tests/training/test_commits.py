@@ -69,25 +69,17 @@ def saving(root: str, asynchronous: bool, committed) -> None:
     save_for_ever(opened(asynchronous=asynchronous, keep=2), committed)
 
 
-def kill_in_save(root, trials: int) -> None:
-    """Kill a saving process at random moments; after each, nothing committed is lost and nothing half is left."""
-    for before, committed in states.kills(saving, str(root), trials, seed=6):
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_50_kills_in_a_save(root):
+    """At random moments; after each, nothing committed is lost and nothing half is left."""
+    for before, committed in states.kills(saving, str(root), trials=50, seed=6):
         with opened() as checkpoints:
             found = checkpoints.restore(plain(0))
             whole = {str(step) for step in checkpoints.steps()}
         assert found.notes == [] and found.step >= committed > before
         assert {name.partition("/")[0] for name in objects(root)} == whole
         states.assert_same(found.state, plain(found.step))
-
-
-def test_kill_9_in_a_save(root):
-    kill_in_save(root, trials=4)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_50_kills_in_a_save(root):
-    kill_in_save(root, trials=50)
 
 
 def test_an_error_of_the_service_is_a_failed_save(root, monkeypatch):
