@@ -11,7 +11,7 @@ import pytest
 
 from tests import xla
 
-pytest_plugins = ["tests.slots"]
+pytest_plugins = ["tests.slots", "tests.workers"]
 
 # Read once by XLA when it starts, so they must stand before the first import of jax.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -28,22 +28,6 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node, error):
-    """A worker of pytest-xdist that died ends the run, with the test that it was in.
-
-    Left alone, xdist runs what the other workers have queued, or waits without end for tests that the dead one had.
-    """
-    if not error:
-        return
-    try:
-        running = node.config.pluginmanager.get_plugin("dsession").sched.remove_node(node)
-    except KeyError:  # it had not collected yet
-        running = None
-    where = f"in {running}" if running else "between two tests"
-    pytest.exit(f"test worker {node.gateway.id} died {where}: {' '.join(str(error).split())[:200]}", returncode=1)
 
 
 def pytest_collection_finish():

@@ -1,0 +1,19 @@
+"""What becomes of the tests when a worker of pytest-xdist dies."""
+
+import pytest
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """A worker of pytest-xdist that died ends the run, with the test that it was in.
+
+    Left alone, xdist runs what the other workers have queued, or waits without end for tests that the dead one had.
+    """
+    if not error:
+        return
+    try:
+        running = node.config.pluginmanager.get_plugin("dsession").sched.remove_node(node)
+    except KeyError:  # it had not collected yet
+        running = None
+    where = f"in {running}" if running else "between two tests"
+    pytest.exit(f"test worker {node.gateway.id} died {where}: {' '.join(str(error).split())[:200]}", returncode=1)
