@@ -56,4 +56,4 @@ def test_empty_cells_are_said(tmp_path):
     (folder / "scores.json").write_text(json.dumps(scores))
     page = reports.page(tmp_path, list(tool.cells()), tool)
     assert "1 of 273 runs are there" in page and "80.0 (one seed)" in page and page.count("no answer:") == 12
-    assert "- `downstream/uci`: 47 of 48" in page and "- `methods/csl`: 27 of 27" in page
+    assert "- `downstream/uci`: 47 of 48" in page and "- `methods/airline`: 27 of 27" in page

@@ -1,20 +1,23 @@
 """What pretraining, adversarial training and sparsity are worth downstream, and fine-tuning methods against each other.
 
     python tools/ablate_tasks.py plan   --out docs/ablation/tasks     # the table of runs and the rule, before any run
-    python tools/ablate_tasks.py run    --bases runs/ablate --runs runs/ablate-tasks --data ../shared/data/tasks
+    python tools/ablate_tasks.py run    --runs runs/ablate-tasks --data ../shared/data/tasks --workers 2
     python tools/ablate_tasks.py report --runs runs/ablate-tasks --out docs/ablation/tasks
 
-`run` does what is not there yet and may be stopped at any time; `--only WORD` takes the cells whose name holds it.
-Bases are the runs of tools/ablate.py, which have the same tokens. The report follows the rule of the plan, and says
-which cells are empty. 192 + 81 runs and 8 evaluations: a day or two on two cores.
+`run` does what is not there yet and may be stopped at any time; `--only WORD` takes the runs whose name holds it.
+Bases are recipes of tools/ablate.py at the size of BASE, all with the same tokens. The report follows the rule of the
+plan, and says which cells are empty. 12 bases, 192 + 81 tuned runs and 8 evaluations: some hours on two cores.
 """
 
 import argparse
+import contextlib
 import csv
+import functools
 import gzip
+import io
 import itertools
 import json
-import subprocess
+import multiprocessing
 import sys
 import time
 from collections.abc import Iterator
@@ -23,10 +26,13 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import ablate
 import ablate_tasks_report as reports
 
 SEEDS = (0, 1, 2)
-# Runs of tools/ablate.py without their seed: the pretraining recipes, and the base of the comparison of methods.
+# What is set over configs/ablation.py: 0.4M parameters beside the table, 2.5M tokens, which two cores train in minutes.
+BASE = {"model.d_model": 128, "model.head_dim": 32, "model.d_ff": 344, "train.steps": 600, "checkpoint.every": 600}
+# Recipes of tools/ablate.py: how the bases are pretrained.
 PRETRAINED = {
     "plain": "plain",
     "adversarial": "delayed-0.2",
@@ -42,8 +48,10 @@ TUNED = {
 }
 BUDGET = 8  # rank of LoRA, whose trained parameters the other methods match where they can
 RANKED = ("lora", "dora", "adalora", "houlsby")
-METHODS = ("full", "head", "top", "lora", "dora", "adalora", "ia3", "houlsby", "prompt")
-METHOD_TASKS = ("uci", "sentfin", "csl")
+# Peak rates, for bases of this size: the best of two or three by validation on uci, of the plain base of seed 0.
+METHODS = {"full": 1e-3, "head": 5e-3, "top": 1e-3, "lora": 4e-3, "dora": 4e-3, "adalora": 4e-3, "ia3": 4e-2,
+           "houlsby": 4e-3, "prompt": 2e-2}  # fmt: skip
+METHOD_TASKS = ("uci", "sentfin", "airline")
 SHIFTS = ("shakespeare", "docstrings")  # beside the text of training
 
 
@@ -59,11 +67,13 @@ class Task(NamedTuple):
 
 TASKS = {
     "banking": Task("intent/banking77/train.csv.gz", "intent/banking77/test.csv.gz", 500,
-                    {"task.text": "text", "task.label": "category"}, 20),
-    "uci": Task("sentiment/uci_sentences/train.tsv", "sentiment/uci_sentences/test.tsv", 2000, {}),
-    "sentfin": Task("sentiment_finance/sentfin/train.jsonl.gz", "sentiment_finance/sentfin/test.jsonl.gz", 6000, {}),
-    "csl": Task("classification_zh/csl_category/train.tsv.gz", "classification_zh/csl_category/test.tsv.gz", 8000,
-                {"task.text": "1", "task.label": "2"}),
+                    {"task.text": "text", "task.label": "category", "task.epochs": 12}, 20),
+    "uci": Task("sentiment/uci_sentences/train.tsv", "sentiment/uci_sentences/test.tsv", 2000, {"task.epochs": 4}),
+    "sentfin": Task("sentiment_finance/sentfin/train.jsonl.gz", "sentiment_finance/sentfin/test.jsonl.gz", 2000,
+                    {"task.epochs": 4}),
+    "airline": Task("customer_service/multidogo_airline/train.tsv.gz",
+                    "customer_service/multidogo_airline/test.tsv.gz", 4000,
+                    {"task.text": "utterance", "task.label": "intent", "task.epochs": 4}),
 }  # fmt: skip
 
 
@@ -78,28 +88,35 @@ class Cell(NamedTuple):
 
 
 def cells() -> Iterator[Cell]:
-    """Every run of both tables, seed by seed, so that whole rows are there early."""
-    for seed, task, tuned, recipe in itertools.product(SEEDS, TASKS, TUNED, PRETRAINED):
+    """Every run of both tables; first what the rule reads, then the methods, then the rest of the first table."""
+
+    def downstream(task: str, recipe: str, tuned: str, seed: int) -> Cell:
         attack = {f"adversarial.{name}": value for name, value in TUNED[tuned].items()}
         name = f"downstream/{task}/{recipe}/{tuned}-s{seed}"
-        yield Cell(name, f"{PRETRAINED[recipe]}-s{seed}", task, seed, {"tune.method": "full", **attack})
+        return Cell(name, f"{PRETRAINED[recipe]}-s{seed}", task, seed, settings("full") | attack)
+
+    def settings(method: str) -> dict[str, Any]:
+        return {"tune.method": method, "optimizer.peak_lr": METHODS[method]}
+
+    grid = list(itertools.product(SEEDS, TASKS, TUNED, PRETRAINED))
+    ruled = [place for place in grid if "plain" in place[2:]]
+    yield from (downstream(task, recipe, tuned, seed) for seed, task, tuned, recipe in ruled)
     for seed, task, method in itertools.product(SEEDS, METHOD_TASKS, METHODS):
-        yield Cell(f"methods/{task}/{method}-s{seed}", f"plain-s{seed}", task, seed, {"tune.method": method})
+        yield Cell(f"methods/{task}/{method}-s{seed}", f"plain-s{seed}", task, seed, settings(method))
+    rest = [place for place in grid if place not in ruled]
+    yield from (downstream(task, recipe, tuned, seed) for seed, task, tuned, recipe in rest)
 
 
 def package(*words: object) -> dict[str, Any]:
-    """What a command of the package reports; its failure ends the tool with its exit code."""
-    line = [sys.executable, "-m", "chinchilla_jax", *map(str, words), "--json"]
-    print("$", *line[1:-1], flush=True)
-    done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        sys.exit(done.returncode)
-    return json.loads(done.stdout)
+    """What a command of the package reports, run in this process."""
+    from chinchilla_jax.__main__ import main
 
-
-def flags(settings: dict[str, Any]) -> list[str]:
-    """Settings as the command line takes them."""
-    return [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    print("$", *words, flush=True)
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        code = main([*map(str, words), "--json"])
+    if code:
+        raise RuntimeError(f"{' '.join(map(str, words))} ended with {code}")
+    return json.loads(said.getvalue())
 
 
 def files(task: str, data: Path, folder: Path) -> tuple[Path, Path]:
@@ -126,36 +143,39 @@ def files(task: str, data: Path, folder: Path) -> tuple[Path, Path]:
     return targets[0], targets[1]
 
 
-def rank_of(cell: Cell, base: Path, train: Path, budget: int, scratch: Path) -> dict[str, Any]:
-    """The rank or length with which a method trains about `budget` parameters; nothing for one that has no choice."""
-    name = {"prompt": "tune.prompt"}.get(cell.settings["tune.method"], "tune.rank")
-    if cell.settings["tune.method"] not in (*RANKED, "prompt"):
-        return {}
+def dry(settings: dict[str, Any], scratch: Path) -> dict[str, Any]:
+    """What a run would cost."""
+    return package("finetune", "--dry-run", "--run-dir", scratch / "none", *ablate.flags(settings))
 
-    def trained(size: int) -> int:
-        told = {**cell.settings, **TASKS[cell.task].settings, name: size, "task.train": train, "from": base}
-        return package("finetune", "--dry-run", "--run-dir", scratch / "none", *flags(told))["trained_parameters"]
 
-    one, two = trained(1), trained(2)
-    return {name: max(1, round(1 + (budget - one) / (two - one)))}
+def ranked(settings: dict[str, Any], scratch: Path) -> dict[str, Any]:
+    """Settings with the rank or length that trains about as many parameters as LoRA of BUDGET, where there is one."""
+    method = settings["tune.method"]
+    if method not in (*RANKED, "prompt"):
+        return settings
+    name = "tune.prompt" if method == "prompt" else "tune.rank"
+
+    def trained(**changes: object) -> int:
+        return dry({**settings, **changes}, scratch)["trained_parameters"]
+
+    budget = trained(**{"tune.method": "lora", "tune.rank": BUDGET})
+    one, two = trained(**{name: 1}), trained(**{name: 2})
+    return {**settings, name: max(1, round(1 + (budget - one) / (two - one)))}
 
 
 def tune(cell: Cell, args: argparse.Namespace) -> None:
-    """Tune one cell and score it, unless both are done; a base that is not there leaves it empty."""
-    folder, base = args.runs / cell.name, args.bases / cell.base
-    if not (base / "config.json").exists():
-        print(f"{cell.name}: no base {base}; python tools/ablate.py run --only {cell.base}", flush=True)
-        return
+    """Tune one cell and score it, unless both are done."""
+    folder, base = args.runs / cell.name, args.runs / "bases" / cell.base
     train, test = files(cell.task, args.data, args.runs)
-    settings = {**cell.settings, **TASKS[cell.task].settings, "task.train": train, "train.seed": cell.seed}
+    settings = {
+        **cell.settings, **TASKS[cell.task].settings, "from": base, "task.train": train, "train.seed": cell.seed
+    }  # fmt: skip
     if cell.name.startswith("methods/") and not folder.exists():
-        told = {"tune.method": "lora", "tune.rank": BUDGET, **TASKS[cell.task].settings, "task.train": train}
-        dry = ("finetune", "--dry-run", "--from", base, "--run-dir", args.runs / "none", *flags(told))
-        settings |= rank_of(cell, base, train, package(*dry)["trained_parameters"], args.runs)
+        settings = ranked(settings, args.runs)
     if not (folder / "finetune.json").exists():
-        cost = package("finetune", "--dry-run", "--from", base, "--run-dir", args.runs / "none", *flags(settings))
+        cost = dry(settings, args.runs)
         began = time.time()
-        package("finetune", "--from", base, "--run-dir", folder, *flags(settings))
+        package("finetune", "--run-dir", folder, *ablate.flags(settings))
         told = {"seconds": time.time() - began, **{k: cost[k] for k in ("trained_parameters", "memory_bytes")}}
         (folder / "cost.json").write_text(json.dumps(told) + "\n")
     if not (folder / "scores.json").exists():
@@ -163,11 +183,23 @@ def tune(cell: Cell, args: argparse.Namespace) -> None:
         (folder / "scores.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
+def pretrain(name: str, args: argparse.Namespace) -> None:
+    """Train a base, unless it is done."""
+    folder = args.runs / "bases" / name
+    if (folder / "done").exists():
+        return
+    recipe, seed = name.rsplit("-s", 1)
+    settings = next(each.settings for each in ablate.RECIPES if each.name == recipe)
+    told = ablate.flags({**BASE, **settings, "train.seed": seed})
+    package("pretrain", "--config", "ablation", "--run-dir", folder, *told)
+    (folder / "done").touch()
+
+
 def shift(args: argparse.Namespace) -> None:
     """The loss of every pretrained model on other text than it was trained on."""
     for recipe, seed, source in itertools.product(PRETRAINED, SEEDS[:1], SHIFTS):
-        base, path = args.bases / f"{PRETRAINED[recipe]}-s{seed}", args.runs / "shift" / f"{recipe}-{source}.json"
-        if path.exists() or not (base / "config.json").exists() or args.only not in str(path):
+        base, path = args.runs / "bases" / f"{PRETRAINED[recipe]}-s{seed}", args.runs / f"shift/{recipe}-{source}.json"
+        if path.exists() or args.only not in str(path):
             continue
         store = args.runs / "shift" / f"store-{source}"
         if not (store / "manifest.json").exists():
@@ -177,10 +209,19 @@ def shift(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Everything that is not there yet."""
-    for cell in cells():
-        if args.only in cell.name:
-            tune(cell, args)
+    """Everything that is not there yet, each run in a process of its own that has imported JAX before it starts."""
+    package("prepare", "--config", "ablation")
+    for task in TASKS:
+        files(task, args.data, args.runs)
+    found = list(cells())
+    bases = dict.fromkeys(cell.base for cell in found if args.only in cell.name)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["chinchilla_jax.commands.finetune", "chinchilla_jax.commands.pretrain"])
+    with context.Pool(args.workers, maxtasksperchild=1) as pool:
+        pool.map(functools.partial(pretrain, args=args), bases, chunksize=1)
+        tuned = [cell for cell in found if args.only in cell.name]
+        for cell, _ in zip(tuned, pool.imap(functools.partial(tune, args=args), tuned)):
+            print(f"{cell.name}: done", flush=True)
     shift(args)
 
 
@@ -188,7 +229,7 @@ def plan(args: argparse.Namespace) -> None:
     """The pre-registration: what will be run, and what will be concluded from it."""
     args.out.mkdir(parents=True, exist_ok=True)
     told = {
-        "pretrained": PRETRAINED, "tuned": TUNED, "methods": list(METHODS), "seeds": list(SEEDS),
+        "base": BASE, "pretrained": PRETRAINED, "tuned": TUNED, "methods": METHODS, "seeds": list(SEEDS),
         "tasks": {name: task._asdict() for name, task in TASKS.items()}, "shifts": list(SHIFTS),
         "runs": [cell.name for cell in cells()], "rule": reports.RULE,
     }  # fmt: skip
@@ -204,11 +245,11 @@ def main() -> None:
     """`plan`, `run` or `report`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("plan", "run", "report"))
-    parser.add_argument("--bases", type=Path, default=Path("runs/ablate"))
     parser.add_argument("--runs", type=Path, default=Path("runs/ablate-tasks"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data/tasks"))
     parser.add_argument("--out", type=Path, default=Path("docs/ablation/tasks"))
     parser.add_argument("--only", default="", help="cells whose name holds this, such as downstream/uci")
+    parser.add_argument("--workers", type=int, default=1, help="runs at a time")
     args = parser.parse_args()
     {"plan": plan, "run": run, "report": report}[args.what](args)
 

@@ -27,7 +27,6 @@ def scored(folder: Path, test: Path, settings: dict[str, Any]) -> dict[str, floa
 
     import numpy as np
 
-    from chinchilla_jax.config import Config
     from chinchilla_jax.config import replace as changed
     from chinchilla_jax.evaluation.tasks import Validator
     from chinchilla_jax.evaluation.typos import corrupt
@@ -37,7 +36,8 @@ def scored(folder: Path, test: Path, settings: dict[str, Any]) -> dict[str, floa
     from chinchilla_jax.training.load import load
     from chinchilla_jax.training.resume import own_config
 
-    loaded, own = load(Config(), str(folder), make=table.of_task), own_config(folder)
+    own = own_config(folder)
+    loaded = load(own, str(folder), make=table.of_task)
     with tempfile.TemporaryDirectory() as scratch:
         task = replace(own.task, test=(str(test),))
         data = open_task(task, folder=folder, scratch=Path(scratch), seq_len=own.train.seq_len, seed=own.train.seed)
