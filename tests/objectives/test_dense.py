@@ -43,7 +43,7 @@ def test_tiles_equal_the_naive_loss(tile_tokens, z_loss):
 
 
 def test_the_value_alone_is_the_same_number():
-    alone = cross_entropy(HIDDEN, TABLE, TARGETS, WEIGHTS, 0.1, 12)
+    alone = tiny.jit(cross_entropy, static_argnums=(4, 5))(HIDDEN, TABLE, TARGETS, WEIGHTS, 0.1, 12)
     assert float(alone) == pytest.approx(float(tiled(0.1, 12)[0]), rel=1e-6)
 
 
@@ -80,7 +80,8 @@ def test_rounded_logits_are_an_option_that_cards_take_in_training_alone():
 
 
 def test_extreme_logits_stay_finite():
-    loss, grads = jax.value_and_grad(cross_entropy, argnums=(0, 1))(HIDDEN * 1e4, TABLE, TARGETS, WEIGHTS, 0.0, 12)
+    run = tiny.jit(jax.value_and_grad(cross_entropy, argnums=(0, 1)), static_argnums=(4, 5))
+    loss, grads = run(HIDDEN * 1e4, TABLE, TARGETS, WEIGHTS, 0.0, 12)
     assert np.isfinite(loss) and all(np.isfinite(g).all() for g in grads)
 
 
@@ -229,20 +230,21 @@ def test_the_loss_and_its_gradient_have_the_price(monkeypatch, cfg):
     (g0, s0, _), (g1, s1, _) = (
         tiny.jit(lambda p, o=o: o.gradients(p, PACKED, None, 0, ()))(params) for o in (plain, priced)
     )
-    more, slope = jax.value_and_grad(lambda p: PRICE * by_hand(monkeypatch, cfg, p))(params)
+    more, slope = tiny.jit(jax.value_and_grad(lambda p: PRICE * by_hand(monkeypatch, cfg, p)))(params)
     assert float(more) > 0.1
     np.testing.assert_allclose(s1.loss - s0.loss, more, rtol=1e-4)
     assert float(s1.weight) == float(s0.weight)
     assert tiny.worst(jax.tree.map(lambda a, b: a - b, g1, g0), slope, floor=1.0) < 1e-5
-    assert float(priced.evaluate(params, PACKED).loss) == float(plain.evaluate(params, PACKED).loss)
+    one, other = (tiny.jit(objective.evaluate)(params, PACKED).loss for objective in (priced, plain))
+    assert float(one) == float(other)
 
 
 @pytest.mark.parametrize("cfg", [oracle.RECTIFIED, SQUARED, oracle.MODERN], ids=["reglu", "relu2", "swiglu"])
 def test_validation_counts_the_zeros(monkeypatch, cfg):
     params = tiny.spiced(cfg)
-    seen = hidden(monkeypatch, cfg, params)
-    found = dense(cfg, ObjectiveConfig()).evaluate(params, PACKED).others
-    share = sum((PACKED.weights * (h_BLF == 0).mean(-1)).sum() for h_BLF in seen) / cfg.layers / PACKED.weights.sum()
+    seen = tiny.jit(functools.partial(hidden, monkeypatch, cfg))(params)
+    found = tiny.jit(dense(cfg, ObjectiveConfig()).evaluate)(params, PACKED).others
+    share = sum((PACKED.weights * (np.asarray(h_BLF) == 0).mean(-1)).sum() for h_BLF in seen) / cfg.layers / PACKED.weights.sum()
     assert (share == 0) == (cfg.mlp == "swiglu") == (not found)
     for other in found.values():
         assert float(other.loss / other.weight) == pytest.approx(float(share), rel=1e-6)
