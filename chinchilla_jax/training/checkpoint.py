@@ -34,12 +34,12 @@ from chinchilla_jax.errors import StorageError
 from chinchilla_jax.parallel import peers
 from chinchilla_jax.parallel.collectives import from_first
 from chinchilla_jax.training import best, commits, integrity, one_by_one, packing, restore
+from chinchilla_jax.training.one_by_one import SHARED
 from chinchilla_jax.training.orbax_logs import quiet_orbax
 from chinchilla_jax.training.restore import ITEM, Restored
 
 PATIENCE = 600.0  # seconds for another process's checksums; then the first one reads the files itself
 HEADROOM = 1.2  # free space asked for, over the size of the last checkpoint
-SHARED = 1 << 20  # bytes that each replica must have to write; one writes a smaller leaf alone, which takes less time
 
 
 class Checkpoints:

@@ -12,6 +12,7 @@ from chinchilla_jax.training import integrity
 
 CHUNK = 16 << 20  # bytes of an array that are compressed and written together
 FILE = 64 << 20  # bytes that are gathered before they go to a file
+SHARED = 1 << 20  # bytes that each replica must have to write; one writes a smaller leaf alone, which takes less time
 IN_FLIGHT = 4  # 1e9 bytes; any bound keeps Orbax from holding a whole leaf once more until the end
 
 
@@ -67,7 +68,8 @@ class Handler(type_handlers.ArrayHandler):
 
 def write(folder, leaves: dict[str, Deferred]) -> None:
     """Write a flat tree as one Orbax checkpoint, and wait for it."""
-    handlers = ((jax.Array, type_handlers.ArrayHandler()), (Deferred, Handler()))
+    kinds = ((jax.Array, type_handlers.ArrayHandler), (Deferred, Handler))
+    handlers = ((kind, made(min_slice_bytes_for_replica_parallel=SHARED)) for kind, made in kinds)
     registry = type_handlers.create_type_handler_registry(*handlers)
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry, save_concurrent_gb=IN_FLIGHT)
     each = {name: ocp.SaveArgs(chunk_byte_size=CHUNK) for name in leaves}
