@@ -1,5 +1,6 @@
 """Beam search and scored endings against sums over all continuations, by the model without a cache."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -16,7 +17,8 @@ from chinchilla_jax.types import Batch
 from tests import tiny
 
 V, STOP = 5, 3
-CFG = ModelConfig(layers=2, d_model=12, heads=2, head_dim=4, d_ff=20, vocab_size=V, **tiny.PLAIN)
+CFG = ModelConfig(layers=1, d_model=12, heads=2, head_dim=4, d_ff=20, vocab_size=V, **tiny.PLAIN)
+DEEP = dataclasses.replace(CFG, layers=2)  # the last token of a prompt feels what an earlier one sees
 PROMPTS = [[1, 2, 0, 4, 4], [2, 2], [4], [0, 1, 1, 4, 2, 4, 0]]
 
 
@@ -28,13 +30,16 @@ def params():
 @pytest.fixture(scope="module")
 def logp(params):
     """logp(prompt, endings (N, T)) -> log p of every token of each ending (N, T)."""
+    return log_probabilities(CFG, params)
 
-    @jax.jit
+
+def log_probabilities(cfg, params):
+    @tiny.jit
     def run(tokens_BL, blocks_BL):
         B, L = tokens_BL.shape
         ones_BL, at_BL = jnp.ones((B, L), int), jnp.tile(jnp.arange(L), (B, 1))
         batch = Batch(tokens_BL, tokens_BL, jnp.ones((B, L)), ones_BL, at_BL, blocks_BL)
-        hidden_BLD = transformer.apply(params, batch, CFG)
+        hidden_BLD = transformer.apply(params, batch, cfg)
         return jax.nn.log_softmax(transformer.logits(params, hidden_BLD.reshape(B * L, -1))).reshape(B, L, V)
 
     def of(prompt, endings, block: bool = False):
@@ -88,13 +93,14 @@ def test_scored_endings_are_those_of_the_whole_text(params, logp):
         assert row == pytest.approx([logp(prompt, [ending]).sum() for ending in endings], abs=1e-5)
 
 
-def test_a_prompt_read_in_both_directions_ends_alike(params, logp):
+def test_a_prompt_read_in_both_directions_ends_alike():
     """The last token of a prompt is read twice, once in its block: greedy and one beam without ends agree."""
-    blocks = [[1] * len(prompt) for prompt in PROMPTS]
-    greedy = Writer(CFG, V, frozenset([V]))(params, PROMPTS, blocks, 5)
-    one = Beams(CFG, V, frozenset([V]), 1, 0.0)(params, PROMPTS, blocks, 5)
+    params = tiny.spiced(DEEP, seed=4, scale=0.7)
+    logp, blocks = log_probabilities(DEEP, params), [[1] * len(prompt) for prompt in PROMPTS]
+    greedy = Writer(DEEP, V, frozenset([V]))(params, PROMPTS, blocks, 5)
+    one = Beams(DEEP, V, frozenset([V]), 1, 0.0)(params, PROMPTS, blocks, 5)
     assert [a.ids for a in greedy] == [b.ids for b in one] and not any(b.stopped for b in one)
-    found = Chooser(CFG, V, [[4, 3]])(params, PROMPTS, blocks)[:, 0]
+    found = Chooser(DEEP, V, [[4, 3]])(params, PROMPTS, blocks)[:, 0]
     assert found == pytest.approx([logp(prompt, [[4, 3]], block=True).sum() for prompt in PROMPTS], rel=2e-5)
     plain = [logp(prompt, [[4, 3]]).sum() for prompt in PROMPTS]
     assert np.abs(found - plain)[[0, 3]].min() > 1e-4

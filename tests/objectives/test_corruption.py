@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -118,7 +117,7 @@ def test_copies_stand_beside_an_attack_and_a_trust_region():
     """The sum of three terms and the clean loss, each written out."""
     made = config({"method": "fgm", "loss": "ce", "radius": 0.3, "start": 0.0, "fraction": 0.5, "proximity": 0.4},
                   share=0.5, copies=0.25, weight=0.6)  # fmt: skip
-    before = jax.tree.map(lambda x: x + 0.05 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), PARAMS)
+    before = jax.tree.map(lambda x: x + 0.05 * np.sin(np.arange(x.size, dtype="f4")).reshape(x.shape), PARAMS)
     grads, sums, carry = tiny.jit(objectives.build(made).gradients)(PARAMS, BATCH, KEY, 3, {"before": before})
     part, g = first(2)
     free = np.asarray(corruption.free(made, part))[..., None]

@@ -244,7 +244,11 @@ def test_validation_counts_the_zeros(monkeypatch, cfg):
     params = tiny.spiced(cfg)
     seen = tiny.jit(functools.partial(hidden, monkeypatch, cfg))(params)
     found = tiny.jit(dense(cfg, ObjectiveConfig()).evaluate)(params, PACKED).others
-    share = sum((PACKED.weights * (np.asarray(h_BLF) == 0).mean(-1)).sum() for h_BLF in seen) / cfg.layers / PACKED.weights.sum()
+    share = (
+        sum((PACKED.weights * (np.asarray(h_BLF) == 0).mean(-1)).sum() for h_BLF in seen)
+        / cfg.layers
+        / PACKED.weights.sum()
+    )
     assert (share == 0) == (cfg.mlp == "swiglu") == (not found)
     for other in found.values():
         assert float(other.loss / other.weight) == pytest.approx(float(share), rel=1e-6)

@@ -9,6 +9,10 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from chinchilla_jax.optim import masks
+from tests import tiny
+
+keep_largest = tiny.jit(masks.keep_largest, static_argnames="axes")
+n_m = tiny.jit(masks.n_m, static_argnums=(1, 2, 3))
 
 
 def draw(shape, seed=0, decimals=None):
@@ -28,27 +32,27 @@ def test_bisection_is_a_stable_sort(decimals):
     x = draw((3, 9, 7), decimals=decimals)
     x[0, 0, :3] = 0.0, 1e-40, 3e38  # a denormal, and nearly the largest number
     for count in (0, 1, 31, 62, 63):
-        found = np.asarray(masks.keep_largest(x, count, axes=(1, 2)))
+        found = np.asarray(keep_largest(x, count, axes=(1, 2)))
         np.testing.assert_array_equal(found, [largest(layer, count) for layer in x])
-    together = masks.keep_largest_of_all([x, x[:, :4]], 70)
+    together = tiny.jit(masks.keep_largest_of_all)([x, x[:, :4]], 70)
     flat = largest(np.concatenate([x.ravel(), x[:, :4].ravel()]), 70)
     np.testing.assert_array_equal(np.concatenate([one.ravel() for one in together]), flat)
 
 
 def test_counts_may_differ_by_layer_and_along_other_axes():
     x = draw((2, 6, 5), decimals=1)
-    found = np.asarray(masks.keep_largest(x, jnp.array([4, 9]).reshape(2, 1, 1), axes=(1, 2)))
+    found = np.asarray(keep_largest(x, jnp.array([4, 9]).reshape(2, 1, 1), axes=(1, 2)))
     np.testing.assert_array_equal(found, [largest(x[0], 4), largest(x[1], 9)])
-    by_output = np.asarray(masks.keep_largest(x, 2, axes=(1,)))
+    by_output = np.asarray(keep_largest(x, 2, axes=(1,)))
     for n, j in itertools.product(range(2), range(5)):
         np.testing.assert_array_equal(by_output[n, :, j], largest(x[n, :, j], 2))
 
 
 def test_what_is_not_allowed_is_not_kept():
     x, allowed = draw((40,)), np.arange(40) % 3 == 0
-    found = np.asarray(masks.keep_largest(x, 5, allowed=allowed))
+    found = np.asarray(keep_largest(x, 5, allowed=allowed))
     np.testing.assert_array_equal(found, largest(np.where(allowed, x, -1), 5))
-    np.testing.assert_array_equal(masks.keep_largest(x, 30, allowed=allowed), allowed)
+    np.testing.assert_array_equal(keep_largest(x, 30, allowed=allowed), allowed)
 
 
 @pytest.mark.parametrize("spec", [(None, "x", None), (None, None, "x"), ("x",)])
@@ -66,7 +70,7 @@ def test_the_mask_does_not_depend_on_the_mesh(spec):
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_n_of_m_is_the_best_of_all_choices(n, m, axis):
     x = draw((16, 8, 8))
-    found = np.moveaxis(np.asarray(masks.n_m(x, n, m, axis)), axis, -1)
+    found = np.moveaxis(np.asarray(n_m(x, n, m, axis)), axis, -1)
     groups = np.moveaxis(x, axis, -1).reshape(-1, m)
     choices = np.array([[i in chosen for i in range(m)] for chosen in itertools.combinations(range(m), n)])
     best = choices[np.argmax(groups @ choices.T.astype(np.float32), axis=1)]
@@ -74,7 +78,7 @@ def test_n_of_m_is_the_best_of_all_choices(n, m, axis):
 
 
 def test_n_of_m_keeps_the_first_of_equals():
-    np.testing.assert_array_equal(masks.n_m(jnp.zeros(8), 2, 4, 0), [1, 1, 0, 0, 1, 1, 0, 0])
+    np.testing.assert_array_equal(n_m(jnp.zeros(8), 2, 4, 0), [1, 1, 0, 0, 1, 1, 0, 0])
 
 
 @pytest.mark.parametrize("density", [0.05, 0.25, 0.6, 0.95, 1.0])
