@@ -29,7 +29,7 @@ $(STAMP): requirements.txt $(STALE)
 	@VENV="$(VENV)" PYTHON="$(PYTHON)" EXTRA="$(EXTRA)" sh tools/env.sh
 
 test: $(STAMP) ## the whole test suite; TESTS="tests/commands/test_cli.py" runs a part
-	$(BIN) -m pytest -n logical --maxprocesses 8 --max-worker-restart 0 --dist loadfile $(TESTS)
+	$(BIN) -m pytest -n logical --maxprocesses 8 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder $(TESTS)
 
 quickstart: $(STAMP) ## prepare, pretrain, evaluate, generate and report on Shakespeare; again continues
 	$(CHINCHILLA) prepare $(JOURNEY)
