@@ -76,6 +76,15 @@ def whole_run(tiny_store, common):
 
 
 @pytest.fixture
+def compiled_once():
+    """`runs.compiled_once`."""
+    from tests import runs
+
+    with runs.compiled_once():
+        yield
+
+
+@pytest.fixture
 def copy(whole_run, tmp_path):
     """A copy of the whole run that a test may change."""
     return shutil.copytree(whole_run, tmp_path / "copy")

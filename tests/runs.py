@@ -1,8 +1,10 @@
 """Tiny runs through the command line, in this process or in one of their own, and what is left of them on disk."""
 
 import contextlib
+import functools
 import io
 import json
+import operator
 import os
 import random
 import shutil
@@ -51,6 +53,9 @@ SETTINGS = {
     "checkpoint.keep": 50,
 }
 
+# For runs whose samples no test looks at: what decodes takes as long to compile as what trains.
+SILENT = {"train.sample-tokens": 0}
+
 
 @contextlib.contextmanager
 def guarded():
@@ -77,6 +82,49 @@ def guarded():
         yield
     finally:
         loop.Run.go, loop.Run.evaluate = go, evaluate
+
+
+# What decides the compiled functions of a run.
+COMPILED = operator.attrgetter(
+    *("model", "objective", "adversarial", "corruption", "optimizer", "sparsity", "tune", "task"),
+    *("train.steps", "train.seq_len", "train.batch_size", "train.microbatches", "train.seed"),
+)
+PROGRAMS: dict = {}
+
+
+@contextlib.contextmanager
+def compiled_once():
+    """Inside, runs that compile the same take one another's programs, and trace and load nothing again.
+
+    Not for tests that replace something which is compiled.
+    """
+    import pytest
+
+    from chinchilla_jax.inference import text
+    from chinchilla_jax.training.program import Program
+
+    def kept(make):
+        def call(program, rows):
+            key = make, COMPILED(program.config), program.mesh, rows
+            if key not in PROGRAMS:
+                PROGRAMS[key] = make(program, rows)
+            return PROGRAMS[key]
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Program, "step", kept(Program.step))
+        patch.setattr(Program, "evaluate", kept(Program.evaluate))
+        patch.setattr(text, "Engine", engine)
+        yield
+
+
+@functools.cache
+def engine(*args):
+    """The engine of a model's shape; it keeps nothing of the texts that it writes."""
+    from chinchilla_jax.inference.engine import Engine
+
+    return Engine(*args)
 
 
 # Code that kills a run behind the metrics of step 13, with what was saved by then complete.
@@ -227,7 +275,6 @@ def naive_loss(run_dir: Path, store: Path, params) -> tuple[float, int]:
     import numpy as np
 
     from chinchilla_jax.types import Batch
-    from tests.model import twin
 
     cfg, length = config(run_dir).model, config(run_dir).train.seq_len
     tokens = np.fromfile(store / "valid.bin", "<u2").astype(np.int32)
@@ -235,7 +282,7 @@ def naive_loss(run_dir: Path, store: Path, params) -> tuple[float, int]:
     total, count = 0.0, 0
     with jax.enable_x64(True):
         exact = jax.tree.map(lambda leaf: jax.numpy.asarray(leaf, "float64"), params)
-        summed = jax.jit(lambda params, batch: twin.loss(params, batch, cfg))
+        summed = plain_loss(cfg)
         for begin in range(0, len(tokens) - 1, length):
             row = Batch(*(np.zeros((1, length), kind) for kind in ("i4", "i4", "f8", "i4", "i4")))
             segment, position = 1, -1
@@ -246,6 +293,16 @@ def naive_loss(run_dir: Path, store: Path, params) -> tuple[float, int]:
                     getattr(row, field)[0, column] = value
             total, count = total + float(summed(exact, row)), count + int(row.weights.sum())
     return total / count, count
+
+
+@functools.cache
+def plain_loss(cfg):
+    """loss(params, batch) of the plain forward pass, compiled."""
+    import jax
+
+    from tests.model import twin
+
+    return jax.jit(functools.partial(twin.loss, cfg=cfg))
 
 
 def state(run_dir: Path, step: int | None = None):

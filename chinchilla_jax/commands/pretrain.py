@@ -206,7 +206,7 @@ def hooks(program, store) -> list:
 
     return [
         Hook(train.eval_every, validate, "validation"),
-        Hook(train.sample_every, sample, "sample"),
+        *([Hook(train.sample_every, sample, "sample")] if train.sample_tokens else []),
         *density.hooks(program),
         *ranks.hooks(program),
     ]

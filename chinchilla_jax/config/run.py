@@ -42,7 +42,7 @@ class TrainConfig:
     )
     sample_every: int = setting(0, "steps between two samples; 0 samples at the end only")
     sample_prompt: str = setting("", "text that samples continue")
-    sample_tokens: int = setting(100, "tokens of a sample")
+    sample_tokens: int = setting(100, "tokens of a sample; 0 takes no samples")
     profile_start: int = setting(-1, "first step of the profiler's window; -1 profiles nothing")
     profile_steps: int = setting(5, "steps of the profiler's window")
     compile_cache: str = setting("", "folder for compiled programs kept between runs; empty keeps none")
@@ -50,11 +50,11 @@ class TrainConfig:
     wandb: str = setting("", "Weights & Biases project to log to as well (needs the wandb extra)")
 
     def __post_init__(self):
-        counted = ("steps", "seq_len", "batch_size", "microbatches", "log_every", "sample_tokens", "profile_steps")
+        counted = ("steps", "seq_len", "batch_size", "microbatches", "log_every", "profile_steps")
         for name in (*counted, "max_bad_steps"):
             require(getattr(self, name) > 0, f"--train.{name.replace('_', '-')} must be at least 1")
         require(self.eval_batches >= -1, "--train.eval-batches must be -1, 0 or the number of batches")
-        for name in ("eval_every", "sample_every"):
+        for name in ("eval_every", "sample_every", "sample_tokens"):
             require(getattr(self, name) >= 0, f"--train.{name.replace('_', '-')} must not be negative")
         text = not re.search("[\ud800-\udfff]", self.sample_prompt)
         require(text, f"--train.sample-prompt {self.sample_prompt!r} is no UTF-8 text; correct it")

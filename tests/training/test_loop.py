@@ -70,6 +70,7 @@ def test_a_finished_run_says_so_and_stays_as_it_is(copy, tiny_store):
 
 
 @pytest.mark.parametrize("hangs", [(integrity, "write_manifest"), (Likelihood, "__call__")])
+@pytest.mark.usefixtures("compiled_once")
 def test_a_hang_beside_the_steps_is_noticed(hangs, tiny_store, tmp_path, monkeypatch, capfd):
     """A save on a file system that does not answer, and a first validation that never comes."""
     owner, name = hangs
@@ -82,7 +83,7 @@ def test_a_hang_beside_the_steps_is_noticed(hangs, tiny_store, tmp_path, monkeyp
     monkeypatch.setattr(owner, name, hanging)
     monkeypatch.setattr(signals.os, "_exit", lambda code: (left.append(code), goes_on.set()))
     monkeypatch.setattr(loop, "Watchdog", partial(signals.Watchdog, floor=2.0, longer=1.5))
-    code, said = runs.pretrain(tmp_path, tiny_store, **{"checkpoint.every": 2, "train.eval-every": 4})
+    code, said = runs.pretrain(tmp_path, tiny_store, **{"checkpoint.every": 2, "train.eval-every": 4, **runs.SILENT})
     assert code == 0 and left[0] == 75
     said = capfd.readouterr().err
     assert "no progress for 3 s" in said and "in hanging" in said
@@ -114,7 +115,7 @@ def weights(run_dir: Path, step: int) -> dict:
 
 def test_bad_steps_are_skipped_and_counted(tiny_store, tmp_path, monkeypatch):
     poison(monkeypatch, lambda step: (step == 6) | (step >= 10) & (step < 14))
-    runs.trained(tmp_path, tiny_store, **{"checkpoint.every": 1})
+    runs.trained(tmp_path, tiny_store, **{"checkpoint.every": 1, **runs.SILENT})
     assert [row["skipped"] for row in runs.rows(tmp_path) if "loss" in row] == [*[0] * 6, 1, 1, 1, 1, 2, 3, 4, *[5] * 7]
     assert [row["step"] for row in runs.rows(tmp_path, "events") if row["event"] == "skipped"] == [7, 11, 12, 13, 14]
     assert weights(tmp_path, 7) == weights(tmp_path, 6) != weights(tmp_path, 8)
@@ -125,7 +126,7 @@ def test_bad_steps_are_skipped_and_counted(tiny_store, tmp_path, monkeypatch):
 def test_too_many_bad_steps_end_the_run_with_good_parameters(tiny_store, tmp_path, monkeypatch):
     """Between two checkpoints too: metrics are read one step late, so the sixth bad step has been made by then."""
     poison(monkeypatch, lambda step: step >= 4)
-    code, said = runs.pretrain(tmp_path, tiny_store, **{"checkpoint.every": 4, "train.eval-every": 0})
+    code, said = runs.pretrain(tmp_path, tiny_store, **{"checkpoint.every": 4, "train.eval-every": 0, **runs.SILENT})
     assert code == 77 and "5 steps in a row" in said and said.count("error:") == 1
     assert "the parameters of step 4, saved as step 10, failed on every batch" in said and "another --run-dir" in said
     assert runs.saved(tmp_path) == [4, 8, 10]
@@ -146,9 +147,10 @@ def test_a_second_job_is_refused(copy, tiny_store):
 # Batches that grow, an average
 
 
-RAMP = {"train.batch-ramp": "((6, 16),)"}
+RAMP = {"train.batch-ramp": "((6, 16),)", **runs.SILENT}
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_a_ramp_resumes_inside_itself(tiny_store, tmp_path, monkeypatch):
     whole = runs.trained(tmp_path / "whole", tiny_store, **RAMP)
     assert [row["tokens"] for row in runs.rows(whole) if "loss" in row] == [8 * 16] * 6 + [16 * 16] * 14
@@ -161,8 +163,10 @@ def test_a_ramp_resumes_inside_itself(tiny_store, tmp_path, monkeypatch):
     runs.assert_same_run(tmp_path / "cut", whole)
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_evaluate_uses_the_average_of_the_parameters(tiny_store, tmp_path):
     short = {"train.steps": 4, "checkpoint.every": 1, "train.eval-batches": 0, "optimizer.ema-decay": 0.75}
+    short |= runs.SILENT
     runs.trained(tmp_path, tiny_store, **short)
     raw = [runs.state(tmp_path, step).params for step in range(1, 5)]
     [average] = {id(s): s for s in runs.state(tmp_path).opt_state if hasattr(s, "average")}.values()
@@ -174,13 +178,14 @@ def test_evaluate_uses_the_average_of_the_parameters(tiny_store, tmp_path):
     found = runs.ask("evaluate", **{"run-dir": tmp_path})["loss_nats_per_token"]
     assert found == pytest.approx(runs.naive_loss(tmp_path, tiny_store, average.average)[0], rel=1e-5)
     assert abs(found - runs.naive_loss(tmp_path, tiny_store, raw[-1])[0]) > 1e-3
-    assert runs.rows(tmp_path)[-2]["valid_loss"] == pytest.approx(found, rel=1e-6)
+    assert runs.rows(tmp_path)[-1]["valid_loss"] == pytest.approx(found, rel=1e-6)
 
 
 # The profiler
 
 
 @pytest.mark.parametrize("start", [2, 18], ids=["inside", "beyond the end"])
+@pytest.mark.usefixtures("compiled_once")
 def test_the_profiler_writes_its_window(tiny_store, tmp_path, whole_run, start):
     runs.trained(tmp_path, tiny_store, **{"train.profile-start": start, "train.profile-steps": 3})
     assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 1

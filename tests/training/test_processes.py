@@ -13,6 +13,7 @@ import pytest
 
 from chinchilla_jax.training.goodput import goodput
 from tests import runs
+from tests.forked import Forked
 
 
 @pytest.mark.slow
@@ -42,7 +43,7 @@ loop.Run.log = stop
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_at_once(tiny_store, tmp_path):
     """On parameters that no process has the whole of: step 7 was under way, and one step is for agreeing."""
-    sharded = {"mesh.data": 1, "mesh.fsdp": 2, "train.eval-every": 0, "train.sample-every": 0}
+    sharded = {"mesh.data": 1, "mesh.fsdp": 2, "train.eval-every": 0, **runs.SILENT}
     for said in two_processes(tmp_path, tiny_store, (75, 75), 1, STOP, **sharded):
         assert "stopped by SIGTERM after step" in said and "Traceback" not in said
     stopped = max(runs.losses(tmp_path))
@@ -115,7 +116,7 @@ def test_an_error_on_one_process_ends_both_and_is_told(fault, copy, tiny_store, 
     runs.forget(copy, 15)
     run_dir = copy if fault == "restore" else tmp_path / "run"
     began = time.monotonic()
-    settings = {"train.sample-every": 0, "train.eval-every": 5 if fault == "hook" else 0}
+    settings = {**runs.SILENT, "train.eval-every": 5 if fault == "hook" else 0}
     first, second = two_processes(run_dir, tiny_store, (69, code), 1, wrap, **settings)
     assert time.monotonic() - began < 90, "a minute, and the start of Python"
     assert "error: a peer was lost" in first and first.count("error:") == 1
@@ -125,10 +126,20 @@ def test_an_error_on_one_process_ends_both_and_is_told(fault, copy, tiny_store, 
         assert runs.saved(run_dir)[-1] in (5, 10), "what was being written is whole"
 
 
+# Less patience with one another than where a peer may be far away, and compiled programs of every process are kept.
+BRISK = """
+import types
+from jax._src import compiler
+from chinchilla_jax.parallel import peers
+peers.BEAT, peers.GRACE, peers.DRAIN = 1.0, 2.0, 3.0
+compiler.distributed = types.SimpleNamespace(global_state=types.SimpleNamespace(process_id=0))
+"""
+
+
 def two_processes(run_dir: Path, store: Path, codes: tuple[int, int], devices: int, wrap="", **changes) -> list[str]:
     """What two processes of so many devices each say that train together and end with `codes`."""
     started = [
-        runs.start_pretrain(run_dir, store, *words, devices=devices, wrap=f"RANK = {rank}\n{wrap}", **changes)
+        runs.start_pretrain(run_dir, store, *words, devices=devices, wrap=f"RANK = {rank}{BRISK}{wrap}", **changes)
         for rank, words in enumerate(cluster())
     ]
     return [runs.finish(process, code) for process, code in zip(started, codes)]
@@ -147,7 +158,7 @@ def cluster() -> list[list[str]]:
 def test_other_commands_join_a_cluster_too(command, copy):
     words = [*command, "--run-dir", str(copy)]
     alone = runs.ask(*words)
-    started = [runs.start(["-m", "chinchilla_jax", *words, *more], 2) for more in cluster()]
+    started = [Forked(BRISK, [*words, *more], runs.environment(2)) for more in cluster()]
     first, second = (runs.finish(process) for process in started)
     assert "next: " in first and "next: " not in second
     if command == ["evaluate"]:
@@ -160,13 +171,13 @@ def test_other_commands_join_a_cluster_too(command, copy):
 @pytest.mark.slow
 def test_two_supervised_processes_survive_a_kill(tiny_store, tmp_path):
     """One of the two is killed; both are started again, and the run ends as if nothing had been."""
-    settings = {**runs.SETTINGS, "train.steps": 240, "train.eval-every": 0, "train.sample-every": 0}
-    settings |= {"checkpoint.every": 20, "checkpoint.keep": 2, "data.store": tiny_store, "run-dir": tmp_path / "run"}
+    settings = {**runs.SETTINGS, **runs.SILENT, "train.steps": 80, "train.eval-every": 0, "data.store": tiny_store}
+    settings |= {"checkpoint.every": 10, "checkpoint.keep": 2, "run-dir": tmp_path / "run"}
     words = ["pretrain", *runs.arguments(settings)]
     supervise = ["-m", "chinchilla_jax", "supervise", "--wait", "1"]
     started = [runs.start([*supervise, *words, *more], 1) for more in cluster()]
     timing = tmp_path / "run" / "timing.jsonl"
-    while not timing.exists() or timing.read_bytes().count(b"\n") < 50:
+    while not timing.exists() or timing.read_bytes().count(b"\n") < 25:
         assert all(process.poll() is None for process in started)
         time.sleep(0.01)
     children = Path(f"/proc/{started[1].pid}/task/{started[1].pid}/children").read_text().split()
@@ -174,14 +185,14 @@ def test_two_supervised_processes_survive_a_kill(tiny_store, tmp_path):
     first, second = (runs.finish(process) for process in started)
     # The killed one may be back before the other has left, and JAX's service then aborts that one: -6 in place of 69.
     assert re.search("supervise: exit code (69|-6)", first) and "supervise: exit code -9" in second
-    assert list(runs.losses(tmp_path / "run")) == list(range(1, 241))
+    assert list(runs.losses(tmp_path / "run")) == list(range(1, 81))
     shares = goodput(runs.rows(tmp_path / "run", "events"))["shares"]
     assert sum(shares.values()) == pytest.approx(1, abs=1e-3) and shares["lost"] > 0 and "goodput over" in first
 
 
 def test_fewer_devices_go_on_and_say_so(copy, whole_run, tiny_store):
     runs.forget(copy, 10)
-    said = runs.finish(runs.start_pretrain(copy, tiny_store))
+    said = runs.finish(runs.start_pretrain(copy, tiny_store, **runs.SILENT))
     assert (
         "resumed from step 10, verified; saved on 8 devices (data 8, fsdp 1, tensor 1), going on with 1 device ("
         in said
@@ -191,7 +202,7 @@ def test_fewer_devices_go_on_and_say_so(copy, whole_run, tiny_store):
 
 def test_another_mesh_and_smaller_parts_go_on(copy, whole_run, tiny_store):
     runs.forget(copy, 10)
-    changes = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2, "train.microbatches": 2}
+    changes = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2, "train.microbatches": 2, **runs.SILENT}
     code, said = runs.pretrain(copy, tiny_store, **changes)
     assert code == 0 and "going on with 8 devices (data 2, fsdp 2, tensor 2)" in said
     np.testing.assert_allclose(list(runs.losses(copy).values()), list(runs.losses(whole_run).values()), rtol=1e-5)

@@ -27,7 +27,7 @@ def test_kill_9_and_resume_equal_a_run_without(whole_run, tiny_store, tmp_path):
 
 
 LONG = {"train.steps": 600, "checkpoint.every": 20, "checkpoint.keep": 2, "train.eval-every": 150}
-LONG |= {"train.sample-every": 0}
+LONG |= runs.SILENT
 
 
 def lines(path) -> int:
@@ -90,6 +90,7 @@ BOTH = ("compile", "train", "validation", "sampling")
     "phase, number",
     [*((phase, signal.SIGTERM) for phase in PHASES), *((phase, signal.SIGINT) for phase in BOTH)],
 )
+@pytest.mark.usefixtures("compiled_once")
 def test_a_signal_saves_the_last_completed_step(phase, number, whole_run, tiny_store, tmp_path, monkeypatch):
     owner, name, due, step = PHASES[phase]
     with monkeypatch.context() as patch:
