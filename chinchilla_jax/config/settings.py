@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import json
 import math
 import os
@@ -51,10 +52,18 @@ def to_dict(config: Any) -> dict:
 def from_dict(cls: type, values: dict, path: str = "") -> Any:
     """The config `cls` from a nested dict; a missing key keeps its default, an unknown one is an error."""
     require(isinstance(values, dict), f"{path or 'config'}: expected a table of settings, found {values!r}")
-    hints, known = typing.get_type_hints(cls), {f.name for f in dataclasses.fields(cls)}
+    hints = _hints(cls)
     for name in values:
-        require(name in known, f"unknown setting {path}{name}{closest(name, known)}")
+        _check_known(name, hints, path)
     return cls(**{name: check(hints[name], value, f"{path}{name}") for name, value in values.items()})
+
+
+_hints = functools.cache(typing.get_type_hints)  # asked for with every setting that is read
+
+
+def _check_known(name: str, known, path: str) -> None:
+    if name not in known:  # the search for the closest takes longer than all else
+        raise UserError(f"unknown setting {path}{name}{closest(name, known)}")
 
 
 AUTO = "auto"  # how the command line writes None
@@ -76,10 +85,8 @@ def check(kind: Any, value: Any, path: str) -> Any:
         return value if isinstance(value, kind) else from_dict(kind, value, f"{path}.")
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
-        require(
-            value in choices,
-            f"{path}: {value!r} is none of {', '.join(choices)}{closest(str(value), choices)}",
-        )
+        if value not in choices:
+            raise UserError(f"{path}: {value!r} is none of {', '.join(choices)}{closest(str(value), choices)}")
         return value
     if typing.get_origin(kind) is tuple:
         require(isinstance(value, (list, tuple)), f"{path}: expected a list, found {value!r}")
@@ -114,10 +121,9 @@ def get(config: Any, path: str) -> Any:
 
 
 def _merge(config: Any, nested: dict, path: str) -> Any:
-    hints = typing.get_type_hints(type(config))
-    changes = {}
+    hints, changes = _hints(type(config)), {}
     for name, value in nested.items():
-        require(name in hints, f"unknown setting {path}{name}{closest(name, hints)}")
+        _check_known(name, hints, path)
         old = getattr(config, name)
         inner = dataclasses.is_dataclass(old) and isinstance(value, dict)
         changes[name] = _merge(old, value, f"{path}{name}.") if inner else check(hints[name], value, path + name)

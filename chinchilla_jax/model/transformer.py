@@ -248,14 +248,20 @@ def init(key: jax.Array, cfg: ModelConfig) -> Params:
     return nn.unbox(_boxed(key, cfg))
 
 
+@functools.cache
+def _outline(cfg: ModelConfig) -> Params:
+    """Shapes and types with their logical axes: traced once, since every program of a model asks for them."""
+    return jax.eval_shape(partial(_boxed, cfg=cfg), jax.random.key(0))
+
+
 def abstract(cfg: ModelConfig) -> Params:
     """Shapes and types of the parameters."""
-    return jax.eval_shape(partial(init, cfg=cfg), jax.random.key(0))
+    return jax.eval_shape(nn.unbox, _outline(cfg))
 
 
 def logical_axes(cfg: ModelConfig) -> Params:
     """A tuple of logical axis names for every parameter."""
-    specs = nn.get_partition_spec(jax.eval_shape(partial(_boxed, cfg=cfg), jax.random.key(0)))
+    specs = nn.get_partition_spec(_outline(cfg))
     return jax.tree.map(tuple, specs, is_leaf=lambda leaf: isinstance(leaf, jax.sharding.PartitionSpec))
 
 
