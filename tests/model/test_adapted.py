@@ -11,7 +11,7 @@ from chinchilla_jax.model.linear import dense, look_up
 
 
 def draw(*shape, seed=0, scale=0.3):
-    return jnp.asarray(scale * np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+    return (scale * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
 
 
 def layer_of(w, i=1):
@@ -48,7 +48,7 @@ def test_a_bottleneck_follows_the_product_and_does_not_merge():
 
 
 def test_tables_with_rows_and_a_prompt():
-    table, tokens = draw(9, 4), jnp.array([[0, 8, 10], [3, 9, 3]])
+    table, tokens = jnp.asarray(draw(9, 4)), jnp.array([[0, 8, 10], [3, 9, 3]])
     rows = adapted.Rows(table, draw(2, 4, seed=1), (3, 8))
     soft = adapted.Prompt(rows, draw(2, 4, seed=2))
     whole = np.array(table)

@@ -17,7 +17,7 @@ from tests import tiny
 
 
 def draw(*shape, seed=0, scale=0.3):
-    return jnp.asarray(scale * np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+    return (scale * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
 
 
 def low_rank(kernel=None, dropout=0.0):

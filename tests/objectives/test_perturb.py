@@ -8,6 +8,11 @@ import pytest
 from chinchilla_jax.objectives import perturb
 from tests import tiny
 
+steepest = tiny.jit(perturb.steepest, static_argnums=2)
+project = tiny.jit(perturb.project, static_argnums=3)
+draw = tiny.jit(perturb.draw, static_argnums=(2, 4, 5))
+unit = tiny.jit(perturb.unit, static_argnums=(0, 3))
+
 NORMS = ("l2_token", "l2_sequence", "linf")
 BATCH = tiny.packed([[6, 4], [9], [5, 2, 3]], 11, 61)
 DRAW = np.random.default_rng(3)
@@ -39,10 +44,10 @@ def test_one_step_and_many_reach_the_worst_case_of_logistic_regression(norm, dua
             return jnp.logaddexp(0.0, -y * ((x + delta) @ w))
 
         worst = np.logaddexp(0.0, -y * (x @ w) + size * np.linalg.norm(w, dual))
-        delta = jnp.zeros(x.shape)
+        delta, slope = np.zeros(x.shape), tiny.jit(jax.grad(lambda d: losses(d).sum()))
         for _ in range(3):
-            g = jax.grad(lambda d: losses(d).sum())(delta)
-            delta = perturb.project(delta + size * perturb.steepest(g, segments, norm), segments, size, norm)
+            g = slope(delta)
+            delta = project(delta + size * steepest(g, segments, norm), segments, size, norm)
             np.testing.assert_allclose(losses(delta), worst, rtol=1e-6)
 
 
@@ -50,24 +55,24 @@ def test_one_step_and_many_reach_the_worst_case_of_logistic_regression(norm, dua
 @pytest.mark.parametrize("scale", [1.0, 1e-30])
 def test_a_step_has_length_one_and_the_direction_of_the_gradient(norm, scale):
     """Also where the square of a gradient is no number of float32 any more."""
-    unit = np.asarray(perturb.steepest(jnp.float32(scale) * G, BATCH.segments, norm))
-    found = lengths(unit, norm)
+    step = np.asarray(steepest(np.float32(scale) * G, BATCH.segments, norm))
+    found = lengths(step, norm)
     np.testing.assert_allclose(found[found > 0], 1, rtol=1e-5)
-    assert not unit[BATCH.segments == 0].any() and (found > 0).sum() == (lengths(G, norm) > 0).sum()
+    assert not step[BATCH.segments == 0].any() and (found > 0).sum() == (lengths(G, norm) > 0).sum()
     if norm == "linf":
-        np.testing.assert_array_equal(unit, np.sign(G))
+        np.testing.assert_array_equal(step, np.sign(G))
     for b, places in documents(BATCH.segments):
         parts = [(b, places)] if norm == "l2_sequence" else [(b, place) for place in places]
         for part in parts if norm != "linf" else []:
-            np.testing.assert_allclose(unit[part], G[part] / np.linalg.norm(G[part]), rtol=1e-4)
+            np.testing.assert_allclose(step[part], G[part] / np.linalg.norm(G[part]), rtol=1e-4)
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_projection_moves_only_what_lies_outside(norm):
     size = float(np.median(lengths(G, norm)))
-    found = np.asarray(perturb.project(G, BATCH.segments, size, norm))
+    found = np.asarray(project(G, BATCH.segments, size, norm))
     np.testing.assert_allclose(lengths(found, norm), np.minimum(lengths(G, norm), size), rtol=1e-5, atol=1e-7)
-    twice = perturb.project(found, BATCH.segments, size, norm)
+    twice = project(found, BATCH.segments, size, norm)
     np.testing.assert_allclose(twice, found, rtol=1e-5, atol=1e-7)
 
 
@@ -75,7 +80,7 @@ def test_projection_moves_only_what_lies_outside(norm):
 def test_a_document_does_not_feel_its_neighbour(norm):
     other = G.copy()
     other[0, 6:10] *= 50
-    for function in (perturb.steepest, lambda *a: perturb.project(a[0], a[1], 0.5, a[2])):
+    for function in (steepest, lambda *a: project(a[0], a[1], 0.5, a[2])):
         one, two = (np.asarray(function(jnp.asarray(g), BATCH.segments, norm)) for g in (G, other))
         np.testing.assert_array_equal(one[0, :6], two[0, :6])
 
@@ -85,7 +90,7 @@ def test_a_document_does_not_feel_its_neighbour(norm):
 def test_the_length_of_noise(norm, kind, scatter):
     """NEFTune: U(-1, 1) alpha / sqrt(n d), n the document's own tokens; its expected norm is alpha / sqrt(3)."""
     width, alpha = 400, 5.0
-    noise = np.asarray(perturb.draw(jax.random.key(0), BATCH, width, jnp.float32(alpha), norm, kind))
+    noise = np.asarray(draw(jax.random.key(0), BATCH, width, jnp.float32(alpha), norm, kind))
     for b, places in documents(BATCH.segments):
         divisor = {"l2_token": width, "l2_sequence": width * len(places), "linf": 1}[norm] ** 0.5
         drawn = noise[b, places] * divisor / alpha
@@ -95,7 +100,7 @@ def test_the_length_of_noise(norm, kind, scatter):
 
 def test_noise_does_not_depend_on_rows_that_are_filled_in():
     filled = jax.tree.map(lambda x: np.pad(x, ((0, 5), (0, 0))), BATCH)
-    few, many = (perturb.draw(jax.random.key(1), b, 7, 1.0, "l2_sequence", "uniform") for b in (BATCH, filled))
+    few, many = (draw(jax.random.key(1), b, 7, 1.0, "l2_sequence", "uniform") for b in (BATCH, filled))
     np.testing.assert_array_equal(few, many[:3])
 
 
@@ -108,14 +113,14 @@ def test_padding_and_control_pieces_are_left_alone():
 def test_the_unit_is_a_row_and_has_no_gradient():
     table = DRAW.standard_normal((61, 4)).astype(np.float32)
     own = np.linalg.norm(table, axis=1)[BATCH.tokens] * (BATCH.segments > 0)
-    found = {kind: perturb.unit(kind, table, BATCH) for kind in ("token", "table", "absolute")}
+    found = {kind: unit(kind, table, BATCH) for kind in ("token", "table", "absolute")}
     np.testing.assert_allclose(found["token"][..., 0], own, rtol=1e-6)
     assert float(found["table"]) == pytest.approx(np.linalg.norm(table, axis=1).mean(), rel=1e-6)
     assert float(found["absolute"]) == 1
-    shared = np.asarray(perturb.unit("token", table, BATCH, "l2_sequence"))[..., 0]
+    shared = np.asarray(unit("token", table, BATCH, "l2_sequence"))[..., 0]
     for b, places in documents(BATCH.segments):
         np.testing.assert_allclose(shared[b, places], own[b, places].mean(), rtol=1e-6)
-    assert not np.asarray(jax.grad(lambda t: perturb.unit("token", t, BATCH).sum())(table)).any()
+    assert not np.asarray(tiny.jit(jax.grad(lambda t: perturb.unit("token", t, BATCH).sum()))(table)).any()
 
 
 def test_document_sums_take_memory_that_is_linear_in_the_length():
@@ -130,8 +135,7 @@ def test_a_radius_is_the_same_share_of_a_token_at_any_vocabulary():
     for V in (512, 2048, 32000):
         scale = np.where(np.arange(V) < 61, 0.8, 3.0)[:, None] * (1 + 0.5 * DRAW.random((V, 1)))
         table = (scale * DRAW.standard_normal((V, 7))).astype(np.float32)
-        unit = perturb.unit("token", table, BATCH)
-        delta = 0.1 * unit * perturb.steepest(G, BATCH.segments, "l2_token")
+        delta = 0.1 * unit("token", table, BATCH) * steepest(G, BATCH.segments, "l2_token")
         there = np.abs(G).max(-1) > 0
         ratio = np.linalg.norm(delta, axis=-1)[there] / np.linalg.norm(table[BATCH.tokens], axis=-1)[there]
         np.testing.assert_allclose(ratio, 0.1, rtol=1e-5)
