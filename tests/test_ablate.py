@@ -29,10 +29,12 @@ def ablate():
     sys.path.remove(str(TOOLS))
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_a_late_attack_goes_on_from_plain(ablate, whole_run, tiny_store, tmp_path, monkeypatch):
     base = dataclasses.replace(runs.config(whole_run), adversarial=configs.AdversarialConfig())
     monkeypatch.setattr(ablate, "configured", lambda settings, **more: configs.replace(base, {**more, **settings}))
     folder, flags = tmp_path / "forked", {name: str(value).lower() for name, value in LATE.items()}
+    flags |= runs.SILENT
     ablate.fork(whole_run, ablate.Run("forked", "late", LATE, 0), folder)
     assert runs.saved(folder) == [10], "the first attack is at step 12, and step 11 gives its rows"
     code, said = runs.pretrain(folder, tiny_store, **flags)

@@ -12,6 +12,8 @@ from chinchilla_jax.data.tokenizer import Tokenizer
 from chinchilla_jax.training import loop
 from tests import runs
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 @pytest.mark.parametrize("V, spare", [(320, {}), (352, {"model.vocab-size": 352})], ids=["fit", "room to spare"])
 def test_a_dry_run_says_the_cost_and_leaves_nothing(V, spare, tiny_store, tmp_path, monkeypatch):
@@ -77,7 +79,7 @@ def test_a_run_directory_that_cannot_be_made(tiny_store, tmp_path):
 
 
 def test_it_ends_with_the_next_command(tiny_store, tmp_path):
-    code, said = runs.pretrain(tmp_path / "a run", tiny_store)
+    code, said = runs.pretrain(tmp_path / "a run", tiny_store, **runs.SILENT)
     assert code == 0 and "starting from fresh parameters" in said and "compiled batches of 8 windows" in said
     assert said.splitlines()[-1] == f"next: {hints.line('evaluate', '--run-dir', str(tmp_path / 'a run'))}"
 
@@ -107,7 +109,7 @@ def hits(said: str) -> int:
 
 
 def test_compiled_programs_are_kept_for_the_user_alone(tiny_store, tmp_path):
-    changes = {"train.compile-cache": tmp_path / "kept", "train.steps": 3}
+    changes = {"train.compile-cache": tmp_path / "kept", "train.steps": 3, **runs.SILENT}
     first = runs.finish(runs.start_pretrain(tmp_path / "one", tiny_store, wrap=HITS, **changes))
     kept = {path.name for path in (tmp_path / "kept").iterdir()}
     assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o700 and kept

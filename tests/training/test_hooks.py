@@ -11,6 +11,8 @@ from chinchilla_jax.training.hooks import Hook, Hooks
 from chinchilla_jax.training.signals import Watchdog
 from tests import runs
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 @pytest.mark.parametrize("failing", ["sample", "validation"])
 def test_a_failing_hook_is_a_warning(whole_run, tiny_store, tmp_path, monkeypatch, failing):

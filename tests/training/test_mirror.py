@@ -12,6 +12,7 @@ from chinchilla_jax.errors import StorageError, UserError
 from chinchilla_jax.training import mirror, restore
 from tests import bucket, runs
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
 URL = "gs://bucket/runs/one"
 
 

@@ -12,6 +12,8 @@ from chinchilla_jax.errors import UserError
 from chinchilla_jax.training import resume
 from tests import runs
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 def test_changed_settings_are_refused_by_name(copy, tiny_store):
     code, said = runs.pretrain(copy, tiny_store, **{"optimizer.peak-lr": 0.001, "train.seed": 5})
@@ -23,13 +25,15 @@ def test_changed_settings_are_refused_by_name(copy, tiny_store):
 
 def test_a_run_goes_on_beyond_its_end_when_allowed(copy, tiny_store):
     assert runs.pretrain(copy, tiny_store, **{"train.steps": 22})[0] == 78
-    runs.trained(copy, tiny_store, "--allow-changes", **{"train.steps": 22})
+    runs.trained(copy, tiny_store, "--allow-changes", **{"train.steps": 22, **runs.SILENT})
     assert list(runs.losses(copy)) == list(range(1, 23)) and runs.saved(copy)[-1] == 22
 
 
 def test_harmless_settings_may_change(copy, whole_run, tiny_store):
     runs.forget(copy, 15)
-    runs.trained(copy, tiny_store, **{"checkpoint.every": 3, "checkpoint.keep": 1, "train.eval-every": 9})
+    runs.trained(
+        copy, tiny_store, **{"checkpoint.every": 3, "checkpoint.keep": 1, "train.eval-every": 9, **runs.SILENT}
+    )
     assert runs.saved(copy) == [20] and runs.leaves(copy, 20) == runs.leaves(whole_run, 20)
     assert runs.losses(copy) == runs.losses(whole_run)
 

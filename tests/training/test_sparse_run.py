@@ -16,7 +16,8 @@ from chinchilla_jax.parallel import mesh as meshes
 from chinchilla_jax.training.program import Program
 from tests import runs, tiny
 
-SPARSE = {"sparsity.every": 2, "optimizer.ema-decay": 0.9, "train.sample-every": 0}
+pytestmark = pytest.mark.usefixtures("compiled_once")
+SPARSE = {"sparsity.every": 2, "optimizer.ema-decay": 0.9, **runs.SILENT}
 METHODS = {
     "magnitude": {"sparsity.method": "magnitude"},
     "rigl": {"sparsity.method": "rigl", "sparsity.start": 0.0, "sparsity.distribution": "erk"},

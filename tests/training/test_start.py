@@ -15,6 +15,7 @@ from chinchilla_jax.training.load import load
 from tests import runs
 from tests.interop import folders, ggufs
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
 TRAIN = TrainConfig(batch_size=4, steps=400)
 
 
@@ -49,14 +50,16 @@ def test_another_order_of_windows(change):
 
 
 def test_a_run_goes_on_with_a_warning(copy, tiny_store):
-    code, said = runs.pretrain(copy, tiny_store, "--allow-changes", **{"train.batch-size": 16, "train.steps": 21})
+    code, said = runs.pretrain(
+        copy, tiny_store, "--allow-changes", **{"train.batch-size": 16, "train.steps": 21, **runs.SILENT}
+    )
     assert code == 0 and "warning: 160 windows of text are skipped" in said
 
 
 # `pretrain --from`: another run's parameters, own data and schedule, and where they came from
 
 
-STILL = {"optimizer.peak-lr": 1e-12, "train.steps": 2, "optimizer.warmup-steps": 1}
+STILL = {"optimizer.peak-lr": 1e-12, "train.steps": 2, "optimizer.warmup-steps": 1, **runs.SILENT}
 
 
 def params(run_dir):
@@ -104,6 +107,7 @@ def test_an_imported_model_is_prepared_for_trained_and_reported(tmp_path):
     code, said = runs.call("prepare", **flags, **{"data.tokenizer": tmp_path / "base"})
     assert code == 0, said
     settings = {"from": tmp_path / "base", "mesh.fsdp": 2, "train.steps": 20, "train.eval-every": 0}
+    settings |= runs.SILENT
     more = runs.trained(tmp_path / "more", tmp_path / "store", **settings)
     losses = runs.losses(more)
     assert losses[20] < losses[1]

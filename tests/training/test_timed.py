@@ -105,11 +105,14 @@ def test_a_step_of_the_trunk_is_the_same_step_of_the_run(steps):
         assert run.adversarial.first(run.train.steps) == trunk.adversarial.first(4000)
 
 
+@pytest.mark.usefixtures("compiled_once")
 def test_a_timed_run_is_the_run_of_its_config(tiny_store, tmp_path, monkeypatch, capfd):
     """The clock rings at once, compiling being longer than the time there is; the config trains the same again."""
     monkeypatch.setattr("chinchilla_jax.commands.pretrain.LEAST_MINUTES", 0.0)
     monkeypatch.setattr("chinchilla_jax.commands.plan.measured", lambda config: 1e5)
-    shape = {name: value for name, value in runs.SETTINGS.items() if name.startswith(("model.", "train.log"))}
+    shape = {
+        name: value for name, value in runs.SETTINGS.items() if name.startswith(("model.", "train.log"))
+    } | runs.SILENT
     line = [word for name, value in shape.items() for word in (f"--{name}", str(value))]
     store = ["--data.store", str(tiny_store)]
     assert main(["pretrain", "--minutes", "0.02", "--run-dir", str(tmp_path / "timed"), *store, *line]) == 0

@@ -16,7 +16,8 @@ from chinchilla_jax.optim.allocate import allocation
 from chinchilla_jax.training.load import load
 from tests import runs
 
-LORA = {"tune.method": "lora", "tune.rank": 4, "train.sample-every": 0, "train.eval-every": 10, "checkpoint.every": 10}
+pytestmark = pytest.mark.usefixtures("compiled_once")
+LORA = {"tune.method": "lora", "tune.rank": 4, "train.eval-every": 10, "checkpoint.every": 10, **runs.SILENT}
 ADALORA = LORA | {"tune.method": "adalora", "tune.every": 2}
 METHODS = {
     "lora": LORA,
@@ -28,7 +29,8 @@ METHODS = {
 @pytest.fixture(scope="module")
 def tuned(whole_run, tiny_store, tmp_path_factory):
     """A LoRA run on the whole run."""
-    return runs.trained(tmp_path_factory.mktemp("tuned") / "lora", tiny_store, **LORA | {"tune.base": whole_run})
+    with runs.compiled_once():
+        return runs.trained(tmp_path_factory.mktemp("tuned") / "lora", tiny_store, **LORA | {"tune.base": whole_run})
 
 
 def manifest(run_dir, step: int = 20) -> dict:
@@ -81,7 +83,7 @@ def test_another_base_is_refused(tuned, whole_run, tiny_store, tmp_path):
     runs.forget(base, 15)  # another step's parameters
     (base / "checkpoints" / "15").rename(base / "checkpoints" / "20")
     shutil.rmtree(base)
-    shutil.copytree(runs.trained(tmp_path / "other", tiny_store, **{"train.seed": 3}), base)
+    shutil.copytree(runs.trained(tmp_path / "other", tiny_store, **{"train.seed": 3, **runs.SILENT}), base)
     code, said = runs.call("generate", **{"run-dir": moved})
     assert code == 78 and "is not the base that the adapter was trained on" in said and said.count("\n") == 1
 
