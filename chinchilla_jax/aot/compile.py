@@ -16,9 +16,16 @@ from chinchilla_jax.parallel import topology as slices
 from chinchilla_jax.scaling import counts
 from chinchilla_jax.training.program import Program, cost, total_tokens
 
-# Products of a layer's fused attention that stand inside a kernel, where no count of the program sees them:
-# forward and backward (splash computes the scores once more for the keys' gradients), causal ones of half the size.
-FUSED = {"tpu": 9, "cuda": 7}
+# Products of a layer's fused attention that stand inside a kernel, where no count of the program sees them, causal
+# ones of half the size: of a step, and of one more forward pass where the layer is computed again. Splash computes the
+# scores once more for the keys' gradients; `relative_tpu` meets twice as many distances as keys, and turns a block
+# upside down.
+FUSED = {
+    ("tpu", "rope"): (9, 2),
+    ("tpu", "relative"): (17, 4),
+    ("cuda", "rope"): (7, 0),
+    ("cuda", "relative"): (7, 0),
+}
 
 
 def report(config: Config, topology: str | None = None, rows: int | None = None) -> dict[str, Any]:
@@ -146,9 +153,14 @@ def _speed(program: Program, read: hlo.Program, rows: int) -> dict[str, Any]:
 def _fused_attention(program: Program, tokens: int) -> float:
     """FLOPs of a step's attention where a fused kernel computes it: products of L^2/2 x H K, 2 a multiply-add."""
     model, length = program.config.model, program.config.train.seq_len
-    products = FUSED.get(model.kernels, 0) if model.positions == "rope" else 0
-    again = 2 * (products > 0 and model.remat == "full")
-    return (products + again) * tokens * length * model.heads * model.head_dim * model.layers
+    products, again = FUSED.get((model.kernels, model.positions), (0, 0))
+    if (model.kernels, model.positions) == ("tpu", "relative"):
+        from chinchilla_jax.model import relative_tpu
+
+        with jax.set_mesh(program.mesh):  # which kind of TPU it is decides
+            products, again = (products, again) if relative_tpu.fits(length, model.head_dim) else (0, 0)
+    products += again * (model.remat == "full")
+    return products * tokens * length * model.heads * model.head_dim * model.layers
 
 
 def summary(spoken: list[hlo.Collective]) -> dict[str, dict[str, float]]:

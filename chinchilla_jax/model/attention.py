@@ -230,6 +230,22 @@ def splash(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
     return over_shards(local, (q_BLHK, k_BLGK, v_BLGK, segments_BL), (HEADS, HEADS, HEADS, ROWS))
 
 
+def tpu_relative(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
+    """The Pallas kernel of `relative_tpu`, a shard at a time; rows that it does not take, in blocks of queries."""
+    from chinchilla_jax.model import relative_tpu
+
+    L, _, K = q_BLHK.shape[1:]
+    if not relative_tpu.fits(L, K):
+        return blocked(512)(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative)
+
+    def local(q_BLHK, k_BLGK, v_BLGK, segments_BL, qr_BLHK, r_THK):
+        heads_first = [x.swapaxes(1, 2) for x in (q_BLHK * K**-0.5, qr_BLHK * K**-0.5, k_BLGK, v_BLGK)]
+        return relative_tpu.fused(*heads_first, r_THK[:L].swapaxes(0, 1), segments_BL).swapaxes(1, 2)
+
+    arrays = q_BLHK, k_BLGK, v_BLGK, segments_BL, *relative
+    return over_shards(local, arrays, (HEADS, HEADS, HEADS, ROWS, HEADS, (None, "heads", None)))
+
+
 def either_way(block: int):
     """Causal attention and both directions inside blocks; `block` queries at a time bound the scores in memory."""
 
@@ -260,5 +276,5 @@ def cudnn_either_way(q_BLHK, k_BLGK, v_BLGK, segments_BL, blocks_BL):
 
 
 PATHS = {"reference": reference, "cpu": saving(4), "cuda": cudnn, "tpu": splash}
-RELATIVE_PATHS = {"reference": reference, "cpu": blocked(128), "cuda": cudnn_relative, "tpu": blocked(512)}
+RELATIVE_PATHS = {"reference": reference, "cpu": blocked(128), "cuda": cudnn_relative, "tpu": tpu_relative}
 BLOCK_PATHS = {"reference": either_way(2**30), "cpu": either_way(256), "cuda": cudnn_either_way, "tpu": either_way(512)}

@@ -19,10 +19,13 @@ SLICES = {
     "rtx4090": ("RTX 4090", 1), "rtx3090": ("RTX 3090", 1),
 }  # fmt: skip
 BLOCK = 512  # queries that meet their keys at one time
-# Products of attention in a step, forward, backward and computed again; and the bytes that a score of relative
-# positions costs in all its passes through memory (pad, shift, mask, softmax), counted in programs compiled for a TPU.
-PRODUCTS = {"relative": 11, "tpu": 9, "cuda": 7}
+# Products of attention in a step, forward and backward, and those of a forward pass that `remat full` computes again.
+# "relative" is by XLA alone, whose scores of relative positions pass through memory (pad, shift, mask, softmax) at so
+# many bytes each, counted in programs compiled for a TPU; "fused" is the kernel of `model/relative_tpu.py`, which takes
+# rows up to LARGEST numbers a head on a TPU v5 and later.
+PRODUCTS = {"relative": (11, 1), "fused": (17, 4), "tpu": (9, 2), "cuda": (7, 2)}
 SCORE_BYTES = 270
+LARGEST = 2**19
 # What a step takes over its roofline. Cards: one H100 measured (rotary shapes within 6 %), products at 0.8 of the
 # peak, traffic beside them and not behind; relative positions' scores at 0.19 of a TPU's passes by the program compiled
 # for an H100 (0.124 s for `chinchilla-425m`, and 1.2 of it as rotary shapes took of theirs). TPUs: good code
@@ -54,8 +57,9 @@ def roofline(
     device, axes = DEVICES[SLICES[kind][0]], SLICES[kind][1]
     n, data = sizes(cfg), chips // (fsdp * tensor)
     tokens = batch_tokens / (data * fsdp)  # of a group that shares heads and hidden units
-    memory = _memory(cfg, n, tokens / microbatches, seq_len, fsdp, tensor, microbatches, remat)
-    products, scores = _work(cfg, n, tokens / tensor, seq_len, tensor, microbatches, remat, device)
+    attends = _attends(cfg, kind, seq_len)
+    memory = _memory(cfg, n, tokens / microbatches, seq_len, fsdp, tensor, microbatches, remat, attends)
+    products, scores = _work(cfg, n, tokens / tensor, seq_len, tensor, microbatches, remat, attends)
     moved = _moved(cfg, n, tokens / tensor, microbatches, fsdp, tensor)
     network = _network(cfg, n, tokens, device, axes, data, fsdp, tensor, microbatches, remat)
     bound = max(products / device.flops, moved / device.bandwidth)
@@ -80,6 +84,14 @@ def roofline(
     }
 
 
+def _attends(cfg, kind: str, L: int) -> str:
+    """The row of PRODUCTS."""
+    tpu = DEVICES[SLICES[kind][0]].wrap
+    if cfg.positions != "relative":
+        return "tpu" if tpu else "cuda"
+    return "fused" if tpu and kind != "v4" and L % TILE == 0 and L * cfg.head_dim <= LARGEST else "relative"
+
+
 def _expected(device: Device, products: float, moved: float, bound: float, network: float, relative: bool) -> float:
     """Seconds of a step to be expected: from its roofline without the network, `bound`, and the network's."""
     if device.wrap:
@@ -90,7 +102,7 @@ def _expected(device: Device, products: float, moved: float, bound: float, netwo
     return busy + max(SHOWS * network, network - HIDES * busy)
 
 
-def _memory(cfg, n: Sizes, tokens, L, fsdp, tensor, microbatches, remat) -> dict[str, float]:
+def _memory(cfg, n: Sizes, tokens, L, fsdp, tensor, microbatches, remat, attends) -> dict[str, float]:
     """Bytes a chip; `tokens` of one microbatch."""
     shards, t = fsdp * tensor, tensor
     q, kv = cfg.heads * cfg.head_dim, (cfg.kv_heads or cfg.heads) * cfg.head_dim
@@ -100,7 +112,7 @@ def _memory(cfg, n: Sizes, tokens, L, fsdp, tensor, microbatches, remat) -> dict
     relative = cfg.positions == "relative"
     kept = 2 * cfg.layers * (tokens * saved[remat] + relative * (remat != "full") * L * q / t)
     passing = 6 * n.layer / t + 6 * n.table / t + 12 * min(8192, tokens) * cfg.vocab_size / t
-    passing += relative * 16 * tokens / L * cfg.heads / t * min(BLOCK, L) * L
+    passing += (attends == "relative") * 16 * tokens / L * cfg.heads / t * min(BLOCK, L) * L
     gradients = (4 + 2 * (microbatches > 1)) * n.total / shards
     return {
         "memory_parameters_bytes": 4 * n.total / shards,
@@ -109,17 +121,17 @@ def _memory(cfg, n: Sizes, tokens, L, fsdp, tensor, microbatches, remat) -> dict
     }
 
 
-def _work(cfg, n: Sizes, tokens, L, tensor, microbatches, remat, device: Device) -> tuple[float, tuple[float, float]]:
+def _work(cfg, n: Sizes, tokens, L, tensor, microbatches, remat, attends) -> tuple[float, tuple[float, float]]:
     """FLOPs a chip outside attention; FLOPs and bytes of its scores. `tokens` of a step, a chip's share."""
     again = 2 if remat == "full" else 0
     q, relative = cfg.heads * cfg.head_dim, cfg.positions == "relative"
     products = tokens * ((6 + again) * cfg.layers * n.met + 6 * n.table)
     products += relative * (4 + again) * cfg.layers * microbatches * L * cfg.d_model * q / tensor
-    many = PRODUCTS["relative" if relative else "tpu" if device.wrap else "cuda"] + again // 2 * (1 if relative else 2)
+    step, forward = PRODUCTS[attends]
     seen = (L + min(BLOCK, L)) / 2
-    flops = many * 2 * tokens * cfg.layers * seen * q
+    flops = (step + forward * again // 2) * 2 * tokens * cfg.layers * seen * q
     scored = SCORE_BYTES * tokens * cfg.layers * seen * cfg.heads
-    return products, (flops, scored if relative else 0.0)
+    return products, (flops, scored if attends == "relative" else 0.0)
 
 
 def _moved(cfg, n: Sizes, tokens, microbatches, fsdp, tensor) -> float:

@@ -131,6 +131,17 @@ def test_a_report_for_a_tpu():
 
 
 @needs_libtpu
+@pytest.mark.parametrize("name, kernels", [("v5e:2x2", 2), ("v4:2x2x1", 0)])
+def test_scores_of_relative_positions_stay_on_a_tpu_that_can_turn_rows(name, kernels):
+    """One kernel forward and one backward in the loop over the layers, and no array of the scores' size."""
+    model = dataclasses.replace(MODEL, positions="relative", d_model=256, heads=2, head_dim=128, d_ff=512)
+    config = Config(model=model, mesh=MeshConfig(1, 4, 1), train=TrainConfig(steps=200, seq_len=512, batch_size=8))
+    text = Program(config, mesh.build(config.mesh, topology.devices(name))).step(8).as_text()
+    assert text.count('custom_call_target="tpu_custom_call"') == kernels
+    assert bool(re.search(r"\[2,2,1,512,512\]|\[2,2,512,512\]", text)) is (kernels == 0)
+
+
+@needs_libtpu
 def test_a_step_that_a_tpu_has_no_room_for():
     model = dataclasses.replace(MODEL, layers=1, d_model=512, heads=4, head_dim=128, d_ff=4096, vocab_size=1024)
     train = TrainConfig(steps=200, seq_len=1024, batch_size=8192)
