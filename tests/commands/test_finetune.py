@@ -21,6 +21,7 @@ from chinchilla_jax.training.load import load
 from chinchilla_jax.tuning.examine import examples
 from tests import runs
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
 LABELS = [
     {"text": f"{'the sea wind' if i % 2 else 'old cold stone'} {i}", "label": "wet" if i % 2 else "dry"}
     for i in range(24)
@@ -68,7 +69,8 @@ def labelled(whole_run, files, tmp_path_factory):
     """A run with a label head and LoRA; to be copied before anything is done to it."""
     folder = tmp_path_factory.mktemp("labels") / "whole"
     told = {"run-dir": folder, "from": whole_run, "task.train": files / "labels.jsonl", **FAST, **SHARED}
-    code, said = runs.call("finetune", **told)
+    with runs.compiled_once():
+        code, said = runs.call("finetune", **told)
     assert code == 0, said
     return folder, said
 

@@ -14,7 +14,8 @@ from tests.slots import until
 
 def test_it_serves_until_it_is_asked_to_stop(copy):
     """The address in its first lines, one answer, SIGTERM, exit code 0."""
-    process = runs.start(["-m", "chinchilla_jax", "serve", "--run-dir", str(copy), "--port", "0"], 1)
+    few = ["--slots", "2", "--capacity", "64"]  # as few programs as there may be
+    process = runs.start(["-m", "chinchilla_jax", "serve", "--run-dir", str(copy), "--port", "0", *few], 1)
     try:
         lines = (re.search(r"on (http://127\.0\.0\.1:\d+)/v1", line) for line in process.stdout)
         url = next(filter(None, lines)).group(1)  # notes may stand before it

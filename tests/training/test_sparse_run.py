@@ -53,7 +53,7 @@ SHAPE = {"layers": 2, "d_model": 16, "heads": 8, "head_dim": 4, "d_ff": 24, "voc
 
 def program(mesh: tuple[int, int, int], **sparsity) -> Program:
     config = Config(
-        model=ModelConfig(**FAMILIES["modern"], **SHAPE, kv_heads=4),
+        model=ModelConfig(**FAMILIES["modern"], **SHAPE, kv_heads=4, kernels="reference"),
         mesh=MeshConfig(*mesh),
         optimizer=OptimizerConfig(peak_lr=3e-3, warmup_steps=4, ema_decay=0.9),
         sparsity=SparsityConfig(every=3, **sparsity),
