@@ -146,9 +146,10 @@ def test_too_few_rows_to_keep_are_refused():
 
 
 SETTINGS = {"adversarial.method": "fgm", "adversarial.delayed": "true", "adversarial.start": 0.2}
-SETTINGS |= {"train.steps": 10, "train.eval-every": 0, "train.sample-every": 0}
+SETTINGS |= {"train.steps": 10, "train.eval-every": 0, **runs.SILENT}
 
 
+@pytest.mark.usefixtures("compiled_once")
 @pytest.mark.parametrize("kind, leaves", [("ce", 7), ("kl", 8)])
 def test_a_run_killed_between_delayed_rows_goes_on_to_the_same_bytes(kind, leaves, tiny_store, tmp_path):
     """Two of eight rows, which eight devices do not divide; forgotten back to step 5 and resumed."""

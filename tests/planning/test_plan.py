@@ -157,7 +157,7 @@ def test_a_plan_trains_as_it_is(tiny_store, tmp_path, capfd):
 
     path = tmp_path / "plan.json"
     plan = ["plan", "--params", "3e4", "--tokens", "1e4", "--data.store", str(tiny_store), "--out", str(path), "--json"]
-    assert main([*plan, "--train.eval-batches", "2"]) == 0
+    assert main([*plan, "--train.eval-batches", "2", "--train.sample-tokens", "0"]) == 0
     planned = json.loads(capfd.readouterr().out)
     assert planned["config"] == json.loads(path.read_text())["config"]
     assert planned["realised"]["tokens"] == pytest.approx(1e4, rel=0.05)
