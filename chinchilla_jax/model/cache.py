@@ -4,7 +4,7 @@ S slots, each a text of its own with its own length; T is the capacity of a slot
 what lies behind a text's end is never seen: the next tokens overwrite it before their own queries look that far. Keys
 are stored (J, T, K), where J counts the G heads of slot 0, then those of slot 1 and so on, layer after layer: a head's
 keys lie together, which is what a single query reads, and as one dimension: of (S, G, T, K) XLA:CPU makes copies to
-change the layout. Layers lie in stacks, each gone through by one loop; a CPU and an NVIDIA card go from layer to layer.
+change the layout. Layers lie in stacks, each gone through by one loop; on a CPU and an NVIDIA card each layer is one.
 """
 
 import dataclasses
@@ -52,11 +52,11 @@ FORMS = {
 }
 
 
-UNROLLED = ("cpu", "cuda")  # a loop would copy the weights of every layer out of their stack
+ALONE = ("cpu", "cuda")  # a loop would copy the weights of every layer out of their stack
 
 
 def split_layers(params: dict[str, Any], cfg: ModelConfig, form: str = "float") -> dict[str, Any]:
-    """The parameters ready for decoding: compute type, weights in `form`, stacks of layers or single layers."""
+    """The parameters ready for decoding: compute type, weights in `form`, layers in stacks."""
     pack, table = FORMS[form]
 
     def one(path, w):
@@ -69,10 +69,9 @@ def split_layers(params: dict[str, Any], cfg: ModelConfig, form: str = "float") 
 
     copy, blocks = transformer.compute_copy(settled(params), cfg), []
     for name, _, count in stacks_of(copy):
-        if cfg.kernels in UNROLLED:
-            blocks += [ready(jax.tree.map(lambda w_N, i=i: w_N[i], copy[name])) for i in range(count)]
-        else:
-            blocks.append(jax.vmap(ready)(copy[name]))
+        size = 1 if cfg.kernels in ALONE else count
+        cuts = [slice(at, at + size) for at in range(0, count, size)]
+        blocks += [jax.vmap(ready)(jax.tree.map(lambda w_N, cut=cut: w_N[cut], copy[name])) for cut in cuts]
     rest = {name: part for name, part in copy.items() if name not in NAMES}
     tables = {
         name: {**rest[name], "table": table(rest[name]["table"])} for name in ("embed", "unembed") if name in rest
@@ -99,7 +98,7 @@ def empty(split: dict[str, Any], cfg: ModelConfig, slots: int, capacity: int) ->
     """A cache for `slots` texts of at most `capacity` tokens."""
 
     def one(stack):
-        J = _layers(stack, cfg) * slots * (cfg.kv_heads or cfg.heads)
+        J = _layers(stack) * slots * (cfg.kv_heads or cfg.heads)
         zeros_JTK = jnp.zeros((J, capacity, cfg.head_dim), cfg.dtype)
         return Kept(zeros_JTK, zeros_JTK, _distances(stack, cfg, capacity))
 
@@ -116,8 +115,8 @@ def widen(split: dict[str, Any], cfg: ModelConfig, cache: Cache, capacity: int) 
     return Cache(tuple(map(one, split["blocks"], cache.stacks)), cache.used_S)
 
 
-def _layers(stack: dict[str, Any], cfg: ModelConfig) -> int:
-    return 1 if cfg.kernels in UNROLLED else len(jax.tree.leaves(stack)[0])
+def _layers(stack: dict[str, Any]) -> int:
+    return len(jax.tree.leaves(stack)[0])
 
 
 def _projected_distances(layer: dict[str, Any], cfg: ModelConfig, capacity: int) -> jax.Array:
@@ -129,10 +128,7 @@ DISTANCES = {"rope": lambda layer, cfg, capacity: None, "relative": _projected_d
 
 
 def _distances(stack: dict[str, Any], cfg: ModelConfig, capacity: int) -> jax.Array | None:
-    def of(layer):
-        return DISTANCES[cfg.positions](layer, cfg, capacity)
-
-    return jax.tree.map(lambda r_THK: r_THK[None], of(stack)) if cfg.kernels in UNROLLED else jax.vmap(of)(stack)
+    return jax.vmap(lambda layer: DISTANCES[cfg.positions](layer, cfg, capacity))(stack)
 
 
 def extend(
@@ -165,10 +161,8 @@ def extend(
 
     x_BLD, stacks = transformer.embed(split, tokens_BL, cfg), []
     for stack, kept in zip(split["blocks"], cache.stacks):
-        if cfg.kernels in UNROLLED:
-            (x_BLD, kept), _ = layer((x_BLD, kept), (stack, 0))
-        else:
-            (x_BLD, kept), _ = jax.lax.scan(layer, (x_BLD, kept), (stack, jnp.arange(_layers(stack, cfg))))
+        n = _layers(stack)
+        (x_BLD, kept), _ = jax.lax.scan(layer, (x_BLD, kept), (stack, jnp.arange(n)), unroll=n == 1)
         stacks.append(kept)
     x_BLD = transformer.Norm(cfg).apply({"params": split["norm"]}, x_BLD)
     used_S = cache.used_S + count_B if slot_B is None else cache.used_S.at[slot_B].set(used_B + count_B)
