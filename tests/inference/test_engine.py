@@ -176,7 +176,7 @@ def test_a_prompt_read_in_both_directions_equals_the_whole_pass():
 
 @pytest.mark.parametrize("how", [GREEDY, LIVELY, Sampling(0.01, repetition_penalty=1.1, frequency_penalty=0.05)])
 def test_guesses_do_not_change_a_text(how, monkeypatch):
-    """Right, wrong and half right, behind a prompt of several chunks and while the slot is made longer."""
+    """Right, wrong and half right, behind a short prompt and those of several chunks, while the slot is made longer."""
     gained, verify = [], engine().verify
 
     def counted(*args):
@@ -185,7 +185,7 @@ def test_guesses_do_not_change_a_text(how, monkeypatch):
         return found
 
     monkeypatch.setattr(engine(), "verify", counted)
-    for prompt in (([3, 1, 4] * CHUNK)[: CHUNK + 46], [7] * (CHUNK + 46)):
+    for prompt in ([3, 1, 4] * 5, ([3, 1, 4] * CHUNK)[: CHUNK + 46], [7] * (CHUNK + 46)):
         expected = continuations(how, [prompt], 40, [3])
         blocks = list(engine().stream(weights(), [prompt], 40, Rows.of(how, [3]), lookup=True))
         np.testing.assert_array_equal(np.concatenate(blocks, axis=1), expected)
