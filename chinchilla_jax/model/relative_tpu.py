@@ -21,6 +21,8 @@ MASKED = -1e30
 BLOCK = 256
 # The backward kernel holds the float32 gradients of whole rows of a head on the chip: 2 MB each at this size.
 LARGEST = 2**19
+# Heads are the slowest dimension of both grids; chips of two cores (v5p) share them.
+HEADS_APART = pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary", "arbitrary", "arbitrary"))
 
 
 def fits(length: int, width: int) -> bool:
@@ -170,6 +172,7 @@ def _forward(q_BHLK, qr_BHLK, k_BGLK, v_BGLK, r_HLK, segments_BL, interpret):
         out_specs=[specs[2], sums],
         out_shape=[jax.ShapeDtypeStruct(q_BHLK.shape, q_BHLK.dtype), jax.ShapeDtypeStruct((B, H, L, 1), jnp.float32)],
         scratch_shapes=[pltpu.VMEM((b, width), jnp.float32) for width in (1, 1, K)],
+        compiler_params=HEADS_APART,
         interpret=interpret,
     )(*_inputs(q_BHLK, qr_BHLK, k_BGLK, v_BGLK, r_HLK, segments_BL, b))
     out_BHLK, sums_BHL = (checkpoint_name(x, "attention_sums") for x in (out_BHLK, sums_BHL1[..., 0]))
@@ -191,6 +194,7 @@ def _backward(interpret, saved, dout_BHLK):
         in_specs=[*specs, specs[2], specs[2], sums, sums],
         out_specs=[row, row, keys, keys, table],
         out_shape=[rows, rows, rows, rows, longer],
+        compiler_params=HEADS_APART,
         interpret=interpret,
     )(*_inputs(*saved[0], b), _flipped(qr_BHLK, b), dout_BHLK, sums_BHL[..., None], mean_BHL[..., None])
     dk_BGLK, dv_BGLK = (x.reshape(B, H // share, share, L, K).sum(2) for x in (dk_BHLK, dv_BHLK))
