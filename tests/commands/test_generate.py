@@ -6,6 +6,8 @@ from chinchilla_jax.commands import generate
 from chinchilla_jax.data.tokenizer import Tokenizer
 from tests import runs
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 @pytest.fixture
 def write(whole_run):

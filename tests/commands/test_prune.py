@@ -13,6 +13,8 @@ from chinchilla_jax.training import restore
 from chinchilla_jax.training.checkpoint import Checkpoints
 from tests import runs
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
 
 @pytest.mark.parametrize("method, words, density", [
     ("wanda", ("--target", "0.75"), 0.25),
