@@ -136,7 +136,8 @@ def files(task: str, data: Path, folder: Path) -> tuple[Path, Path]:
             kept = kept or set(sorted({row[1] for row in rows[1:]})[: found.labels])
             body = [row for row in rows[1:] if row[1] in kept]
             with open(target, "w", encoding="utf-8", newline="") as file:
-                csv.writer(file).writerows([rows[0], *(body[:: max(1, len(body) // most)][:most] if most else body)])
+                picked = [body[n * len(body) // most] for n in range(most)] if most else body
+                csv.writer(file).writerows([rows[0], *picked])
         else:
             lines = text.splitlines(keepends=True)
             target.write_text("".join(lines[: most + 1] if most else lines), encoding="utf-8")
