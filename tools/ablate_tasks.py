@@ -73,7 +73,7 @@ TASKS = {
                     {"task.epochs": 4}),
     "airline": Task("customer_service/multidogo_airline/train.tsv.gz",
                     "customer_service/multidogo_airline/test.tsv.gz", 4000,
-                    {"task.text": "utterance", "task.label": "intent", "task.epochs": 4}),
+                    {"task.kind": "labels", "task.text": "utterance", "task.label": "intent", "task.epochs": 4}),
 }  # fmt: skip
 
 
