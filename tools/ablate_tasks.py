@@ -150,18 +150,19 @@ def dry(settings: dict[str, Any], scratch: Path) -> dict[str, Any]:
 
 
 def ranked(settings: dict[str, Any], scratch: Path) -> dict[str, Any]:
-    """Settings with the rank or length that trains about as many parameters as LoRA of BUDGET, where there is one."""
-    method = settings["tune.method"]
-    if method not in (*RANKED, "prompt"):
+    """Settings with the rank that trains about as many parameters as LoRA of BUDGET, where the method has one.
+
+    As many would be a prompt of 300 tokens, which no row has room for.
+    """
+    if settings["tune.method"] not in RANKED:
         return settings
-    name = "tune.prompt" if method == "prompt" else "tune.rank"
 
     def trained(**changes: object) -> int:
         return dry({**settings, **changes}, scratch)["trained_parameters"]
 
     budget = trained(**{"tune.method": "lora", "tune.rank": BUDGET})
-    one, two = trained(**{name: 1}), trained(**{name: 2})
-    return {**settings, name: max(1, round(1 + (budget - one) / (two - one)))}
+    one, two = trained(**{"tune.rank": 1}), trained(**{"tune.rank": 2})
+    return {**settings, "tune.rank": max(1, round(1 + (budget - one) / (two - one)))}
 
 
 def tune(cell: Cell, args: argparse.Namespace) -> None:
