@@ -13,19 +13,12 @@ from chinchilla_jax.parallel import devices as machines
 from chinchilla_jax.parallel import mesh as meshes
 from chinchilla_jax.parallel import sharding
 from chinchilla_jax.parallel import topology as slices
+from chinchilla_jax.planning.roofline import PRODUCTS
 from chinchilla_jax.scaling import counts
 from chinchilla_jax.training.program import Program, cost, total_tokens
 
-# Products of a layer's fused attention that stand inside a kernel, where no count of the program sees them, causal
-# ones of half the size: of a step, and of one more forward pass where the layer is computed again. Splash computes the
-# scores once more for the keys' gradients; `relative_tpu` meets twice as many distances as keys, and turns a block
-# upside down.
-FUSED = {
-    ("tpu", "rope"): (9, 2),
-    ("tpu", "relative"): (17, 4),
-    ("cuda", "rope"): (7, 0),
-    ("cuda", "relative"): (7, 0),
-}
+# Rows of `roofline.PRODUCTS` whose products stand inside a kernel, where no count of the program sees them.
+FUSED = {("tpu", "rope"): "tpu", ("tpu", "relative"): "fused", ("cuda", "rope"): "cuda", ("cuda", "relative"): "cuda"}
 
 
 def report(config: Config, topology: str | None = None, rows: int | None = None) -> dict[str, Any]:
@@ -153,12 +146,15 @@ def _speed(program: Program, read: hlo.Program, rows: int) -> dict[str, Any]:
 def _fused_attention(program: Program, tokens: int) -> float:
     """FLOPs of a step's attention where a fused kernel computes it: products of L^2/2 x H K, 2 a multiply-add."""
     model, length = program.config.model, program.config.train.seq_len
-    products, again = FUSED.get((model.kernels, model.positions), (0, 0))
-    if (model.kernels, model.positions) == ("tpu", "relative"):
+    kernel = FUSED.get((model.kernels, model.positions))
+    if kernel == "fused":
         from chinchilla_jax.model import relative_tpu
 
         with jax.set_mesh(program.mesh):  # which kind of TPU it is decides
-            products, again = (products, again) if relative_tpu.fits(length, model.head_dim) else (0, 0)
+            kernel = kernel if relative_tpu.fits(length, model.head_dim) else None
+    if kernel is None:
+        return 0.0
+    products, again = PRODUCTS[kernel]
     products += again * (model.remat == "full")
     return products * tokens * length * model.heads * model.head_dim * model.layers
 

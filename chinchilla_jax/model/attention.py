@@ -185,6 +185,10 @@ def cudnn(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
     return jax.nn.dot_product_attention(q_BLHK, k_BLGK, v_BLGK, mask=mask_B1LL, is_causal=True, implementation="cudnn")
 
 
+# The axes of queries, keys, values, segments, second queries and the table of distances.
+WITH_DISTANCES = (HEADS, HEADS, HEADS, ROWS, HEADS, (None, "heads", None))
+
+
 def cudnn_relative(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
     """cuDNN's fused kernel with the position term as its bias, whose gradient it gives; a shard at a time."""
 
@@ -197,7 +201,7 @@ def cudnn_relative(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
         )
 
     arrays = q_BLHK, k_BLGK, v_BLGK, segments_BL, *relative
-    return over_shards(local, arrays, (HEADS, HEADS, HEADS, ROWS, HEADS, (None, "heads", None)))
+    return over_shards(local, arrays, WITH_DISTANCES)
 
 
 def splash(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
@@ -243,7 +247,7 @@ def tpu_relative(q_BLHK, k_BLGK, v_BLGK, segments_BL, relative):
         return relative_tpu.fused(*heads_first, r_THK[:L].swapaxes(0, 1), segments_BL).swapaxes(1, 2)
 
     arrays = q_BLHK, k_BLGK, v_BLGK, segments_BL, *relative
-    return over_shards(local, arrays, (HEADS, HEADS, HEADS, ROWS, HEADS, (None, "heads", None)))
+    return over_shards(local, arrays, WITH_DISTANCES)
 
 
 def either_way(block: int):

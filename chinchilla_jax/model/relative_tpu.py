@@ -17,7 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-MASKED = -1e30
+MASKED = -1e30  # attention's, which reads this module
 BLOCK = 256
 # The backward kernel holds the float32 gradients of whole rows of a head on the chip: 2 MB each at this size.
 LARGEST = 2**19

@@ -19,11 +19,13 @@ SLICES = {
     "rtx4090": ("RTX 4090", 1), "rtx3090": ("RTX 3090", 1),
 }  # fmt: skip
 BLOCK = 512  # queries that meet their keys at one time
-# Products of attention in a step, forward and backward, and those of a forward pass that `remat full` computes again.
-# "relative" is by XLA alone, whose scores of relative positions pass through memory (pad, shift, mask, softmax) at so
-# many bytes each, counted in programs compiled for a TPU; "fused" is the kernel of `model/relative_tpu.py`, which takes
-# rows up to LARGEST numbers a head on a TPU v5 and later.
-PRODUCTS = {"relative": (11, 1), "fused": (17, 4), "tpu": (9, 2), "cuda": (7, 2)}
+# Products of attention in a step, forward and backward, causal ones of half the size, and those of the forward pass
+# that `remat full` computes again; cuDNN's keeps its output. "relative" is by XLA alone, whose scores of relative
+# positions pass through memory (pad, shift, mask, softmax) at SCORE_BYTES each, counted in programs compiled for a TPU.
+# "tpu" is splash, which computes the scores once more for the keys' gradients. "fused" is `model/relative_tpu.py`: it
+# meets twice as many distances as keys, turns a block upside down, and takes rows up to LARGEST numbers a head on a TPU
+# v5 and later.
+PRODUCTS = {"relative": (11, 1), "fused": (17, 4), "tpu": (9, 2), "cuda": (7, 0)}
 SCORE_BYTES = 270
 LARGEST = 2**19
 # What a step takes over its roofline. Cards: one H100 measured (rotary shapes within 6 %), products at 0.8 of the
