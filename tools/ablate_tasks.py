@@ -215,13 +215,12 @@ def run(args: argparse.Namespace) -> None:
     package("prepare", "--config", "ablation")
     for task in TASKS:
         files(task, args.data, args.runs)
-    found = list(cells())
-    bases = dict.fromkeys(cell.base for cell in found if args.only in cell.name)
+    tuned = [cell for cell in cells() if args.only in cell.name]
+    bases = dict.fromkeys(cell.base for cell in tuned)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["chinchilla_jax.commands.finetune", "chinchilla_jax.commands.pretrain"])
     with context.Pool(args.workers, maxtasksperchild=1) as pool:
         pool.map(functools.partial(pretrain, args=args), bases, chunksize=1)
-        tuned = [cell for cell in found if args.only in cell.name]
         for cell, _ in zip(tuned, pool.imap(functools.partial(tune, args=args), tuned)):
             print(f"{cell.name}: done", flush=True)
     shift(args)
