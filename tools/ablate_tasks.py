@@ -161,8 +161,18 @@ def ranked(settings: dict[str, Any], scratch: Path) -> dict[str, Any]:
         return dry({**settings, **changes}, scratch)["trained_parameters"]
 
     budget = trained(**{"tune.method": "lora", "tune.rank": BUDGET})
-    one, two = trained(**{"tune.rank": 1}), trained(**{"tune.rank": 2})
-    return {**settings, "tune.rank": max(1, round(1 + (budget - one) / (two - one)))}
+    # Of even ranks: AdaLoRA starts at 1.5 times its rank, rounded up.
+    two, four = trained(**{"tune.rank": 2}), trained(**{"tune.rank": 4})
+    return {**settings, "tune.rank": max(1, round(2 + 2 * (budget - two) / (four - two)))}
+
+
+def attempt(cell: Cell, args: argparse.Namespace) -> str:
+    """Tune and score a cell; why it failed, for a failed cell leaves the others to be run."""
+    try:
+        tune(cell, args)
+    except (RuntimeError, ValueError, OSError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def tune(cell: Cell, args: argparse.Namespace) -> None:
@@ -211,7 +221,10 @@ def shift(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Everything that is not there yet, each run in a process of its own that has imported JAX before it starts."""
+    """Everything that is not there yet, each run in a process of its own that has imported JAX before it starts.
+
+    Cells that fail are named at the end, with exit code 1.
+    """
     package("prepare", "--config", "ablation")
     for task in TASKS:
         files(task, args.data, args.runs)
@@ -221,9 +234,13 @@ def run(args: argparse.Namespace) -> None:
     context.set_forkserver_preload(["chinchilla_jax.commands.finetune", "chinchilla_jax.commands.pretrain"])
     with context.Pool(args.workers, maxtasksperchild=1) as pool:
         pool.map(functools.partial(pretrain, args=args), bases, chunksize=1)
-        for cell, _ in zip(tuned, pool.imap(functools.partial(tune, args=args), tuned)):
-            print(f"{cell.name}: done", flush=True)
+        failed = []
+        for cell, error in zip(tuned, pool.imap(functools.partial(attempt, args=args), tuned)):
+            print(f"{cell.name}: {error or 'done'}", flush=True)
+            failed += [cell.name] if error else []
     shift(args)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 def plan(args: argparse.Namespace) -> None:

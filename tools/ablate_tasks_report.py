@@ -40,7 +40,10 @@ def scored(folder: Path, test: Path, settings: dict[str, Any]) -> dict[str, floa
     loaded = load(own, str(folder), make=table.of_task)
     with tempfile.TemporaryDirectory() as scratch:
         task = replace(own.task, test=(str(test),))
-        data = open_task(task, folder=folder, scratch=Path(scratch), seq_len=own.train.seq_len, seed=own.train.seed)
+        data = open_task(
+            task, folder=folder, scratch=Path(scratch), seq_len=own.train.seq_len, seed=own.train.seed,
+            vocab=own.model.vocab_size, soft=own.tune.soft,
+        )  # fmt: skip
     swap = changed(own, {"task.swap": RATES["swaps"]}).task
 
     def rewritten(change: Callable) -> list:

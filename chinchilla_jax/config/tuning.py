@@ -106,6 +106,11 @@ class TuneConfig:
         """Whether every parameter trains, so that a checkpoint holds a whole model and needs no base."""
         return self.method in WHOLE
 
+    @property
+    def soft(self) -> int:
+        """Tokens of a soft prompt."""
+        return self.prompt if self.method == "prompt" else 0
+
     def ranks(self, d_model: int) -> tuple[int, int]:
         """Rank of a matrix at the start and, in the mean, at the end."""
         final = self.rank or (max(1, d_model // 16) if self.method == "houlsby" else 16)

@@ -8,8 +8,10 @@ from chinchilla_jax.types import Batch
 def prefixed(batch: Batch, ids: tuple[int, ...]) -> Batch:
     """`batch`, numpy and (B, L), with `ids`, which nothing predicts, before each document; what runs over is cut off.
 
-    Documents are numbered from 1 along a row.
+    Documents are numbered from 1 along a row. A batch whose documents have the ids, as those of a task, stays as it is.
     """
+    if np.isin(batch.tokens, ids).any():
+        return batch
     segments = np.asarray(batch.segments)
     (B, L), P = segments.shape, len(ids)
     row, column = np.nonzero(segments)

@@ -44,6 +44,7 @@ class TaskData:
     test: list[Record] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     added: tuple[int, ...] = ()  # ids of pieces that the base has not
+    soft: Sequence[int] = ()  # ids of a soft prompt, which stand before every document
 
     def __post_init__(self):
         self.encoder = self.new_encoder()
@@ -61,8 +62,9 @@ class TaskData:
 
     def new_encoder(self) -> Encoder:
         """An encoder that has counted nothing yet."""
-        how = self.task.labels, self.kind.keeps_start
-        return Encoder(self.kind.encode, self.renderer, self.task, self.seq_len, *how)
+        how = self.task.labels, self.kind.keeps_start, self.soft
+        room = self.seq_len - self.kind.documents * len(self.soft)
+        return Encoder(self.kind.encode, self.renderer, self.task, room, *how)
 
     @property
     def blocks(self) -> bool:
@@ -83,7 +85,7 @@ class TaskData:
     @property
     def fingerprint(self) -> str:
         """One hash over the records, the template and all that decides what is made of them."""
-        told = [self.renderer.template.sha256, self.seq_len, self.task.labels]
+        told = [self.renderer.template.sha256, self.seq_len, self.task.labels, *self.soft]
         digest = hashlib.sha256(json.dumps(told).encode())
         for part in (self.train, self.valid):
             digest.update(f"{len(part)}\n".encode())
@@ -161,10 +163,13 @@ class TaskData:
         }
 
 
-def open_task(task: TaskConfig, *, folder: Path | None, scratch: Path, seq_len: int, seed: int) -> TaskData:
+def open_task(
+    task: TaskConfig, *, folder: Path | None, scratch: Path, seq_len: int, seed: int, vocab: int = 0, soft: int = 0
+) -> TaskData:
     """The examples that `task` names, for the run in `folder`, whose tokenizer and perhaps template are taken.
 
-    Without one the kind of task makes a tokenizer from the records, in the folder `scratch`; one that lacks control
+    A soft prompt of `soft` tokens stands before each; its ids go on behind the table of `vocab` rows.
+    Without a run the kind of task makes a tokenizer from the records, in the folder `scratch`; one that lacks control
     pieces of the template gets them there. Raises `UserError` for whatever is wrong with files, fields, labels and
     template.
     """
@@ -191,7 +196,9 @@ def open_task(task: TaskConfig, *, folder: Path | None, scratch: Path, seq_len: 
         added = tuple(tokenizer.controls[mark] for mark in missing)
         notes.append(f"control pieces added to the tokenizer: {', '.join(missing)}")
     renderer = Renderer(template, tokenizer)
-    return TaskData(task, folder, tokenizer, renderer, seq_len, seed, train, valid, test, notes, added)
+    first = max(vocab, tokenizer.size)
+    ids = range(first, first + soft)
+    return TaskData(task, folder, tokenizer, renderer, seq_len, seed, train, valid, test, notes, added, ids)
 
 
 def files_of(task: TaskConfig) -> dict[str, tuple[str, ...]]:

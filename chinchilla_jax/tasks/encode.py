@@ -29,6 +29,16 @@ class Example:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def behind(self, ids: Sequence[int]) -> "Example":
+        """The same with tokens before it that nothing predicts."""
+
+        def padded(values: np.ndarray) -> np.ndarray:
+            return np.concatenate([np.zeros(len(ids), values.dtype), values])
+
+        tokens, blocks = padded(self.tokens), None if self.blocks is None else padded(self.blocks)
+        tokens[: len(ids)] = ids
+        return Example(tokens, padded(self.targets), padded(self.weights), blocks, self.reference)
+
 
 @dataclass(frozen=True)
 class Item:
@@ -59,7 +69,8 @@ def example(ids: Sequence[int], trained: Sequence[bool], closing: int, closes: b
 class Encoder:
     """Records of one kind as items of at most `limit` tokens; `labels` are the names that label ids stand for.
 
-    `make(encoder, record, encode)` gives the parts of every item of a record.
+    `make(encoder, record, encode)` gives the parts of every item of a record, which then go behind `soft`, the ids of a
+    soft prompt; `limit` does not count these.
     """
 
     make: Callable[..., Iterator[tuple[Example, ...]]]
@@ -68,12 +79,16 @@ class Encoder:
     limit: int
     labels: tuple[str, ...] = ()
     keeps_start: bool = False  # of a source that is too long
+    soft: Sequence[int] = ()
     tally: Tally = dataclasses.field(default_factory=Tally)
 
     def items(self, record: Record, number: int, encode: Encode | None = None) -> list[Item]:
         """What a record trains on: none where nothing is left of it, several where it is long."""
         encode = encode or self.renderer.tokenizer.encode
-        found = [Item(record.where, number, parts) for parts in self.make(self, record, encode)]
+        made = self.make(self, record, encode)
+        if self.soft:
+            made = (tuple(part.behind(self.soft) for part in parts) for parts in made)
+        found = [Item(record.where, number, parts) for parts in made]
         if not found:
             self.tally.note(EMPTY, record.where)
         return found

@@ -16,10 +16,11 @@ def shown(data: TaskData, count: int) -> list[str]:
 
 def marked(data: TaskData, part: Example) -> str:
     """A document with its trained tokens in brackets, control pieces by name."""
-    names = {i: name for name, i in data.tokenizer.controls.items()}
+    names, own = {i: name for name, i in data.tokenizer.controls.items()}, slice(len(data.soft), None)
     if data.kind.shown:
-        return data.kind.shown(data, spelled(data, names, part.tokens.tolist()), part)
-    ids, trained = [int(part.tokens[0]), *part.targets.tolist()], [False, *(part.weights > 0).tolist()]
+        return data.kind.shown(data, spelled(data, names, part.tokens[own].tolist()), part)
+    ids = [int(part.tokens[own][0]), *part.targets[own].tolist()]
+    trained = [False, *(part.weights[own] > 0).tolist()]
     text, start = "", 0
     for end in range(1, len(ids) + 1):
         if end == len(ids) or trained[end] != trained[start]:

@@ -53,7 +53,10 @@ def examples(config: Config, loaded: Loaded, run_dir: Path, scratch: Path, named
     if named and not (kind and kind.pieces):
         task = dataclasses.replace(task, train=task.test, valid=task.test, test=())
     require(bool(task.train), f"{run_dir} was tuned on no task; name examples with --task.test FILE")
-    data = open_task(task, folder=run_dir, scratch=scratch, seq_len=config.train.seq_len, seed=config.train.seed)
+    data = open_task(
+        task, folder=run_dir, scratch=scratch, seq_len=config.train.seq_len, seed=config.train.seed,
+        vocab=config.model.vocab_size, soft=config.tune.soft,
+    )  # fmt: skip
     require(
         not data.added,
         f"the tokenizer of {run_dir} lacks control pieces of the template {data.renderer.template.name}; set "

@@ -49,7 +49,8 @@ def start(config: Config, run_dir: Path, given: set[str]) -> Iterator[Job]:
         config = replace(resume.own_config(run_dir), {name: get(config, name) for name in given})
     base = load.find_base(config.tune.base, run_dir) if based else None
     with tempfile.TemporaryDirectory() as scratch:
-        opened = partial(open_task, folder=base, scratch=Path(scratch), seed=config.train.seed)
+        table = {"vocab": config.model.vocab_size, "soft": config.tune.soft}
+        opened = partial(open_task, folder=base, scratch=Path(scratch), seed=config.train.seed, **table)
         if not fresh:
             yield Job(config, run_dir, opened(config.task, seq_len=config.train.seq_len))
             return

@@ -113,6 +113,27 @@ def test_evaluate_does_the_task_on_other_examples(labelled, files, tmp_path, who
         assert code == 78 and said.count("error:") == 1 and hint in said, said
 
 
+def test_a_soft_prompt_is_judged_where_it_answers(whole_run, files, tmp_path):
+    """Texts that share rows are judged as each is alone, and with them no target is cut off."""
+    told = {"run-dir": tmp_path / "run", "from": whole_run, "task.train": files / "labels.jsonl", "train.steps": 2}
+    code, said = runs.call(
+        "finetune", **{**FAST, **told, "tune.method": "prompt", "tune.prompt": 5, "train.seq-len": 64}
+    )
+    assert code == 0, said
+    alone, rows = [], LABELS[:3]
+    for name, texts in (("all", rows), *((str(n), [row]) for n, row in enumerate(rows))):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
+        found = runs.ask("evaluate", "--task", **{"run-dir": tmp_path / "run", "task.test": tmp_path / f"{name}.jsonl"})
+        answers = [json.loads(line) for line in (tmp_path / "run/evaluated_predictions.jsonl").read_text().splitlines()]
+        alone.append((answers, found["test_loss"]))
+    (together, loss), *single = alone
+    for row, ([answer], _) in zip(together, single, strict=True):
+        assert row["output"] == answer["output"] and row["probability"] == pytest.approx(
+            answer["probability"], abs=1e-3
+        )
+    assert loss == pytest.approx(np.mean([loss for _, loss in single]), rel=1e-4)
+
+
 def test_evaluate_attacks_the_task(labelled, files, tmp_path):
     """Clean figures are the plain ones, stronger attacks do more, a huge one leaves nothing right."""
     folder = shutil.copytree(labelled[0], tmp_path / "run")

@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from chinchilla_jax.config import TaskConfig, TrainConfig
 from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.errors import UserError
+from chinchilla_jax.finetuning.prompts import prefixed
 from chinchilla_jax.tasks import show
 from chinchilla_jax.tasks.data import open_task
 from chinchilla_jax.tasks.template import CHATML
@@ -80,13 +82,35 @@ ALONE = {
 BESIDE = {"labels": {"text": "stone over stone", "label": "dry"}}
 
 
-def from_nothing(folder, kind: str, pieces: int):
+def from_nothing(folder, kind: str, pieces: int, seq_len: int = 64, **more):
     """Task data of a few records, for a model that starts from no run."""
     file = folder / "records.jsonl"
     rows = [ALONE[kind], BESIDE.get(kind, ALONE[kind])] * 4
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = TaskConfig(kind=kind, train=(str(file),), valid=(str(file),), pieces=pieces)
-    return open_task(task, folder=None, scratch=folder, seq_len=64, seed=0)
+    return open_task(task, folder=None, scratch=folder, seq_len=seq_len, seed=0, **more)
+
+
+@pytest.mark.parametrize("kind", ALONE)
+def test_a_soft_prompt_stands_before_every_document(kind, tmp_path):
+    """In room of its own: nothing of the records is lost, and whatever feeds the model finds it there."""
+    soft = from_nothing(tmp_path, kind, 300, soft=3)
+    ids = list(soft.soft)
+    plain = from_nothing(tmp_path, kind, 300, seq_len=64 - 3 * soft.kind.documents)
+    assert ids == list(range(soft.tokenizer.size, soft.tokenizer.size + 3))
+    for mine, other in zip(soft.first, plain.first, strict=True):
+        assert len(mine) <= 64
+        for part, bare in zip(mine.parts, other.parts, strict=True):
+            for name, lead in (("tokens", ids), ("targets", [0] * 3), ("weights", [0] * 3)):
+                assert getattr(part, name).tolist() == [*lead, *getattr(bare, name).tolist()]
+    batch = soft.packed.rows(np.arange(2))
+    assert prefixed(batch, tuple(ids)) is batch
+    assert (
+        (batch.tokens == ids[0]).sum()
+        == batch.segments.max(1).sum()
+        == (batch.positions == 0)[batch.segments > 0].sum()
+    )
+    assert show.shown(soft, 8) == show.shown(plain, 8) and soft.fingerprint != plain.fingerprint
 
 
 @pytest.mark.parametrize("kind", ALONE)

@@ -90,6 +90,7 @@ class Kind:
     # which is kept in the run directory: (examination, its judge, folder).
     passing: Callable[[TaskConfig, float], TaskConfig] = lambda task, passes: task
     prepare: Callable[[Examination, Any, Path], None] = lambda examination, judge, folder: None
+    documents: int = 1  # of an item
     counts: str = "trained tokens"  # what targets with a weight are called
     in_bytes: bool = False  # whether targets are text, so that a loss is one in bits per byte too
     pieces: str = ""  # what the pieces of its tokenizer are called, where they are no text

@@ -174,5 +174,6 @@ class Pairs:
 KIND = Kind(
     "preference", Encoder.preference, {"loss": False, "preference_loss": False, "margin": True, "preferred": True},
     metric="preferred", judge=Pairs, objective=preference, reads=("preference",), counts="tokens of answers",
-    keeps_template=True, generates=True, columns=("margin",), passing=reference.passing, prepare=reference.prepare,
+    documents=2, keeps_template=True, generates=True, columns=("margin",), passing=reference.passing,
+    prepare=reference.prepare,
 )  # fmt: skip
