@@ -39,6 +39,9 @@ class TaskConfig:
     label: str = setting("", "field or column with the label, where its name is not a known one")
     only: tuple[str, ...] = setting((), "labels whose records are kept, the others being left out; empty keeps all")
     divider: str = setting("", "what divides several labels in one field, such as a comma; <div> always does")
+    conversation: str = setting(
+        "", "labels: field that names the conversation of a text; each is judged behind what was said before it"
+    )
     style: Literal["auto", "squad", "cmrc"] = setting(
         "auto", "whose exact match and F1 score answers: SQuAD's, or CMRC 2018's where questions are Chinese"
     )
@@ -101,6 +104,10 @@ class TaskConfig:
             require(getattr(self, name) >= 0, f"--task.{name} must not be negative")
         require(self.valid_fraction > 0 or self.valid != (), "--task.valid-fraction 0 needs --task.valid FILE")
         require(self.epochs > 0, f"--task.epochs {self.epochs} must be positive")
+        require(
+            not (self.conversation and self.only),
+            "--task.only would tear holes into a --task.conversation; leave it out",
+        )
         require(self.beam > 0, "--task.beam must be at least 1; 1 is greedy")
         require(self.length_penalty >= 0, f"--task.length-penalty {self.length_penalty} must not be negative")
         require(self.max_new_tokens > 0, "--task.max-new-tokens must be at least 1")

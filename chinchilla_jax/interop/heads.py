@@ -26,7 +26,7 @@ class Head(NamedTuple):
 HEADS = {  # by our name of the head
     "labels": Head(
         "ForSequenceClassification", "score", "SEQ_CLS", ("classifier", "score"), "text-classification",
-        "Its input is the text alone; two texts have a newline between them.",
+        "Its input begins with the bos token; two texts have a newline between them.",
     ),
     "tags": Head(
         "ForTokenClassification", "score", "TOKEN_CLS", ("classifier", "score"), "token-classification",

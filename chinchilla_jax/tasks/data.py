@@ -115,12 +115,13 @@ class TaskData:
 
     def balanced(self, items: list[Item]) -> list[Item]:
         """Items whose label's weight is n / (C n_c), 10 at most."""
-        targets = [int(part.targets[-1]) for item in items for part in item.parts]
+        parts = [part for item in items for part in item.parts]
+        targets = np.concatenate([part.targets[part.weights > 0] for part in parts])
         counts = np.bincount(targets, minlength=len(self.task.labels))
         weights = np.minimum(len(targets) / (len(counts) * np.maximum(counts, 1)), MOST_CLASS_WEIGHT)
-        for item in items:
-            for part in item.parts:
-                part.weights[-1] = weights[part.targets[-1]]
+        for part in parts:
+            labelled = part.weights > 0
+            part.weights[labelled] = weights[part.targets[labelled]]
         return items
 
     def batches(self, train: TrainConfig) -> Batches:
@@ -176,7 +177,8 @@ def open_task(
     require(bool(task.train), "name the examples with --task.train FILE")
     files = files_of(task)
     asked = KINDS.get(task.kind)
-    how = {"kinds": asked.reads if asked else (), "text": task.text, "label": task.label, "divider": task.divider}
+    own = {name: getattr(task, name) for name in ("text", "label", "divider", "conversation")}
+    how = {"kinds": asked.reads if asked else (), **own}
     found = read(files["train"], **how)
     kind = asked or settled(found.kind, found.records, f"{files['train'][0]} ({found.format})")
     how["kinds"] = (found.kind,)
@@ -216,6 +218,10 @@ def _settled(task: TaskConfig, kind: Kind, train: Sequence[Record]) -> TaskConfi
     require(not kind.names or len(labels) > 1, f"one label alone ({', '.join(labels)}): there is nothing to tell apart")
     require(
         not task.balance or kind.balances, f"--task.balance belongs to labels; records of kind {kind.name} have none"
+    )
+    require(
+        not task.conversation or kind.name == "labels",
+        f"--task.conversation belongs to --task.kind labels; records of kind {kind.name} stand alone",
     )
     require(
         task.source in kind.sources,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chinchilla_jax.config import TaskConfig, require
+from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.tasks.records import Dialogue, Document, Preference, Record, Tally, Turn, Where
 from chinchilla_jax.tasks.render import Encode, Ids, Rendered, Renderer, numbered
 
@@ -63,6 +64,11 @@ def example(ids: Sequence[int], trained: Sequence[bool], closing: int, closes: b
     if not blocks:
         return Example(tokens, targets, weights)
     return Example(tokens, targets, weights, np.array(numbered(trained), np.int32))
+
+
+def opening(tokenizer: BaseTokenizer) -> list[int]:
+    """What stands before a text that is judged: of their first token models keep little, as all others look at it."""
+    return list(tokenizer.start) or [tokenizer.separator]
 
 
 @dataclass

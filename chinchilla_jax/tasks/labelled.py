@@ -1,12 +1,13 @@
 """Records with labels: a text, a pair of texts, or a text with an opinion on each of its entities."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from chinchilla_jax.config import require
 from chinchilla_jax.tasks.dialogues import text_of
-from chinchilla_jax.tasks.records import Labelled, Tally, Where
+from chinchilla_jax.tasks.records import Conversation, Labelled, Tally, Where
 
+SEVERAL = "records with several labels, of which the first counts"
 DIVIDER = "<div>"  # of several labels in one field, as in MultiDoGO
 
 
@@ -42,3 +43,17 @@ def entities(where: Where, fields: dict, tally: Tally) -> Iterator[Labelled]:
     text = text_of(where, fields, "text")
     for entity, label in fields["entities"].items():
         yield Labelled(where, (entity, text), labels_of(where, label))
+
+
+def conversations(records: Iterable[Labelled], names: Iterable[Any], tally: Tally) -> list[Conversation]:
+    """Texts under the name of their conversation, which have its order; a conversation is where its first text is."""
+    found: dict[str, list[Labelled]] = {}
+    for record, name in zip(records, names, strict=True):
+        require(len(record.texts) == 1, f"{record.where}: --task.conversation belongs to records of one text")
+        found.setdefault(str(name), []).append(record)
+        if len(record.labels) > 1:
+            tally.note(SEVERAL, record.where)
+    return [
+        Conversation(said[0].where, tuple(one.texts[0] for one in said), tuple(one.labels[0] for one in said), name)
+        for name, said in found.items()
+    ]

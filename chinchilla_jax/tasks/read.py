@@ -80,18 +80,21 @@ class Found:
 
 
 def read(
-    paths: Iterable[str | Path], kinds: tuple[str, ...] = (), text: str = "", label: str = "", divider: str = ""
-) -> Found:
+    paths: Iterable[str | Path], kinds: tuple[str, ...] = (), text: str = "", label: str = "", divider: str = "",
+    conversation: str = "",
+) -> Found:  # fmt: skip
     """The records of `paths`, all of one format of the `kinds` asked for, or of any; the first record decides.
 
-    `text` and `label` name the user's own fields for these two; `divider` stands between labels of one field.
+    `text` and `label` name the user's own fields for these two; `divider` stands between labels of one field, and
+    texts with the same value of the field `conversation` are one record.
     Raises `UserError`, which names file and line.
     """
     tally, records, form, names = Tally(), [], None, [str(path) for path in paths]
+    spoken: list[Any] = []  # names of conversations
     require(bool(names), "no file of examples; name one with --task.train")
     for path in names:
         pair = BARE.get(kinds[:1], ("text", "label"))
-        columns = Columns(KNOWN, tuple(name for name in (text, label) if name), pair)
+        columns = Columns(KNOWN, tuple(name for name in (text, label, conversation) if name), pair)
         found = (divided(renamed(raw, text, label, pair), divider) for raw in rows(path, columns))
         first = next(found, None)
         require(first is not None, f"{path}: no record in this file")
@@ -104,7 +107,16 @@ def read(
         for raw in whole:
             if not any(one.fits(raw.fields) for one in FORMATS if one.make is form.make):
                 raise UserError(misfit(raw, form))
-            records += form.make(raw.where, raw.fields, tally)
+            made = list(form.make(raw.where, raw.fields, tally))
+            records += made
+            if conversation:
+                require(
+                    form.kind == "labels" and conversation in raw.fields,
+                    f"{raw.where}: --task.conversation {conversation}: no such field of a text with a label",
+                )
+                spoken += [raw.fields[conversation]] * len(made)
+    if spoken:
+        records = labelled.conversations(records, spoken, tally)
     spans.check_offsets(tally)
     require(bool(records), f"{', '.join(names)}: no record is left ({'; '.join(tally.lines())})")
     return Found(records, form.kind, form.name, tally)

@@ -123,6 +123,28 @@ class Labelled:
         """The longest text: pairs of one sentence stay together."""
         return max(self.texts, key=len)
 
+    @property
+    def judged(self) -> tuple[tuple[str, str], ...]:
+        """(text, its label) for every label that a head of one label gives."""
+        return tuple((" | ".join(self.texts), label) for label in self.labels[:1])
+
+
+@dataclass(frozen=True)
+class Conversation(Labelled):
+    """What was said in a conversation, in its order, and as many labels; `name` tells it from others."""
+
+    name: str = ""
+
+    @property
+    def group(self) -> str:
+        """The conversation."""
+        return self.name
+
+    @property
+    def judged(self) -> tuple[tuple[str, str], ...]:
+        """Every text has a label of its own."""
+        return tuple(zip(self.texts, self.labels))
+
 
 @dataclass(frozen=True)
 class Tagged:

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from chinchilla_jax.config import require
-from chinchilla_jax.tasks.encode import Encoder
+from chinchilla_jax.tasks.encode import Encoder, opening
 from chinchilla_jax.tasks.offsets import Placed, placed
 from chinchilla_jax.tasks.records import Question
 
@@ -45,11 +45,6 @@ def windows(encoder: Encoder, record: Question) -> tuple[list[int], list[tuple[i
     step = max(1, size - min(encoder.task.stride or size // 2, size - 1))
     starts = range(0, max(1, count - size + step), step)
     return question, [(start, min(start + size, count)) for start in starts]
-
-
-def opening(tokenizer: Any) -> list[int]:
-    """What stands before everything."""
-    return list(tokenizer.start) or [tokenizer.separator]
 
 
 def closing(tokenizer: Any) -> list[int]:

@@ -10,20 +10,22 @@ import numpy as np
 from chinchilla_jax.config import TaskConfig, require
 from chinchilla_jax.model import transformer
 from chinchilla_jax.tasks import splits
-from chinchilla_jax.tasks.encode import CUT, Encoder, Example
+from chinchilla_jax.tasks.encode import CUT, Encoder, Example, opening
 from chinchilla_jax.tasks.kinds import heads, tables
 from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
+from chinchilla_jax.tasks.labelled import SEVERAL
 from chinchilla_jax.tasks.metrics import classes
-from chinchilla_jax.tasks.records import Labelled, Tally, Turn
+from chinchilla_jax.tasks.records import Conversation, Labelled, Tally, Turn
 from chinchilla_jax.tasks.render import Encode, Ids
 
+DIVIDED = "conversations divided to fit into --train.seq-len"
 MOST_LABELS = 30  # of a confusion matrix
 MOST_CONFUSED = 20
 
 
 def label_names(records: Sequence[Labelled], most: int = 1) -> tuple[str, ...]:
-    """The first label of every record once, or the first `most`; sorted, numbers by their value."""
-    names = {label for record in records for label in record.labels[:most]}
+    """The first label of every text once, or the first `most`; sorted, numbers by their value."""
+    names = {label for record in records for label in record.labels[: most * len(record.judged)]}
     return tuple(sorted(names, key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name)))
 
 
@@ -40,24 +42,47 @@ def divide(task: TaskConfig, train: list, valid: list | None, test: list | None,
 
 
 def encode(encoder: Encoder, record: Labelled, encode: Encode) -> Iterator[tuple[Example, ...]]:
-    """A text whose last token predicts the label; two texts are divided by a newline."""
-    label = record.labels[0]
-    if len(record.labels) > 1:
-        encoder.tally.note("records with several labels, of which the first counts", record.where)
-    require(
-        label in encoder.labels,
-        f"{record.where}: label {label!r} is none of the training set's {', '.join(encoder.labels)!r:.200}",
-    )
-    tokens = asking(encoder, record, encode)
-    weights, targets = np.zeros(len(tokens), np.float32), np.zeros(len(tokens), np.int32)
-    targets[-1], weights[-1] = encoder.labels.index(label), 1
-    yield (encoder.segment(tokens, targets, weights),)
+    """A text whose last token predicts the label; two texts are divided by a newline, and so are those of a
+    conversation, each of which has a label."""
+    if len(record.labels) > len(record.judged):
+        encoder.tally.note(SEVERAL, record.where)
+    numbers = []
+    for _, label in record.judged:
+        require(
+            label in encoder.labels,
+            f"{record.where}: label {label!r} is none of the training set's {', '.join(encoder.labels)!r:.200}",
+        )
+        numbers.append(encoder.labels.index(label))
+    for tokens, ends in parts(encoder, record, encode):
+        weights, targets = np.zeros(len(tokens), np.float32), np.zeros(len(tokens), np.int32)
+        targets[ends], weights[ends] = numbers[: len(ends)], 1
+        numbers = numbers[len(ends) :]
+        yield (encoder.segment(tokens, targets, weights),)
+
+
+def parts(encoder: Encoder, record: Labelled, encode: Encode) -> Iterator[tuple[Ids, list[int]]]:
+    """(ids, where those end that have a label) of a record; of a conversation as many as it takes."""
+    if not isinstance(record, Conversation):
+        ids = asking(encoder, record, encode)
+        yield ids, [len(ids) - 1]
+        return
+    start, newline = opening(encoder.renderer.tokenizer), encoder.renderer.tokenizer.encode("\n")
+    tokens, ends = list(start), []
+    for text in record.texts:
+        ids = encode(text)[: encoder.limit - len(start)] or newline
+        if len(tokens) + len(newline) + len(ids) > encoder.limit and ends:
+            encoder.tally.note(DIVIDED, record.where)
+            yield tokens, ends
+            tokens, ends = list(start), []
+        tokens += [*(newline if ends else []), *ids]
+        ends.append(len(tokens) - 1)
+    yield tokens, ends
 
 
 def asking(encoder: Encoder, record: Labelled, encode: Encode) -> Ids:
     """The ids of a text that is to get a label, cut from the right."""
     turns = encoder.renderer.turns([Turn("user", "\n".join(record.texts))], encode)
-    frame = [*encoder.renderer.tokenizer.start, *(i for t in turns[:-1] for i in t.ids)], encoder.renderer.reply
+    frame = [*opening(encoder.renderer.tokenizer), *(i for t in turns[:-1] for i in t.ids)], encoder.renderer.reply
     room = encoder.limit - sum(map(len, frame))
     ids = turns[-1].ids
     if len(ids) > room:
@@ -65,7 +90,7 @@ def asking(encoder: Encoder, record: Labelled, encode: Encode) -> Ids:
         turn = Turn("user", "\n".join(record.texts))
         bare = encoder.renderer.turn(turn, encode, slice(0, 0))
         ids = encoder.renderer.turn(turn, encode, slice(0, max(0, room - len(bare.ids)))).ids[:room]
-    return [*frame[0], *ids, *frame[1]] or [encoder.renderer.tokenizer.separator]
+    return [*frame[0], *ids, *frame[1]]
 
 
 def compiled_head(examination: Examination, of: Callable, head: str = "labels") -> Callable:
@@ -86,13 +111,14 @@ class Classes:
 
     def __call__(self, params: Any, poll: Callable[[], None]) -> tuple[Figures, Rows]:
         names, found, right, chosen, p = self.examination.data.task.labels, [], [], [], []
+        left = [list(record.judged) for record in self.examination.records]
         for item, target, log_p_C in at_last(self.examination, self.log_p, params, poll):
             right.append(target)
             chosen.append(int(log_p_C.argmax()))
             p.append(float(np.exp(log_p_C.max())))
             output, reference = names[chosen[-1]], names[target]
-            texts = self.examination.records[item.record].texts
-            row = {"record": str(item.where), "input": " | ".join(texts), "output": output, "reference": reference}
+            text, _ = left[item.record].pop(0)
+            row = {"record": str(item.where), "input": text, "output": output, "reference": reference}
             found.append({**row, "probability": round(p[-1], 4)})
         right_N, chosen_N = np.array(right, int), np.array(chosen, int)
         figures = classes.single(right_N, chosen_N, len(names))
@@ -100,14 +126,15 @@ class Classes:
 
 
 def at_last(examination: Examination, run: Callable, params: Any, poll: Callable[[], None]) -> Iterator[tuple]:
-    """(item, its target, what `run` says) at the last token of every record, in their order."""
-    found = []
+    """(item, its target, what `run` says) at the last token of every text, in their order."""
+    found, order = [], {id(item): number for number, item in enumerate(examination.items)}
     for held, batch, out_BLC in examination.over(run, params, poll):
         for row, items in enumerate(held):
-            ends = np.cumsum([len(item) for item in items]) - 1
-            for item, at in zip(items, ends):
+            ends = np.flatnonzero(batch.weights[row])
+            owners = (item for item in items for part in item.parts for _ in range(np.count_nonzero(part.weights)))
+            for item, at in zip(owners, ends, strict=True):
                 found.append((item, int(batch.targets[row, at]), out_BLC[row, at]))
-    yield from sorted(found, key=lambda each: each[0].record)
+    yield from sorted(found, key=lambda each: order[id(each[0])])
 
 
 def confusion(found: dict[str, Any], rows: Rows) -> list[list[int]]:

@@ -111,8 +111,8 @@ def shown(data: Any, text: str, part: Example) -> str:
 
 
 def several(records: Sequence[Labelled]) -> bool:
-    """Whether any record has not just one label."""
-    return any(len(record.labels) != 1 for record in records)
+    """Whether any text has not just one label."""
+    return any(len(record.labels) != max(1, len(record.judged)) for record in records)
 
 
 KIND = Kind(

@@ -10,9 +10,9 @@ import numpy as np
 from chinchilla_jax.config import TaskConfig, require
 from chinchilla_jax.model import transformer
 from chinchilla_jax.tasks import splits
-from chinchilla_jax.tasks.encode import Encoder, Example
+from chinchilla_jax.tasks.encode import Encoder, Example, opening
 from chinchilla_jax.tasks.kinds import heads, tables
-from chinchilla_jax.tasks.kinds.contexts import closing, context_of, opening, place_of, windows
+from chinchilla_jax.tasks.kinds.contexts import closing, context_of, place_of, windows
 from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
 from chinchilla_jax.tasks.kinds.span_head import CANDIDATE, END, START, likeliest, span_head, span_log_p
 from chinchilla_jax.tasks.metrics import answers

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from chinchilla_jax.config import require
-from chinchilla_jax.tasks.encode import CUT, Encoder, Example
+from chinchilla_jax.tasks.encode import CUT, Encoder, Example, opening
 from chinchilla_jax.tasks.kinds import heads, tables
 from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
 from chinchilla_jax.tasks.kinds.labels import compiled_head
@@ -67,7 +67,7 @@ def encode(encoder: Encoder, record: Tagged | Spans, encode: Encode) -> Iterator
     gap = not tokenizer.prefixes_space
     ids = [encode(" " * (gap and blank) + word) for word, blank in zip(words, blanks)]
     between = tokenizer.encode("\n") if twice else []
-    start = list(tokenizer.start) or [tokenizer.separator]
+    start = opening(tokenizer)
     room = encoder.limit - len(start) - len(between)
     fits = fitting([len(each) for each in ids], room // 2 if twice else room)
     if fits < len(words):
