@@ -63,6 +63,11 @@ def test_balanced_labels_have_the_same_say(tiny_store, tmp_path):
         (MESSAGES, {"template": "alpacca"}, "did you mean alpaca"),
         (MESSAGES, {"balance": True}, "--task.balance belongs to labels"),
         (MESSAGES, {"seq_len": 6}, "raise it"),
+        (
+            [{"talk": i, **row} for i, row in enumerate(LABELLED)],
+            {"kind": "choice", "conversation": "talk"},
+            "stand alone",
+        ),
     ],
 )
 def test_mistakes_are_one_line(tiny_store, tmp_path, records, task, message):

@@ -1,8 +1,44 @@
 """Records with labels."""
 
+import pytest
+
+from chinchilla_jax.errors import UserError
 from chinchilla_jax.tasks.read import read
+from tests.tasks.made import lines
 
 
 def test_labels_with_a_divider(tmp_path):
     (tmp_path / "a.tsv").write_text("text\tlabel\nt\tgreet<div>book\n")
     assert read([tmp_path / "a.tsv"]).records[0].labels == ("greet", "book")
+
+
+def said(name, *pairs):
+    return [{"talk": name, "text": text, "label": label} for text, label in pairs]
+
+
+def test_texts_of_a_conversation_are_one_record(tmp_path):
+    """In the order of the file, though others stand between them; a conversation may go on in another file."""
+    one, two = (
+        said(1, ("hi", "greet"), ("a flight", "book<div>ask"), ("bye", "end")),
+        said(2, ("ok", "yes"), (" ", "no")),
+    )
+    paths = [lines(tmp_path, one[0], two[0], one[1], two[1], name="a.jsonl"), lines(tmp_path, one[2], name="b.jsonl")]
+    found = read(paths, conversation="talk")
+    first, second = found.records
+    assert (first.texts, first.labels, first.group) == (("hi", "a flight", "bye"), ("greet", "book", "end"), "1")
+    assert first.judged == (("hi", "greet"), ("a flight", "book"), ("bye", "end")) and first.where.line == 1
+    assert second.judged == (("ok", "yes"),) and second.where.line == 2
+    assert sorted(found.tally.counts.values()) == [1, 1], "an empty text, and a text with two labels"
+
+
+@pytest.mark.parametrize(
+    "record, message",
+    [
+        ({"text": "a", "label": "x"}, "--task.conversation talk: no such field"),
+        ({"talk": 1, "prompt": "a", "completion": "b"}, "no such field of a text with a label"),
+        ({"talk": 1, "premise": "a", "hypothesis": "b", "label": "x"}, "belongs to records of one text"),
+    ],
+)
+def test_what_is_no_conversation_is_refused(tmp_path, record, message):
+    with pytest.raises(UserError, match=message):
+        read([lines(tmp_path, record)], conversation="talk")

@@ -12,7 +12,7 @@ PIECES = {1: "the ", 2: "sea", 3: " sings", 4: "!"}
 
 def made(shown=None):
     tokenizer = SimpleNamespace(controls={"<s>": 0, "<|end|>": 9}, decode=lambda ids: "".join(PIECES[i] for i in ids))
-    return SimpleNamespace(tokenizer=tokenizer, kind=SimpleNamespace(shown=shown))
+    return SimpleNamespace(tokenizer=tokenizer, kind=SimpleNamespace(shown=shown), soft=())
 
 
 def example(ids: list[int], trained: list[int]):

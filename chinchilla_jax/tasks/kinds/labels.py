@@ -165,8 +165,8 @@ def sections(found: dict[str, Any], rows: Rows) -> list[str]:
 
 
 def shown(data: Any, text: str, part: Example) -> str:
-    """The text and its label."""
-    return f"{text} -> [[{data.task.labels[part.targets[-1]]}]]"
+    """The text and its label, of a conversation all of them."""
+    return f"{text} -> [[{', '.join(data.task.labels[i] for i in part.targets[part.weights > 0])}]]"
 
 
 FIGURES = {

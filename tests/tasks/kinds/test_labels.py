@@ -1,6 +1,7 @@
 """A text with one label: its target, and the head against a linear classifier."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from chinchilla_jax.objectives.objective import WHOLE
 from chinchilla_jax.tasks.encode import Example, Item
 from chinchilla_jax.tasks.kinds.heads import head_rows, labels
 from chinchilla_jax.tasks.pack import filled
-from chinchilla_jax.tasks.records import Labelled, Where
+from chinchilla_jax.tasks.records import Conversation, Labelled, Where
 from chinchilla_jax.tasks.render import Renderer
 from chinchilla_jax.tasks.template import PLAIN
 from tests import tiny
+from tests.tasks.kinds.oracle import Oracle, sure, task_data
 from tests.tasks.made import HERE, encoder, examples
 
 CFG = tiny.MODERN
@@ -57,3 +59,61 @@ def test_a_label_is_the_target_of_the_last_token(tokenizer):
     assert len(long) == 12 and long.targets[-1] == 0 and len(made.tally.counts) == 2
     with pytest.raises(UserError, match=r"here:1 .*label 'c' is none of"):
         made.items(Labelled(HERE, ("wind",), ("c",)), 0)
+
+
+TALK = Conversation(HERE, ("wind", "the sea", "old songs"), ("a", "b", "a"), "one")
+
+
+def test_a_text_of_one_token_has_a_token_before_it(tokenizer):
+    """Where a tokenizer puts none there; a model keeps little of its first token."""
+    bare = SimpleNamespace(
+        start=(), separator=tokenizer.separator, encode=lambda text: [7] * len(text.split()), controls={}
+    )
+    [part] = examples(
+        encoder(Renderer(PLAIN, bare), 12, labels=("a", "b"), kind="labels"), Labelled(HERE, ("x",), ("b",))
+    )
+    assert part.tokens.tolist() == [tokenizer.separator, 7] and part.targets[-1] == 1
+
+
+def test_every_text_of_a_conversation_has_its_label_behind_those_before_it(tokenizer):
+    made = encoder(Renderer(PLAIN, tokenizer), 64, labels=("a", "b"), kind="labels")
+    [part] = examples(made, TALK)
+    parts = [tokenizer.encode(text) for text in TALK.texts]
+    newline, ends = tokenizer.encode("\n"), np.flatnonzero(part.weights)
+    assert part.tokens.tolist() == [tokenizer.separator, *parts[0], *newline, *parts[1], *newline, *parts[2]]
+    assert part.targets[ends].tolist() == [0, 1, 0] and part.weights.sum() == 3
+    assert [part.tokens[end] for end in ends] == [ids[-1] for ids in parts]
+
+
+def test_a_conversation_that_is_too_long_is_divided(tokenizer):
+    """Each text is judged once, and one that is too long by itself is cut from the right."""
+    made = encoder(Renderer(PLAIN, tokenizer), 8, labels=("a", "b"), kind="labels")
+    long = Conversation(HERE, ("wind", "the sea " * 30, "wind", "wind"), ("a", "b", "b", "a"), "one")
+    found = examples(made, long)
+    assert all(len(part) <= 8 for part in found) and len(found) > 2
+    assert [t for part in found for t in part.targets[part.weights > 0]] == [0, 1, 1, 0]
+    assert "divided" in "".join(made.tally.counts)
+    with pytest.raises(UserError, match="label 'c' is none of"):
+        made.items(Conversation(HERE, ("wind", "wind"), ("a", "c"), "one"), 0)
+
+
+def test_texts_of_conversations_are_judged_one_by_one(tokenizer):
+    """In their order, however rows are filled; what is said of one text is not said of another."""
+    draw = np.random.default_rng(0)
+    talks = [
+        Conversation(
+            HERE, tuple(f"wind {n} {i}" for i in range(n % 5 + 1)), tuple(draw.choice(["a", "b"], n % 5 + 1)), str(n)
+        )
+        for n in range(12)
+    ]
+    data = task_data(tokenizer, "labels", talks, seq_len=48, conversation="talk")
+    assert data.task.labels == ("a", "b") and data.kind.when(talks)
+    figures, rows = Oracle(data, lambda batch: sure(batch.targets, 2)).judged()
+    assert figures["accuracy"] == 1.0 and len(rows) == sum(len(talk.texts) for talk in talks)
+    assert [(row["input"], row["reference"]) for row in rows] == [pair for talk in talks for pair in talk.judged]
+    balanced = data.balanced(data.first)
+    say = {0: 0.0, 1: 0.0}
+    for part in (part for item in balanced for part in item.parts):
+        for at in np.flatnonzero(part.weights):
+            say[int(part.targets[at])] += float(part.weights[at])
+    assert say[0] == pytest.approx(say[1], rel=1e-5)
