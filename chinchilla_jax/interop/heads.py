@@ -1,6 +1,7 @@
 """Heads in the place of the vocabulary as transformers and peft have them: one table, read in both directions."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from chinchilla_jax.config import TaskConfig, require
@@ -26,7 +27,7 @@ class Head(NamedTuple):
 HEADS = {  # by our name of the head
     "labels": Head(
         "ForSequenceClassification", "score", "SEQ_CLS", ("classifier", "score"), "text-classification",
-        "Its input begins with the bos token; two texts have a newline between them.",
+        "Its input is the text; two texts have a newline between them.",
     ),
     "tags": Head(
         "ForTokenClassification", "score", "TOKEN_CLS", ("classifier", "score"), "token-classification",
@@ -87,6 +88,12 @@ def task_of(told: Mapping[str, Any], name: str) -> TaskConfig:
     )
     require(told.get("token_classification_bias", True) is True, "token_classification_bias false is not supported")
     return TaskConfig(kind="multilabel" if name == "labels" and kind == SEVERAL else name, labels=tuple(labels))
+
+
+def read_as(task: TaskConfig, told: Mapping[str, Any]) -> TaskConfig:
+    """How inputs are read, by the task.json of a folder of ours; those of others are what their tokenizer makes."""
+    source = "twice" if told.get("source") == "twice" else "causal"
+    return replace(task, source=source, opening=bool(told.get("opening")))
 
 
 def settings(task: TaskConfig, name: str) -> dict[str, Any]:

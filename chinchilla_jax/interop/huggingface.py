@@ -1,6 +1,5 @@
 """A Hugging Face folder as a `Source`: config.json, safetensors, tokenizer."""
 
-import dataclasses
 import re
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from chinchilla_jax.data.marks import TEMPLATE
 from chinchilla_jax.data.tokenizers import copy_tokenizer, open_tokenizer, tokenizer_file
 from chinchilla_jax.disk import plain, read_json
 from chinchilla_jax.errors import UserError, one_line
-from chinchilla_jax.interop import architectures
+from chinchilla_jax.interop import architectures, heads
 from chinchilla_jax.interop.names import LAYER, their_shapes
 from chinchilla_jax.interop.source import check_tensors, heads_of
 from chinchilla_jax.interop.tensors import FLOATS, Tensors, locate
@@ -42,8 +41,7 @@ class Folder:
         told = read_json(folder / CONFIG)
         architecture, self.model, self.task, trunk, biases, said = architectures.to_settings(told, ignored)
         if self.task.kind != "auto":
-            source = read_task(folder).get("source")  # of a folder of ours
-            self.task = dataclasses.replace(self.task, source="twice" if source == "twice" else "causal")
+            self.task = heads.read_as(self.task, read_task(folder))
         self._folder = folder
         where, files = locate(folder)
         where = {name: path for name, path in where.items() if not DERIVED.search(name)}

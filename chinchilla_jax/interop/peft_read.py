@@ -71,7 +71,7 @@ class Adapter:
         own = isinstance(labels, list) and len(labels) == count and all(isinstance(name, str) for name in labels)
         task |= {"id2label": dict(enumerate(labels))} if own else {}
         task |= {"problem_type": heads.SEVERAL} if told.get("kind") == "multilabel" else {}
-        return heads.task_of(task, head)
+        return heads.read_as(heads.task_of(task, head), told)
 
     def _unfold(self) -> None:
         """Take columns and rows of one for vectors, and give AdaLoRA's triplets the places that they had."""

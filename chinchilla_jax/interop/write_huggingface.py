@@ -97,6 +97,7 @@ def card(run_dir: Path, origin: dict[str, Any], architecture: str, dtype: str, t
     source = f" Its weights started as `{Path(origin['source']).name}`." if origin else ""
     lines = ["---", *(f"{key}: {value}" for key, value in header.items()), "---", ""]
     lines += [f"# {run_dir.absolute().name}", "", f"{architecture}, {dtype}, written by chinchilla_jax.{source}", ""]
+    begins = " The bos token stands before it." if head == "labels" and task.opening else ""
     twice = " It stands there twice, and the second copy counts." if task.source == "twice" else ""
-    lines += [f"{heads.HEADS[head].fed}{twice} See {kept.FILE}.", ""] if head else []
+    lines += [f"{heads.HEADS[head].fed}{begins}{twice} See {kept.FILE}.", ""] if head else []
     return "\n".join(lines)

@@ -160,6 +160,7 @@ class TaskData:
             "template_sha256": template.sha256,
             "labels": list(self.task.labels),
             "source": self.task.source,
+            "opening": self.task.opening,
             **more,
         }
 

@@ -66,9 +66,9 @@ def example(ids: Sequence[int], trained: Sequence[bool], closing: int, closes: b
     return Example(tokens, targets, weights, np.array(numbered(trained), np.int32))
 
 
-def opening(tokenizer: BaseTokenizer) -> list[int]:
+def opening(tokenizer: BaseTokenizer, always: bool = True) -> list[int]:
     """What stands before a text that is judged: of their first token models keep little, as all others look at it."""
-    return list(tokenizer.start) or [tokenizer.separator]
+    return list(tokenizer.start) or ([tokenizer.separator] if always else [])
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Classes of transformers with a head, in both directions."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -42,6 +43,13 @@ def test_labels_without_names_are_called_as_transformers_calls_them():
 def test_what_is_no_classification_is_refused(told, message):
     with pytest.raises(UserError, match=message):
         heads.task_of(told, "labels")
+
+
+def test_folders_of_ours_say_how_their_inputs_are_read():
+    """And those of others give a model what their tokenizer makes of a text."""
+    task = TaskConfig(kind="labels", labels=LABELS)
+    assert heads.read_as(task, {}) == replace(task, opening=False)
+    assert heads.read_as(task, {"opening": True, "source": "twice"}) == replace(task, source="twice")
 
 
 def test_inputs_read_in_both_directions_have_no_class():

@@ -77,7 +77,8 @@ def adapter_run(place, name: str, **settings):
     run_dir = place / f"run_{name}"
     run_dir.mkdir()
     if name in TASKS:
-        (run_dir / "task.json").write_text(json.dumps({"kind": task.kind, "labels": task.labels}))
+        told = {"kind": task.kind, "labels": task.labels, "opening": task.opening}
+        (run_dir / "task.json").write_text(json.dumps(told))
     params_only.write(run_dir, config, base, leaves, dtype=dtype, base=program.base_facts())
     return run_dir
 

@@ -48,4 +48,7 @@ def test_a_card_says_the_licence_where_the_weights_began_and_how_a_head_was_fed(
     task = TaskConfig(kind="tags", source="twice")
     said = write_huggingface.card(Path("mine"), {}, "LlamaForTokenClassification", "bfloat16", task, "tags")
     assert "license" not in said and "started as" not in said and "pipeline_tag: token-classification" in said
-    assert "first token has its tag" in said and "It stands there twice" in said
+    assert "first token has its tag" in said and "It stands there twice" in said and "stands before it" not in said
+    for opening in (True, False):
+        said = write_huggingface.card(Path("mine"), {}, "Llama", "float32", TaskConfig(opening=opening), "labels")
+        assert ("The bos token stands before it." in said) == opening

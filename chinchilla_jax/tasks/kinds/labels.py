@@ -82,7 +82,10 @@ def parts(encoder: Encoder, record: Labelled, encode: Encode) -> Iterator[tuple[
 def asking(encoder: Encoder, record: Labelled, encode: Encode) -> Ids:
     """The ids of a text that is to get a label, cut from the right."""
     turns = encoder.renderer.turns([Turn("user", "\n".join(record.texts))], encode)
-    frame = [*opening(encoder.renderer.tokenizer), *(i for t in turns[:-1] for i in t.ids)], encoder.renderer.reply
+    frame = (
+        [*opening(encoder.renderer.tokenizer, encoder.task.opening), *(i for t in turns[:-1] for i in t.ids)],
+        encoder.renderer.reply,
+    )
     room = encoder.limit - sum(map(len, frame))
     ids = turns[-1].ids
     if len(ids) > room:
@@ -90,7 +93,7 @@ def asking(encoder: Encoder, record: Labelled, encode: Encode) -> Ids:
         turn = Turn("user", "\n".join(record.texts))
         bare = encoder.renderer.turn(turn, encode, slice(0, 0))
         ids = encoder.renderer.turn(turn, encode, slice(0, max(0, room - len(bare.ids)))).ids[:room]
-    return [*frame[0], *ids, *frame[1]]
+    return [*frame[0], *ids, *frame[1]] or [encoder.renderer.tokenizer.separator]
 
 
 def compiled_head(examination: Examination, of: Callable, head: str = "labels") -> Callable:

@@ -73,6 +73,8 @@ def test_a_text_of_one_token_has_a_token_before_it(tokenizer):
         encoder(Renderer(PLAIN, bare), 12, labels=("a", "b"), kind="labels"), Labelled(HERE, ("x",), ("b",))
     )
     assert part.tokens.tolist() == [tokenizer.separator, 7] and part.targets[-1] == 1
+    theirs = encoder(Renderer(PLAIN, bare), 12, labels=("a", "b"), kind="labels", opening=False)
+    assert examples(theirs, Labelled(HERE, ("x",), ("b",)))[0].tokens.tolist() == [7]
 
 
 def test_every_text_of_a_conversation_has_its_label_behind_those_before_it(tokenizer):
