@@ -28,7 +28,7 @@ def share(config: Config, step) -> jax.Array:
 
 def free(config: Config, batch: Batch) -> jax.Array:
     """True where a token may be replaced: (B, L)."""
-    return (allowed(batch, config.adversarial.control)[..., 0] > 0) & (batch.tokens < config.model.vocab_size)
+    return allowed(batch, config.adversarial.control, config.model.vocab_size)[..., 0] > 0
 
 
 def pieces(config: Config, key, shape: tuple[int, ...]) -> jax.Array:

@@ -84,7 +84,7 @@ class Pass:
         """Where an ascent starts, or the whole of a method's noise."""
         cfg, width = self.cfg, self.config.model.d_model
         delta_BLD = perturb.draw(key, self.batch, width, self.size(), cfg.norm, cfg.init)
-        return delta_BLD * perturb.allowed(self.batch, cfg.control)
+        return delta_BLD * perturb.allowed(self.batch, cfg.control, self.config.model.vocab_size)
 
     def inside(self, delta_BLD: jax.Array) -> jax.Array:
         """The nearest point of the ball."""
@@ -92,7 +92,7 @@ class Pass:
 
     def along(self, g_BLD: jax.Array) -> jax.Array:
         """The point of the unit ball that a gradient points to."""
-        g_BLD = g_BLD * perturb.allowed(self.batch, self.cfg.control)
+        g_BLD = g_BLD * perturb.allowed(self.batch, self.cfg.control, self.config.model.vocab_size)
         return perturb.steepest(g_BLD, self.batch.segments, self.cfg.norm)
 
     def moved(self, delta_BLD: jax.Array, g_BLD: jax.Array) -> jax.Array:

@@ -34,9 +34,9 @@ def unit(kind: str, table_VD: jax.Array, batch: Batch, norm: str = "l2_token") -
     return (shared(norm_BL, batch.segments, norm) / count_BL)[..., None]
 
 
-def allowed(batch: Batch, special: tuple[int, ...]) -> jax.Array:
-    """1 where a token may be perturbed, 0 on padding and on the control pieces: (B, L, 1)."""
-    real_BL = batch.segments > 0
+def allowed(batch: Batch, special: tuple[int, ...], vocab: int = 2**31 - 1) -> jax.Array:
+    """1 where a token may be perturbed, 0 on padding, control pieces and, from `vocab` on, soft prompts: (B, L, 1)."""
+    real_BL = (batch.segments > 0) & (batch.tokens < vocab)
     for piece in special:
         real_BL &= batch.tokens != piece
     return real_BL.astype(jnp.float32)[..., None]

@@ -106,6 +106,8 @@ def test_noise_does_not_depend_on_rows_that_are_filled_in():
 
 def test_padding_and_control_pieces_are_left_alone():
     mask = np.asarray(perturb.allowed(BATCH, (0, 3, 40)))[..., 0]
+    below = np.asarray(perturb.allowed(BATCH, (0, 3, 40), 50))[..., 0]
+    assert (below == mask * (np.asarray(BATCH.tokens) < 50)).all() and 0 < below.sum() < mask.sum(), "nor a soft prompt"
     np.testing.assert_array_equal(mask, (BATCH.segments > 0) & ~np.isin(BATCH.tokens, [0, 3, 40]))
     assert 0 < mask.sum() < (BATCH.segments > 0).sum()
 
