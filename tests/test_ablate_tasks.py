@@ -24,6 +24,19 @@ def test_the_committed_plan_is_the_table_of_the_tool(tmp_path):
     assert len(names) == len(set(names)) == 4 * 4 * 4 * 3 + 9 * 3 * 3 and len(committed["tasks"]) == 4
 
 
+def test_records_of_a_sorted_file_are_taken_from_all_of_it(tmp_path):
+    rows = [{"text": str(i), "entities": {"a": "up" if i < 50 else "down"}} for i in range(100)]
+    task = tool.TASKS["sentfin"]._replace(train="a.jsonl", test="b.jsonl", records=10)
+    for name in ("a.jsonl", "b.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tool.TASKS, "sentfin", task)
+        train, test = tool.files("sentfin", tmp_path, tmp_path / "runs")
+    assert [json.loads(line)["text"] for line in train.read_text().splitlines()] == [str(i) for i in range(0, 100, 10)]
+    assert test.read_text() == (tmp_path / "b.jsonl").read_text()
+    assert tool.taken([1, 2, 3], 2, False) == [1, 2] and tool.taken([1, 2, 3], 0, True) == [1, 2, 3]
+
+
 def test_holm_counts_in_order():
     """Of 0.01, 0.02, 0.03, 0.04 at 5 %: 0.01 <= 0.0125, 0.02 > 0.0167, and nothing behind it."""
     assert reports.holm({"a": 0.04, "b": 0.01, "c": 0.03, "d": 0.02}) == {"b": True, "d": False, "c": False, "a": False}

@@ -62,15 +62,16 @@ class Task(NamedTuple):
     test: str
     records: int
     settings: dict[str, Any]
-    labels: int = 0  # of the most frequent labels that are kept; 0 keeps all
+    labels: int = 0  # of the first labels that are kept; 0 keeps all
+    evenly: bool = False  # whether records are taken from all of the file, which is sorted, or the first ones
 
 
 TASKS = {
     "banking": Task("intent/banking77/train.csv.gz", "intent/banking77/test.csv.gz", 500,
-                    {"task.text": "text", "task.label": "category", "task.epochs": 12}, 20),
+                    {"task.text": "text", "task.label": "category", "task.epochs": 12}, 20, True),
     "uci": Task("sentiment/uci_sentences/train.tsv", "sentiment/uci_sentences/test.tsv", 2000, {"task.epochs": 4}),
     "sentfin": Task("sentiment_finance/sentfin/train.jsonl.gz", "sentiment_finance/sentfin/test.jsonl.gz", 2000,
-                    {"task.epochs": 4}),
+                    {"task.epochs": 4}, evenly=True),
     "airline": Task("customer_service/multidogo_airline/train.tsv.gz",
                     "customer_service/multidogo_airline/test.tsv.gz", 4000,
                     {"task.kind": "labels", "task.text": "utterance", "task.label": "intent", "task.epochs": 4}),
@@ -119,6 +120,11 @@ def package(*words: object) -> dict[str, Any]:
     return json.loads(said.getvalue())
 
 
+def taken(rows: list, most: int, evenly: bool) -> list:
+    """`most` rows, or all for 0."""
+    return [rows[n * len(rows) // most] for n in range(most)] if most and evenly else rows[: most or None]
+
+
 def files(task: str, data: Path, folder: Path) -> tuple[Path, Path]:
     """The files of a task with as many records, and only the labels, that it is to have; made once."""
     found, made = TASKS[task], folder / "data" / task
@@ -136,11 +142,10 @@ def files(task: str, data: Path, folder: Path) -> tuple[Path, Path]:
             kept = kept or set(sorted({row[1] for row in rows[1:]})[: found.labels])
             body = [row for row in rows[1:] if row[1] in kept]
             with open(target, "w", encoding="utf-8", newline="") as file:
-                picked = [body[n * len(body) // most] for n in range(most)] if most else body
-                csv.writer(file).writerows([rows[0], *picked])
+                csv.writer(file).writerows([rows[0], *taken(body, most, found.evenly)])
         else:
-            lines = text.splitlines(keepends=True)
-            target.write_text("".join(lines[: most + 1] if most else lines), encoding="utf-8")
+            lines, head = text.splitlines(keepends=True), target.suffix == ".tsv"
+            target.write_text("".join([*lines[:head], *taken(lines[head:], most, found.evenly)]), encoding="utf-8")
     return targets[0], targets[1]
 
 
