@@ -45,10 +45,15 @@ class Cache:
         return self.stacks[0].k_JTK.shape[1]
 
 
-# How decoding keeps kernels (w, kernels, contract) and tables.
+def _packed_table(table: Any, kernels: str) -> Any:
+    """A table as its transpose is packed: (V, D) are the rows of a weight (D, V)."""
+    return packed(table.T, kernels) if isinstance(table, jax.Array) and kernels == "cpu" else table
+
+
+# How decoding keeps kernels (w, kernels, contract) and tables (w, kernels).
 FORMS = {
-    "float": (packed, lambda table: table),
-    "int8": (lambda w, kernels, contract: Packed8.of(w, contract), Packed8.of_table),
+    "float": (packed, _packed_table),
+    "int8": (lambda w, kernels, contract: Packed8.of(w, contract), lambda table, kernels: Packed8.of_table(table)),
 }
 
 
@@ -74,7 +79,9 @@ def split_layers(params: dict[str, Any], cfg: ModelConfig, form: str = "float") 
         blocks += [jax.vmap(ready)(jax.tree.map(lambda w_N, cut=cut: w_N[cut], copy[name])) for cut in cuts]
     rest = {name: part for name, part in copy.items() if name not in NAMES}
     tables = {
-        name: {**rest[name], "table": table(rest[name]["table"])} for name in ("embed", "unembed") if name in rest
+        name: {**rest[name], "table": table(rest[name]["table"], cfg.kernels)}
+        for name in ("embed", "unembed")
+        if name in rest
     }
     return {**rest, **tables, "blocks": tuple(blocks)}
 

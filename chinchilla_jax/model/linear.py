@@ -54,6 +54,18 @@ def _cpu(x, w):
     return (w.T @ x.T).T if x.shape[0] <= FEW_ROWS else _transposed(x, w)
 
 
+def along_rows(x_MD, w_PD, out=None):
+    """x w^T, (M, P), both read along their rows, in the type `out`.
+
+    A transposed operand, and a single row, would make XLA:CPU turn bfloat16 into float32 first, all of `w` each time.
+    """
+    M = len(x_MD)
+    if M == 1 and x_MD.dtype == jnp.bfloat16:
+        x_MD = jnp.concatenate([x_MD, x_MD])
+    product = partial(jax.lax.dot_general, dimension_numbers=(((1,), (1,)), ((), ())), preferred_element_type=out)
+    return product(x_MD, w_PD) if M > FEW_ROWS else product(w_PD, x_MD).T[:M]
+
+
 JOINED = ("cuda",)
 PRODUCTS = {"reference": _plain, "cpu": _cpu, "cuda": _plain, "tpu": _plain}
 
@@ -165,7 +177,13 @@ class Packed:
 
 @product.register(Packed)
 def _(w: Packed, x, kernels, contract):
-    return product(w.w_PD.T.reshape(w.shape), x, kernels, contract)
+    y_MP = along_rows(x.reshape(-1, w.w_PD.shape[1]), w.w_PD)
+    return y_MP.reshape(*x.shape[: x.ndim - contract], *w.shape[contract:])
+
+
+@look_up.register(Packed)
+def _(table: Packed, tokens):
+    return look_up(table.w_PD, tokens)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=("whole",), meta_fields=("shape",))

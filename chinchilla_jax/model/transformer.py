@@ -17,7 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.model.attention import attention
-from chinchilla_jax.model.linear import Affine, affine, drop, look_up, side_by_side
+from chinchilla_jax.model.linear import Affine, Packed, affine, along_rows, drop, look_up, side_by_side
 from chinchilla_jax.model.masters import mastered
 from chinchilla_jax.model.positions import ENCODERS, TABLES
 from chinchilla_jax.model.stacks import joined, stacks_of
@@ -342,6 +342,11 @@ def unembedding(params: Params) -> jax.Array:
 def table_logits(table, hidden_BD: jax.Array) -> jax.Array:
     """(B, V) in float32 of a few rows, by the kind of the table; from the left, along its rows: see model/linear.py."""
     return jnp.einsum("vd,bd->vb", array(table), hidden_BD, preferred_element_type=jnp.float32).T
+
+
+@table_logits.register(Packed)
+def _(table: Packed, hidden_BD):
+    return along_rows(hidden_BD, table.w_PD, jnp.float32)
 
 
 def logits(params: Params, hidden_BD: jax.Array) -> jax.Array:

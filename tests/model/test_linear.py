@@ -1,11 +1,14 @@
 """The one matrix product against einsum, in value and gradient; weights laid and joined for decoding; dropout."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from chinchilla_jax.model import linear
+from chinchilla_jax.model.transformer import table_logits
 from tests import tiny
 
 
@@ -38,6 +41,31 @@ def test_a_weight_laid_for_decoding_has_the_same_product():
             expected = np.tensordot(x, w, contract)
             np.testing.assert_allclose(linear.dense(x, laid, "cpu", contract), expected, atol=1e-5)
         assert linear.packed(w, "tpu", contract) is w
+
+
+@pytest.mark.parametrize("rows", [1, 2, linear.FEW_ROWS + 1])
+def test_bfloat16_laid_for_decoding_is_multiplied_as_it_is(rows):
+    """Where a CPU has units for it: XLA would make float32 of the whole weight at every product otherwise."""
+    D, P = 64, 96
+    whole = rf"f32\[(1,)?({D},{P}|{P},{D})\]"
+
+    def text(product, *args):
+        return tiny.jit(product).lower(*args).compile().as_text()
+
+    x, w = jnp.ones((2, D), jnp.bfloat16), jnp.ones((P, D), jnp.bfloat16)
+    bare = text(lambda w, x: jax.lax.dot_general(w, x, (((1,), (1,)), ((), ()))), w, x)
+    if re.search(whole, bare):
+        pytest.skip("XLA multiplies no bfloat16 on this CPU")
+    laid, x = linear.Packed(w, (D, P)), jnp.ones((rows, D), jnp.bfloat16)
+    assert not re.search(whole, text(lambda x, w: linear.dense(2 * x, w, "cpu"), x, laid))
+    assert not re.search(whole, text(lambda x, w: table_logits(w, 2 * x), x, laid))
+    draw = np.random.default_rng(3)
+    x, w = (jnp.asarray(draw.standard_normal(shape), jnp.bfloat16) for shape in (x.shape, w.shape))
+    expected = np.float32(x) @ np.float32(w).T
+    laid = linear.Packed(w, (D, P))
+    np.testing.assert_allclose(np.float32(linear.dense(x, laid, "cpu")), expected, rtol=0.01, atol=0.1)
+    np.testing.assert_allclose(table_logits(laid, x), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(linear.look_up(laid, np.array([[3, 0]])), w[np.array([[3, 0]])])
 
 
 def test_weights_joined_for_decoding_come_apart_with_their_biases():
