@@ -1,22 +1,26 @@
-"""What a customer wants, in words: 11 intents of airline customers (MultiDoGO) by the likeliest label.
+"""What a customer wants: 11 intents of airline customers (MultiDoGO), each turn judged behind what was said before it.
 
     python -m chinchilla_jax finetune --config tasks/customer_intents --from RUN --run-dir runs/intents \\
         --task.train AIRLINE/train.tsv.gz --task.valid AIRLINE/dev.tsv.gz --task.test AIRLINE/test.tsv.gz
 
-To beat on the test: TF-IDF with logistic regression, accuracy 0.8929, macro-F1 0.8438. `--task.kind labels` trains a
-head instead, whose figures have the same names. Of that two passes were run, on SmolLM2-135M (`--tune.rank 16
---model.dtype bfloat16 --train.batch-size 8 --optimizer.peak-lr 5e-4`), 134 steps in 9 CPU minutes: accuracy 0.8711,
-macro-F1 0.8154, with the loss still falling, which is not enough. Label words were run for six steps from a tiny model
-of our own.
+13,503 turns to train on, 3,925 to test. To beat: TF-IDF with logistic regression on a turn alone, accuracy 0.8929,
+macro-F1 0.8438; with the words of the turns before it 0.9095.
+
+RUN was SmolLM2-135M, imported from its GGUF, with `--model.dtype bfloat16` on a CPU with AMX: 495 steps of 2 rows of 256
+tokens, about 20 CPU minutes with validation and test. Test accuracy **0.9177**, macro-F1 0.8763; validation after each pass
+0.9013, 0.9090, 0.9079. One seed. Turns alone (`--task.conversation ""`, 803 steps of 2 rows of 128): 0.8851, macro-F1
+0.8278. `--task.kind choice --task.conversation ""` answers with the likeliest label in words instead, which was run for
+six steps from a tiny model of our own.
 """
 
-from chinchilla_jax.config import Config, TaskConfig, TrainConfig, TuneConfig
+from chinchilla_jax.config import Config, OptimizerConfig, TaskConfig, TrainConfig, TuneConfig
 
 
 def config() -> Config:
-    """LoRA; the answer is one of the label names."""
+    """LoRA on all matrices, and a label head at the end of every turn."""
     return Config(
-        task=TaskConfig(kind="choice", text="utterance", label="intent", epochs=2, generate=500),
-        tune=TuneConfig(method="lora"),
-        train=TrainConfig(seq_len=128),
+        task=TaskConfig(kind="labels", text="utterance", label="intent", conversation="conversationId", epochs=3),
+        tune=TuneConfig(method="lora", rank=16),
+        optimizer=OptimizerConfig(peak_lr=5e-4),
+        train=TrainConfig(seq_len=256, batch_size=2),
     )

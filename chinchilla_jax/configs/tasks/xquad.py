@@ -8,7 +8,7 @@ published figures start from, is not here: to beat is the sentence with most wor
 F1 15.56 (Chinese, by characters, 0.00 and 19.00; German 0.25 and 14.53). A run on other questions is judged on all of
 it by `evaluate --run-dir RUN --task --task.test XQUAD/xquad.en.json.gz`.
 
-Not run at full size.
+Not run.
 """
 
 from chinchilla_jax.configs.tasks.cmrc2018 import config as config  # the same method and head
