@@ -46,8 +46,8 @@ class Cache:
 
 
 def _packed_table(table: Any, kernels: str) -> Any:
-    """A table as its transpose is packed: (V, D) are the rows of a weight (D, V)."""
-    return packed(table.T, kernels) if isinstance(table, jax.Array) and kernels == "cpu" else table
+    """A table is laid as its transpose (D, V) is packed; no copy of it is made."""
+    return Packed(table, table.shape[::-1]) if isinstance(table, jax.Array) and kernels == "cpu" else table
 
 
 # How decoding keeps kernels (w, kernels, contract) and tables (w, kernels).

@@ -113,7 +113,7 @@ def test_serve_takes_an_adapter_as_a_model(tuned, whole_run):
     service = serve._service(runs.config(whole_run), args, None)
     assert [model.name for model in service.models] == ["base", tuned.name]
     base, other = service.scheduler.models.values()
-    assert other["embed"]["table"] is base["embed"]["table"]
+    assert other["embed"]["table"].w_PD is base["embed"]["table"].w_PD
     query = [weights["blocks"][0]["attention"]["query"]["kernel"].whole.w_PD for weights in (base, other)]
     assert jax.tree.structure(base) == jax.tree.structure(other) and (query[0] != query[1]).any()
     args.name = tuned.name
