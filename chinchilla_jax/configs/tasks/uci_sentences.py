@@ -11,6 +11,7 @@ SmolLM2-135M untouched, by comparing two words, 0.851.
 RUN was SmolLM2-135M, imported from its GGUF, with `--model.dtype bfloat16` on a CPU with AMX: 100 steps, 10 CPU minutes
 with validation and test (in float32 40 and more). Test accuracy, seeds 0, 1, 2:
 0.9406, 0.9371, 0.9318 (mean 0.9365, deviation 0.0045).
+That was with nothing before a text; behind the token that begins a document, as now, seed 0 has 0.9493.
 """
 
 from chinchilla_jax.config import Config, OptimizerConfig, TaskConfig, TuneConfig
