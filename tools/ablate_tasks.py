@@ -68,7 +68,7 @@ class Task(NamedTuple):
 
 TASKS = {
     "banking": Task("intent/banking77/train.csv.gz", "intent/banking77/test.csv.gz", 500,
-                    {"task.text": "text", "task.label": "category", "task.epochs": 12}, 20, True),
+                    {"task.text": "text", "task.label": "category", "task.epochs": 12}, 20, evenly=True),
     "uci": Task("sentiment/uci_sentences/train.tsv", "sentiment/uci_sentences/test.tsv", 2000, {"task.epochs": 4}),
     "sentfin": Task("sentiment_finance/sentfin/train.jsonl.gz", "sentiment_finance/sentfin/test.jsonl.gz", 2000,
                     {"task.epochs": 4}, evenly=True),

@@ -31,7 +31,7 @@ def scored(folder: Path, test: Path, settings: dict[str, Any]) -> dict[str, floa
     from chinchilla_jax.evaluation.tasks import Validator
     from chinchilla_jax.evaluation.typos import corrupt
     from chinchilla_jax.tasks import augment
-    from chinchilla_jax.tasks.data import open_task
+    from chinchilla_jax.tasks.data import as_tuned, open_task
     from chinchilla_jax.tasks.kinds import table
     from chinchilla_jax.training.load import load
     from chinchilla_jax.training.resume import own_config
@@ -40,10 +40,7 @@ def scored(folder: Path, test: Path, settings: dict[str, Any]) -> dict[str, floa
     loaded = load(own, str(folder), make=table.of_task)
     with tempfile.TemporaryDirectory() as scratch:
         task = replace(own.task, test=(str(test),))
-        data = open_task(
-            task, folder=folder, scratch=Path(scratch), seq_len=own.train.seq_len, seed=own.train.seed,
-            vocab=own.model.vocab_size, soft=own.tune.soft,
-        )  # fmt: skip
+        data = open_task(task, folder=folder, scratch=Path(scratch), **as_tuned(own))
     swap = changed(own, {"task.swap": RATES["swaps"]}).task
 
     def rewritten(change: Callable) -> list:

@@ -4,7 +4,7 @@
 transpose into the product. Materialising it (an optimisation barrier keeps XLA from folding it back) cures that. Where
 the outputs are few, as an adapter's rank, it is the result that is transposed: 3 to 7 times as fast at rank 8. And a
 product with few rows, as in decoding, is bound by the reading of `w`, which goes faster along rows of (out, in) than of
-(in, out): `packed` lays a weight so, and `matmul` multiplies from the left. On a TPU or a GPU either would only cost.
+(in, out): `packed` lays a weight so, and `along_rows` multiplies it from the left. Elsewhere either would only cost.
 """
 
 import dataclasses

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from chinchilla_jax.config import TaskConfig, TrainConfig, require
+from chinchilla_jax.config import Config, TaskConfig, TrainConfig, require
 from chinchilla_jax.data.batches import Batches
 from chinchilla_jax.data.controls import add_controls
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
@@ -202,6 +202,12 @@ def open_task(
     first = max(vocab, tokenizer.size)
     ids = range(first, first + soft)
     return TaskData(task, folder, tokenizer, renderer, seq_len, seed, train, valid, test, notes, added, ids)
+
+
+def as_tuned(config: Config) -> dict[str, int]:
+    """The arguments of `open_task` that follow from a run's config."""
+    how = {"seq_len": config.train.seq_len, "seed": config.train.seed}
+    return {**how, "vocab": config.model.vocab_size, "soft": config.tune.soft}
 
 
 def files_of(task: TaskConfig) -> dict[str, tuple[str, ...]]:

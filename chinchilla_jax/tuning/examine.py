@@ -10,7 +10,7 @@ from chinchilla_jax.disk import read_json, write_json
 from chinchilla_jax.evaluation import attacked
 from chinchilla_jax.evaluation.attack import Attack
 from chinchilla_jax.evaluation.tasks import Validator, write_predictions
-from chinchilla_jax.tasks.data import TaskData, open_task
+from chinchilla_jax.tasks.data import TaskData, as_tuned, open_task
 from chinchilla_jax.tasks.kinds import table as kinds
 from chinchilla_jax.training.load import Loaded, load
 from chinchilla_jax.training.metrics import Terminal
@@ -53,10 +53,7 @@ def examples(config: Config, loaded: Loaded, run_dir: Path, scratch: Path, named
     if named and not (kind and kind.pieces):
         task = dataclasses.replace(task, train=task.test, valid=task.test, test=())
     require(bool(task.train), f"{run_dir} was tuned on no task; name examples with --task.test FILE")
-    data = open_task(
-        task, folder=run_dir, scratch=scratch, seq_len=config.train.seq_len, seed=config.train.seed,
-        vocab=config.model.vocab_size, soft=config.tune.soft,
-    )  # fmt: skip
+    data = open_task(task, folder=run_dir, scratch=scratch, **as_tuned(config))
     require(
         not data.added,
         f"the tokenizer of {run_dir} lacks control pieces of the template {data.renderer.template.name}; set "

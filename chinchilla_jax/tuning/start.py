@@ -17,7 +17,7 @@ from chinchilla_jax.finetuning import methods
 from chinchilla_jax.parallel import devices, sharding
 from chinchilla_jax.parallel import mesh as meshes
 from chinchilla_jax.scaling import counts
-from chinchilla_jax.tasks.data import TaskData, open_task
+from chinchilla_jax.tasks.data import TaskData, as_tuned, open_task
 from chinchilla_jax.training import load, resume
 from chinchilla_jax.training.metrics import duration
 from chinchilla_jax.training.program import Program, check_memory, total_tokens
@@ -49,10 +49,9 @@ def start(config: Config, run_dir: Path, given: set[str]) -> Iterator[Job]:
         config = replace(resume.own_config(run_dir), {name: get(config, name) for name in given})
     base = load.find_base(config.tune.base, run_dir) if based else None
     with tempfile.TemporaryDirectory() as scratch:
-        table = {"vocab": config.model.vocab_size, "soft": config.tune.soft}
-        opened = partial(open_task, folder=base, scratch=Path(scratch), seed=config.train.seed, **table)
+        opened = partial(open_task, folder=base, scratch=Path(scratch), **as_tuned(config))
         if not fresh:
-            yield Job(config, run_dir, opened(config.task, seq_len=config.train.seq_len))
+            yield Job(config, run_dir, opened(config.task))
             return
         own = "train.seq_len" in given or base is None
         length = config.train.seq_len if own else needed(config.task, opened, context(base))

@@ -66,7 +66,8 @@ def parts(encoder: Encoder, record: Labelled, encode: Encode) -> Iterator[tuple[
         ids = asking(encoder, record, encode)
         yield ids, [len(ids) - 1]
         return
-    start, newline = opening(encoder.renderer.tokenizer), encoder.renderer.tokenizer.encode("\n")
+    tokenizer = encoder.renderer.tokenizer
+    start, newline = opening(tokenizer, encoder.task.opening), tokenizer.encode("\n")
     tokens, ends = list(start), []
     for text in record.texts:
         ids = encode(text)[: encoder.limit - len(start)] or newline
