@@ -1,6 +1,7 @@
 """The rule of tools/ablate_tasks.py on made-up scores, and its table of runs."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -63,10 +64,27 @@ def test_the_rule(differences, answer):
 
 
 def test_empty_cells_are_said(tmp_path):
-    folder = tmp_path / "downstream/uci/plain/plain-s0"
-    folder.mkdir(parents=True)
     scores = {"clean": 0.8, "noise": 0.7, "swaps": 0.75, "attack": 0.5, "ece": 0.1}
-    (folder / "scores.json").write_text(json.dumps(scores))
-    page = reports.page(tmp_path, list(tool.cells()), tool)
+    page = reports.page({"downstream/uci/plain/plain-s0": scores}, list(tool.cells()), tool)
     assert "1 of 273 runs are there" in page and "80.0 (one seed)" in page and page.count("no answer:") == 12
     assert "- `downstream/uci`: 47 of 48" in page and "- `methods/airline`: 27 of 27" in page
+
+
+def test_a_report_keeps_the_figures_of_runs_that_are_gone(tmp_path):
+    args = tool.argparse.Namespace(runs=tmp_path / "runs", out=tmp_path)
+    names = ["methods/uci/lora-s0", "methods/uci/lora-s1"]
+    for name, clean in zip(names, (0.8, 0.6)):
+        folder = args.runs / name
+        folder.mkdir(parents=True)
+        (folder / "scores.json").write_text(json.dumps({"clean": clean}))
+        (folder / "cost.json").write_text('{"seconds": 9, "trained_parameters": 12345, "memory_bytes": 2e6}')
+        tool.report(args)
+        shutil.rmtree(folder)
+    assert "| uci | lora | 70.0 ± 14.1 | 12,345 | 2 | 9 |" in (tmp_path / "README.md").read_text()
+    assert list(json.loads((tmp_path / "figures.json").read_text())) == names
+
+
+def test_the_committed_report_is_of_the_committed_figures():
+    folder = ROOT / "docs/ablation/tasks"
+    found = json.loads((folder / "figures.json").read_text())
+    assert reports.page(found, list(tool.cells()), tool) == (folder / "README.md").read_text(encoding="utf-8")

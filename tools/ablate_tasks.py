@@ -260,8 +260,11 @@ def plan(args: argparse.Namespace) -> None:
 
 
 def report(args: argparse.Namespace) -> None:
-    """README.md of --out from the cells that are there."""
-    (args.out / "README.md").write_text(reports.page(args.runs, list(cells()), sys.modules[__name__]), encoding="utf-8")
+    """figures.json and README.md of --out: what was there, and the runs that are."""
+    table = list(cells())
+    shifts = [f"shift/{recipe}-{source}" for recipe, source in itertools.product(PRETRAINED, SHIFTS)]
+    found = reports.figures(args.runs, [cell.name for cell in table], shifts, args.out / "figures.json")
+    (args.out / "README.md").write_text(reports.page(found, table, sys.modules[__name__]), encoding="utf-8")
 
 
 def main() -> None:

@@ -1,13 +1,14 @@
 """Scores of a tuned run, clean and attacked, and the report of tools/ablate_tasks.py by the rule set before it."""
 
 import json
-import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+Figures = dict[str, dict[str, Any]]  # by the name of the run
 
 RULE = """A difference is taken seed by seed against its own control: a pretraining recipe against plain pretraining,
 both tuned plainly; a tuning method against plain tuning, both of the plain base. It counts on a task where Student's t
@@ -99,6 +100,18 @@ def read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
+def figures(runs: Path, names: Sequence[str], shifts: Sequence[str], path: Path) -> Figures:
+    """Figures by run: those of `path`, with those of the runs that are there over them; written to `path`."""
+    found = read(path)
+    for name in names:
+        if scores := read(runs / name / "scores.json"):
+            found[name] = scores | read(runs / name / "cost.json")
+    found |= {name: told for name in shifts if (told := read(runs / f"{name}.json"))}
+    rows = (f"{json.dumps(name)}: {json.dumps(found[name])}" for name in sorted(found))
+    path.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")
+    return found
+
+
 def told(values: Sequence[float], scale: float = 100) -> str:
     """Mean and deviation."""
     if not values:
@@ -138,12 +151,12 @@ def verdict(differences: dict[str, Sequence[float]], seeds: int) -> str:
 class Grid:
     """Scores of the downstream cells by (task, recipe, tuned, seed)."""
 
-    def __init__(self, runs: Path, of: Any):
+    def __init__(self, found: Figures, of: Any):
         self.of = of
         self.found = {
-            (task, recipe, tuned, seed): scores
+            (task, recipe, tuned, seed): found[name]
             for task in of.TASKS for recipe in of.PRETRAINED for tuned in of.TUNED for seed in of.SEEDS
-            if (scores := read(runs / f"downstream/{task}/{recipe}/{tuned}-s{seed}" / "scores.json"))
+            if (name := f"downstream/{task}/{recipe}/{tuned}-s{seed}") in found
         }  # fmt: skip
 
     def values(self, task: str, recipe: str, tuned: str, name: str) -> list[float]:
@@ -164,16 +177,16 @@ class Grid:
         return found
 
 
-def page(runs: Path, cells: Sequence[Any], of: Any) -> str:
+def page(found: Figures, cells: Sequence[Any], of: Any) -> str:
     """The report."""
-    grid = Grid(runs, of)
-    empty = [cell.name for cell in cells if not (runs / cell.name / "scores.json").exists()]
+    grid = Grid(found, of)
+    empty = [cell.name for cell in cells if cell.name not in found]
     lines = [
         "# Downstream: pretraining recipes and tuning methods", "",
         f"{len(cells) - len(empty)} of {len(cells)} runs are there. By `tools/ablate_tasks.py`, with the rule that was",
         "set before them (`plan.json`):", "", *(f"> {line}" for line in RULE.splitlines()), "", *conclusions(grid, of),
-        *(row for task in of.TASKS for row in task_table(grid, task, of)), *method_tables(runs, of),
-        *shift_table(runs, of), "## Empty cells", "", *missing(empty, cells), "",
+        *(row for task in of.TASKS for row in task_table(grid, task, of)), *method_tables(found, of),
+        *shift_table(found, of), "## Empty cells", "", *missing(empty, cells), "",
     ]  # fmt: skip
     return "\n".join(lines)
 
@@ -217,31 +230,29 @@ def task_table(grid: Grid, task: str, of: Any) -> list[str]:
     return [*lines, ""]
 
 
-def method_tables(runs: Path, of: Any) -> list[str]:
+def method_tables(found: Figures, of: Any) -> list[str]:
     """Methods against each other at about equal trained parameters."""
     lines = ["## Methods", "", "| task | method | accuracy | trained parameters | MB | seconds |", "| --- " * 6 + "|"]
     for task in of.METHOD_TASKS:
         for method in of.METHODS:
-            folders = [runs / f"methods/{task}/{method}-s{seed}" for seed in of.SEEDS]
-            scores = [found["clean"] for folder in folders if (found := read(folder / "scores.json"))]
-            costs = [found for folder in folders if (found := read(folder / "cost.json"))]
+            names = [f"methods/{task}/{method}-s{seed}" for seed in of.SEEDS]
+            there = [found[name] for name in names if name in found]
             more = ["", "", ""]
-            if costs:
+            if there:
                 size, memory, seconds = (
-                    statistics.mean(cost[name] for cost in costs)
+                    statistics.mean(cell[name] for cell in there)
                     for name in ("trained_parameters", "memory_bytes", "seconds")
                 )
                 more = [f"{size:,.0f}", f"{memory / 1e6:.0f}", f"{seconds:.0f}"]
-            lines.append(f"| {task} | {method} | {told(scores)} | {' | '.join(more)} |")
+            lines.append(f"| {task} | {method} | {told([cell['clean'] for cell in there])} | {' | '.join(more)} |")
     return [*lines, ""]
 
 
-def shift_table(runs: Path, of: Any) -> list[str]:
+def shift_table(found: Figures, of: Any) -> list[str]:
     """Bits per byte on other text, beside the difference to plain."""
     lines = ["## Other text", "", f"| pretrained | {' | '.join(of.SHIFTS)} |", "| --- " * (len(of.SHIFTS) + 1) + "|"]
     for recipe in of.PRETRAINED:
-        found = [
-            read(runs / "shift" / f"{recipe}-{source}.json").get("bits_per_byte", math.nan) for source in of.SHIFTS
-        ]
-        lines.append(f"| {recipe} | {' | '.join('empty' if math.isnan(x) else f'{x:.3f}' for x in found)} |")
+        cells = [found.get(f"shift/{recipe}-{source}", {}) for source in of.SHIFTS]
+        row = [f"{cell['bits_per_byte']:.3f}" if cell else "empty" for cell in cells]
+        lines.append(f"| {recipe} | {' | '.join(row)} |")
     return [*lines, ""]
