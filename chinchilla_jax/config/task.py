@@ -111,6 +111,11 @@ class TaskConfig:
             not (self.conversation and self.only),
             "--task.only would tear holes into a --task.conversation; leave it out",
         )
+        require(
+            not (self.conversation and self.source == "bidirectional"),
+            "--task.conversation judges a text behind what was said before it, and --task.source bidirectional would "
+            "also show what comes after; leave one of them out",
+        )
         require(self.beam > 0, "--task.beam must be at least 1; 1 is greedy")
         require(self.length_penalty >= 0, f"--task.length-penalty {self.length_penalty} must not be negative")
         require(self.max_new_tokens > 0, "--task.max-new-tokens must be at least 1")

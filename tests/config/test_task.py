@@ -12,6 +12,7 @@ from tests.config.refusals import refused
     ({"smoothing": 0.5}, "[0, 0.5)"), ({"smoothing": 0.1, "preference": "ipo"}, "belongs to --task.preference sigmoid"),
     ({"reference": "stored", "sampling": 0.1}, "leave augmentation off"), ({"kind": "label"}, "did you mean labels?"),
     ({"conversation": "talk", "only": ("a",)}, "tear holes into a --task.conversation"),
+    ({"conversation": "talk", "source": "bidirectional"}, "also show what comes after"),
 ])  # fmt: skip
 def test_bad_values_are_refused_in_one_line(settings, hint):
     refused({f"task.{name}": value for name, value in settings.items()}, hint)
