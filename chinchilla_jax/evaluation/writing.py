@@ -92,6 +92,7 @@ class Beams:
         weights, found = self.reader.engine.prepare(params), []
         longest = max(map(len, prompts))
         capacity = self.reader.room(weights, longest, new)
+        weights = self.reader.engine.fitted(weights, capacity)
         search = self.searches.setdefault(new, self.make(new))
         for start in range(0, len(prompts), AT_ONCE):
             some = list(range(start, min(start + AT_ONCE, len(prompts))))
@@ -124,6 +125,7 @@ class Chooser:
         """The summed log-probability of every ending behind every prompt: (prompts, endings)."""
         weights, found = self.reader.engine.prepare(params), []
         capacity = self.reader.room(weights, max(map(len, prompts)), self.next_CL.shape[1])
+        weights = self.reader.engine.fitted(weights, capacity)
         counts_CL = np.arange(self.next_CL.shape[1]) < np.array(self.lengths)[:, None]
         for number, ids in enumerate(prompts):
             state = self.reader.engine.empty(weights, 1, capacity)

@@ -53,8 +53,7 @@ def gathered(cache: caches.Cache, slot_S: jax.Array, cfg: ModelConfig) -> caches
     def rows(kept_JTK):
         return caches.by_slot(kept_JTK, len(cache.used_S), cfg)[:, slot_S].reshape(-1, *kept_JTK.shape[1:])
 
-    stacks = tuple(kept._replace(k_JTK=rows(kept.k_JTK), v_JTK=rows(kept.v_JTK)) for kept in cache.stacks)
-    return caches.Cache(stacks, cache.used_S[slot_S])
+    return caches.Cache(jax.tree.map(rows, cache.stacks), cache.used_S[slot_S])
 
 
 def pick(x_PC: jax.Array, at_PW: jax.Array) -> jax.Array:

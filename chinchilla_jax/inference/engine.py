@@ -50,8 +50,8 @@ class State:
 class Engine:
     """The compiled functions for one shape of model. `pieces` is the size of the tokenizer, `steps` tokens a call.
 
-    `prepare(params)` gives the weights as every other call wants them: the compute type, or int8 for `form` "int8",
-    laid out for decoding.
+    `prepare(params)` gives the weights laid out for decoding, in the compute type, or int8 for `form` "int8";
+    `fitted(weights, capacity)` what goes with slots, which `stream` does by itself.
     """
 
     def __init__(self, cfg: ModelConfig, pieces: int, steps: int = STEPS, form: str = "float"):
@@ -63,7 +63,8 @@ class Engine:
         self._prefill = jit(partial(_prefill, cfg=cfg, pieces=pieces), static_argnames="block", donate_argnums=1)
         self._decode = jit(partial(_decode, cfg=cfg, pieces=pieces, steps=steps), donate_argnums=1)
         self._verify = jit(partial(_verify, cfg=cfg, pieces=pieces), donate_argnums=1)
-        self._widen = jax.jit(partial(_widen, cfg=cfg), static_argnames="capacity")
+        self._distances = jax.jit(partial(caches.distances, cfg=cfg), static_argnames="capacity")
+        self._widen = jax.jit(_widen, static_argnames="capacity")
         self._empty = jax.jit(partial(_empty, cfg=cfg), static_argnames=("slots", "capacity"))
         self._take = jax.jit(partial(caches.block_of, cfg=cfg, length=CHUNK))
         self._put = jax.jit(partial(_put, cfg=cfg), donate_argnums=0)
@@ -107,9 +108,9 @@ class Engine:
         state, there = self._empty(weights, slots=slots, capacity=capacity), jax.tree.leaves(weights)[0].sharding
         return jax.device_put(state, replicated(there.mesh)) if isinstance(there, NamedSharding) else state
 
-    def widen(self, weights: Any, state: State, capacity: int) -> State:
-        """Slots of at least `capacity` tokens with the same texts."""
-        return state if capacity <= state.cache.capacity else self._widen(weights, state, capacity=capacity)
+    def fitted(self, weights: Any, capacity: int) -> Any:
+        """`weights` for slots of `capacity` tokens, as every call wants them that reads or writes in slots."""
+        return caches.fitted(weights, self._distances(weights, capacity=capacity))
 
     def start(self, state: State, slot: int, ids: Sequence[int], bias: dict[int, float] | None = None) -> State:
         """Give `slot` to a text that begins with `ids`, none of which is in the cache yet."""
@@ -198,14 +199,17 @@ class Engine:
         length = min(CHUNK, whole) if blocks is None else whole
         # A part is written with its padding, of which nothing may reach beyond the slot.
         written = _ceil(longest, length) if blocks is None else longest + length
-        state = self.empty(weights, len(prompts), max(written, min(end, capacity_for(longest))))
+        capacity = max(written, min(end, capacity_for(longest)))
+        state, weights = self.empty(weights, len(prompts), capacity), self.fitted(weights, capacity)
         for slot, ids in enumerate(prompts):
             state = self.read(weights, state, slot, ids, rows, length, blocks and blocks[slot])
         made_BN, at = np.asarray(state.token_S)[:, None], 1
         yield made_BN
         known = Lookup([*prompts[0], *made_BN[0].tolist()]) if lookup and len(prompts) == 1 else None
         while at < new:
-            state = self.widen(weights, state, min(end, capacity_for(longest + at + max(self.steps, DRAFT + 1))))
+            capacity = min(end, capacity_for(longest + at + max(self.steps, DRAFT + 1)))
+            if capacity > state.cache.capacity:
+                state, weights = self._widen(state, capacity=capacity), self.fitted(weights, capacity)
             if guess := known and known.guess():
                 state, drawn = self.verify(weights, state, 0, guess, rows)
                 made_BN = drawn.token_S[None]
@@ -245,8 +249,8 @@ def _empty(weights, *, cfg: ModelConfig, slots: int, capacity: int) -> State:
     return State(caches.empty(weights, cfg, slots, capacity), zeros_S, zeros_S, text)
 
 
-def _widen(weights, state: State, *, cfg: ModelConfig, capacity: int) -> State:
-    return dataclasses.replace(state, cache=caches.widen(weights, cfg, state.cache, capacity))
+def _widen(state: State, *, capacity: int) -> State:
+    return dataclasses.replace(state, cache=caches.widen(state.cache, capacity))
 
 
 def _put(state: State, slot, at, block, *, cfg: ModelConfig) -> State:

@@ -135,6 +135,7 @@ class Scheduler:
 
     def _run(self) -> None:
         try:
+            self.models = {name: self.engine.fitted(one, self.capacity) for name, one in self.models.items()}
             self.slots = self.engine.warm_up([*self.models.values()], len(self.running), self.capacity, self.lookup)
             with self.changed:
                 self.state, self.moved = "ok" if self.state == "loading" else self.state, time.monotonic()

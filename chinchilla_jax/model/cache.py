@@ -24,11 +24,10 @@ from chinchilla_jax.model.weights import is_node, settled
 
 
 class Kept(NamedTuple):
-    """Keys and values of a stack of N layers, and their projected distances where positions are relative."""
+    """Keys and values of a stack of N layers."""
 
     k_JTK: jax.Array
     v_JTK: jax.Array
-    r_NTHK: jax.Array | None
 
 
 @jax.tree_util.register_dataclass
@@ -107,19 +106,15 @@ def empty(split: dict[str, Any], cfg: ModelConfig, slots: int, capacity: int) ->
     def one(stack):
         J = _layers(stack) * slots * (cfg.kv_heads or cfg.heads)
         zeros_JTK = jnp.zeros((J, capacity, cfg.head_dim), cfg.dtype)
-        return Kept(zeros_JTK, zeros_JTK, _distances(stack, cfg, capacity))
+        return Kept(zeros_JTK, zeros_JTK)
 
     return Cache(tuple(map(one, split["blocks"])), jnp.zeros(slots, jnp.int32))
 
 
-def widen(split: dict[str, Any], cfg: ModelConfig, cache: Cache, capacity: int) -> Cache:
+def widen(cache: Cache, capacity: int) -> Cache:
     """The same texts in slots of `capacity` tokens, more than there were."""
-
-    def one(stack, kept):
-        k_JTK, v_JTK = (jnp.pad(x_JTK, [(0, 0), (0, capacity - x_JTK.shape[1]), (0, 0)]) for x_JTK in kept[:2])
-        return Kept(k_JTK, v_JTK, _distances(stack, cfg, capacity))
-
-    return Cache(tuple(map(one, split["blocks"], cache.stacks)), cache.used_S)
+    more = [(0, 0), (0, capacity - cache.capacity), (0, 0)]
+    return Cache(jax.tree.map(lambda x_JTK: jnp.pad(x_JTK, more), cache.stacks), cache.used_S)
 
 
 def _layers(stack: dict[str, Any]) -> int:
@@ -131,11 +126,21 @@ def _projected_distances(layer: dict[str, Any], cfg: ModelConfig, capacity: int)
     return dense(table_TD, layer["attention"]["positions"]["kernel"], cfg.kernels)
 
 
-DISTANCES = {"rope": lambda layer, cfg, capacity: None, "relative": _projected_distances}
+DISTANCES = {"rope": None, "relative": _projected_distances}
 
 
-def _distances(stack: dict[str, Any], cfg: ModelConfig, capacity: int) -> jax.Array | None:
-    return jax.vmap(lambda layer: DISTANCES[cfg.positions](layer, cfg, capacity))(stack)
+def distances(split: dict[str, Any], cfg: ModelConfig, capacity: int) -> tuple[jax.Array, ...]:
+    """What `fitted` adds to every stack, (N, capacity, H, K): its projected distances; nothing with rotary positions."""
+    project = DISTANCES[cfg.positions]
+    return tuple(jax.vmap(lambda layer: project(layer, cfg, capacity))(stack) for stack in split["blocks"] if project)
+
+
+def fitted(split: dict[str, Any], distances: tuple[jax.Array, ...]) -> dict[str, Any]:
+    """Parameters for slots of the capacity of `distances`, which belong to one model as every weight does."""
+    if not distances:
+        return split
+    blocks = [{**stack, "distances": r_NTHK} for stack, r_NTHK in zip(split["blocks"], distances, strict=True)]
+    return {**split, "blocks": tuple(blocks)}
 
 
 def extend(
@@ -162,7 +167,8 @@ def extend(
 
     def layer(carry, at):
         (x_BLD, kept), (weights, n) = carry, at
-        attend = _attend(kept, n, len(cache.used_S), used_B, slot_B, positions_BL, mask_BLT, not block, cfg.kernels)
+        r_THK, S = weights.get("distances"), len(cache.used_S)
+        attend = _attend(kept, n, S, used_B, slot_B, positions_BL, mask_BLT, r_THK, not block, cfg.kernels)
         x_BLD, (kept, _) = transformer.Block(cfg, attend).apply({"params": weights}, x_BLD, tables, None)
         return (x_BLD, kept), None
 
@@ -196,13 +202,13 @@ def with_block(cache: Cache, slot: jax.Array, at: jax.Array, block_N2GCK: jax.Ar
     """The cache whose `slot` goes on from `at` with a block."""
     stacks, left_N2GCK = [], block_N2GCK
     for kept in cache.stacks:
-        k, v = (by_slot(x_JTK, len(cache.used_S), cfg) for x_JTK in kept[:2])
+        k, v = (by_slot(x_JTK, len(cache.used_S), cfg) for x_JTK in kept)
         part_N2GCK, left_N2GCK = left_N2GCK[: len(k)], left_N2GCK[len(k) :]
         put = [
             jax.lax.dynamic_update_slice(old, part_N2GCK[:, None, i], (0, slot, 0, at, 0))
             for i, old in ((0, k), (1, v))
         ]
-        stacks.append(Kept(*(new.reshape(old.shape) for new, old in zip(put, kept)), kept.r_NTHK))
+        stacks.append(Kept(*(new.reshape(old.shape) for new, old in zip(put, kept))))
     return Cache(tuple(stacks), cache.used_S.at[slot].set(at + block_N2GCK.shape[3]))
 
 
@@ -214,7 +220,7 @@ def _write(kept_JTK: jax.Array, new_BLGK: jax.Array, used_B: jax.Array, slot_B) 
     return kept_JTK
 
 
-def _attend(kept: Kept, n, S: int, used_B, slot_B, positions_BL, mask_BLT, causal: bool, kernels: str):
+def _attend(kept: Kept, n, S: int, used_B, slot_B, positions_BL, mask_BLT, r_THK, causal: bool, kernels: str):
     """Attention of new queries over layer n of S slots, which the new keys and values have joined."""
 
     def attend(q_BLHK, k_BLGK, v_BLGK, relative):
@@ -232,7 +238,7 @@ def _attend(kept: Kept, n, S: int, used_B, slot_B, positions_BL, mask_BLT, causa
             s_JQT = jnp.einsum("jqk,jtk->jqt", q_JQK, read(k_JTK), preferred_element_type=jnp.float32)
             s_BHLT = s_JQT.reshape(B, H, L, -1)
             if relative is not None:
-                s_BHLT += _by_distance(relative.qr_BLHK * K**-0.5, kept.r_NTHK[n], positions_BL)
+                s_BHLT += _by_distance(relative.qr_BLHK * K**-0.5, r_THK, positions_BL)
             p_BHLT = jax.nn.softmax(jnp.where(mask_BLT[:, None], s_BHLT, MASKED), axis=-1)
             mixed_JQK = jnp.einsum("jqt,jtk->jqk", p_BHLT.reshape(s_JQT.shape).astype(v_JTK.dtype), read(v_JTK))
             return mixed_JQK.reshape(B, H, L, K).swapaxes(1, 2)
@@ -244,7 +250,7 @@ def _attend(kept: Kept, n, S: int, used_B, slot_B, positions_BL, mask_BLT, causa
 
         first = causal and L > 1 and slot_B is not None
         mixed_BLHK = jax.lax.cond(jnp.all(used_B == 0), begun, over_cache) if first else over_cache()
-        return mixed_BLHK, Kept(k_JTK, v_JTK, kept.r_NTHK)
+        return mixed_BLHK, Kept(k_JTK, v_JTK)
 
     return attend
 

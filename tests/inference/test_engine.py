@@ -47,7 +47,8 @@ def test_the_cache_gives_what_the_whole_pass_gives(family):
     expected = full_pass(params, rows, cfg, 16)
 
     extend = tiny.jit(functools.partial(caches.extend, cfg=cfg))
-    split = caches.split_layers(params, cfg)
+    unfitted = caches.split_layers(params, cfg)
+    split = caches.fitted(unfitted, caches.distances(unfitted, cfg, 12))
     cache, found = caches.empty(split, cfg, 3, 12), [[], [], []]
     for row, n in enumerate(LENGTHS):
         for at in range(0, n, 4):
@@ -55,7 +56,7 @@ def test_the_cache_gives_what_the_whole_pass_gives(family):
             count = min(4, n - at)
             hidden_1LD, cache = extend(split, np.array([part]), np.array([count]), cache, slot_B=np.array([row]))
             found[row].append(hidden_1LD[0, :count])
-    cache = caches.widen(split, cfg, cache, 16)
+    cache, split = caches.widen(cache, 16), caches.fitted(unfitted, caches.distances(unfitted, cfg, 16))
     for step in range(AHEAD):
         tokens = np.array([[row[len(row) - AHEAD + step]] for row in rows], np.int32)
         hidden_BLD, cache = extend(split, tokens, np.ones(3, np.int32), cache)
@@ -144,6 +145,27 @@ def test_the_bits_of_a_row_do_not_depend_on_its_company():
         found.append((drawn.token_S[:, 0 if call else 2], drawn.logprob_S[:, 0 if call else 2]))
     for a, b in zip(expected, [np.concatenate(parts) for parts in zip(*found)]):
         np.testing.assert_array_equal(a, b)
+
+
+def test_models_that_share_slots_have_their_own_distances():
+    """Relative positions are projected by a kernel of every layer, which a tuned model may have changed."""
+    cfg = dataclasses.replace(tiny.CHINCHILLA, layers=1)
+    run, ids, rows = Engine(cfg, 59, STEPS), [*range(2, 40)], Rows.empty(2)
+    one, other = (run.fitted(run.prepare(tiny.spiced(cfg, seed)), 128) for seed in (0, 1))
+
+    def second_chunk(weights, state):
+        for at in (0, 20):
+            state, drawn, _ = run.prefill(weights, state, 1, ids[at : at + 20], rows, last=at > 0)
+        return drawn.logprob_S
+
+    rows.put(1, GREEDY, 0, logprobs=True)
+    shared = run.start(run.empty(one, 2), 0, ids)
+    shared, *_ = run.prefill(one, shared, 0, ids, rows)
+    expected = second_chunk(other, run.start(run.empty(other, 2), 1, ids))
+    np.testing.assert_array_equal(second_chunk(other, run.start(shared, 1, ids)), expected)
+    [hidden_LD] = full_pass(tiny.spiced(cfg, 1), [ids], cfg, 64)
+    logits_V = (hidden_LD[-1] @ np.asarray(transformer.unembedding(tiny.spiced(cfg, 1))).T)[:59]
+    np.testing.assert_allclose(expected, [jax.nn.log_softmax(logits_V).max()], atol=1e-4)
 
 
 def test_log_probabilities_are_the_models():

@@ -29,7 +29,7 @@ def test_a_block_of_a_slot_goes_into_another_and_nowhere_else():
     cfg, draw = tiny.MODERN, np.random.default_rng(4)
     G, T, K = cfg.kv_heads, 8, cfg.head_dim
     kept = [[draw.standard_normal((n * 3 * G, T, K)).astype(np.float32) for _ in range(2)] for n in (1, 3)]
-    cache = caches.Cache(tuple(caches.Kept(k, v, None) for k, v in kept), jnp.array([8, 4, 0]))
+    cache = caches.Cache(tuple(caches.Kept(k, v) for k, v in kept), jnp.array([8, 4, 0]))
     block = caches.block_of(cache, 0, 2, cfg, 3)
     assert block.shape == (4, 2, G, 3, K) and cache.capacity == T
     found = caches.with_block(cache, 2, 2, block, cfg)

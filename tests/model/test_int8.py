@@ -48,7 +48,7 @@ def test_a_model_in_int8_says_nearly_the_same(family):
     found, ids = {}, DRAW.integers(0, 61, 40).tolist()
     for form in ("float", "int8"):
         engine = Engine(cfg, 61, form=form)
-        weights = engine.prepare(params)
+        weights = engine.fitted(engine.prepare(params), 128)
         state = engine.start(engine.empty(weights, 1), 0, ids)
         _, _, prompt = engine.prefill(weights, state, 0, ids, rows, wanted=True)
         found[form] = np.asarray(prompt.logprob_S)[:39]
