@@ -48,9 +48,9 @@ def test_a_model_in_int8_says_nearly_the_same(family):
     found, ids = {}, DRAW.integers(0, 61, 40).tolist()
     for form in ("float", "int8"):
         engine = Engine(cfg, 61, form=form)
-        weights = engine.fitted(engine.prepare(params), 128)
+        weights = engine.prepare(params)
         state = engine.start(engine.empty(weights, 1), 0, ids)
-        _, _, prompt = engine.prefill(weights, state, 0, ids, rows, wanted=True)
+        _, _, prompt = engine.prefill(engine.fitted(weights, 128), state, 0, ids, rows, wanted=True)
         found[form] = np.asarray(prompt.logprob_S)[:39]
     sizes = {"int8": 0, "float32": 0}
     for leaf in jax.tree.leaves(weights):
