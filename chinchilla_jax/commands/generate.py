@@ -50,6 +50,11 @@ def run(config, args) -> dict:
     how = Sampling(args.temperature, args.top_k, args.top_p)
     require(args.chat or not args.system, "--system belongs to --chat")
     require(not (args.chat and args.interactive), "--chat reads from the terminal by itself; leave --interactive out")
+    require(
+        not args.chat or not (args.adapter or args.lookup or args.samples > 1),
+        "--chat gives one answer by one model; leave --adapter, --lookup and --samples out, and name a tuned run by "
+        "--run-dir",
+    )
     prompts = given_prompts(args)
     several = jax.process_count() > 1  # then each has a part of the parameters, and all compute every token
     typed = args.interactive or args.chat

@@ -1,6 +1,7 @@
 """Serve a run directory over HTTP, as OpenAI's API has it."""
 
 import ipaddress
+import os
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from chinchilla_jax.config import require
 from chinchilla_jax.errors import UserError
 
 SECTIONS = ("mesh", "checkpoint.verify")
+LEAVING = 2  # seconds that the scheduler's thread has to end, which it does at once unless it compiles
 
 
 def options(parser) -> None:
@@ -52,19 +54,33 @@ def run(config, args) -> dict:
         service.app(), timeout_graceful_shutdown=GRACE, log_config=None, log_level="error", access_log=False, **options
     )
     try:
-        listening = socket.create_server((args.host, args.port), backlog=2048)
+        family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
+        listening = socket.create_server((args.host, args.port), family=family, backlog=2048)
     except OSError as error:
         raise UserError(f"cannot listen on {args.host}:{args.port}: {error.strerror}; see --host and --port") from error
-    with listening:
-        url = f"http://{args.host}:{listening.getsockname()[1]}"
+    server = Server(settings, service.scheduler)
+    with listening, server.capture_signals():  # from here on a signal ends it in order, also while it loads
+        host = f"[{args.host}]" if ":" in args.host else args.host
+        url = f"http://{host}:{listening.getsockname()[1]}"
         service.scheduler.start()
         names = ", ".join(model.name for model in service.models)
         print(f"serving {names} on {url}/v1 (try {url}/ in a browser)", flush=True)
         print(f"next: curl {url}/v1/completions -H 'content-type: application/json' -d '{{\"prompt\": \"Once\"}}'",
               flush=True)  # fmt: skip
         with asyncio.Runner(loop_factory=settings.get_loop_factory()) as runner:
-            runner.run(Server(settings, service.scheduler.drain).serve(sockets=[listening]))
+            runner.run(server.serve(sockets=[listening]))
+        _leave(service.scheduler)
     return {"served": [model.name for model in service.models]}
+
+
+def _leave(scheduler) -> None:
+    """Wait for the scheduler's thread, or end without it: an interpreter that ends while XLA compiles would crash."""
+    scheduler.thread.join(LEAVING)
+    if scheduler.state == "failed":
+        raise RuntimeError("the engine failed; its error stands above")
+    if scheduler.thread.is_alive():
+        sys.stdout.flush()
+        os._exit(0)  # nothing is kept that an orderly end would save
 
 
 def _key(args) -> str | None:
@@ -84,6 +100,10 @@ def _key(args) -> str | None:
     except OSError as error:
         raise UserError(f"--api-key-file {args.api_key_file}: {error.strerror}") from error
     require(bool(key), f"--api-key-file {args.api_key_file} is empty")
+    require(
+        key.isascii() and key.isprintable() and " " not in key,
+        f"--api-key-file {args.api_key_file}: a key is one line of ASCII characters without spaces, as headers hold it",
+    )
     return key
 
 
@@ -126,10 +146,16 @@ def _model(loaded, folder: str, name: str = ""):
 
     run_dir = run_folder(folder)
     renderer = _renderer(run_dir, loaded.tokenizer)
+
+    def chat(said: list[tuple[str, str]]) -> list[int]:
+        several = sum(role != "system" for role, _ in said) > 1
+        require(renderer.template.several or not several, "this model's template knows no second turn; send one")
+        return renderer.prompt([Turn(*message) for message in said])
+
     return Model(
         name or run_dir.resolve().name,
         renderer.stops if renderer else loaded.tokenizer.stops,
-        renderer and (lambda said: renderer.prompt([Turn(*message) for message in said])),
+        renderer and chat,
         prefix(loaded.params["embed"]["table"]),
         f"{loaded.fingerprint[:12]}-{loaded.step}",
     )

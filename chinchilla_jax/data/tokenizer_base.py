@@ -101,12 +101,15 @@ class BaseTokenizer:
 
 
 class Streamer:
-    """Decodes a stream of ids; `feed` gives text as soon as it is complete UTF-8, `flush` what is left."""
+    """Decodes a stream of ids; `feed` gives text as soon as it is complete UTF-8, `flush` what is left.
 
-    def __init__(self, tokenizer: BaseTokenizer):
+    With `begins` the text is one of its own, which some tokenizers encode with a space before it; else it goes on.
+    """
+
+    def __init__(self, tokenizer: BaseTokenizer, begins: bool = True):
         self._pieces = tokenizer.pieces
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._at_start = tokenizer.prefixes_space
+        self._at_start = begins and tokenizer.prefixes_space
 
     def feed(self, ids: Iterable[int]) -> str:
         """The text that became complete with `ids`."""

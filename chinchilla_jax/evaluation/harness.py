@@ -108,8 +108,11 @@ class Harness(TemplateLM):
 
 
 def generation(asked: dict[str, Any]) -> tuple[list[str], int, Sampling]:
-    """Stop strings, most tokens and sampling of a task's generation_kwargs; greedy unless it says do_sample."""
-    asked = dict(asked)
+    """Stop strings, most tokens and sampling of a task's generation_kwargs.
+
+    Greedy unless it says do_sample, or gives a temperature above 0 and does not say.
+    """
+    asked = {name: value for name, value in asked.items() if value is not None}
     until = asked.pop("until", None) or []
     new = [asked.pop(name) for name in LIMITS if name in asked]
     samples = asked.pop("do_sample", asked.get("temperature", 0.0) > 0)

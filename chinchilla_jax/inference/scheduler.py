@@ -99,10 +99,14 @@ class Scheduler:
         self.thread.start()
 
     def submit(self, requests: Sequence[Request]) -> str:
-        """Take all of `requests`, or none and say why: "full", or what `state` is in place of "ok"."""
+        """Take all of `requests`, or none and say why: "large", "full", or what `state` is in place of "ok"."""
+        if len(requests) > self.most + len(self.running):
+            return "large"
         with self.changed:
             why = self.state if self.state != "ok" else "full" if len(requests) > self.room else ""
             if not why:
+                if not self._busy:
+                    self.moved = time.monotonic()
                 self.waiting.extend(requests)
                 self.changed.notify()
         return why
@@ -122,6 +126,12 @@ class Scheduler:
         for request in waiting:
             request.tell(Event([], [], "draining"))
 
+    def give_up(self) -> None:
+        """End what runs too, after `drain`."""
+        for request in filter(None, list(self.running)):
+            self.cancel(request)
+            request.tell(Event([], [], "draining"))
+
     @property
     def room(self) -> int:
         """How many more requests would be taken."""
@@ -130,8 +140,11 @@ class Scheduler:
     @property
     def status(self) -> str:
         """What `state` is, or "stuck" where there is work and nothing has moved for a minute."""
-        busy = any(self.running) or bool(self.waiting)
-        return "stuck" if self.state == "ok" and busy and time.monotonic() - self.moved > 60 else self.state
+        return "stuck" if self.state == "ok" and self._busy and time.monotonic() - self.moved > 60 else self.state
+
+    @property
+    def _busy(self) -> bool:
+        return any(self.running) or bool(self.waiting)
 
     def _run(self) -> None:
         try:
@@ -152,7 +165,7 @@ class Scheduler:
     def _step(self) -> bool:
         """Admit, read a few chunks of prompts, decode; False when there is nothing left to do and none will come."""
         with self.changed:
-            while not self.waiting and not any(self.running):
+            while not self._busy:
                 if self.state == "draining":
                     return False
                 self.changed.wait()
@@ -170,10 +183,11 @@ class Scheduler:
         return True
 
     def _drop(self) -> None:
+        gone = [request for request in [*self.waiting, *filter(None, self.running)] if request.cancelled]
         self.waiting = deque(request for request in self.waiting if not request.cancelled)
-        for request in filter(None, list(self.running)):
-            if request.cancelled:
-                self.seen("cancelled", 1)
+        for request in gone:
+            self.seen("cancelled", 1)
+            if request.slot >= 0:
                 self._free(request)
 
     def _admit(self) -> None:
@@ -204,6 +218,7 @@ class Scheduler:
         for key in request.keys[at // CHUNK : request.read // CHUNK]:
             if key not in self.prefixes.blocks:
                 self.prefixes.keep(key, self.engine.take(self.slots, request.slot, at))
+        gained = _tokens(drawn) if last else []  # waits for the device
         if last:
             self.prefixes.touch(request.keys)
             self.seen("prefix_cache_hits", request.cached)
@@ -211,7 +226,7 @@ class Scheduler:
             self.seen("time_to_first_token_seconds", time.monotonic() - request.asked)
         if request.echo or last:
             told = _tokens(prompt)[: len(chunk) - last] if request.echo else []
-            self._tell(request, told, _tokens(drawn) if last else [])
+            self._tell(request, told, gained)
 
     def _reuse(self, request: Request) -> None:
         """Copy whole chunks that were read before, but the one that gives the first token."""

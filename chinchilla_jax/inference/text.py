@@ -41,10 +41,10 @@ class Stopper:
 
 
 class Writer:
-    """The text of one choice; `feed` and `flush` give what may be sent."""
+    """The text of one choice, which `begins` by itself or goes on; `feed` and `flush` give what may be sent."""
 
-    def __init__(self, tokenizer: BaseTokenizer, stops: Sequence[str]):
-        self.streamer, self.stopper = Streamer(tokenizer), Stopper(stops)
+    def __init__(self, tokenizer: BaseTokenizer, stops: Sequence[str], begins: bool = True):
+        self.streamer, self.stopper = Streamer(tokenizer, begins), Stopper(stops)
 
     @property
     def stopped(self) -> bool:
@@ -103,10 +103,10 @@ class Completer:
         """Per block of tokens, the text that each row gained; rows that have ended gain nothing.
 
         `weights` come from `prepare(params)`; `new` is the most tokens a row gains; a row's seed decides its draws. A
-        row ends before the first of `stops`. Prompts are texts, or ids as they are.
+        row ends before the first of `stops`. Prompts are texts, which go on, or ids as they are, whose answer begins.
         """
         ids = [self.tokenizer.prompt(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
-        writers = [Writer(self.tokenizer, stops) for _ in ids]
+        writers = [Writer(self.tokenizer, stops, not isinstance(prompt, str) or not prompt) for prompt in prompts]
         blocks = self.engine.stream(weights, ids, new, Rows.of(self.how, seeds), lookup=self.lookup)
         for gained, ended in until(self.tokenizer.stops, blocks):
             yield [writer.feed(made) for writer, made in zip(writers, gained)]

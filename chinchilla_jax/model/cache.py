@@ -130,7 +130,7 @@ DISTANCES = {"rope": None, "relative": _projected_distances}
 
 
 def distances(split: dict[str, Any], cfg: ModelConfig, capacity: int) -> tuple[jax.Array, ...]:
-    """What `fitted` adds to every stack, (N, capacity, H, K): its projected distances; nothing with rotary positions."""
+    """What `fitted` adds to every stack: projected distances (N, capacity, H, K); nothing with rotary positions."""
     project = DISTANCES[cfg.positions]
     return tuple(jax.vmap(lambda layer: project(layer, cfg, capacity))(stack) for stack in split["blocks"] if project)
 

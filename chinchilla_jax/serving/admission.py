@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from http import HTTPStatus
 
 from chinchilla_jax.serving.protocol import ApiError, failure
 
@@ -29,10 +30,12 @@ class Admission:
         return True
 
 
-def _written(error: ApiError) -> bytes:
-    body = json.dumps(error.body).encode()
-    lines = ["HTTP/1.1 429 Too Many Requests", "content-type: application/json", f"content-length: {len(body)}"]
-    return "\r\n".join([*lines, "retry-after: 1", "connection: close", "\r\n"]).encode() + body
+def written(error: ApiError) -> bytes:
+    """An answer as it goes over the wire, after which the connection closes."""
+    body, status = json.dumps(error.body).encode(), HTTPStatus(error.status)
+    lines = [f"HTTP/1.1 {status} {status.phrase}", "content-type: application/json", f"content-length: {len(body)}"]
+    lines += ["retry-after: 1"] if error.retried else []
+    return "\r\n".join([*lines, "connection: close", "\r\n"]).encode() + body
 
 
-REFUSAL = _written(failure("full"))
+REFUSAL = written(failure("full"))

@@ -1,6 +1,7 @@
 """The routes of the server."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,10 +20,11 @@ from chinchilla_jax.inference.scheduler import Scheduler
 from chinchilla_jax.serving import protocol
 from chinchilla_jax.serving.admission import Admission
 from chinchilla_jax.serving.job import Choice, Job, Model, control
-from chinchilla_jax.serving.limits import check_headers, check_key, read_body
+from chinchilla_jax.serving.limits import check_headers, check_key, check_origin, read_body
 from chinchilla_jax.serving.metrics import Metrics
 from chinchilla_jax.serving.protocol import ApiError, Ask, failure
 
+LOG = logging.getLogger("uvicorn.error")
 LONG = 8192  # bytes of a body that takes milliseconds to understand
 OPEN = ("/", "/health", "/metrics")  # routes that ask for no key
 
@@ -63,11 +65,16 @@ class Service:
                 check_headers(request.headers.raw)
                 if path not in OPEN:
                     check_key(request.headers, self.key)
+                if self.key is None:
+                    check_origin(request.headers)
                 response = await call(request)
             except ApiError as error:
                 response = failed(error)
             except UserError as error:  # a text that the tokenizer refuses
                 response = failed(ApiError(400, str(error)))
+            except Exception:
+                LOG.exception("%s failed", path)
+                response = failed(failure("failed"))
             self.metrics.requests.labels(path, str(response.status_code)).inc()
             return response
 
@@ -211,7 +218,7 @@ async def _unless_gone(work, request: HttpRequest) -> Any:
 
 def failed(error: ApiError) -> Response:
     """An error as the API words it."""
-    return JSONResponse(error.body, error.status, {"retry-after": "1"} if error.status in (429, 503) else {})
+    return JSONResponse(error.body, error.status, {"retry-after": "1"} if error.retried else {})
 
 
 async def _missing(request: HttpRequest, error) -> Response:

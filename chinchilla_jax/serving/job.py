@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from chinchilla_jax.data.tokenizer_base import BaseTokenizer
+from chinchilla_jax.data.tokenizer_base import BaseTokenizer, Streamer
 from chinchilla_jax.inference.scheduler import Event, Request, Scheduler, Token
 from chinchilla_jax.inference.text import Writer
 from chinchilla_jax.serving.protocol import FAILURES, ApiError, Ask, failure
@@ -39,10 +39,12 @@ class Choice:
 
     def __init__(self, index: int, ids: list[int], room: int, job: "Job"):
         ask, model = job.ask, job.model
-        self.index, self.ids, self.new, self.writer = index, ids, ask.new, Writer(job.tokenizer, ask.stops)
+        self.index, self.ids, self.new = index, ids, ask.new
+        self.writer = Writer(job.tokenizer, ask.stops, begins=ask.begins)
         self.text = job.tokenizer.decode(ids) if ask.echo else ""
         self.hidden = len(model.soft)  # log-probabilities of a soft prompt, which are nobody's
         self.made, self.offset, self.said, self.end = 0, 0, False, ""
+        self.spelling = Streamer(job.tokenizer, begins=ask.echo or ask.begins)  # tells how far `offset` is
         self.request = Request(
             [*model.soft, *ids],
             min(room, room if ask.new is None else max(1, ask.new)),
@@ -190,7 +192,7 @@ class Job:
         names, offsets, tops = [spelled(self.tokenizer, token.id) for token in scored], [], []
         for name, token in zip(names, scored):
             offsets.append(choice.offset)
-            choice.offset += 0 if name.startswith(("bytes:", "<")) else len(name)
+            choice.offset += len(choice.spelling.feed([token.id]))
             top = {spelled(self.tokenizer, id): logprob for id, logprob in token.top[: self.ask.logprobs]}
             tops.append(None if token.logprob is None else {**top, name: token.logprob})
         found = {"tokens": names, "token_logprobs": [token.logprob for token in scored]}

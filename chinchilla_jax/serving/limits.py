@@ -7,18 +7,21 @@ import os
 import resource
 import signal
 import socket
+import threading
 from collections.abc import Iterable, Iterator
+from urllib.parse import urlsplit
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from chinchilla_jax.serving.admission import REFUSAL, Admission
+from chinchilla_jax.inference.scheduler import Scheduler
+from chinchilla_jax.serving.admission import REFUSAL, Admission, written
 from chinchilla_jax.serving.protocol import ApiError
 
 BODY_BYTES, HEADER_BYTES, SECONDS = 2**20, 2**14, 10.0
 FILES = 65_536
-GRACE = 30  # seconds that running answers have after SIGTERM
+GRACE, TELLING = 30, 2  # seconds that running answers have after SIGTERM; of them, those to say that it is over
 SENDING = 2**16  # bytes that the system keeps of an answer; Linux doubles it
 LOOK = 1.0  # seconds between two looks at a connection
 # Seconds without a header, with an unfinished body (a route that reads it says 408 before), without reading.
@@ -53,6 +56,13 @@ class Protocol(H11Protocol):
             return self.transport.write_eof()
         super().data_received(data)
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP as the API words errors, or nothing where an answer has begun."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            large = len(self.conn.trailing_data[0]) > HEADER_BYTES
+            self.transport.write(written(header_too_large() if large else ApiError(400, msg)))
+        self.transport.close()
+
     def on_response_complete(self) -> None:
         """The next request, which may be here already, is admitted for itself."""
         if self.admission:
@@ -84,11 +94,18 @@ class Protocol(H11Protocol):
 
 
 class Server(uvicorn.Server):
-    """uvicorn that drains at the first SIGTERM or Ctrl-C, leaves at the second, and ends with exit code 0."""
+    """uvicorn that drains at the first SIGTERM or Ctrl-C and leaves at the second, in both cases with exit code 0.
 
-    def __init__(self, config: uvicorn.Config, drain):
+    What still runs shortly before the end of `GRACE` is told so. A scheduler that has failed ends the server.
+    """
+
+    def __init__(self, config: uvicorn.Config, scheduler: Scheduler):
         super().__init__(config)
-        self.drain = drain
+        self.scheduler = scheduler
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to leave, asked ten times a second."""
+        return await super().on_tick(counter) or self.scheduler.state == "failed"
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -104,7 +121,10 @@ class Server(uvicorn.Server):
         if self.should_exit:
             os._exit(0)  # nothing is kept that an orderly end would save
         self.should_exit = True
-        self.drain()
+        self.scheduler.drain()
+        last = threading.Timer(GRACE - TELLING, self.scheduler.give_up)
+        last.daemon = True
+        last.start()
 
 
 def many_files() -> None:
@@ -115,10 +135,15 @@ def many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
+def header_too_large() -> ApiError:
+    """The answer to a header of more than `HEADER_BYTES`."""
+    return ApiError(431, f"the header has more than {HEADER_BYTES} bytes")
+
+
 def check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
     """Raise `ApiError` for more than `HEADER_BYTES`; h11 bounds a header that is still coming, not one that is here."""
     if sum(len(name) + len(value) + 4 for name, value in headers) > HEADER_BYTES:
-        raise ApiError(431, f"the header has more than {HEADER_BYTES} bytes")
+        raise header_too_large()
 
 
 async def read_body(receive, headers) -> bytes:
@@ -151,6 +176,13 @@ def check_key(headers, key: str | None) -> None:
     """Raise `ApiError` unless the request carries the key, compared in constant time."""
     if key is None:
         return
-    given = headers.get("authorization", "").removeprefix("Bearer ")
-    if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), key.encode()):
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), key.encode()) or scheme.lower() != "bearer":
         raise ApiError(401, "wrong or missing API key", kind="authentication_error", code="invalid_api_key")
+
+
+def check_origin(headers) -> None:
+    """Raise `ApiError` for a request that a browser sends from another site's page, which anyone may have written."""
+    origin = headers.get("origin")
+    if origin and urlsplit(origin).netloc != headers.get("host"):
+        raise ApiError(403, f"pages of {origin[:100]} may use this server only if it has an --api-key-file")

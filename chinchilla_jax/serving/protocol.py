@@ -13,17 +13,21 @@ KINDS = {401: "authentication_error", 429: "rate_limit_error"}
 # How a request may end without its text.
 FAILURES = {
     "full": (429, "the queue is full; try again"),
+    "large": (400, "more choices than this server holds at a time; ask for fewer prompts or a smaller n"),
     "loading": (503, "the model is loading"),
     "draining": (503, "the server is shutting down"),
     "failed": (500, "the engine failed; see the server's log"),
     "late": (504, "the answer took more than ten minutes"),
     "gone": (499, "the client did not wait for the answer"),
 }
+# Fields that would change the answer and do not, with the values that ask for nothing.
+UNSUPPORTED = {"suffix": (), "functions": (), "modalities": (["text"],), "audio": (), "prediction": (),
+               "min_tokens": (), "tool_choice": ("none", "auto")}  # fmt: skip
 # Settings of `Sampling`: default, least and largest value, type. A top_k of -1 is another way to say all.
 SAMPLING = {
     "temperature": (1.0, 0, 2, float),
     "top_k": (0, -1, MOST, int),
-    "top_p": (1.0, 1e-9, 1, float),
+    "top_p": (1.0, 0, 1, float),
     "min_p": (0.0, 0, 1, float),
     "repetition_penalty": (1.0, 0.01, 10, float),
     "presence_penalty": (0.0, -2, 2, float),
@@ -37,7 +41,7 @@ class ApiError(Exception):
     def __init__(self, status: int, message: str, *, kind: str = "", param=None, code=None):
         super().__init__(message)
         kind = kind or KINDS.get(status, "invalid_request_error" if status < 499 else "server_error")
-        self.status = status
+        self.status, self.retried = status, status in (429, 503)
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
@@ -67,6 +71,7 @@ class Ask:
     echo: bool = False
     ignore_eos: bool = False
     bias: dict[int, float] = field(default_factory=dict)
+    begins: bool = True  # whether the answer is a text of its own, or goes on with the prompt's
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -136,9 +141,9 @@ def _object(body: dict, name: str) -> dict:
 
 def common(body: dict, vocabulary: int) -> dict[str, Any]:
     """What completions and chats share, as arguments of `Ask`."""
-    for name in ("suffix", "tools", "functions", "modalities", "audio", "prediction"):
-        given = body.get(name)
-        if given and not (name == "tools" and body.get("tool_choice") == "none") and given != ["text"]:
+    tools = () if body.get("tool_choice") != "none" else (body.get("tools"),)
+    for name, harmless in {**UNSUPPORTED, "tools": tools}.items():
+        if body.get(name) and body[name] not in harmless:
             raise bad(name, "not supported by this server", "unsupported_parameter")
     if _object(body, "response_format").get("type", "text") != "text":
         raise bad("response_format", "only plain text is supported", "unsupported_parameter")
@@ -149,7 +154,7 @@ def common(body: dict, vocabulary: int) -> dict[str, Any]:
     seed = number(body, "seed", secrets.randbits(32), -(2**63), 2**63 - 1)
     return {
         "n": n,
-        "how": Sampling(**{**how, "top_k": max(0, how["top_k"])}),
+        "how": Sampling(**{**how, "top_k": max(0, how["top_k"]), "top_p": max(1e-9, how["top_p"])}),
         "seed": seed % 2**32,
         "stops": _stops(body),
         "stream": flag(body, "stream"),
@@ -188,7 +193,8 @@ def completion(body: dict, encode: Callable[[str], list[int]], vocabulary: int) 
     if not prompts or len(prompts) * shared["n"] > MOST_CHOICES:
         raise bad("prompt", f"prompts times n must lie in [1, {MOST_CHOICES}]")
     ids, new = [_ids(one, encode, vocabulary) for one in prompts], number(body, "max_tokens", 16, 0, MOST)
-    return Ask(ids, new=new, logprobs=number(body, "logprobs", None, 0, 5), echo=flag(body, "echo"), **shared)
+    more = {"logprobs": number(body, "logprobs", None, 0, 5), "echo": flag(body, "echo")}
+    return Ask(ids, new=new, begins=not prompt, **more, **shared)
 
 
 def _ids(prompt: Any, encode: Callable[[str], list[int]], vocabulary: int) -> list[int]:
@@ -211,7 +217,9 @@ def messages(body: dict) -> list[tuple[str, str]]:
         role = one.get("role") if isinstance(one, dict) else None
         if role not in ("system", "developer", "user", "assistant"):
             raise bad("messages", "each needs a role: system, developer, user or assistant")
-        content = one.get("content") or ""
+        if one.get("tool_calls") or one.get("function_call"):
+            raise bad("messages", "calls of tools are not supported by this server", "unsupported_parameter")
+        content = "" if one.get("content") is None else one["content"]
         if isinstance(content, list):
             if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
                 raise bad("messages", "only parts of type text are supported", "unsupported_parameter")

@@ -71,6 +71,12 @@ def test_a_prompt_from_a_file(write, tmp_path):
     assert write(**{"prompt-file": tmp_path / "prompt.txt"}) == write("--prompt", "the 海")
 
 
+@pytest.mark.parametrize("flags", [("--adapter", "runs/tuned"), ("--lookup",), ("--samples", "2")])
+def test_a_chat_refuses_what_it_would_not_do(whole_run, flags):
+    code, said = runs.call("generate", "--chat", *flags, **{"run-dir": whole_run})
+    assert code == 78 and "--chat gives one answer" in said
+
+
 def test_a_chat_ends_with_its_input(whole_run, monkeypatch):
     lines = iter(["the sea", "old songs"])
     monkeypatch.setattr("builtins.input", lambda prompt: next(lines, None) or (_ for _ in ()).throw(EOFError))

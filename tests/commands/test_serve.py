@@ -47,6 +47,26 @@ def test_what_is_refused(copy, flags, named):
     assert code == 78 and named in said
 
 
+@pytest.mark.parametrize("key", ["schlüssel", "one\ntwo", "one two", ""])
+def test_a_key_that_no_header_holds_is_refused(copy, tmp_path, key):
+    path = tmp_path / "key"
+    path.write_text(key, encoding="utf-8")
+    code, said = runs.call("serve", **{"run-dir": copy, "api-key-file": path})
+    assert code == 78 and "--api-key-file" in said
+
+
+def test_it_listens_on_ipv6_and_ends_with_0_while_it_loads(copy):
+    """SIGTERM while the programs are compiled: an interpreter that ended under XLA would crash."""
+    process = runs.start(["-m", "chinchilla_jax", "serve", "--run-dir", str(copy), "--port", "0", "--host", "::1"], 1)
+    try:
+        next(line for line in process.stdout if re.search(r"on http://\[::1\]:\d+/v1", line))
+        process.send_signal(signal.SIGTERM)
+    except BaseException:
+        process.kill()
+        raise
+    assert "Traceback" not in runs.finish(process)
+
+
 def test_a_port_in_use_is_refused(copy):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code, said = runs.call("serve", **{"run-dir": copy, "port": taken.getsockname()[1]})

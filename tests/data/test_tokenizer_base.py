@@ -1,5 +1,7 @@
 """Text out of a stream of ids, and what every kind of tokenizer shares."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from chinchilla_jax.data.tokenizer import SPACE, Streamer
@@ -17,3 +19,10 @@ def test_streaming_shows_what_never_completes(tokenizer):
     streamer = Streamer(tokenizer)
     assert streamer.feed(tokenizer.encode("👩")[:-1]) == ""
     assert "\ufffd" in streamer.flush()
+
+
+def test_a_text_that_goes_on_keeps_its_space():
+    """A tokenizer that puts a space before a text takes it away at the beginning alone."""
+    prefixing = SimpleNamespace(pieces=[b" the", b" sea"], prefixes_space=True)
+    assert Streamer(prefixing).feed([0, 1]) == "the sea"
+    assert Streamer(prefixing, begins=False).feed([0, 1]) == " the sea"

@@ -74,25 +74,54 @@ def test_a_cancelled_request_leaves_and_its_neighbour_goes_on(scheduler):
     quiet, gone = request([7, 8], new=100), [request([9], new=120) for _ in range(5)]
     scheduler.submit([*gone[:2], quiet, *gone[2:]])
     gone[0].news.get(timeout=60)
+    counted = []
+    scheduler.seen = lambda name, value: counted.append(name)
     for one in gone:
         scheduler.cancel(one)
     assert whole(quiet) == expected
     until(lambda: not any(scheduler.running) and not scheduler.waiting)
+    assert counted.count("cancelled") == 5, "those that waited too"
 
 
 def test_the_queue_is_bounded_and_draining_ends_it(scheduler):
     scheduler.engine = gate = Gate(scheduler.engine)
     many = [request([3], new=100) for _ in range(8)]
-    assert scheduler.submit(many) == "full"
+    assert scheduler.submit(many) == "large"
     assert not scheduler.waiting and not any(scheduler.running), "all or none"
     assert scheduler.submit(many[:7]) == ""
     until(lambda: all(scheduler.running))
+    assert scheduler.submit(many[:1]) == "full"
     scheduler.drain()
     gate.open.set()
     assert scheduler.submit([request([3])]) == "draining"
     assert sorted(whole(one)[2] for one in many[:7]) == ["draining"] * 4 + ["length"] * 3
     scheduler.thread.join(30)
     assert scheduler.status == "draining"
+
+
+def test_what_still_runs_at_the_end_is_told(scheduler):
+    scheduler.engine = gate = Gate(scheduler.engine)
+    one = request([3], new=100)
+    scheduler.submit([one])
+    until(lambda: any(scheduler.running))
+    scheduler.drain()
+    scheduler.give_up()
+    gate.open.set()
+    assert whole(one)[2] == "draining"
+    scheduler.thread.join(30)
+    assert not scheduler.thread.is_alive()
+
+
+def test_a_server_that_was_idle_is_not_stuck(scheduler):
+    scheduler.engine = gate = Gate(scheduler.engine)
+    scheduler.moved -= 100
+    one = request([3], new=5)
+    scheduler.submit([one])
+    assert scheduler.status == "ok"
+    scheduler.moved -= 100
+    until(lambda: scheduler.status == "stuck")
+    gate.open.set()
+    assert whole(one)[2] == "length"
 
 
 def test_nothing_is_compiled_after_the_start(scheduler):

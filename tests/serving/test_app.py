@@ -4,6 +4,7 @@ import dataclasses
 import json
 import socket
 import threading
+import time
 
 import pytest
 
@@ -43,6 +44,15 @@ def test_log_probabilities_with_echo_as_lm_eval_reads_them(client, tokenizer):
     for name, logprob, top in list(zip(found["tokens"], found["token_logprobs"], found["top_logprobs"]))[1:]:
         assert top[name] == logprob <= max(top.values()) and 1 <= len(top) <= 2
     assert max(found["top_logprobs"][-1].values()) == found["token_logprobs"][-1], "greedy takes the best"
+
+
+def test_offsets_of_log_probabilities_are_those_of_characters(client, tokenizer):
+    """Pieces that look like the names of others, and a character of several bytes, which the last of them completes."""
+    text = "a <b> 海c"
+    ids = tokenizer.encode(text)
+    [choice] = client.json("/v1/completions", {"prompt": ids, "echo": True, "logprobs": 0, "max_tokens": 1})["choices"]
+    told = [len(tokenizer.decode(ids[:n]).rstrip("\ufffd")) for n in range(len(ids) + 1)]
+    assert choice["logprobs"]["text_offset"] == told
 
 
 def test_several_prompts_and_choices_have_their_places(client):
@@ -111,10 +121,42 @@ def test_what_is_wrong_is_an_error_object(client):
     assert "error" in client.json("/v1/completions", status=405)
     assert "error" in client.json("/v1/completions", b"x" * (2**20 + 1), status=413)
     assert "error" in client.json("/health", headers={"x-long": "y" * 2**14}, status=431)
+    assert client.json("/v1/completions", {**GREEDY, "n": 8}, status=400)["error"]["message"].startswith("more choices")
+    foreign = {"origin": "http://elsewhere.example"}
+    assert "elsewhere" in client.json("/v1/completions", GREEDY, status=403, headers=foreign)["error"]["message"]
+    own = {"origin": f"http://127.0.0.1:{client.port}"}
+    assert client.json("/v1/completions", GREEDY, headers=own)["choices"]
     client.service.key = "secret"
     assert client.json("/v1/models", status=401)["error"]["code"] == "invalid_api_key"
-    right = {"authorization": "Bearer secret"}
+    right = {"authorization": "bearer secret", **foreign}
     assert client.json("/v1/models", headers=right)["data"][0]["id"] == "tiny"
+
+
+def test_what_is_no_http_is_an_error_object_too(client):
+    """A request line that is none, a header that is too long and comes in parts; what is broken behind an answer."""
+    for parts, status in (([b"nonsense\r\n\r\n"], 400), ([b"GET / HTTP/1.1\r\nx: " + b"y" * 9000] * 3, 431)):
+        with socket.create_connection(("127.0.0.1", client.port), timeout=60) as connection:
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(0.05)
+            head, _, found = connection.makefile("rb").read().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % status) and json.loads(found)["error"]["message"]
+    with socket.create_connection(("127.0.0.1", client.port), timeout=60) as connection:
+        connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert connection.recv(2**16).startswith(b"HTTP/1.1 404")
+        connection.sendall(b"garbage\r\n\r\n")
+        while connection.recv(2**16):
+            pass
+    assert client.json("/health")
+
+
+def test_a_fault_of_our_own_is_an_error_object_and_counted(client, monkeypatch):
+    def broken(*args):
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("chinchilla_jax.serving.protocol.completion", broken)
+    assert client.json("/v1/completions", GREEDY, status=500)["error"]["type"] == "server_error"
+    assert client.service.metrics.requests.labels("/v1/completions", "500")._value.get() == 1
 
 
 def test_a_full_queue_says_when_to_come_back(client):

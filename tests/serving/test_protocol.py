@@ -16,7 +16,6 @@ def encode(text: str) -> list[int]:
 
 BAD = {
     "temperature": [-1, 3, "1", True, [1]],
-    "top_p": [0, 1.5],
     "n": [0, 1_000_000, 1.5],
     "max_tokens": [-1, "5", 10**400],
     "logprobs": [6, -1, True],
@@ -28,6 +27,9 @@ BAD = {
     "suffix": ["x"],
     "tools": [[{"type": "function"}]],
     "response_format": [{"type": "json_object"}, 5],
+    "min_tokens": [3],
+    "tool_choice": ["required"],
+    "top_p": [-0.1, 1.5],
 }
 
 
@@ -61,9 +63,15 @@ def test_null_is_absent_and_unknown_fields_are_ignored():
     assert (ask.prompts, ask.n, ask.new, ask.logprobs, ask.stops) == ([[1, 97, 98]], 1, 16, None, ())
     two = protocol.completion({"prompt": [[5], [6, 7]], "n": 2, "stop": "x", "top_k": -1}, encode, 260)
     assert (two.prompts, two.n, two.stops, two.how.top_k) == ([[5], [6, 7]], 2, ("x",), 0)
+    harmless = {"tools": [{"type": "function"}], "tool_choice": "none", "min_tokens": 0, "modalities": ["text"]}
+    nothing = protocol.completion({"prompt": "", "top_p": 0, **harmless}, encode, 260)
+    assert nothing.begins and not two.begins and not ask.begins and 0 < nothing.how.top_p < 1e-6
 
 
-CHATS = [None, [], [{}], [{"role": "tool", "content": "x"}], [{"role": "user", "content": 5}], ["x"],
+CALLS = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+CHATS = [None, [], [{}], [{"role": "user", "content": 0}], [{"role": "user", "content": False}],
+         [{"role": "assistant", "tool_calls": CALLS}, {"role": "user", "content": "x"}],
+         [{"role": "tool", "content": "x"}], [{"role": "user", "content": 5}], ["x"],
          [{"role": "user", "content": [{"type": "image_url"}]}], [{"role": "assistant", "content": "x"}]]  # fmt: skip
 
 
