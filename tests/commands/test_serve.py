@@ -5,9 +5,13 @@ import re
 import signal
 import socket
 import urllib.request
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from chinchilla_jax.commands import serve
+from chinchilla_jax.errors import UserError
 from tests import runs
 from tests.slots import until
 
@@ -65,6 +69,21 @@ def test_it_listens_on_ipv6_and_ends_with_0_while_it_loads(copy):
         process.kill()
         raise
     assert "Traceback" not in runs.finish(process)
+
+
+def test_a_template_of_one_exchange_refuses_a_second_turn(copy, monkeypatch):
+    """It would be written as training never saw it."""
+    template = SimpleNamespace(several=False)
+    renderer = SimpleNamespace(template=template, stops=frozenset(), prompt=lambda turns: [len(turns)])
+    monkeypatch.setattr(serve, "_renderer", lambda run_dir, tokenizer: renderer)
+    table = {"embed": {"table": np.zeros((3, 2))}}
+    model = serve._model(SimpleNamespace(params=table, tokenizer=None, fingerprint="a", step=1), copy)
+    said = [("user", "a"), ("assistant", "b"), ("user", "c")]
+    assert model.chat([("system", "s"), ("user", "a")]) == [2]
+    with pytest.raises(UserError, match="no second turn"):
+        model.chat(said)
+    template.several = True
+    assert model.chat(said) == [3]
 
 
 def test_a_port_in_use_is_refused(copy):
