@@ -128,7 +128,7 @@ def measure(plain: Validator, attack: Attack, params: Any, say: Callable[[str], 
     losses = {rho: [found[name][rho]["loss"] for name in NAMES] for rho in radii}
     judge.at, found["ordered"] = None, {rho: robustness.ordered(each) for rho, each in losses.items()}
     found["typo"] = {}
-    for rate in (rate for rate in attack.typos if rate and hasattr(records[0], "texts")):
+    for rate in (rate for rate in attack.typos if rate and hasattr(records[0], "mistyped")):
         judge.take(mistyped(records[::every], rate, attack.seed))
         found["typo"][rate] = judge(params)
     told = {"records": len(records[::every]), "restarts": attack.restarts, "seed": attack.seed}
@@ -136,11 +136,9 @@ def measure(plain: Validator, attack: Attack, params: Any, say: Callable[[str], 
 
 
 def mistyped(records: Sequence[Record], rate: float, seed: int) -> list[Record]:
-    """The records with typing mistakes in their texts."""
+    """The records with typing mistakes in their texts, of questions in the question alone."""
     draw = np.random.default_rng([seed, round(rate * 1e9)])
-    return [
-        dataclasses.replace(one, texts=tuple(corrupt(text, rate, draw)[0] for text in one.texts)) for one in records
-    ]
+    return [one.mistyped(lambda text: corrupt(text, rate, draw)[0]) for one in records]
 
 
 def table(found: dict[str, Any], metric: str) -> list[str]:

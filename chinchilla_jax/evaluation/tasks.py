@@ -38,18 +38,18 @@ class Validator:
 
     def __post_init__(self):
         self.rows = self.program.microbatch
+        self.likelihood = Likelihood(self.program, None)
         self.take(self.records)
         parts = [part for item in self.items for part in item.parts]
         self.bytes = text_bytes(parts, self.data.tokenizer.sizes) if self.data.kind.in_bytes else None
-        self.likelihood = Likelihood(self.program, None)
-        self.judge = self.data.kind.judge(self)
 
     def take(self, records: Sequence[Record]) -> None:
-        """Judge these from now on."""
+        """Judge these from now on, with a judge of their own: one may keep where the words of a record begin."""
         self.records, self.items = records, self.data.encoded(records)
         where = records[0].where.file if records else "the file"
         require(bool(self.items), f"{where}: no record is left to look at for {self.name}; see what was dropped")
         self.held, self.batches = zip(*in_order(self.items, self.data.seq_len, self.rows, self.data.blocks))
+        self.judge = self.data.kind.judge(self)
 
     def __call__(self, params: Any, poll: Poll = lambda: None) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """The figures of whole parameters, and a row for every prediction."""

@@ -1,6 +1,10 @@
 """What a record of a task file becomes, whatever format the file had."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, pairwise
+
+Typo = Callable[[str], str]  # a text as somebody types it
 
 
 @dataclass(frozen=True)
@@ -128,6 +132,10 @@ class Labelled:
         """(text, its label) for every label that a head of one label gives."""
         return tuple((" | ".join(self.texts), label) for label in self.labels[:1])
 
+    def mistyped(self, typo: Typo) -> "Labelled":
+        """The same labels for mistyped texts."""
+        return replace(self, texts=tuple(map(typo, self.texts)))
+
 
 @dataclass(frozen=True)
 class Conversation(Labelled):
@@ -164,12 +172,25 @@ class Tagged:
         """The words, each of which is encoded by itself."""
         return self.words
 
+    def mistyped(self, typo: Typo) -> "Tagged":
+        """The same tags for mistyped words; a word of which nothing would be left stays, since its tag does."""
+        return replace(self, words=tuple(typo(word) or word for word in self.words))
+
 
 @dataclass(frozen=True)
 class Spans(Document):
     """A text and named stretches of it, as (start, end, name) in characters."""
 
     spans: tuple[tuple[int, int, str], ...]
+
+    def mistyped(self, typo: Typo) -> "Spans":
+        """The text cut at the ends of spans and mistyped part by part, so that every span moves with its text."""
+        cuts = sorted({0, len(self.text), *(at for start, end, _ in self.spans for at in (start, end))})
+        parts = [typo(self.text[start:end]) for start, end in pairwise(cuts)]
+        moved = dict(zip(cuts, accumulate(map(len, parts), initial=0)))
+        return replace(
+            self, text="".join(parts), spans=tuple((moved[start], moved[end], name) for start, end, name in self.spans)
+        )
 
 
 @dataclass(frozen=True)
@@ -190,6 +211,10 @@ class Question:
     def texts(self) -> tuple[str, ...]:
         """The context, the question and its answers."""
         return (self.context, self.question, *(text for text, _ in self.answers))
+
+    def mistyped(self, typo: Typo) -> "Question":
+        """A mistyped question; the context stays, since the answers stand in it."""
+        return replace(self, question=typo(self.question))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """A task under attack: mistyped records, the table, and kinds that have no head; the attack itself: test_finetune."""
 
 import dataclasses
-from dataclasses import dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -10,18 +9,13 @@ from chinchilla_jax.config import Config, replace
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.evaluation import attacked
 from chinchilla_jax.tasks.kinds.table import KINDS
-
-
-@dataclass(frozen=True)
-class One:
-    """A record of two texts."""
-
-    texts: tuple[str, ...]
-    label: str
+from chinchilla_jax.tasks.records import Labelled
+from tests.tasks.made import HERE
 
 
 def test_mistakes_come_into_the_texts_alone_and_by_the_seed():
-    records = [One(("the wind carries songs " * 20, "over the sea " * 20), f"label {n}") for n in range(3)]
+    texts = "the wind carries songs " * 20, "over the sea " * 20
+    records = [Labelled(HERE, texts, (f"label {n}",)) for n in range(3)]
     found = attacked.mistyped(records, 0.1, 7)
     assert [dataclasses.replace(new, texts=old.texts) for new, old in zip(found, records)] == records
     assert all(new != old for one, two in zip(found, records) for new, old in zip(one.texts, two.texts))

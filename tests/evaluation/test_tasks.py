@@ -50,6 +50,14 @@ def test_a_few_answers_are_written_while_it_trains_and_all_of_a_test(made):
     assert made().most == 3 and made(name="test").most == 5
 
 
+def test_other_records_get_a_judge_of_their_own(made):
+    """A judge may keep where the words of its records begin."""
+    validator = made()
+    validator.data.kind.judge = lambda examination: list(examination.records)
+    validator.take(RECORDS[:2])
+    assert validator.judge == RECORDS[:2]
+
+
 def test_nothing_left_to_look_at_is_one_line(made):
     with pytest.raises(UserError, match=r"valid\.jsonl: no record is left to look at for valid; see what was dropped"):
         made(keep=lambda record: False)

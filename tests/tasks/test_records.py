@@ -1,6 +1,6 @@
 """Places of records, what was counted of them, and which of them belong to one group."""
 
-from chinchilla_jax.tasks.records import Labelled, Tally, Turn, Where
+from chinchilla_jax.tasks.records import Conversation, Labelled, Question, Spans, Tagged, Tally, Turn, Where
 from tests.tasks.made import HERE, dialogue
 
 
@@ -26,3 +26,18 @@ def test_records_of_the_same_text_are_one_group_whatever_their_label():
     assert one.group == two.group != other.group
     assert dialogue(2, seed=1).group == dialogue(2, seed=1).group != dialogue(2, seed=2).group
     assert Turn("user", "q") == Turn("user", "q", more="", trained=True)
+
+
+def test_every_record_that_a_head_judges_can_be_mistyped():
+    """What is asked for stays true: a word keeps its tag, a span its text, a context its answers."""
+    double = "".join
+    assert Tagged(HERE, ("ab", "c"), ("O", "B-X")).mistyped(lambda t: t[1:]).words == ("b", "c")
+    talk = Conversation(HERE, ("ab", "cd"), ("x", "y"), "name").mistyped(str.upper)
+    assert talk == Conversation(HERE, ("AB", "CD"), ("x", "y"), "name")
+    asked = Question(HERE, "a cat", "who?", (("cat", 2),))
+    assert asked.mistyped(str.upper) == Question(HERE, "a cat", "WHO?", (("cat", 2),))
+    record = Spans(HERE, "see Ada Lee go", ((4, 11, "PER"), (8, 11, "LAST")))
+    moved = record.mistyped(lambda t: double(2 * c for c in t))
+    found = [(moved.text[start:end], name) for start, end, name in moved.spans]
+    assert found == [("AAddaa  LLeeee", "PER"), ("LLeeee", "LAST")] and moved.text == double(2 * c for c in record.text)
+    assert Spans(HERE, "", ()).mistyped(str.upper) == Spans(HERE, "", ())
