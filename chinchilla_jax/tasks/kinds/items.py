@@ -136,7 +136,7 @@ class Ranking:
         popular = ranking.figures(rank_UN[:, 2])
         return figures | {f"{POPULAR}{name}": value for name, value in popular.items()}, rows
 
-    def ranked(self, records: Sequence[History], scores_UI: np.ndarray) -> list[tuple[list[int], dict[str, Any]]]:
+    def ranked(self, records: Sequence[History], scores_UI: np.ndarray) -> list[tuple[list[float], dict[str, Any]]]:
         """([rank without seen items, with them, by popularity], line of predictions.jsonl) of some users."""
         before = [self.numbers(record.items[:-1]) for record in records]
         target_U = np.array([self.numbers(record.items[-1:])[0] for record in records])
@@ -149,22 +149,22 @@ class Ranking:
         for row, record in enumerate(records):
             left_I = scores_UI[row].copy()
             left_I[before[row]] = -np.inf
+            left_I[target_U[row]] = scores_UI[row, target_U[row]]  # the target stays, also where it was seen before
             best = np.argsort(-left_I, kind="stable")[:SHOWN] + 1
-            line = self.line(record, names.decode(best.tolist()), int(ranks[0][row]))
-            found.append(([int(rank[row]) for rank in ranks], line))
+            line = self.line(record, names.decode(best.tolist()), ranks[0][row])
+            found.append(([float(rank[row]) for rank in ranks], line))
         return found
 
-    def missed(self, record: History) -> tuple[list[int], dict[str, Any]]:
+    def missed(self, record: History) -> tuple[list[float], dict[str, Any]]:
         """The same of a user who is asked for an item that the model does not have."""
-        last = self.data.tokenizer.size - 1
-        return [last] * 3, self.line(record, "", last)
+        return [np.inf] * 3, self.line(record, "", np.inf)
 
-    def line(self, record: History, output: str, rank: int) -> dict[str, Any]:
-        """A line of predictions.jsonl."""
+    def line(self, record: History, output: str, rank: float) -> dict[str, Any]:
+        """A line of predictions.jsonl; an infinite rank is null."""
         shown = " ".join(record.items[:-1][-SHOWN:])
         return {
             "record": str(record.where), "user": record.user, "input": shown, "output": output,
-            "reference": record.items[-1], "rank": rank,
+            "reference": record.items[-1], "rank": int(rank) if np.isfinite(rank) else None,
         }  # fmt: skip
 
 

@@ -17,15 +17,17 @@ UNKNOWN = -1  # the number of an item that the model does not have: it is never 
 def ranks(scores_UI: np.ndarray, target_U: np.ndarray, seen: Sequence[Sequence[int]] | None = None) -> np.ndarray:
     """The rank of each user's target (U,); items of `seen` are left out, the target itself never.
 
-    What is not a number counts as scored higher, so a model that has diverged hits nothing.
+    What is not a number counts as scored higher. An unknown target, and one whose own score is no number, has an
+    infinite rank, which no catalogue is small enough to make a hit.
     """
     numbers_I, target_U1 = np.arange(scores_UI.shape[1]), np.asarray(target_U)[:, None]
     own_U1 = np.take_along_axis(scores_UI, np.maximum(target_U1, 0), axis=1)
     above_UI = ~(scores_UI <= own_U1) | ((scores_UI == own_U1) & (numbers_I < target_U1))
     for row, items in enumerate(seen or ()):
         above_UI[row, list(items)] = False
-    above_UI[np.arange(len(target_U)), np.maximum(target_U, 0)] = np.isnan(own_U1[:, 0])
-    return np.where(np.asarray(target_U) == UNKNOWN, scores_UI.shape[1], above_UI.sum(axis=1))
+    above_UI[np.arange(len(target_U)), np.maximum(target_U, 0)] = False
+    never_U = (np.asarray(target_U) == UNKNOWN) | np.isnan(own_U1[:, 0])
+    return np.where(never_U, np.inf, above_UI.sum(axis=1))
 
 
 def figures(rank_U: np.ndarray, mark: str = "") -> dict[str, float]:

@@ -9,6 +9,8 @@ from chinchilla_jax.config import TaskConfig
 from chinchilla_jax.tasks.data import open_task
 from chinchilla_jax.tasks.kinds import items
 from chinchilla_jax.tasks.kinds.table import kind_of
+from chinchilla_jax.tasks.records import History
+from tests.tasks.made import HERE
 
 
 def opened(folder, *histories, valid=(), limit=8, **task):
@@ -48,3 +50,26 @@ def test_a_split_by_time_needs_times(tmp_path):
     with pytest.raises(Exception, match="no times"):
         opened(tmp_path, "abcd", "bcda", split="time")
     assert kind_of("items").metric == "ndcg10"
+
+
+def ranked(data, records, scores_I):
+    """(ranks, line of predictions.jsonl) of some records under the same scores; no model is needed."""
+    judge = items.Ranking.__new__(items.Ranking)
+    judge.data, judge.popular_I = data, np.zeros(len(scores_I))
+    return judge.ranked(records, np.tile(np.array(scores_I, np.float32), (len(records), 1)))
+
+
+def test_an_item_that_was_seen_and_is_asked_for_stands_in_the_output_at_its_rank(tmp_path):
+    data = opened(tmp_path, "abcd", "bcda")
+    record = History(HERE, "u", ("a", "b", "a"), asked=True)
+    [(ranks, line)] = ranked(data, [record], [2.0, 4.0, 3.0, 1.0])
+    assert line["output"].split() == ["c", "a", "d", "b"] and ranks[0] == line["rank"] == 1
+    assert line["output"].split()[line["rank"]] == line["reference"] == "a"
+
+
+def test_an_unknown_item_has_no_rank(tmp_path):
+    data = opened(tmp_path, "abcd", "bcda")
+    judge = items.Ranking.__new__(items.Ranking)
+    judge.data = data
+    ranks, line = judge.missed(History(HERE, "u", ("a", "z"), asked=True))
+    assert ranks == [np.inf] * 3 and json.loads(json.dumps(line))["rank"] is None

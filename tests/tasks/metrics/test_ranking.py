@@ -38,12 +38,16 @@ def test_ranks_agree_with_sorting():
     for scores_I, target, gone, found in zip(scores_UI, target_U, seen, found_U):
         order = sorted(range(23), key=lambda i: (-scores_I[i], i))
         left = [i for i in order if i == target or i not in gone]
-        assert found == (left.index(target) if target >= 0 else 23)
+        assert found == (left.index(target) if target >= 0 else np.inf)
 
 
-def test_a_diverged_model_hits_nothing():
-    scores_UI = np.full((2, 30), np.nan, np.float32)
-    assert ranking.figures(ranking.ranks(scores_UI, np.array([0, 29])))["hr10"] == 0
+@pytest.mark.parametrize("items", [3, 30])
+def test_a_diverged_model_hits_nothing_and_an_unknown_item_is_never_hit(items):
+    """In a catalogue of fewer than ten items neither."""
+    none = {"hr10": 0.0, "ndcg10": 0.0, "mrr": 0.0}
+    scores_UI = np.full((2, items), np.nan, np.float32)
+    assert ranking.figures(ranking.ranks(scores_UI, np.array([0, items - 1]))) == none
+    assert ranking.figures(ranking.ranks(np.zeros((1, items)), np.array([ranking.UNKNOWN]))) == none
 
 
 @pytest.mark.skipif(not MOVIES.exists(), reason="no MovieTweetings")
