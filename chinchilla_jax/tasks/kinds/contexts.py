@@ -42,7 +42,13 @@ def windows(encoder: Encoder, record: Question) -> tuple[list[int], list[tuple[i
     size = room // copies - len(question) - len(closing(tokenizer))
     count = len(context_of(tokenizer, record.context).ids)
     require(size > 0, f"{record.where}: no room for a context in --train.seq-len {encoder.limit}; raise it")
-    step = max(1, size - min(encoder.task.stride or size // 2, size - 1))
+    stride = encoder.task.stride or size // 2
+    require(
+        stride < size or count <= size,
+        f"{record.where}: windows of {size} tokens of the context cannot overlap by --task.stride {stride}; lower it "
+        f"to {size // 2}, or raise --train.seq-len",
+    )
+    step = max(1, size - stride)
     starts = range(0, max(1, count - size + step), step)
     return question, [(start, min(start + size, count)) for start in starts]
 

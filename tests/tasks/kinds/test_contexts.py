@@ -41,8 +41,8 @@ def windows(monkeypatch, letters: int, asked: str, limit: int, **task):
 
 
 @pytest.mark.parametrize("letters, limit, task", [
-    (5, 40, {}), (100, 40, {}), (101, 40, {"stride": 5}), (100, 40, {"stride": 999}), (100, 40, {"source": "twice"}),
-    (0, 40, {}),
+    (5, 40, {}), (100, 40, {}), (101, 40, {"stride": 5}), (100, 40, {"stride": 32}), (100, 40, {"source": "twice"}),
+    (0, 40, {}), (33, 40, {"stride": 999}),
 ])  # fmt: skip
 def test_windows_overlap_and_cover_all_of_it(monkeypatch, letters, limit, task):
     question, found = windows(monkeypatch, letters, "who?", limit, **task)
@@ -60,3 +60,10 @@ def test_a_question_takes_half_of_a_window_at_most(monkeypatch):
     assert len(question) == 39 // contexts.SHARE + 1
     with pytest.raises(UserError, match=r"here:1 .*no room for a context in --train\.seq-len 3; raise it"):
         windows(monkeypatch, 100, "who?", 3)
+
+
+def test_a_stride_as_large_as_a_window_is_refused(monkeypatch):
+    """And not taken for a step of one token."""
+    told = r"here:1 .*windows of 33 tokens of the context cannot overlap by --task\.stride 33; lower it to 16"
+    with pytest.raises(UserError, match=told):
+        windows(monkeypatch, 100, "who?", 40, stride=33)
