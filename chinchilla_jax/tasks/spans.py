@@ -14,6 +14,8 @@ SCHEME = "tags of the scheme BIOES or BILOU, read as B- and I-"
 BROKEN = "I- tags that continue nothing, read as B-"
 ALIKE = {"S-": "B-", "U-": "B-", "E-": "I-", "L-": "I-"}
 GONE = "records dropped: an answer or entity does not occur in its text"
+ABSENT = "references left out: they do not occur in their context, in which another one stands"
+BLANK = "blank answers left out"
 
 
 def words(where: Where, fields: dict, tally: Tally) -> Iterator[Tagged]:
@@ -47,6 +49,7 @@ def entities(where: Where, fields: dict, tally: Tally) -> Iterator[Spans]:
         if quoted is not None:
             start = placed(text, quoted, start, where, tally)
             if start < 0:
+                tally.note(GONE, where)
                 return
             end = start + len(quoted)
         spans.append((start, end, label))
@@ -75,7 +78,10 @@ def slots(where: Where, fields: dict, tally: Tally) -> Iterator[Spans]:
 
 
 def question(where: Where, fields: dict, tally: Tally) -> Iterator[Question]:
-    """SQuAD's fields; `answers` are objects or texts, none where the question `is_impossible`."""
+    """SQuAD's fields; `answers` are objects or texts, none where the question `is_impossible`.
+
+    A blank answer is none. One that does not occur in the context is left out; without any other the record is.
+    """
     context, asked = text_of(where, fields, "context"), text_of(where, fields, "question")
     answers = fields.get("answers") or []
     if isinstance(answers, dict):  # the columns of a data frame
@@ -84,21 +90,29 @@ def question(where: Where, fields: dict, tally: Tally) -> Iterator[Question]:
     require(isinstance(answers, list), f"{where}: answers is {type(answers).__name__}, not a list")
     impossible = fields.get("is_impossible", False)
     require(bool(answers) or impossible or "answers" in fields, f"{where}: no answers, and not is_impossible")
-    found = []
+    found, absent = [], 0
     for answer in [] if impossible else answers:
+        told = answer if isinstance(answer, str) else isinstance(answer, dict) and answer.get("text")
+        require(isinstance(told, str), f"{where}: an answer without a text")
+        if not told.strip():
+            tally.note(BLANK, where)
+            continue
         if isinstance(answer, str):
             found.append((answer, -1))
             continue
-        require(isinstance(answer.get("text"), str), f"{where}: an answer without a text")
         text, start = answer["text"], answer.get("answer_start", 0)
         if start < 0:  # CMRC's way to say that an answer does not stand in its context
             found.append((text.strip(), -1))
             continue
         place = placed(context, text.strip(), start + len(text) - len(text.lstrip()), where, tally)
         if place < 0:
-            return
-        found.append((text.strip(), place))
-    yield Question(where, context, asked, tuple(found))
+            absent += 1
+        else:
+            found.append((text.strip(), place))
+    if absent:
+        tally.note(ABSENT if found else GONE, where, absent if found else 1)
+    if found or not absent:
+        yield Question(where, context, asked, tuple(found))
 
 
 def placed(text: str, quoted: str, start: int, where: Where, tally: Tally) -> int:
@@ -107,7 +121,8 @@ def placed(text: str, quoted: str, start: int, where: Where, tally: Tally) -> in
     if text[start : start + len(quoted)] == quoted:
         return start
     places = [i for i in range(len(text)) if text.startswith(quoted, i)]
-    tally.note(MOVED if places else GONE, where)
+    if places:
+        tally.note(MOVED, where)
     return min(places, key=lambda i: abs(i - start), default=-1)
 
 
@@ -116,9 +131,10 @@ MOST_MOVED = 0.01
 
 def check_offsets(tally: Tally) -> None:
     """Refuse a set of which more than 1 % of the offsets are off."""
-    wrong = tally.counts.get(MOVED, 0) + tally.counts.get(GONE, 0)
+    kinds = [what for what in (MOVED, GONE, ABSENT) if what in tally.counts]
+    wrong = sum(tally.counts[what] for what in kinds)
     if wrong > MOST_MOVED * tally.offsets:
-        where = tally.first.get(MOVED) or tally.first[GONE]
+        where = tally.first[kinds[0]]
         raise UserError(
             f"{where}: {wrong} of {tally.offsets} offsets do not give their text, this one the first; correct "
             "the file, or leave the offsets out"

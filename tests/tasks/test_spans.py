@@ -3,6 +3,7 @@
 import pytest
 
 from chinchilla_jax.errors import UserError
+from chinchilla_jax.tasks import spans
 from chinchilla_jax.tasks.read import read
 from tests.tasks.made import lines
 
@@ -25,3 +26,23 @@ def test_offsets_that_are_off(tmp_path):
 
 def test_answers_with_leading_blanks(tmp_path):
     assert read([lines(tmp_path, answered(3, " cat"))]).records[0].answers == (("cat", 4),)
+
+
+def several(*texts):
+    told = [{"text": text, "answer_start": 4} for text in texts]
+    return {"context": "the cat sat", "question": "who", "answers": told}
+
+
+def test_blank_answers_are_none(tmp_path):
+    found = read([lines(tmp_path, several("", "cat"), several(" "), several(None) | {"answers": [""]})])
+    assert [record.answers for record in found.records] == [(("cat", 4),), (), ()]
+    assert found.tally.counts == {spans.BLANK: 3}
+
+
+def test_a_reference_that_is_not_there_leaves_the_others(tmp_path):
+    rows = [*[several("cat")] * 300, several("dog", "cat"), several("dog")]
+    found = read([lines(tmp_path, *rows)])
+    assert len(found.records) == 301 and found.records[-1].answers == (("cat", 4),)
+    assert found.tally.counts == {spans.ABSENT: 1, spans.GONE: 1}
+    with pytest.raises(UserError, match="2 of 4 offsets"):
+        read([lines(tmp_path, several("dog", "cat"), several("cat", "dog"))])
