@@ -20,6 +20,7 @@ Judge = Callable[[Any, Callable[[], None]], tuple[Figures, Rows]]  # (whole para
 class Examination(Protocol):
     """What a judge may use: `evaluation.tasks.Validator`."""
 
+    name: str  # "valid", by which thresholds are set, or of what is judged with these
     program: Any  # training.program.Program
     data: Any  # tasks.data.TaskData
     records: Sequence[Record]

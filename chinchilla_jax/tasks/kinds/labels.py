@@ -36,8 +36,9 @@ def divide(task: TaskConfig, train: list, valid: list | None, test: list | None,
         return made
     kept = tuple([record for record in part if set(record.labels) & set(task.only)] for part in made)
     absent = sorted(set(task.only) - {label for record in kept[0] for label in record.labels})
-    require(not absent, f"--task.only {', '.join(absent)}: no record to train on has this label")
-    tally.note("records left out by --task.only", train[0].where, sum(map(len, made)) - sum(map(len, kept)))
+    require(not (train and absent), f"--task.only {', '.join(absent)}: no record to train on has this label")
+    first = next(record for part in made for record in part)
+    tally.note("records left out by --task.only", first.where, sum(map(len, made)) - sum(map(len, kept)))
     return kept
 
 

@@ -63,7 +63,7 @@ def binary_head(hidden_BLD, table_CD, batch: Batch):
 
 
 class Sets:
-    """Sets of labels at the threshold 0.5, and at the one that validation found best."""
+    """Sets of labels at the threshold 0.5, and at the one that validation found best, 0.5 where it found none."""
 
     def __init__(self, examination: Examination):
         self.examination, self.p = examination, compiled_head(examination, jax.nn.sigmoid)
@@ -73,7 +73,9 @@ class Sets:
         found = {item.record: p_C for item, _, p_C in at_last(self.examination, self.p, params, poll)}
         p_NC = np.stack(list(found.values()))
         there_NC = np.array([[name in records[number].labels for name in names] for number in found])
-        best = self.examination.tuned.get("threshold", 0.0) or classes.threshold(there_NC, p_NC)
+        best = self.examination.tuned.get("threshold", 0.0)
+        if not best:
+            best = classes.threshold(there_NC, p_NC) if self.examination.name == "valid" else CERTAIN
         figures = classes.several(there_NC, p_NC >= CERTAIN)
         tuned = classes.several(there_NC, p_NC >= best)
         figures |= {f"{name}_tuned": tuned[name] for name in ("micro_f1", "macro_f1")}

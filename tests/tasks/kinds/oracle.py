@@ -32,6 +32,7 @@ class Oracle:
     data: TaskData
     says: Callable[[Any], np.ndarray]
     tuned: dict[str, float] = field(default_factory=dict)
+    name: str = "valid"
     program: Any = field(default_factory=lambda: types.SimpleNamespace(config=types.SimpleNamespace(model=None)))
 
     def __post_init__(self):

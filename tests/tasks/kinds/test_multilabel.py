@@ -58,6 +58,21 @@ def test_the_loss_is_the_sum_of_single_decisions():
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("name, tuned, threshold", [
+    ("valid", {}, 0.2), ("test", {}, 0.5), ("test", {"threshold": 0.3}, 0.3),
+])  # fmt: skip
+def test_validation_alone_sets_the_threshold(monkeypatch, name, tuned, threshold):
+    """And 0.5 counts where it has set none."""
+    monkeypatch.setattr(multilabel, "compiled_head", lambda examination, of: None)
+    monkeypatch.setattr(multilabel.classes, "threshold", lambda there, p: 0.2)
+    found = [(SimpleNamespace(record=0), 0, np.array([0.4, 0.1]))]
+    monkeypatch.setattr(multilabel, "at_last", lambda *given: found)
+    data = SimpleNamespace(task=SimpleNamespace(labels=("a", "b")))
+    records = [Labelled(HERE, ("t",), ("a",))]
+    figures, _ = multilabel.Sets(SimpleNamespace(name=name, tuned=tuned, data=data, records=records))(None, None)
+    assert figures["threshold"] == threshold
+
+
 def test_auto_takes_it_where_a_record_has_not_just_one_label():
     one, two, none = (Labelled(HERE, ("t",), labels) for labels in (("a",), ("a", "b"), ()))
     assert not multilabel.several([one, one]) and multilabel.several([one, two]) and multilabel.several([none])

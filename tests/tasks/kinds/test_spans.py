@@ -49,6 +49,8 @@ def test_answers_through_windows_and_back(tiny_store, source):
     assert figures["exact"] == figures["f1"] == figures["has_answer_f1"] == figures["no_answer_f1"] == 100.0
     rows = Oracle(data, certain, {"null_threshold": -100.0}).judged()[1]
     assert [row["output"] for row in rows] == [""] * 4, "the threshold of validation counts"
+    figures, rows = Oracle(data, certain, name="test").judged()
+    assert all(row["output"] for row in rows) and "null_threshold" not in figures, "a test sets none of its own"
 
 
 def test_a_window_without_the_answer_points_at_its_last_token(tiny_store):
