@@ -189,6 +189,8 @@ class Encoder:
         ids, blocks = self.renderer.prompt(turns), self.renderer.blocks(turns, self.task.turns == "last")
         if len(ids) <= self.limit:
             return ids, blocks
+        if not turns:
+            return ids[-self.limit :], blocks[-self.limit :]
         last, encode = turns[-1], self.renderer.tokenizer.encode
         rest = len(ids) - len(self.renderer.turn(last).ids)
         left = self.limit - rest - len(self.renderer.turn(last, encode, slice(0, 0)).ids)

@@ -92,7 +92,7 @@ class Renderer:
     def turns(self, turns: Iterable[Turn], encode: Encode | None = None) -> list[Rendered]:
         """A conversation, with the template's own first turn where it has none."""
         turns = list(turns)
-        if self.template.system and turns[0].role != "system":
+        if self.template.system and not (turns and turns[0].role == "system"):
             turns = [Turn("system", self.template.system), *turns]
         return [self.turn(turn, encode) for turn in turns]
 

@@ -1,11 +1,13 @@
 """Turns as ids: prompts are prefixes of what is trained, marks that a user types are pieces."""
 
+import dataclasses
+
 import pytest
 
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.tasks.records import Dialogue, Turn
 from chinchilla_jax.tasks.render import Renderer
-from chinchilla_jax.tasks.template import ALPACA, PLAIN
+from chinchilla_jax.tasks.template import ALPACA, CHATML, PLAIN
 from tests.tasks.made import HERE, dialogue, encoder, examples, trained_texts
 
 
@@ -37,3 +39,11 @@ def test_plain_and_alpaca(tokenizer):
     assert tokenizer.decode(part.tokens.tolist()) == text
     with pytest.raises(UserError, match="chatml"):
         examples(encoder(plain), dialogue(2))
+
+
+@pytest.mark.parametrize("turns", [[], [Turn("user", "the sea")]])
+def test_the_first_turn_of_a_template_stands_before_others_and_alone(tokenizer, turns):
+    """A dialogue that begins with an answer asks with nothing else."""
+    own = Renderer(dataclasses.replace(CHATML, system="be brief"), tokenizer)
+    assert own.prompt(turns) == own.prompt([Turn("system", "be brief"), *turns])
+    assert len(encoder(own, limit=4).prompt(turns)[0]) <= 4
