@@ -28,7 +28,7 @@ class Answers:
         self.asked = [one for one in found if isinstance(one, Dialogue)][: examination.most]
         self.references = [references(record) for record in self.asked]
         texts = [text for given in self.references for text in given]
-        asked = self.data.task.language
+        asked = similarity.code_of(self.data.task.language)
         self.language = similarity.language_of(texts) if asked == "auto" else asked
         self.writer = examination.writer()
         self.score([""], [["x"]], self.language)  # a library that is missing is said before anything is trained

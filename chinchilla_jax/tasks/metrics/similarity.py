@@ -9,12 +9,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from chinchilla_jax.config import require
 from chinchilla_jax.tasks.metrics.extras import library
 
 HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 KANA, HANGUL = r"\u3040-\u30ff", r"\uac00-\ud7af"
 ROUGE = ("rouge1", "rouge2", "rougeL")
 TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char"}  # of sacrebleu; MeCab's need a dictionary
+CODES = {"zho": "zh", "chi": "zh", "cmn": "zh", "jpn": "ja", "kor": "ko"}  # of three letters, for the same
 
 
 def language_of(texts: Sequence[str]) -> str:
@@ -27,6 +29,16 @@ def language_of(texts: Sequence[str]) -> str:
     if share["zh"] + share["ja"] > 1 / 3:
         return "ja" if share["ja"] > 0.1 else "zh"
     return "ko" if share["ko"] > 1 / 3 else "en"
+
+
+def code_of(asked: str) -> str:
+    """The code of a language that --task.language names: `zh` of zh-CN or ZH_Hans; "auto" stays."""
+    code = re.split("[-_]", asked.lower())[0]
+    require(
+        code == "auto" or bool(re.fullmatch("[a-z]{2,3}", code)),
+        f"--task.language {asked} is no code of two or three letters, such as en or zh; name one, or auto",
+    )
+    return CODES.get(code, code)
 
 
 def streams(references: Sequence[Sequence[str]]) -> list[list[str | None]]:

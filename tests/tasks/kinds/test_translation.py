@@ -1,22 +1,35 @@
-"""Scores of translations in the report: of all references, with the signature that says how they were counted."""
+"""Scores of translations: of all references, with the signature that says how they were counted."""
+
+from types import SimpleNamespace
 
 import pytest
 
+from chinchilla_jax.config import TaskConfig
 from chinchilla_jax.tasks.kinds import translation
+from chinchilla_jax.tasks.records import Dialogue, Turn
+from tests.tasks.made import HERE
 
 pytest.importorskip("sacrebleu")
 
 
-def test_the_report_has_the_figures_of_validation_and_how_they_were_counted():
-    """Blanks round an output do not count; without predictions there is no section."""
-    outputs = ["the old wind sings ", "over the cold sea"]
-    given = [["a wind sings", "the old wind sings"], ["over a cold sea"]]
-    rows = [{"output": outputs[0], "reference": given[0][0], "references": given[0]},
-            {"output": outputs[1], "reference": given[1][0]}]  # fmt: skip
-    figures = translation.score([text.strip() for text in outputs], given, "en")
-    lines = translation.signature({}, rows)
-    assert lines[0] == "## Scores" and len(lines) == 6
-    for name, value in figures.items():
-        assert f"- {name} {value:.2f} on 2 validation pairs" in lines
-    assert lines[4].startswith("- `") and "tok:13a" in lines[4]
-    assert 0 < figures["bleu"] < 100 and translation.signature({}, []) == []
+def judge(name: str, language: str, count: int = 12):
+    """A judge of two pairs, of which the first has `count` references; and what it notes."""
+    first = tuple(f"the old wind sings {n}" for n in range(count))
+    pairs = [Dialogue(HERE, (Turn("user", "q"), Turn("assistant", texts[0])), references=texts[1:])
+             for texts in (first, ("over a cold sea",))]  # fmt: skip
+    data = SimpleNamespace(task=TaskConfig(language=language), notes=[])
+    told = SimpleNamespace(data=data, records=pairs, most=2, writer=lambda: None, name=name)
+    return translation.Translations(told), data.notes
+
+
+@pytest.mark.parametrize("name, language, cut", [("valid", "auto", "13a"), ("test", "zh-CN", "zh")])
+def test_what_is_judged_notes_how_it_is_counted(name, language, cut):
+    """As it is scored: in the language that was asked for, by all references, of validation or of the test."""
+    _, [note] = judge(name, language)
+    assert note.startswith(f"BLEU and chrF2 on 2 pairs of {name}: `BLEU|nrefs:var") and f"tok:{cut}" in note
+
+
+def test_the_scores_are_those_of_all_references():
+    made, _ = judge("valid", "auto")
+    figures = translation.score(["the old wind sings 11", "over a cold sea"], made.references, made.language)
+    assert figures["bleu"] == pytest.approx(100) and figures["chrf2"] == pytest.approx(100)

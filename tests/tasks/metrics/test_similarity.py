@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from chinchilla_jax.errors import UserError
 from chinchilla_jax.tasks.kinds.chat import references
 from chinchilla_jax.tasks.metrics import similarity
 from chinchilla_jax.tasks.read import read
@@ -131,3 +132,16 @@ def test_variety_and_languages():
         ("", "en"),
     ):
         assert similarity.language_of([text]) == language
+
+
+@pytest.mark.parametrize("asked, code", [
+    ("auto", "auto"), ("zh", "zh"), ("ZH", "zh"), ("zh-CN", "zh"), ("ja_JP", "ja"), ("kor", "ko"), ("de", "de"),
+])  # fmt: skip
+def test_a_language_is_a_code(asked, code):
+    assert similarity.code_of(asked) == code
+
+
+@pytest.mark.parametrize("asked", ["Chinese", "", "z", "z1"])
+def test_another_name_of_a_language_is_refused(asked):
+    with pytest.raises(UserError, match=rf"--task\.language {asked} is no code of two or three letters"):
+        similarity.code_of(asked)
