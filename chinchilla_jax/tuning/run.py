@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 
+from chinchilla_jax.config import require
 from chinchilla_jax.disk import write_json, write_text
 from chinchilla_jax.evaluation.tasks import Validator, write_predictions
 from chinchilla_jax.tasks.data import TaskData
@@ -19,6 +20,7 @@ from chinchilla_jax.training.program import Program
 from chinchilla_jax.tuning.start import Job
 
 PREDICTIONS = "predictions.jsonl"
+VALIDATION = "validation"  # the name of its hook
 
 
 def finetune(job: Job, terminal: Terminal, *, allow_changes: bool = False) -> dict[str, Any]:
@@ -47,7 +49,7 @@ def finetune(job: Job, terminal: Terminal, *, allow_changes: bool = False) -> di
                     write_predictions(run_dir / PREDICTIONS, predictions)
             return row
 
-        return [Hook(config.train.eval_every, validate, "validation")]
+        return [Hook(config.train.eval_every, validate, VALIDATION)]
 
     last = pretrain(
         config, run_dir, job.data, hooks, terminal, allow_changes=allow_changes,
@@ -55,9 +57,15 @@ def finetune(job: Job, terminal: Terminal, *, allow_changes: bool = False) -> di
     )  # fmt: skip
     rows = read(run_dir / "metrics.jsonl")
     chosen = best.read(run_dir)
+    require(
+        bool(chosen) or not any(row.get("hook_failed") == VALIDATION for row in rows),
+        f"every validation of {run_dir} failed, as the warnings say, so no step is the best; mend that and judge the "
+        f"last step with evaluate --run-dir {run_dir} --task",
+    )
     at_best = {
         k: v for row in rows if row["step"] == chosen.get("step") for k, v in row.items() if k.startswith("valid_")
     }
+    test = tested(job, at_best)  # first, since its judge notes how it scores
     return {
         "run_dir": mirror.name(run_dir),
         "method": config.tune.method,
@@ -70,7 +78,7 @@ def finetune(job: Job, terminal: Terminal, *, allow_changes: bool = False) -> di
         "best": at_best,
         "last_step": last["step"],
         "last": {name: value for name, value in last.items() if name != "step"},
-        **tested(job, at_best),
+        **test,
     }
 
 

@@ -7,6 +7,7 @@ import jax
 import pytest
 
 from chinchilla_jax.config import Config, TaskConfig
+from chinchilla_jax.errors import UserError
 from chinchilla_jax.tuning import run
 from chinchilla_jax.tuning.start import Job
 
@@ -54,3 +55,11 @@ def test_a_test_has_the_thresholds_of_the_best_step(job, monkeypatch):
     assert found == {"test": {"test_f1": 0.5, "for": "params"}}
     assert seen == [("program", job.data, ["a", "b"], "test", {"threshold": 0.3})]
     assert json.loads((job.run_dir / "test_predictions.jsonl").read_text()) == {"record": 0}
+
+
+def test_a_run_whose_validations_all_failed_ends_with_an_error(job, monkeypatch):
+    monkeypatch.setattr(run, "jinja", lambda template, begins: "")
+    row = json.dumps({"step": 2, "hook_failed": "validation"}) + "\n"
+    monkeypatch.setattr(run, "pretrain", lambda *given, **how: (job.run_dir / "metrics.jsonl").write_text(row))
+    with pytest.raises(UserError, match=r"every validation of .*runs/new failed, as the warnings say, so no step is"):
+        run.finetune(job, None)
