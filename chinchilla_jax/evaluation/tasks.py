@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from chinchilla_jax.config import require
 from chinchilla_jax.evaluation.likelihood import Likelihood
 from chinchilla_jax.evaluation.writing import Beams, Chooser, Writer
 from chinchilla_jax.parallel import sharding
@@ -45,9 +44,7 @@ class Validator:
 
     def take(self, records: Sequence[Record]) -> None:
         """Judge these from now on, with a judge of their own: one may keep where the words of a record begin."""
-        self.records, self.items = records, self.data.encoded(records)
-        where = records[0].where.file if records else "the file"
-        require(bool(self.items), f"{where}: no record is left to look at for {self.name}; see what was dropped")
+        self.records, self.items = records, self.data.judged(records, self.name)
         self.held, self.batches = zip(*in_order(self.items, self.data.seq_len, self.rows, self.data.blocks))
         self.judge = self.data.kind.judge(self)
 

@@ -20,6 +20,7 @@ from chinchilla_jax.tasks.examples import table
 from chinchilla_jax.tasks.kept import own_template
 from chinchilla_jax.tasks.kinds.kind import Kind
 from chinchilla_jax.tasks.kinds.table import KINDS, kind_of, settled
+from chinchilla_jax.tasks.metrics.similarity import code_of
 from chinchilla_jax.tasks.pack import Packed, text_bytes
 from chinchilla_jax.tasks.read import Found, read
 from chinchilla_jax.tasks.records import Record, Tally
@@ -49,9 +50,11 @@ class TaskData:
     def __post_init__(self):
         self.encoder = self.new_encoder()
         self.words = augment.vocabulary(self.train) if self.task.replacement else []
+        self.known: dict[int, list[Item]] = {}  # items of `valid` and `test` by id
         self.first = self.encoded(self.train)
-        check_dropped(self.encoder.tally, len(self.train), self.seq_len)
-        if self.task.balance:
+        if self.train:
+            check_dropped(self.encoder.tally, len(self.train), self.seq_len)
+        if self.train and self.task.balance:
             self.first = self.balanced(self.first)
         self.packed = Packed(self.items, self.seq_len, self.seed, blocks=self.blocks, bytes_per_token=self.bytes)
 
@@ -97,7 +100,20 @@ class TaskData:
 
     def encoded(self, records: Sequence[Record]) -> list[Item]:
         """The items of some records."""
+        if id(records) in self.known:
+            return self.known[id(records)]
         return [item for number, record in enumerate(records) for item in self.encoder.items(record, number)]
+
+    def encode_all(self) -> None:
+        """Encode what validates and tests, and keep it: a record that cannot be is said before anything is trained."""
+        for name, records in (("valid", self.valid), ("test", self.test)):
+            self.known[id(records)] = self.judged(records, name) if records else []
+
+    def judged(self, records: Sequence[Record], name: str) -> list[Item]:
+        """The items of records that are judged. Raises `UserError` where nothing is left of them."""
+        items, where = self.encoded(records), records[0].where.file if records else "the file"
+        require(bool(items), f"{where}: no record is left to look at for {name}; see what was dropped")
+        return items
 
     def items(self, epoch: int) -> list[Item]:
         """Those of an epoch of training: the same every time, unless they are augmented."""
@@ -170,33 +186,43 @@ def open_task(
 ) -> TaskData:
     """The examples that `task` names, for the run in `folder`, whose tokenizer and perhaps template are taken.
 
+    A test that is named without anything to train on is judged alone, with what the run knows of its labels.
     A soft prompt of `soft` tokens stands before each; its ids go on behind the table of `vocab` rows.
     Without a run the kind of task makes a tokenizer from the records, in the folder `scratch`; one that lacks control
     pieces of the template gets them there. Raises `UserError` for whatever is wrong with files, fields, labels and
     template.
     """
-    require(bool(task.train), "name the examples with --task.train FILE")
+    require(bool(task.train or task.test), "name the examples with --task.train FILE")
     files = files_of(task)
     asked = KINDS.get(task.kind)
     own = {name: getattr(task, name) for name in ("text", "label", "divider", "conversation")}
     how = {"kinds": asked.reads if asked else (), **own}
-    found = read(files["train"], **how)
-    kind = asked or settled(found.kind, found.records, f"{files['train'][0]} ({found.format})")
+    alone = not files["train"]
+    found = read(files["test" if alone else "train"], **how)
+    file = found.records[0].where.file
+    kind = asked or settled(found.kind, found.records, f"{file} ({found.format})")
     how["kinds"] = (found.kind,)
     tally, others = found.tally, []
-    for paths in (files["valid"], files["test"]):
-        given = read(paths, **how) if paths else None
-        others.append(given and given.records)
-        tally.add(given.tally if given else Tally())
-    train, valid, test = kind.divide(task, found.records, *others, seed, tally)
-    task = _settled(task, kind, train)
+    if alone:
+        require(not kind.pieces, f"{file}: {kind.pieces} are asked for after training on {kind.pieces}; tune first")
+        train, valid, test = kind.divide(task, [], [], found.records, seed, tally)
+    else:
+        for paths in (files["valid"], files["test"]):
+            given = read(paths, **how) if paths else None
+            others.append(given and given.records)
+            tally.add(given.tally if given else Tally())
+        train, valid, test = kind.divide(task, found.records, *others, seed, tally)
+    task = _settled(task, kind, train or test)
+    based = folder is not None
     if folder is None:
         folder = kind.catalogue(task, train, [] if any(others) else [*valid, *test], scratch)
     template, tokenizer, notes = template_of(task, kind, found, folder), open_tokenizer(folder), tally.lines()
     added: tuple[int, ...] = ()
     if missing := [mark for mark in template.marks if mark not in tokenizer.controls]:
-        folder, tokenizer = scratch, add_controls(folder, missing, scratch)
-        added = tuple(tokenizer.controls[mark] for mark in missing)
+        marked = scratch / "marked"  # a tokenizer that was made from the records lies in `scratch` itself
+        marked.mkdir(exist_ok=True)
+        folder, tokenizer = marked, add_controls(folder, missing, marked)
+        added = tuple(tokenizer.controls[mark] for mark in missing) if based else ()
         notes.append(f"control pieces added to the tokenizer: {', '.join(missing)}")
     renderer = Renderer(template, tokenizer)
     first = max(vocab, tokenizer.size)
@@ -211,7 +237,13 @@ def as_tuned(config: Config) -> dict[str, int]:
 
 
 def files_of(task: TaskConfig) -> dict[str, tuple[str, ...]]:
-    """The files of each split, with those of built-in sets; one that is named alone has its own validation and test."""
+    """The files of each split, with those of built-in sets; one that is named alone has its own validation and test.
+
+    Without any to train on there is a test alone.
+    """
+    if not task.train:
+        found = table.expanded(task.test, task.data_dir, print)
+        return {"train": (), "valid": (), "test": found.get("test") or found["train"]}
     found = table.expanded(task.train, task.data_dir, print)
     for name in ("valid", "test"):
         given = tuple(table.named(path, task.data_dir, print) for path in getattr(task, name))
@@ -234,6 +266,7 @@ def _settled(task: TaskConfig, kind: Kind, train: Sequence[Record]) -> TaskConfi
         task.source in kind.sources,
         f"--task.source {task.source}: {kind.name} has {', '.join(kind.sources)}",
     )
+    code_of(task.language)  # refused before anything is trained
     task = replace(task, kind=kind.name, labels=labels)
     kind.check(task, train)
     return task

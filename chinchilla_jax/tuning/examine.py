@@ -51,8 +51,8 @@ def examples(config: Config, loaded: Loaded, run_dir: Path, scratch: Path, named
     own, task = loaded.program.config.task, config.task
     kind = kinds.KINDS.get(task.kind)
     if named and not (kind and kind.pieces):
-        task = dataclasses.replace(task, train=task.test, valid=task.test, test=())
-    require(bool(task.train), f"{run_dir} was tuned on no task; name examples with --task.test FILE")
+        task = dataclasses.replace(task, train=())
+    require(bool(task.train or task.test), f"{run_dir} was tuned on no task; name examples with --task.test FILE")
     data = open_task(task, folder=run_dir, scratch=scratch, **as_tuned(config))
     require(
         not data.added,

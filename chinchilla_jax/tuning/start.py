@@ -12,8 +12,9 @@ from typing import Any
 
 import jax
 
-from chinchilla_jax.config import Config, TaskConfig, get, replace
+from chinchilla_jax.config import Config, TaskConfig, get, replace, require
 from chinchilla_jax.finetuning import methods
+from chinchilla_jax.objectives.build import build
 from chinchilla_jax.parallel import devices, sharding
 from chinchilla_jax.parallel import mesh as meshes
 from chinchilla_jax.scaling import counts
@@ -47,18 +48,30 @@ def start(config: Config, run_dir: Path, given: set[str]) -> Iterator[Job]:
         config = load.tuned(config, run_dir)
     else:
         config = replace(resume.own_config(run_dir), {name: get(config, name) for name in given})
+    require(bool(config.task.train), "name the examples with --task.train FILE")
     base = load.find_base(config.tune.base, run_dir) if based else None
     with tempfile.TemporaryDirectory() as scratch:
         opened = partial(open_task, folder=base, scratch=Path(scratch), **as_tuned(config))
         if not fresh:
-            yield Job(config, run_dir, opened(config.task))
+            yield Job(config, run_dir, checked(config, opened(config.task)))
             return
         own = "train.seq_len" in given or base is None
         length = config.train.seq_len if own else needed(config.task, opened, context(base))
         data = opened(config.task, seq_len=length)
         data.kind.metric_of(data.task.metric)
         config = fitted(dataclasses.replace(config, task=data.task), data)
-        yield Job(timed(config, data, given), run_dir, data)
+        config = timed(config, data, given)
+        yield Job(config, run_dir, checked(config, data))
+
+
+def checked(config: Config, data: TaskData) -> TaskData:
+    """`data`, of which validation and test can be judged, and whose loss goes with the attack.
+
+    Raises `UserError` otherwise: here, before anything of the run is written.
+    """
+    build(meshes.resolve(config, meshes.build(config.mesh)), make=data.kind.objective)
+    data.encode_all()
+    return data
 
 
 def needed(task: TaskConfig, opened: Callable[..., TaskData], longest: int) -> int:

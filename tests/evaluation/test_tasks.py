@@ -1,4 +1,4 @@
-"""The validation of a task: its figures by name, how much is generated, and what is left to look at."""
+"""The validation of a task: its figures by name, and how much is generated."""
 
 import json
 import math
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.config import TaskConfig
-from chinchilla_jax.errors import UserError
 from chinchilla_jax.evaluation import tasks
 from chinchilla_jax.evaluation.tasks import Validator
 from chinchilla_jax.evaluation.writing import Beams, Writer
@@ -31,7 +30,7 @@ def made(monkeypatch):
             in_bytes=in_bytes, judge=lambda _: lambda params, poll: ({"right": 1.0}, [{"said": "x"}])
         )
         data = SimpleNamespace(
-            kind=kind, task=TaskConfig(generate=3), seq_len=8, blocks=False, encoded=lambda records: items,
+            kind=kind, task=TaskConfig(generate=3), seq_len=8, blocks=False, judged=lambda records, name: items,
             tokenizer=SimpleNamespace(sizes=None, size=50), renderer=SimpleNamespace(stops=frozenset()),
         )  # fmt: skip
         program = SimpleNamespace(microbatch=2, config=SimpleNamespace(model=None))
@@ -56,13 +55,6 @@ def test_other_records_get_a_judge_of_their_own(made):
     validator.data.kind.judge = lambda examination: list(examination.records)
     validator.take(RECORDS[:2])
     assert validator.judge == RECORDS[:2]
-
-
-def test_nothing_left_to_look_at_is_one_line(made):
-    with pytest.raises(UserError, match=r"valid\.jsonl: no record is left to look at for valid; see what was dropped"):
-        made(keep=lambda record: False)
-    with pytest.raises(UserError, match="the file: no record is left to look at for test"):
-        made(records=[], name="test")
 
 
 def test_other_items_are_run_in_their_own_batches(made):

@@ -60,6 +60,7 @@ def test_balanced_labels_have_the_same_say(tiny_store, tmp_path):
         (LABELLED[:1], {}, "--task.valid"),
         ([{"text": "a", "label": "x"}, {"text": "b", "label": "x"}], {}, "one label alone"),
         ([{"tokens": [word, "b"], "tags": ["O", "PER"]} for word in "ac"], {}, "neither O nor B-TYPE"),
+        (MESSAGES, {"language": "Chinese"}, "no code of two or three letters"),
         (MESSAGES, {"template": "alpacca"}, "did you mean alpaca"),
         (MESSAGES, {"balance": True}, "--task.balance belongs to labels"),
         (MESSAGES, {"seq_len": 6}, "raise it"),
@@ -75,11 +76,62 @@ def test_mistakes_are_one_line(tiny_store, tmp_path, records, task, message):
         opened(tiny_store, tmp_path, "a.jsonl", *records, **task)
 
 
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_records_to_judge_are_encoded_once_before_anything_is_trained(tiny_store, tmp_path, split):
+    """A wrong label among them is said then."""
+    (tmp_path / "other.jsonl").write_text(json.dumps({"text": "wind", "label": 1}) + "\n")
+    found = opened(tiny_store, tmp_path, "a.jsonl", *LABELLED, **{split: (str(tmp_path / "other.jsonl"),)})
+    found.encode_all()
+    records = getattr(found, split)
+    assert found.judged(records, split) is found.judged(records, split) and len(found.judged(records, split)) == 1
+    (tmp_path / "other.jsonl").write_text(json.dumps({"text": "wind", "label": "new"}) + "\n")
+    found = opened(tiny_store, tmp_path, "a.jsonl", *LABELLED, **{split: (str(tmp_path / "other.jsonl"),)})
+    with pytest.raises(UserError, match=r"other\.jsonl:1 .*label 'new' is none"):
+        found.encode_all()
+
+
+def test_nothing_left_to_look_at_is_one_line(tiny_store, tmp_path):
+    found = opened(tiny_store, tmp_path, "a.jsonl", *LABELLED)
+    found.encoded = lambda records: []
+    with pytest.raises(UserError, match=r"a\.jsonl: no record is left to look at for valid; see what was dropped"):
+        found.judged(found.valid, "valid")
+    with pytest.raises(UserError, match="the file: no record is left to look at for test"):
+        found.judged([], "test")
+
+
+@pytest.mark.parametrize("more", [{}, {"only": ("1", "2")}, {"balance": True}])
+def test_a_test_can_be_judged_alone(tiny_store, tmp_path, more):
+    """Read once, and kept whole; labels are those of the run."""
+    path = tmp_path / "test.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in LABELLED))
+    task = TaskConfig(test=(str(path),), kind="labels", labels=("0", "1", "2"), valid=("gone",), **more)
+    found = open_task(task, folder=tiny_store, scratch=tmp_path, seq_len=64, seed=0)
+    assert (found.train, found.valid, len(found.test)) == ([], [], 12 if "only" in more else 24)
+    assert len(found.judged(found.test, "test")) == len(found.test) and found.task.labels == ("0", "1", "2")
+
+
+def test_questions_of_a_test_alone_are_counted_once_and_missed_where_no_answer_stands(tiny_store, tmp_path):
+    path = tmp_path / "test.jsonl"
+    path.write_text((json.dumps(ALONE["spans"] | {"answers": ["nowhere"]}) + "\n") * 3)
+    task = TaskConfig(test=(str(path),), kind="spans")
+    found = open_task(task, folder=tiny_store, scratch=tmp_path, seq_len=64, seed=0)
+    assert len(found.test) == 3 and [note.split()[0] for note in found.notes] == ["3", "3"]
+    assert "which no output can match" in found.notes[0] and "scored by" in found.notes[1]
+
+
+def test_items_cannot_be_judged_alone(tiny_store, tmp_path):
+    path = tmp_path / "test.jsonl"
+    path.write_text(json.dumps({"user": "u", "items": ["a", "b"]}) + "\n")
+    with pytest.raises(UserError, match="items are asked for after training on items; tune first"):
+        open_task(TaskConfig(test=(str(path),)), folder=tiny_store, scratch=tmp_path, seq_len=64, seed=0)
+
+
 ALONE = {
     "labels": {"text": "the sea and the wind", "label": "wet"},
     "tags": {"tokens": ["Ada", "sailed", "the", "sea"], "tags": ["B-PER", "O", "O", "O"]},
     "spans": {"context": "the wind blew over the sea", "question": "what blew over?", "answers": ["the wind"]},
     "preference": {"prompt": "the sea", "chosen": "is deep", "rejected": "is dry"},
+    "chat": {"messages": [{"role": "user", "content": "the sea"}, {"role": "assistant", "content": "songs"}]},
     "answer": {"context": "the wind blew over the sea", "question": "what blew over?", "answers": ["the wind"]},
 }
 
@@ -129,3 +181,10 @@ def test_a_tokenizer_of_the_records_is_made(kind, tmp_path):
 def test_without_pieces_it_says_what_is_missing(tmp_path):
     with pytest.raises(UserError, match=r"--from DIR, or train a model from nothing with --task\.pieces 4000"):
         from_nothing(tmp_path, "tags", 0)
+
+
+def test_a_tokenizer_that_is_made_gets_the_marks_of_the_template(tmp_path):
+    """As rows like all others, since there is no base that lacks them."""
+    data = from_nothing(tmp_path, "chat", 300)
+    assert data.renderer.template == CHATML and data.added == () and data.path != tmp_path
+    assert set(CHATML.marks) <= set(open_tokenizer(data.path).controls)

@@ -34,7 +34,7 @@ def examples(tmp_path, named: bool, kind="labels", **task):
 def test_all_of_a_file_that_is_named_is_judged(opened, tmp_path):
     files = {"train": ("train.jsonl",), "valid": ("valid.jsonl",), "test": ("new.jsonl",)}
     examples(tmp_path, True, **files)
-    assert (opened.opened.train, opened.opened.valid, opened.opened.test) == (("new.jsonl",), ("new.jsonl",), ())
+    assert (opened.opened.train, opened.opened.test) == ((), ("new.jsonl",)), "as a test alone"
     assert opened.how["folder"] == tmp_path, "by the run's own tokenizer and template"
     examples(tmp_path, False, **files)
     assert (opened.opened.train, opened.opened.test) == (("train.jsonl",), ("new.jsonl",))

@@ -1,10 +1,13 @@
 """Settings that a tuning run gets where nobody gave them."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
 
 from chinchilla_jax.config import Config, TaskConfig, replace
+from chinchilla_jax.errors import UserError
+from chinchilla_jax.tasks.kinds.table import KINDS
 from chinchilla_jax.tuning import start
 
 
@@ -77,3 +80,20 @@ def test_the_table_says_what_trains():
         "2.50 GB a device, 3.0 MB of it the optimizer's",
     ]  # fmt: skip
     assert start.table({**found, "seconds_at_most": 120.0}).splitlines()[3].startswith("expected time: ")
+
+
+def test_an_attack_that_the_kind_has_no_measure_for_is_refused_before_anything_is_written():
+    told = {"task.kind": "spans", "model.vocab_size": 64}
+    encoded = []
+    examples = SimpleNamespace(kind=KINDS["spans"], encode_all=lambda: encoded.append(True))
+    assert start.checked(replace(Config(), told), examples) is examples and encoded == [True]
+    with pytest.raises(UserError, match=r"--adversarial.method r3f compares predictions"):
+        start.checked(replace(Config(), {**told, "adversarial.method": "r3f"}), examples)
+
+
+def test_without_examples_to_train_on_it_says_what_to_name(tmp_path):
+    task = TaskConfig(test=("test.jsonl",))
+    config = dataclasses.replace(Config(), task=task)
+    with pytest.raises(UserError, match=r"name the examples with --task\.train FILE"):
+        start.start(config, tmp_path / "run", set()).__enter__()
+    assert not list(tmp_path.iterdir())
