@@ -118,21 +118,30 @@ def json_whole(path: str, text: str, columns: Columns) -> Iterator[Raw]:
         raise UserError(f"{path}: not JSON ({error})") from error
     lists = [value for value in found.values() if isinstance(value, list)] if isinstance(found, dict) else [found]
     require(len(lists) == 1, f"{path}: expected a list of records, or an object that holds one such list")
-    for number, (entry, fields) in enumerate(flattened(lists[0]), 1):
+    for number, (entry, fields) in enumerate(flattened(path, lists[0]), 1):
         where = Where(path, number, entry)
         require(isinstance(fields, dict), f"{where}: expected an object with named fields, found {fields!r:.40}")
         yield Raw(where, fields)
 
 
-def flattened(entries: list) -> Iterator[tuple[int, Any]]:
+def flattened(path: str, entries: list) -> Iterator[tuple[int, Any]]:
     """(number of the entry, record) for every record, SQuAD's questions with their paragraph's context."""
     for number, entry in enumerate(entries, 1):
         if isinstance(entry, dict) and isinstance(entry.get("paragraphs"), list):
             for paragraph in entry["paragraphs"]:
-                for asked in paragraph.get("qas", []):
+                for asked in questions(f"{path}: entry {number}", paragraph):
                     yield number, {"context": paragraph.get("context"), **asked}
         else:
             yield number, entry
+
+
+def questions(where: str, paragraph: Any) -> list[dict]:
+    """The questions of SQuAD's paragraph; it may have none."""
+    require(isinstance(paragraph, dict), f"{where}: paragraph {paragraph!r:.40} is no object with context and qas")
+    asked = paragraph.get("qas", [])
+    objects = isinstance(asked, list) and all(isinstance(one, dict) for one in asked)
+    require(objects, f"{where}: qas {asked!r:.40} is no list of objects with a question and its answers")
+    return asked
 
 
 def comma(path: str, text: str, columns: Columns) -> Iterator[Raw]:

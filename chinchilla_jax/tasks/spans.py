@@ -23,7 +23,9 @@ def words(where: Where, fields: dict, tally: Tally) -> Iterator[Tagged]:
     tokens, tags = fields["tokens"], fields.get("tags", fields.get("ner_tags"))
     require(isinstance(tokens, list) and isinstance(tags, list), f"{where}: tokens and tags are to be lists")
     require(len(tokens) == len(tags), f"{where}: {len(tokens)} tokens and {len(tags)} tags")
-    names = fields.get("names")
+    names = fields.get("names") or []
+    texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    require(texts, f"{where}: names is {names!r:.40}, not a list of the tags' names")
     if names and all(isinstance(tag, int) for tag in tags):
         require(all(0 <= tag < len(names) for tag in tags), f"{where}: a tag beyond the {len(names)} names")
         tags = [names[tag] for tag in tags]
@@ -42,8 +44,9 @@ def to_iob2(where: Where, tags: list[str], tally: Tally) -> list[str]:
 
 def entities(where: Where, fields: dict, tally: Tally) -> Iterator[Spans]:
     """`text` and `entities`: objects with start, end and label, or spaCy's [start, end, label]."""
-    text, spans = text_of(where, fields, "text"), []
-    for entity in fields["entities"]:
+    text, spans, given = text_of(where, fields, "text"), [], fields["entities"]
+    require(isinstance(given, list), f"{where}: the entities or labels are {given!r:.40}, not a list")
+    for entity in given:
         start, end, label, quoted = _entity(where, entity)
         require(0 <= start <= end <= len(text), f"{where}: entity {entity!r:.60} lies outside of its text")
         if quoted is not None:
@@ -65,16 +68,18 @@ def _entity(where: Where, entity: Any) -> tuple[int, int, str, str | None]:
             isinstance(entity, dict), f"{where}: entity {entity!r:.60} is neither an object nor [start, end, label]"
         )
         place = entity.get("valueSpan", entity)
+        require(isinstance(place, dict), f"{where}: valueSpan is {place!r:.40}, not an object with a start and an end")
         start, end = (place.get(name, place.get(f"{name}Index", 0)) for name in ("start", "end"))
         label, quoted = entity.get("label", entity.get("slot")), entity.get("text")
     whole = isinstance(start, int) and isinstance(end, int) and isinstance(label, str)
     require(whole, f"{where}: entity {entity!r:.60} needs whole numbers start and end, and a label")
+    require(quoted is None or isinstance(quoted, str), f"{where}: the text of entity {entity!r:.60} is no text")
     return start, end, label, quoted
 
 
 def slots(where: Where, fields: dict, tally: Tally) -> Iterator[Spans]:
     """`userInput` and `labels` of slots (restaurant8k)."""
-    return entities(where, {"text": fields["userInput"]["text"], "entities": fields.get("labels", [])}, tally)
+    return entities(where, {"text": fields["userInput"].get("text"), "entities": fields.get("labels", [])}, tally)
 
 
 def question(where: Where, fields: dict, tally: Tally) -> Iterator[Question]:
@@ -83,18 +88,14 @@ def question(where: Where, fields: dict, tally: Tally) -> Iterator[Question]:
     A blank answer is none. One that does not occur in the context is left out; without any other the record is.
     """
     context, asked = text_of(where, fields, "context"), text_of(where, fields, "question")
-    answers = fields.get("answers") or []
-    if isinstance(answers, dict):  # the columns of a data frame
-        starts = answers.get("answer_start", [-1] * len(answers["text"]))
-        answers = [{"text": t, "answer_start": s} for t, s in zip(answers["text"], starts)]
-    require(isinstance(answers, list), f"{where}: answers is {type(answers).__name__}, not a list")
+    answers = listed(where, fields.get("answers"))
     impossible = fields.get("is_impossible", False)
     require(bool(answers) or impossible or "answers" in fields, f"{where}: no answers, and not is_impossible")
     found, absent = [], 0
     for answer in [] if impossible else answers:
-        told = answer if isinstance(answer, str) else isinstance(answer, dict) and answer.get("text")
-        require(isinstance(told, str), f"{where}: an answer without a text")
-        if not told.strip():
+        if not isinstance(answer, str):
+            check_answer(where, answer)
+        if not (answer if isinstance(answer, str) else answer["text"]).strip():
             tally.note(BLANK, where)
             continue
         if isinstance(answer, str):
@@ -113,6 +114,30 @@ def question(where: Where, fields: dict, tally: Tally) -> Iterator[Question]:
         tally.note(ABSENT if found else GONE, where, absent if found else 1)
     if found or not absent:
         yield Question(where, context, asked, tuple(found))
+
+
+def listed(where: Where, answers: Any) -> list:
+    """`answers` as a list, also where they are the columns of a data frame; none where they are null."""
+    if answers is None or answers == {}:
+        return []
+    if isinstance(answers, dict):
+        texts = answers.get("text")
+        require(isinstance(texts, list), f"{where}: the text of answers is {type(texts).__name__}, not a list of texts")
+        starts = answers.get("answer_start", [-1] * len(texts))
+        same = isinstance(starts, list) and len(starts) == len(texts)
+        require(same, f"{where}: answer_start of answers is to be a list of {len(texts)}, as many as there are texts")
+        return [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
+    require(isinstance(answers, list), f"{where}: answers is {type(answers).__name__}, not a list")
+    return answers
+
+
+def check_answer(where: Where, answer: Any) -> None:
+    """Refuse an answer that is no object with a text and a whole number as its start."""
+    require(isinstance(answer, dict), f"{where}: answer {answer!r:.60} is neither a text nor an object with one")
+    require(isinstance(answer.get("text"), str), f"{where}: an answer without a text")
+    start = answer.get("answer_start", 0)
+    known = isinstance(start, int)
+    require(known, f"{where}: answer_start {start!r:.40} is no whole number; leave it out where it is not known")
 
 
 def placed(text: str, quoted: str, start: int, where: Where, tally: Tally) -> int:

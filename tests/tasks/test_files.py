@@ -101,6 +101,9 @@ def test_conll_with_trailing_spaces_and_comments(tmp_path):
             '{"text": "a"}\n{"prompt": "a", "completion": "b"}\n',
             r"a.jsonl:2 .*the first record has the format",
         ),
+        ("a.json", '{"data": [{"paragraphs": [{"context": "abc", "qas": ["x"]}]}]}', "a.json: entry 1: qas"),
+        ("a.json", '{"data": [{"paragraphs": [{"context": "abc", "qas": null}]}]}', "a.json: entry 1: qas None"),
+        ("a.json", '{"data": [{"paragraphs": ["x"]}]}', "a.json: entry 1: paragraph 'x' is no object"),
     ],
 )
 def test_broken_files(tmp_path, name, text, message):
