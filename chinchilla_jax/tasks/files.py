@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from chinchilla_jax.errors import UserError
 from chinchilla_jax.tasks.records import Where
 
 LABEL = "__label__"
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # as JSON writes half of a character
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def rows(path: str | Path, columns: Columns = Columns()) -> Iterator[Raw]:
     Raises `UserError`, which names file and line, for what cannot be read.
     """
     first, plus, second = str(path).partition("+")
-    if plus and not Path(path).expanduser().exists():
+    if plus and not os.path.exists(Path(path).expanduser()):  # false too where a name is too long
         return aligned(first, second)
     text = decoded(Path(path).expanduser())
     suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() != ".gz"]
@@ -65,6 +67,8 @@ def decoded(path: Path) -> str:
         raise UserError(f"{path}: no such file; name a file of examples") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path}: damaged gzip ({error}); copy the file again") from error
+    except OSError as error:  # a path below a file, a name that is too long, no right to read
+        raise UserError(f"{path}: {error.strerror or error}; name a file of examples that can be read") from error
 
 
 def aligned(first: str, second: str) -> Iterator[Raw]:
@@ -102,6 +106,7 @@ def json_lines(path: str, text: str, columns: Columns) -> Iterator[Raw]:
         except ValueError as error:
             raise UserError(f"{where}: not JSON ({error}); one object a line is expected") from error
         require(isinstance(found, dict), f"{where}: expected an object with named fields, found {written[:40]!r}")
+        check_characters(where, found, written)
         yield Raw(where, found)
 
 
@@ -121,7 +126,21 @@ def json_whole(path: str, text: str, columns: Columns) -> Iterator[Raw]:
     for number, (entry, fields) in enumerate(flattened(path, lists[0]), 1):
         where = Where(path, number, entry)
         require(isinstance(fields, dict), f"{where}: expected an object with named fields, found {fields!r:.40}")
+        check_characters(where, fields, text)
         yield Raw(where, fields)
+
+
+def check_characters(where: Where, fields: dict, written: str) -> None:
+    """Refuse a record with half of a character, which no tokenizer can encode; `written` is where it was read from."""
+    if not SURROGATE.search(written):  # the usual case, and cheap
+        return
+    try:
+        json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{where}: a lone surrogate (\\u{ord(error.object[error.start]):04x}), which is half of a character; "
+            "write the whole character, or leave the record out"
+        ) from error
 
 
 def flattened(path: str, entries: list) -> Iterator[tuple[int, Any]]:

@@ -119,7 +119,19 @@ def test_missing_damaged_and_foreign_files(tmp_path):
     for name, message in (("a.jsonl.gz", "damaged"), ("b.jsonl", "UTF-8"), ("none.jsonl", "no such file")):
         with pytest.raises(UserError, match=message):
             read([tmp_path / name])
+    for path, message in ((tmp_path / "c.jsonl" / "d.tsv", "Not a directory"), ("x" * 300 + "+b", "name too long")):
+        with pytest.raises(UserError, match=f"{message}; name a file"):
+            read([path])
     with pytest.raises(UserError, match=r"--task.label no: no such field; found text, label"):
         read([tmp_path / "c.jsonl"], label="no")
     with pytest.raises(UserError, match=r"no known format of chat"):
         read([tmp_path / "c.jsonl"], kinds=("chat",))
+
+
+def test_half_of_a_character_is_refused_where_it_is_read(tmp_path):
+    """A pair of surrogates is a character; one of them alone breaks every tokenizer."""
+    whole, half = '{"text": "\\ud83d\\ude00", "label": "x"}', '{"text": "\\ud83d", "label": "x"}'
+    for name, text in (("a.jsonl", f"{whole}\n{half}\n"), ("a.json", f"[{whole},\n{half}]")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError, match=rf"{name}:2 .*a lone surrogate .*ud83d"):
+            read([tmp_path / name])
