@@ -102,6 +102,8 @@ class TaskConfig:
         for name in ("sampling", "deletion", "swap", "replacement", "valid_fraction"):
             value = getattr(self, name)
             require(0 <= value < 1, f"--task.{name.replace('_', '-')} {value} must lie in [0, 1)")
+        twice = [name for i, name in enumerate(self.labels) if name in self.labels[:i]]
+        require(not twice, f"--task.labels has {', '.join(twice)} twice; name every label once")
         require(self.max_answer > 0, "--task.max-answer must be at least 1")
         for name in ("stride", "patience", "generate", "core", "pieces"):
             require(getattr(self, name) >= 0, f"--task.{name} must not be negative")

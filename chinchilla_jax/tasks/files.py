@@ -26,6 +26,7 @@ class Raw:
 
     where: Where
     fields: dict[str, Any]
+    headless: bool = False  # whether its file has two columns without a known header
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,11 @@ def json_whole(path: str, text: str, columns: Columns) -> Iterator[Raw]:
             json.loads(text)
         except ValueError:
             return (yield from json_lines(path, text, columns))
+    require(bool(text.strip()), f"{path}: an empty file; write a list of records into it, or name another file")
     try:
         found = json.loads(text)
     except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
+        raise UserError(f"{path}: not JSON ({error}); correct the file, or name one of JSON lines .jsonl") from error
     lists = [value for value in found.values() if isinstance(value, list)] if isinstance(found, dict) else [found]
     require(len(lists) == 1, f"{path}: expected a list of records, or an object that holds one such list")
     for number, (entry, fields) in enumerate(flattened(path, lists[0]), 1):
@@ -208,7 +210,7 @@ def tabs(path: str, text: str, columns: Columns) -> Iterator[Raw]:
 
 def named(path: str, lines: Iterator[tuple[int, list[str]]], columns: Columns) -> Iterator[Raw]:
     """(number of the line, cells) with the names of the columns; empty lines are none."""
-    names, number = None, 0
+    names, header, number = None, False, 0
     for line, cells in lines:
         if not any(cell.strip() for cell in cells):
             continue
@@ -222,7 +224,12 @@ def named(path: str, lines: Iterator[tuple[int, list[str]]], columns: Columns) -
             len(cells) == len(names),
             f"{where}: {len(cells)} fields where there are {len(names)} columns ({', '.join(names)})",
         )
-        yield Raw(where, dict(zip(names, cells)))
+        yield Raw(where, dict(zip(names, cells)), not header and not numbered(columns))
+
+
+def numbered(columns: Columns) -> bool:
+    """Whether the user names columns by their numbers, from 0, as of a file without a header."""
+    return bool(columns.given) and all(name.isdecimal() for name in columns.given)
 
 
 def separator(text: str) -> str:
@@ -235,12 +242,12 @@ def header_of(path: str, cells: list[str], columns: Columns) -> tuple[list[str],
     """Names of the columns, and whether the first line is a header."""
     names = [cell.strip() for cell in cells]
     lower = [name.lower() if name.lower() in columns.known and name not in columns.given else name for name in names]
-    if columns.given and all(name.isdecimal() for name in columns.given):
+    if numbered(columns):
         return [str(i) for i in range(len(cells))], False
     if any(name in columns.known or name in columns.given for name in lower):
         require(len(set(lower)) == len(lower), f"{path}: two columns have the same name: {', '.join(lower)}")
         return lower, True
-    if len(cells) == 2:
+    if len(cells) == 2 and not columns.given:
         return list(columns.bare), False
     raise UserError(
         f"{path}: no column is known among {', '.join(names)!r:.200}; name yours with --task.text and --task.label "

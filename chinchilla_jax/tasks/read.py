@@ -4,7 +4,7 @@ What is known is the table FORMATS; a file that fits none is refused with the fi
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ FORMATS = (
 KINDS = tuple(dict.fromkeys(form.kind for form in FORMATS))
 EVENTS = {name for names in histories.NAMES.values() for name in names}
 KNOWN = frozenset({name for form in FORMATS for name in form.needs} | EVENTS)
+HEADLESS = "files of two columns without a known header, whose first line is read as a record"
 BARE = {("chat",): ("source", "target")}  # two columns without a header, where they are not text and label
 
 
@@ -97,12 +98,15 @@ def read(
         columns = Columns(KNOWN, tuple(name for name in (text, label, conversation) if name), pair)
         found = (divided(renamed(raw, text, label, pair), divider) for raw in rows(path, columns))
         first = next(found, None)
-        require(first is not None, f"{path}: no record in this file")
+        require(first is not None, f"{path}: no record in this file; add some, or leave the file out")
+        if first.headless:
+            tally.note(HEADLESS, first.where)
         whole = chain([first], found)
         if (not kinds or "items" in kinds) and histories.is_event(first.fields):
             form = Format("events", "items", (), histories.history)
-            records += histories.events(whole)
+            records += histories.events(whole, tally)
             continue
+        require(not path.removesuffix(".gz").endswith(".inter"), histories.lacking(first))
         form = form or chosen(first, kinds)
         for raw in whole:
             if not any(one.fits(raw.fields) for one in FORMATS if one.make is form.make):
@@ -141,7 +145,8 @@ def divided(raw: Raw, divider: str) -> Raw:
     label = raw.fields.get("label")
     if not divider or not isinstance(label, str):
         return raw
-    return Raw(raw.where, raw.fields | {"label": [part.strip() for part in label.split(divider) if part.strip()]})
+    parts = [part.strip() for part in label.split(divider) if part.strip()]
+    return replace(raw, fields=raw.fields | {"label": parts})
 
 
 def chosen(raw: Raw, kinds: tuple[str, ...]) -> Format:
@@ -160,6 +165,8 @@ def chosen(raw: Raw, kinds: tuple[str, ...]) -> Format:
 
 def misfit(raw: Raw, form: Format) -> str:
     """Why a record is refused."""
+    if null := [name for name in form.needs if name in raw.fields and raw.fields[name] is None]:
+        return f"{raw.where}: {', '.join(null)} is null; give it a value, or leave the record out"
     return (
         f"{raw.where}: the first record has the format {form.name} ({', '.join(form.needs)}), this one has the fields "
         f"{', '.join(raw.fields) or '(none)'}; put formats into files of their own"

@@ -35,6 +35,8 @@ def words(where: Where, fields: dict, tally: Tally) -> Iterator[Tagged]:
 def to_iob2(where: Where, tags: list[str], tally: Tally) -> list[str]:
     """Tags of the schemes BIOES, BILOU and IOB1 in IOB2; what is changed is counted."""
     same = [ALIKE.get(tag[:2], tag[:2]) + tag[2:] for tag in tags]
+    odd = next((tag for tag in same if tag != "O" and (tag[:2] not in ("B-", "I-") or len(tag) == 2)), None)
+    require(odd is None, f"{where}: tag {odd!r} is neither O nor B-TYPE nor I-TYPE; correct it, or write O")
     made = begun(same)
     for what, old, new in ((SCHEME, tags, same), (BROKEN, same, made)):
         if times := sum(a != b for a, b in zip(old, new)):
@@ -71,7 +73,7 @@ def _entity(where: Where, entity: Any) -> tuple[int, int, str, str | None]:
         require(isinstance(place, dict), f"{where}: valueSpan is {place!r:.40}, not an object with a start and an end")
         start, end = (place.get(name, place.get(f"{name}Index", 0)) for name in ("start", "end"))
         label, quoted = entity.get("label", entity.get("slot")), entity.get("text")
-    whole = isinstance(start, int) and isinstance(end, int) and isinstance(label, str)
+    whole = isinstance(start, int) and isinstance(end, int) and isinstance(label, str) and bool(label)
     require(whole, f"{where}: entity {entity!r:.60} needs whole numbers start and end, and a label")
     require(quoted is None or isinstance(quoted, str), f"{where}: the text of entity {entity!r:.60} is no text")
     return start, end, label, quoted

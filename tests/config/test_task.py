@@ -11,6 +11,7 @@ from tests.config.refusals import refused
     ({"valid_fraction": 0.0}, "needs --task.valid FILE"), ({"epochs": 0.0}, "positive"), ({"beam": 0}, "1 is greedy"),
     ({"smoothing": 0.5}, "[0, 0.5)"), ({"smoothing": 0.1, "preference": "ipo"}, "belongs to --task.preference sigmoid"),
     ({"reference": "stored", "sampling": 0.1}, "leave augmentation off"), ({"kind": "label"}, "did you mean labels?"),
+    ({"labels": ("a", "b", "a")}, "--task.labels has a twice"),
     ({"conversation": "talk", "only": ("a",)}, "tear holes into a --task.conversation"),
     ({"conversation": "talk", "source": "bidirectional"}, "also show what comes after"),
 ])  # fmt: skip

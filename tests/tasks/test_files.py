@@ -95,6 +95,7 @@ def test_conll_with_trailing_spaces_and_comments(tmp_path):
         ("a.csv", "text,label\na,b,c\n", r"a.csv:2 .*3 fields where there are 2 columns"),
         ("a.csv", 'text,label\n"a,b\n', "a.csv"),
         ("a.csv", "text,label\n", "no record"),
+        ("a.json", " ", "an empty file; write"),
         ("a.xyz", "hello", "cannot tell its format"),
         (
             "a.jsonl",
@@ -135,3 +136,14 @@ def test_half_of_a_character_is_refused_where_it_is_read(tmp_path):
         (tmp_path / name).write_text(text)
         with pytest.raises(UserError, match=rf"{name}:2 .*a lone surrogate .*ud83d"):
             read([tmp_path / name])
+
+
+def test_two_columns_without_a_known_header(tmp_path):
+    """The first line is read as a record, which is said; a header that the user's names are not in is refused."""
+    (tmp_path / "a.csv").write_text("review,sentiment\ngood,pos\n")
+    found = read([tmp_path / "a.csv"])
+    assert found.records[0].texts == ("review",) and "whose first line is read as a record" in found.tally.lines()[0]
+    assert not read([tmp_path / "a.csv"], text="0", label="1").tally.counts
+    assert len(read([tmp_path / "a.csv"], text="review", label="sentiment").records) == 1
+    with pytest.raises(UserError, match="no column is known among 'review, sentiment'"):
+        read([tmp_path / "a.csv"], text="Review")

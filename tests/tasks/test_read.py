@@ -135,6 +135,8 @@ REFUSED = {
     "no answer": ({"prompt": "p", "chosen": None, "rejected": "r"}, "chosen is null|no known format"),
     "image": ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "image_url"),
     "number": ({"prompt": 5, "completion": "a"}, "prompt is int, not a text"),
+    "tag of no scheme": ({"tokens": ["a"], "tags": ["PER"]}, "tag 'PER' is neither O nor B-TYPE"),
+    "tag without a type": ({"tokens": ["a"], "tags": ["B-"]}, "tag 'B-' is neither O nor B-TYPE"),
     "empty label": ({"text": "t", "label": ""}, "empty label"),
     "label": ({"text": "t", "label": 0.5}, "label 0.5"),
     "lengths": ({"tokens": ["a"], "tags": []}, "1 tokens and 0 tags"),
@@ -181,3 +183,8 @@ SETS = {
 def test_real_sets(name):
     count, how = SETS[name]
     assert len(read([SHARED / name], **how).records) == count
+
+
+def test_a_null_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"data.jsonl:2 .*label is null; give it a value"):
+        read([lines(tmp_path, {"text": "a", "label": "x"}, {"text": "b", "label": None})])
