@@ -12,7 +12,7 @@ from chinchilla_jax.config import require
 SECTIONS = (
     "data.store", "mesh", "train.batch_size", "train.microbatches", "train.seq_len", "checkpoint.verify",
     "task.kind", "task.test", "task.text", "task.label", "task.divider", "task.template", "task.style",
-    "task.max_answer", "task.generate", "task.max_new_tokens", "task.data_dir",
+    "task.max_answer", "task.max_new_tokens", "task.data_dir",
 )  # fmt: skip
 ATTACK = ("attack_tokens", "radii", "typo_rates", "restarts", "attack_seed")
 CLUSTER = True

@@ -31,6 +31,11 @@ def run(config, args) -> dict:
 
     require(bool(args.run_dir), "finetune needs --run-dir, the folder that the tuned run is to live in")
     require(args.show >= 0, "--show must not be negative")
+    own = config.task.valid or config.task.test
+    require(
+        config.task.split != "time" or not own,
+        "--task.split time cuts --task.train into three; leave it out, or leave --task.valid and --task.test out",
+    )
     host.keep_freed_memory()
     use_compile_cache(config.train.compile_cache)
     shape = {name for name in vars(args) if name.startswith("model.")} - {f"model.{name}" for name in HOW}

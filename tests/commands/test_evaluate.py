@@ -163,7 +163,9 @@ def test_figures_that_cannot_be_kept_are_printed(copy, monkeypatch):
     assert code == 0 and "evaluation.json could not be written (Read-only file system)" in said
 
 
-@pytest.mark.parametrize("flag", ["--train.steps", "--train.eval-batches", "--data.sources", "--train.compile-cache"])
+@pytest.mark.parametrize(
+    "flag", ["--train.steps", "--train.eval-batches", "--data.sources", "--train.compile-cache", "--task.generate"]
+)
 def test_settings_that_evaluate_would_not_follow_are_refused(whole_run, flag):
     code, said = runs.call("evaluate", flag, "5", **{"run-dir": whole_run})
     assert code == 78 and f"{flag} is no setting of this command" in said

@@ -64,6 +64,7 @@ def test_a_run_on_items_goes_on_and_generates(trained):
     ("settings", "hint"),
     [
         ({"task.core": 60}, "no user and item have 60 events each"),
+        ({"task.split": "time", "task.test": "later.inter"}, "leave it out, or leave --task.valid and --task.test out"),
         ({"task.source": "bidirectional"}, "items has causal"),
         ({"task.metric": "hr100"}, "did you mean hr10"),
         ({"task.train": "builtin:movielense"}, "did you mean movielens"),
