@@ -14,7 +14,7 @@ from chinchilla_jax.data.batches import Batches
 from chinchilla_jax.data.controls import add_controls
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import open_tokenizer
-from chinchilla_jax.tasks import augment
+from chinchilla_jax.tasks import augment, splits
 from chinchilla_jax.tasks.encode import Encoder, Item, check_dropped
 from chinchilla_jax.tasks.examples import table
 from chinchilla_jax.tasks.kept import own_template
@@ -201,6 +201,7 @@ def open_task(
     found = read(files["test" if alone else "train"], **how)
     file = found.records[0].where.file
     kind = asked or settled(found.kind, found.records, f"{file} ({found.format})")
+    kind.check_few(task)
     how["kinds"] = (found.kind,)
     tally, others = found.tally, []
     if alone:
@@ -212,6 +213,8 @@ def open_task(
             others.append(given and given.records)
             tally.add(given.tally if given else Tally())
         train, valid, test = kind.divide(task, found.records, *others, seed, tally)
+        if not kind.pieces:  # histories repeat their items, and a user is in every split
+            splits.note_repeats(train, valid, tally)
     task = _settled(task, kind, train or test)
     based = folder is not None
     if folder is None:
@@ -256,15 +259,12 @@ def _settled(task: TaskConfig, kind: Kind, train: Sequence[Record]) -> TaskConfi
     labels = task.labels or (kind.names(train) if kind.names else ())
     require(not kind.names or len(labels) > 1, f"one label alone ({', '.join(labels)}): there is nothing to tell apart")
     require(
-        not task.balance or kind.balances, f"--task.balance belongs to labels; records of kind {kind.name} have none"
-    )
-    require(
         not task.conversation or kind.name == "labels",
         f"--task.conversation belongs to --task.kind labels; records of kind {kind.name} stand alone",
     )
     require(
         task.source in kind.sources,
-        f"--task.source {task.source}: {kind.name} has {', '.join(kind.sources)}",
+        f"--task.source {task.source}: {kind.name} has {', '.join(kind.sources)}; leave it out, or choose one of these",
     )
     code_of(task.language)  # refused before anything is trained
     task = replace(task, kind=kind.name, labels=labels)

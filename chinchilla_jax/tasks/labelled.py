@@ -12,11 +12,9 @@ DIVIDER = "<div>"  # of several labels in one field, as in MultiDoGO
 
 
 def labels_of(where: Where, value: Any) -> tuple[str, ...]:
-    """Names of one label or several, numbers by their digits."""
+    """Names of one label or several, numbers by their digits; an empty list is a text without a label."""
     several = value if isinstance(value, list) else value.split(DIVIDER) if isinstance(value, str) else [value]
-    names = tuple(dict.fromkeys(_name(where, label) for label in several))
-    require(bool(names), f"{where}: a record without a label")
-    return names
+    return tuple(dict.fromkeys(_name(where, label) for label in several))
 
 
 def _name(where: Where, label: Any) -> str:
@@ -46,14 +44,18 @@ def entities(where: Where, fields: dict, tally: Tally) -> Iterator[Labelled]:
 
 
 def conversations(records: Iterable[Labelled], names: Iterable[Any], tally: Tally) -> list[Conversation]:
-    """Texts under the name of their conversation, which have its order; a conversation is where its first text is."""
-    found: dict[str, list[Labelled]] = {}
+    """Texts of a file under the name of their conversation, which have its order; it is where its first text is."""
+    found: dict[tuple[str, str], list[Labelled]] = {}
     for record, name in zip(records, names, strict=True):
-        require(len(record.texts) == 1, f"{record.where}: --task.conversation belongs to records of one text")
-        found.setdefault(str(name), []).append(record)
+        where = record.where
+        require(len(record.texts) == 1, f"{where}: --task.conversation belongs to records of one text")
+        known = isinstance(name, (str, int)) and bool(str(name).strip())
+        require(known, f"{where}: {name!r:.40} names no conversation; name it, or leave --task.conversation out")
+        require(bool(record.labels), f"{where}: a text of a conversation without a label; give it one")
+        found.setdefault((where.file, str(name)), []).append(record)
         if len(record.labels) > 1:
             tally.note(SEVERAL, record.where)
     return [
         Conversation(said[0].where, tuple(one.texts[0] for one in said), tuple(one.labels[0] for one in said), name)
-        for name, said in found.items()
+        for (_, name), said in found.items()
     ]

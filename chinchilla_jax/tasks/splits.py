@@ -16,10 +16,24 @@ import numpy as np
 from chinchilla_jax.config import TaskConfig, require
 from chinchilla_jax.data.hashing import seeded
 from chinchilla_jax.errors import UserError
-from chinchilla_jax.tasks.records import History, Record, Tally
+from chinchilla_jax.tasks.records import (
+    Dialogue,
+    Document,
+    History,
+    Labelled,
+    Preference,
+    Question,
+    Record,
+    Spans,
+    Tagged,
+    Tally,
+)
 
 SHORT = "users with fewer than three items: trained on, never asked"
 ALONE = "users dropped: one item alone"
+REPEATED = "records to train on that repeat another: the same text with the same label or answer"
+CONTRADICTED = "records to train on whose text another has with another label or answer"
+LEAKED = "records to validate on whose text trains as well"
 LEAST = 3  # items of a user who is asked: one to start from, one for validation, one for the test
 
 Split = tuple[list[History], list[History], list[History]]
@@ -53,6 +67,40 @@ def held_out(records: list[Record], fraction: float, seed: int) -> tuple[list[Re
     count = min(len(groups) - 1, max(1, round(fraction * len(groups))))
     chosen = {groups[i] for i in order[:count]}
     return [r for r in records if r.group not in chosen], [r for r in records if r.group in chosen]
+
+
+def note_repeats(train: Sequence[Record], valid: Sequence[Record], tally: Tally) -> None:
+    """Count the texts that train more than once, and those of validation that train as well."""
+    seen: dict[tuple, set[tuple]] = {}
+    for record in train:
+        asked, answer = question_of(record)
+        if before := seen.get(asked):
+            tally.note(REPEATED if answer in before else CONTRADICTED, record.where)
+        seen.setdefault(asked, set()).add(answer)
+    for record in valid:
+        if question_of(record)[0] in seen:
+            tally.note(LEAKED, record.where)
+
+
+def question_of(record: Record) -> tuple[tuple, tuple]:
+    """(what is asked, what is to be said) of a record that is no history: two with the same first part are the same
+    text."""
+    match record:
+        case Labelled():
+            return record.texts, record.labels
+        case Tagged():
+            return record.words, record.tags
+        case Question():
+            return (record.context, record.question), record.answers
+        case Dialogue():
+            return record.turns[:-1] or record.turns, record.turns[-1:]
+        case Preference():
+            return record.prompt or (record.chosen, record.rejected), (record.chosen, record.rejected)
+        case Spans():
+            return (record.text,), record.spans
+        case Document():
+            return (record.text,), ()
+    raise TypeError(f"{type(record).__name__} is no text")
 
 
 def core(histories: Sequence[History], k: int) -> list[History]:

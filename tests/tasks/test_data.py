@@ -9,10 +9,10 @@ from chinchilla_jax.config import TaskConfig, TrainConfig
 from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.finetuning.prompts import prefixed
-from chinchilla_jax.tasks import show
+from chinchilla_jax.tasks import show, splits
 from chinchilla_jax.tasks.data import open_task
 from chinchilla_jax.tasks.template import CHATML
-from tests.tasks.made import LABELLED, MESSAGES, opened
+from tests.tasks.made import LABELLED, MESSAGES, WORDS, lines, of_kind, opened
 
 
 def test_tokenizers_get_the_marks_that_they_lack(tiny_store, tmp_path):
@@ -45,6 +45,17 @@ def test_epochs_of_augmented_examples_differ_and_come_back(tiny_store, tmp_path)
     assert found.batches(TrainConfig(seq_len=64)).at(0).weights.sum() > 0
 
 
+def test_what_trains_twice_and_what_leaks_is_counted(tiny_store, tmp_path):
+    """Not where one file is given for both, as `evaluate` does."""
+    twice = [*LABELLED, LABELLED[0], {**LABELLED[1], "label": 0}]
+    same = of_kind(tiny_store, tmp_path, "labels", twice).notes
+    assert [any(what in note for note in same) for what in (splits.REPEATED, splits.CONTRADICTED)] == [True, True]
+    held = lines(tmp_path, LABELLED[3], {"text": "unheard of", "label": 1}, name="held.jsonl")
+    notes = opened(tiny_store, tmp_path, "a.jsonl", *LABELLED, valid=(str(held),)).notes
+    assert [note for note in notes if splits.LEAKED in note] and notes[0].startswith("1 ")
+    assert not any(splits.LEAKED in note for note in same)
+
+
 def test_balanced_labels_have_the_same_say(tiny_store, tmp_path):
     rare = [{"text": f"wind {i}", "label": "rare" if i % 8 == 0 else "common"} for i in range(64)]
     found = opened(tiny_store, tmp_path, "a.jsonl", *rare, balance=True)
@@ -52,6 +63,10 @@ def test_balanced_labels_have_the_same_say(tiny_store, tmp_path):
     for item in found.first:
         by[int(item.parts[0].targets[-1])] += float(item.parts[0].weights[-1])
     assert by[0] == pytest.approx(by[1], rel=1e-5)
+
+
+PAIRS = [{"prompt": word, "chosen": "good", "rejected": "bad"} for word in WORDS]
+QUESTIONS = [{"context": f"{word} is old", "question": "what?", "answers": ["old"]} for word in WORDS]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +77,11 @@ def test_balanced_labels_have_the_same_say(tiny_store, tmp_path):
         ([{"tokens": [word, "b"], "tags": ["O", "PER"]} for word in "ac"], {}, "neither O nor B-TYPE"),
         (MESSAGES, {"language": "Chinese"}, "no code of two or three letters"),
         (MESSAGES, {"template": "alpacca"}, "did you mean alpaca"),
-        (MESSAGES, {"balance": True}, "--task.balance belongs to labels"),
+        (MESSAGES, {"balance": True}, "--task.balance True is nothing that --task.kind chat looks at; leave it out"),
+        (MESSAGES, {"kind": "chat", "source": "twice"}, "chat has causal, bidirectional; leave it out"),
+        ([{"text": word} for word in WORDS], {"source": "bidirectional"}, "text has causal"),
+        (PAIRS, {"source": "bidirectional"}, "preference has causal"),
+        (QUESTIONS, {"kind": "answer", "swap": 0.1}, "--task.swap: a question about a text is not augmented"),
         (MESSAGES, {"seq_len": 6}, "raise it"),
         (
             [{"talk": i, **row} for i, row in enumerate(LABELLED)],

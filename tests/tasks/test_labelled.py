@@ -17,16 +17,17 @@ def said(name, *pairs):
 
 
 def test_texts_of_a_conversation_are_one_record(tmp_path):
-    """In the order of the file, though others stand between them; a conversation may go on in another file."""
+    """In the order of the file, though others stand between them; the same name in another file is another's."""
     one, two = (
         said(1, ("hi", "greet"), ("a flight", "book<div>ask"), ("bye", "end")),
         said(2, ("ok", "yes"), (" ", "no")),
     )
     paths = [lines(tmp_path, one[0], two[0], one[1], two[1], name="a.jsonl"), lines(tmp_path, one[2], name="b.jsonl")]
     found = read(paths, conversation="talk")
-    first, second = found.records
-    assert (first.texts, first.labels, first.group) == (("hi", "a flight", "bye"), ("greet", "book", "end"), "1")
-    assert first.judged == (("hi", "greet"), ("a flight", "book"), ("bye", "end")) and first.where.line == 1
+    first, second, third = found.records
+    assert (first.texts, first.labels, first.group) == (("hi", "a flight"), ("greet", "book"), "1")
+    assert first.judged == (("hi", "greet"), ("a flight", "book")) and first.where.line == 1
+    assert third.judged == (("bye", "end"),) and third.where.file == str(paths[1])
     assert second.judged == (("ok", "yes"),) and second.where.line == 2
     assert sorted(found.tally.counts.values()) == [1, 1], "an empty text, and a text with two labels"
 
@@ -36,6 +37,9 @@ def test_texts_of_a_conversation_are_one_record(tmp_path):
     [
         ({"text": "a", "label": "x"}, "--task.conversation talk: no such field"),
         ({"talk": 1, "prompt": "a", "completion": "b"}, "no such field of a text with a label"),
+        ({"talk": None, "text": "a", "label": "x"}, r"data.jsonl:1 .*None names no conversation; name it"),
+        ({"talk": " ", "text": "a", "label": "x"}, r"data.jsonl:1 .*' ' names no conversation; name it"),
+        ({"talk": 1, "text": "a", "label": []}, r"data.jsonl:1 .*without a label"),
         ({"talk": 1, "premise": "a", "hypothesis": "b", "label": "x"}, "belongs to records of one text"),
     ],
 )

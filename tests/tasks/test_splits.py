@@ -1,9 +1,21 @@
 """Which records train, validate and test."""
 
 import numpy as np
+import pytest
 
 from chinchilla_jax.tasks import splits
-from chinchilla_jax.tasks.records import History, Tally, Where
+from chinchilla_jax.tasks.records import (
+    Dialogue,
+    Document,
+    History,
+    Preference,
+    Question,
+    Spans,
+    Tagged,
+    Tally,
+    Turn,
+    Where,
+)
 
 
 def histories(*items: str, times: bool = False) -> list[History]:
@@ -43,3 +55,29 @@ def test_nothing_trained_is_later_than_what_is_asked():
     assert valid and test and latest < min(h.times[-1] for h in valid)
     assert max(h.times[-1] for h in valid) < min(h.times[-1] for h in test)
     assert max(h.times[-2] for h in test) < min(h.times[-1] for h in test)
+
+
+ASK, SAY, OTHER = Turn("user", "q"), Turn("assistant", "a"), Turn("assistant", "b")
+HERE = Where("file", 1, 1)
+TWINS = {
+    "dialogue": (Dialogue(HERE, (ASK, SAY)), Dialogue(HERE, (ASK, OTHER))),
+    "preference": (Preference(HERE, (ASK,), (SAY,), (OTHER,)), Preference(HERE, (ASK,), (OTHER,), (SAY,))),
+    "tagged": (Tagged(HERE, ("a",), ("O",)), Tagged(HERE, ("a",), ("B-X",))),
+    "question": (Question(HERE, "c", "q", (("c", 0),)), Question(HERE, "c", "q", ())),
+    "spans": (Spans(HERE, "abc", ((0, 1, "X"),)), Spans(HERE, "abc", ())),
+}
+
+
+@pytest.mark.parametrize("kind", TWINS)
+def test_repeated_and_contradicted_texts_are_counted(kind):
+    one, other = TWINS[kind]
+    tally = Tally()
+    splits.note_repeats([one, one, other], [other], tally)
+    assert tally.counts == {splits.REPEATED: 1, splits.CONTRADICTED: 1, splits.LEAKED: 1}
+
+
+def test_texts_that_nothing_asks_for_are_no_answers_to_the_same():
+    tally = Tally()
+    alone = [Dialogue(HERE, (SAY,)), Dialogue(HERE, (OTHER,)), Document(HERE, "a"), Document(HERE, "b")]
+    splits.note_repeats(alone, [Preference(HERE, (), (SAY,), (OTHER,))], tally)
+    assert not tally.counts

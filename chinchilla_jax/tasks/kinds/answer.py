@@ -6,8 +6,9 @@ Exact match and F1 are those of SQuAD's script, or of CMRC's for Chinese; the be
 from collections.abc import Sequence
 from functools import partial
 
+from chinchilla_jax.config import TaskConfig, require
 from chinchilla_jax.tasks.kinds.chat import OF_ANY, Answers, encode_as, pair
-from chinchilla_jax.tasks.kinds.kind import Figures, Kind
+from chinchilla_jax.tasks.kinds.kind import AUGMENTS, WRITES, Figures, Kind
 from chinchilla_jax.tasks.kinds.summary import MARKS
 from chinchilla_jax.tasks.metrics import answers, similarity
 from chinchilla_jax.tasks.records import Dialogue, Question, Record
@@ -21,6 +22,13 @@ def dialogue(record: Record) -> Dialogue | None:
         return record
     texts = [text for text, _ in record.answers]
     return pair(record, f"{record.context}\n{record.question}", texts) if texts else None
+
+
+def check(task: TaskConfig, records: Sequence[Record]) -> None:
+    """Refuse to augment questions about a text, which augmentation leaves as they are."""
+    asked = [f"--task.{name}" for name in AUGMENTS if getattr(task, name)]
+    still = any(isinstance(record, Question) for record in records)
+    require(not (asked and still), f"{', '.join(asked)}: a question about a text is not augmented; leave it out")
 
 
 def score(outputs: Sequence[str], given: Sequence[Sequence[str]], language: str) -> Figures:
@@ -38,4 +46,5 @@ KIND = Kind(
     "answer", encode_as(dialogue), FIGURES, judge=partial(Answers, score=score, dialogue=dialogue),
     reads=("chat", "spans"), in_bytes=True, keeps_template=True, generates=True, columns=("stopped", "references"),
     fallback="lines",
+    check=check, follows=("sampling", *AUGMENTS, *WRITES),
 )  # fmt: skip

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from chinchilla_jax.tasks.encode import Encoder
-from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
+from chinchilla_jax.tasks.kinds.kind import AUGMENTS, WRITES, Examination, Figures, Kind, Rows
 from chinchilla_jax.tasks.metrics import extras, similarity
 from chinchilla_jax.tasks.records import Dialogue, Record, Turn
 
@@ -101,4 +101,5 @@ FIGURES = OF_ANY | dict.fromkeys(("distinct1", "distinct2", "length", "similarit
 KIND = Kind(
     "chat", Encoder.dialogue, FIGURES, judge=partial(Answers, score=talk), reads=("chat",),
     in_bytes=True, keeps_template=True, generates=True, columns=("stopped", "references"),
+    follows=("sampling", *AUGMENTS, *WRITES),
 )  # fmt: skip

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from chinchilla_jax.config import require
 from chinchilla_jax.tasks.encode import Encoder
 from chinchilla_jax.tasks.kinds.chat import pair
-from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
-from chinchilla_jax.tasks.kinds.labels import FIGURES, confusion, label_names, sections
+from chinchilla_jax.tasks.kinds.kind import AUGMENTS, Examination, Figures, Kind, Rows
+from chinchilla_jax.tasks.kinds.labels import FIGURES, confusion, divide, label_names, number_of, sections
 from chinchilla_jax.tasks.metrics import classes
 from chinchilla_jax.tasks.records import Dialogue, Labelled, Turn
 from chinchilla_jax.tasks.render import Encode, Renderer
@@ -26,10 +25,7 @@ def dialogue(record: Labelled) -> Dialogue:
 
 def encode(encoder: Encoder, record: Labelled, encode: Encode) -> Iterator[tuple]:
     """The text and its label's words."""
-    require(
-        record.labels[0] in encoder.labels,
-        f"{record.where}: label {record.labels[0]!r} is none of the training set's {', '.join(encoder.labels)!r:.200}",
-    )
+    number_of(encoder, record, record.labels[0])
     return encoder.dialogue(dialogue(record), encode)
 
 
@@ -72,6 +68,7 @@ class Choices:
 
 KIND = Kind(
     "choice", encode, FIGURES | {"bits_per_byte": False}, metric="accuracy", judge=Choices, reads=("labels",),
-    when=lambda records: False, names=label_names, in_bytes=True, generates=True, keeps_template=True,
+    when=lambda records: False, divide=divide, names=label_names, in_bytes=True, generates=True, keeps_template=True,
     columns=("probability",), matrix=confusion, sections=sections, fallback="lines",
+    follows=("only", "choose", "sampling", *AUGMENTS),
 )  # fmt: skip

@@ -175,5 +175,5 @@ FIGURES = {
 KIND = Kind(
     "items", encode, FIGURES, metric=ranking.NAMES[1], judge=Ranking, reads=("items",), divide=divide,
     catalogue=catalogue, counts="items to predict", pieces="items", template="plain", generates=True,
-    sources=("causal",), columns=("user", "rank"),
+    sources=("causal",), columns=("user", "rank"), follows=("core", "split", "deletion"),
 )  # fmt: skip

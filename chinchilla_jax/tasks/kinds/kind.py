@@ -60,6 +60,15 @@ def subwords(task: TaskConfig, train: Sequence[Record], held: Sequence[Record], 
     return folder
 
 
+# The settings that a kind looks at, of those that not all do.
+AUGMENTS = ("deletion", "swap", "replacement")
+WRITES = ("beam", "length_penalty")
+FEW = (
+    *AUGMENTS, *WRITES, "sampling", "only", "balance", "style", "stride", "max_answer", "choose", "core", "split",
+    "preference", "beta", "smoothing", "reference",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Kind:
     """A row of `table.KINDS`.
@@ -100,7 +109,7 @@ class Kind:
     template: str = ""  # the only one, where the user has no choice but by name
     keeps_template: bool = False  # whether whoever uses the run later has to write turns as it did
     generates: bool = False  # whether `generate` is what one does with the run
-    balances: bool = False  # whether `--task.balance` means anything
+    follows: tuple[str, ...] = ()  # settings among `FEW` that it looks at
     sources: tuple[str, ...] = ("causal", "bidirectional")  # of --task.source
     # What predictions.jsonl has beside record, input, output and reference.
     columns: tuple[str, ...] = ()
@@ -109,6 +118,16 @@ class Kind:
     matrix: Callable[[dict[str, Any], Rows], list[list[int]]] = lambda found, rows: []
     wrong: Callable[[dict[str, Any]], bool] = lambda row: row["output"] != row["reference"]  # a line of predictions
     shown: Callable[..., str] | None = None  # (data, example) -> a line of --show
+
+    def check_few(self, task: TaskConfig) -> None:
+        """A setting that the kind would not follow is an error, not a silence."""
+        for name in (few for few in FEW if few not in self.follows):
+            value, flag = getattr(task, name), f"--task.{name.replace('_', '-')}"
+            told = " ".join(map(str, value)) if isinstance(value, tuple) else value
+            require(
+                value == getattr(TaskConfig, name),
+                f"{flag} {told} is nothing that --task.kind {self.name} looks at; leave it out",
+            )
 
     def metric_of(self, asked: str) -> str:
         """The figure of validation that chooses the best step."""

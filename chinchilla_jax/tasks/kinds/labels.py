@@ -1,7 +1,9 @@
 """A text, or two, with one label: classification, sentiment, intents, inference between two sentences."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,12 +14,14 @@ from chinchilla_jax.model import transformer
 from chinchilla_jax.tasks import splits
 from chinchilla_jax.tasks.encode import CUT, Encoder, Example, opening
 from chinchilla_jax.tasks.kinds import heads, tables
-from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
+from chinchilla_jax.tasks.kinds.kind import AUGMENTS, Examination, Figures, Kind, Rows
 from chinchilla_jax.tasks.labelled import SEVERAL
 from chinchilla_jax.tasks.metrics import classes
 from chinchilla_jax.tasks.records import Conversation, Labelled, Tally, Turn
 from chinchilla_jax.tasks.render import Encode, Ids
 
+RARE = "held-out records that train after all: no other record has their label"
+WITHOUT = "records dropped: no label"
 DIVIDED = "conversations divided to fit into --train.seq-len"
 MOST_LABELS = 30  # of a confusion matrix
 MOST_CONFUSED = 20
@@ -29,17 +33,74 @@ def label_names(records: Sequence[Labelled], most: int = 1) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name)))
 
 
-def divide(task: TaskConfig, train: list, valid: list | None, test: list | None, seed: int, tally: Tally):
-    """By text; with --task.only, the records that have one of these labels."""
+def divide(
+    task: TaskConfig, train: list, valid: list | None, test: list | None, seed: int, tally: Tally, several: bool = False
+):  # fmt: skip
+    """By text; with --task.only, the records that have one of these labels. `several` of them may be the target."""
+    if train and task.only:
+        known = {label for record in train for label in record.labels}
+        absent = [label for label in task.only if label not in known]
+        require(not absent, f"--task.only {', '.join(absent)}: no record to train on has it; found {_some(known)}")
+    if not several:
+        alone = not train  # a test that is judged without training
+        train, valid, test = (part and with_label(part, tally) for part in (train, valid, test))
+        require(alone or bool(train), "no record to train on has a label; name another --task.train")
     made = splits.by_group(task, train, valid, test, seed, tally)
-    if not task.only:
+    if task.only:
+        made = tuple(only(task.only, part, tally) for part in made)
+    if valid is not None or task.labels:
         return made
-    kept = tuple([record for record in part if set(record.labels) & set(task.only)] for part in made)
-    absent = sorted(set(task.only) - {label for record in kept[0] for label in record.labels})
-    require(not (train and absent), f"--task.only {', '.join(absent)}: no record to train on has this label")
-    first = next(record for part in made for record in part)
-    tally.note("records left out by --task.only", first.where, sum(map(len, made)) - sum(map(len, kept)))
-    return kept
+    names = partial(label_names, most=1 << 30 if several else 1)
+    return *rare_back(*made[:2], names, tally), made[2]
+
+
+def only(labels: Sequence[str], records: Sequence[Labelled], tally: Tally) -> list[Labelled]:
+    """The records that have one of these labels, without their other ones."""
+    found = []
+    for record in records:
+        kept = tuple(label for label in record.labels if label in labels)
+        if not kept:
+            tally.note("records left out by --task.only", record.where)
+            continue
+        if len(kept) < len(record.labels):
+            tally.note("records with further labels, left out by --task.only", record.where)
+        found.append(replace(record, labels=kept))
+    return found
+
+
+def with_label(records: Sequence[Labelled], tally: Tally) -> list[Labelled]:
+    """The records that have a label, which all but those of several labels need."""
+    for record in records:
+        if not record.labels:
+            tally.note(WITHOUT, record.where)
+    return [record for record in records if record.labels]
+
+
+def rare_back(train: list[Labelled], valid: list[Labelled], names: Callable, tally: Tally) -> tuple[list, list]:
+    """Held-out texts train after all where nothing else that trains has their label: no model could give it."""
+    known = set(names(train))
+    back = {record.group for record in valid if not known.issuperset(names([record]))}
+    rare = [record for record in valid if record.group in back]
+    kept = [record for record in valid if record.group not in back]
+    if rare:
+        tally.note(RARE, rare[0].where, len(rare))
+    file = [*train, *valid][0].where.file if train or valid else "the training file"
+    require(bool(kept), f"{file}: no label has a second text to validate on; name another file with --task.valid")
+    return [*train, *rare], kept
+
+
+def number_of(encoder: Encoder, record: Labelled, label: str) -> int:
+    """The number of a label. Raises `UserError` for one that training does not know."""
+    require(
+        label in encoder.labels,
+        f"{record.where}: label {label!r} is none of the training set's {_some(encoder.labels)}; add records with it "
+        "to --task.train, keep the others with --task.only, or leave this record out",
+    )
+    return encoder.labels.index(label)
+
+
+def _some(labels: Iterable[str]) -> str:
+    return f"{', '.join(labels)!r:.200}"
 
 
 def encode(encoder: Encoder, record: Labelled, encode: Encode) -> Iterator[tuple[Example, ...]]:
@@ -47,13 +108,7 @@ def encode(encoder: Encoder, record: Labelled, encode: Encode) -> Iterator[tuple
     conversation, each of which has a label."""
     if len(record.labels) > len(record.judged):
         encoder.tally.note(SEVERAL, record.where)
-    numbers = []
-    for _, label in record.judged:
-        require(
-            label in encoder.labels,
-            f"{record.where}: label {label!r} is none of the training set's {', '.join(encoder.labels)!r:.200}",
-        )
-        numbers.append(encoder.labels.index(label))
+    numbers = [number_of(encoder, record, label) for _, label in record.judged]
     for tokens, ends in parts(encoder, record, encode):
         weights, targets = np.zeros(len(tokens), np.float32), np.zeros(len(tokens), np.int32)
         targets[ends], weights[ends] = numbers[: len(ends)], 1
@@ -179,7 +234,7 @@ FIGURES = {
 }  # fmt: skip
 KIND = Kind(
     "labels", encode, FIGURES, metric="accuracy", judge=Classes, objective=heads.labels, heads=heads.head_rows,
-    reads=("labels",), divide=divide, names=label_names, counts="labels", template="plain", balances=True,
-    columns=("probability",),
+    reads=("labels",), divide=divide, names=label_names, counts="labels", template="plain",
+    follows=("only", "balance", "sampling", *AUGMENTS), columns=("probability",),
     sections=sections, matrix=confusion, shown=shown,
 )  # fmt: skip

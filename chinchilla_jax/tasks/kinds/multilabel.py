@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chinchilla_jax.config import require
 from chinchilla_jax.tasks.encode import Encoder, Example
 from chinchilla_jax.tasks.kinds import heads, tables
-from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
-from chinchilla_jax.tasks.kinds.labels import asking, at_last, compiled_head, divide, label_names
+from chinchilla_jax.tasks.kinds.kind import AUGMENTS, Examination, Figures, Kind, Rows
+from chinchilla_jax.tasks.kinds.labels import asking, at_last, compiled_head, divide, label_names, number_of
 from chinchilla_jax.tasks.metrics import classes
 from chinchilla_jax.tasks.records import Labelled
 from chinchilla_jax.tasks.render import Encode
@@ -26,17 +25,12 @@ TOLD = 0.05  # probabilities below are left out of predictions.jsonl
 
 def encode(encoder: Encoder, record: Labelled, encode: Encode) -> Iterator[tuple[Example, ...]]:
     """A text whose last token predicts the labels, which stand as bits in the targets of its last tokens."""
-    names, count = encoder.labels, words_of(len(encoder.labels))
-    unknown = [label for label in record.labels if label not in names]
-    require(
-        not unknown,
-        f"{record.where}: label {unknown[:1]} is none of the training set's {', '.join(names)!r:.200}",
-    )
+    count, numbers = words_of(len(encoder.labels)), [number_of(encoder, record, label) for label in record.labels]
     ids = asking(replace(encoder, limit=encoder.limit - count), record, encode)
     ids = [encoder.renderer.tokenizer.separator] * (count - len(ids)) + ids
     targets, weights = np.zeros(len(ids), np.int32), np.zeros(len(ids), np.float32)
-    for label in record.labels:
-        word, bit = divmod(names.index(label), BITS)
+    for number in numbers:
+        word, bit = divmod(number, BITS)
         targets[-1 - word] |= 1 << bit
     weights[-1] = 1
     yield (encoder.segment(ids, targets, weights),)
@@ -123,7 +117,8 @@ KIND = Kind(
         "equal": True, "ece": False,
     },
     metric="micro_f1", judge=Sets, objective=heads.headed("labels", binary_head), heads=heads.head_rows,
-    reads=("labels",), divide=divide, when=several,
+    reads=("labels",), divide=partial(divide, several=True), when=several,
     names=partial(label_names, most=1 << 30), counts="records", template="plain", columns=("probabilities",),
+    follows=("only", "sampling", *AUGMENTS),
     sections=sections, shown=shown, wrong=lambda row: set(row["output"]) != set(row["reference"]),
 )  # fmt: skip

@@ -175,5 +175,6 @@ KIND = Kind(
     "preference", Encoder.preference, {"loss": False, "preference_loss": False, "margin": True, "preferred": True},
     metric="preferred", judge=Pairs, objective=preference, reads=("preference",), counts="tokens of answers",
     documents=2, keeps_template=True, generates=True, columns=("margin",), passing=reference.passing,
-    prepare=reference.prepare,
+    prepare=reference.prepare, sources=("causal",),
+    follows=("sampling", "preference", "beta", "smoothing", "reference"),
 )  # fmt: skip

@@ -211,4 +211,5 @@ KIND = Kind(
     heads=heads.biased_rows("spans", lambda config: 2), wrong=lambda row: row["f1"] < 100, reads=("spans",),
     divide=divide, template="plain", sources=("causal", "bidirectional", "twice"),
     columns=("f1", "null_gap"), sections=sections, shown=shown,
+    follows=("style", "stride", "max_answer"),
 )  # fmt: skip

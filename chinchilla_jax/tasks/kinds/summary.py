@@ -4,7 +4,7 @@ from functools import partial
 
 from chinchilla_jax.tasks.encode import Encoder
 from chinchilla_jax.tasks.kinds.chat import OF_ANY, Answers
-from chinchilla_jax.tasks.kinds.kind import Kind
+from chinchilla_jax.tasks.kinds.kind import AUGMENTS, WRITES, Kind
 from chinchilla_jax.tasks.metrics import similarity
 
 MARKS = ("", *(f"_{language}_char" for language in similarity.TOKENIZERS))
@@ -13,4 +13,5 @@ KIND = Kind(
     "summary", Encoder.dialogue, FIGURES, judge=partial(Answers, score=similarity.rouge), reads=("chat",),
     in_bytes=True, keeps_template=True, generates=True, columns=("stopped", "references"),
     fallback="lines", keeps_start=True,
+    follows=("sampling", *AUGMENTS, *WRITES),
 )  # fmt: skip

@@ -5,5 +5,5 @@ from chinchilla_jax.tasks.kinds.kind import Kind
 
 KIND = Kind(
     "text", Encoder.text, {"loss": False, "bits_per_byte": False}, reads=("text",), in_bytes=True, template="plain",
-    generates=True,
+    generates=True, sources=("causal",), follows=("sampling",),
 )  # fmt: skip

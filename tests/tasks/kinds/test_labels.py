@@ -12,8 +12,10 @@ from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives.objective import WHOLE
 from chinchilla_jax.tasks.encode import Example, Item
 from chinchilla_jax.tasks.kinds.heads import head_rows, labels
+from chinchilla_jax.tasks.kinds.labels import RARE, WITHOUT
+from chinchilla_jax.tasks.kinds.table import KINDS
 from chinchilla_jax.tasks.pack import filled
-from chinchilla_jax.tasks.records import Conversation, Labelled, Where
+from chinchilla_jax.tasks.records import Conversation, Labelled, Tally, Where
 from chinchilla_jax.tasks.render import Renderer
 from chinchilla_jax.tasks.template import PLAIN
 from tests import tiny
@@ -119,3 +121,46 @@ def test_texts_of_conversations_are_judged_one_by_one(tokenizer):
         for at in np.flatnonzero(part.weights):
             say[int(part.targets[at])] += float(part.weights[at])
     assert say[0] == pytest.approx(say[1], rel=1e-5)
+
+
+def texts(*labels) -> list[Labelled]:
+    return [Labelled(HERE, (f"text {i}",), given) for i, given in enumerate(labels)]
+
+
+def divided(records, seed=0, **task):
+    tally = Tally()
+    return KINDS[task.get("kind", "labels")].divide(TaskConfig(**task), records, None, None, seed, tally), tally
+
+
+@pytest.mark.parametrize("kind", ["labels", "multilabel", "choice"])
+def test_a_label_of_one_text_is_never_held_out(kind):
+    """Which text is held out is chance, and a label that training lacks is an error."""
+    moved = 0
+    for seed in range(20):
+        (train, valid, _), tally = divided(texts(*[("A",), ("B",)] * 6, ("R",)), seed, kind=kind, valid_fraction=0.3)
+        assert valid and ("R",) in [record.labels for record in train] and len(train) + len(valid) == 13
+        moved += tally.counts.get(RARE, 0)
+    assert moved > 0
+    with pytest.raises(UserError, match=r"name another file with --task.valid"):
+        divided(texts(("A",), ("B",), ("C",)))
+    (_, valid, _), _ = divided(texts(("A",), ("B",), ("C",)), labels=("A", "B", "C"))
+    assert len(valid) == 1, "labels that were named need no text to train on"
+
+
+@pytest.mark.parametrize("kind", ["labels", "multilabel", "choice"])
+def test_only_some_labels(kind):
+    """Others go, also where a record has one of these beside them; nothing is said where nothing is left out."""
+    found, tally = divided(texts(*[("C", "A"), ("A",), ("B",), ("D",)] * 5), kind=kind, only=("A", "B"))
+    assert {record.labels for part in found for record in part} == {("A",), ("B",)} and sum(map(len, found)) == 15
+    assert sorted(tally.counts.values()) == [5, 5]
+    assert not divided(texts(*[("A",), ("B",)] * 5), kind=kind, only=("A", "B"))[1].counts
+    with pytest.raises(UserError, match=r"--task.only X: no record to train on has it; found 'A'"):
+        divided(texts(("A",)), only=("A", "X"))
+
+
+def test_a_text_without_a_label_is_one_of_several_labels_and_else_dropped():
+    made = texts(*[("A",), ("B",), ()] * 4)
+    (train, valid, _), _ = divided(made, kind="multilabel")
+    assert len(train) + len(valid) == 12
+    (train, valid, _), tally = divided(made)
+    assert len(train) + len(valid) == 8 and tally.counts[WITHOUT] == 4

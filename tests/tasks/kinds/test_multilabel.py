@@ -39,7 +39,7 @@ def test_labels_go_into_bits_and_come_back(tokenizer, there):
 
 
 def test_an_unknown_label_is_named(tokenizer):
-    with pytest.raises(UserError, match=r"here:1 .*label \['x'\] is none of the training set's"):
+    with pytest.raises(UserError, match=r"here:1 .*label 'x' is none of the training set's .*; add records"):
         encoder(tokenizer).items(Labelled(HERE, ("wind",), ("n1", "x")), 0)
 
 
