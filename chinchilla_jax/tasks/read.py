@@ -106,7 +106,8 @@ def read(
             form = Format("events", "items", (), histories.history)
             records += histories.events(whole, tally)
             continue
-        require(not path.removesuffix(".gz").endswith(".inter"), histories.lacking(first))
+        foreign = path.removesuffix(".gz").endswith(".inter") and not histories.is_event(first.fields)
+        require(not foreign, histories.lacking(first))
         form = form or chosen(first, kinds)
         for raw in whole:
             if not any(one.fits(raw.fields) for one in FORMATS if one.make is form.make):
