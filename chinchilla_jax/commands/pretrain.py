@@ -170,10 +170,7 @@ def train_for(config, run_dir: Path, store, args, terminal) -> dict:
     require(args.minutes >= LEAST_MINUTES, f"--minutes {args.minutes:g}: getting ready takes half of one; give 2")
     if not (run_dir / "config.json").exists():
         text, devices = len(store.train.tokens), jax.device_count()
-        said = question.timed(
-            seconds * TRAINING_SHARE, text, devices, fixed=question.shape_given(args),
-            length=vars(args).get("train.seq_len", 0),
-        )  # fmt: skip
+        said = question.timed(seconds * TRAINING_SHARE, text, devices, args)
         planned = planning.plan(config, said, measured)
         terminal.say(table(planned))
         write_json(run_dir / "plan.json", planned)

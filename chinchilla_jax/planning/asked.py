@@ -104,7 +104,10 @@ def shape_given(args: Any) -> bool:
     return any(f"model.{name}" in vars(args) for name in SHAPE)
 
 
-def timed(seconds: float, unique_tokens: float, devices: int, *, fixed: bool, length: int = 0) -> Asked:
-    """The question of a run on this machine that is to train for so long, on so much text."""
-    machine = Machine(chips=devices)
-    return Asked({}, seconds, machine, unique_tokens=unique_tokens, fixed=fixed, length=length)
+def timed(seconds: float, unique_tokens: float, devices: int, args: Any) -> Asked:
+    """The question of a run on this machine that is to train for so long, on so much text, with what `args` set."""
+    given = {name: value for name, value in vars(args).items() if "." in name}
+    return Asked(
+        {}, seconds, Machine(chips=devices), unique_tokens=unique_tokens, fixed=shape_given(args),
+        length=given.get("train.seq_len", 0), given=given,
+    )  # fmt: skip

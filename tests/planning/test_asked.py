@@ -79,6 +79,7 @@ def test_a_shape_is_given_by_any_of_its_settings():
 
 
 def test_a_time_on_this_machine_asks_for_nothing_else():
-    found = timed(60.0, 1e6, 4, fixed=True, length=128)
+    given = {"model.layers": 3, "train.seq_len": 128, "corruption.share": 0.0}
+    found = timed(60.0, 1e6, 4, SimpleNamespace(minutes=1.0, **given))
     assert (found.budgets, found.seconds, found.machine.chips, found.unique_tokens) == ({}, 60.0, 4, 1e6)
-    assert found.fixed and found.length == 128
+    assert found.fixed and found.length == 128 and found.given == given

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_time_on_this_machine_is_measured():
-    said = question.timed(600.0, math.inf, 1, fixed=False)
+    said = question.timed(600.0, math.inf, 1, SimpleNamespace())
     planned = planner.plan(Config(), said, lambda config: 1e11 / (6 * sizes(config.model).total))
     assert planned["realised"]["flops"] == pytest.approx(6e13, rel=0.05)
 
@@ -97,7 +98,7 @@ def test_a_time_on_this_machine_measures_plain_steps():
         seen.append(config.adversarial.method)
         return 1e11 / (6 * sizes(config.model).total)
 
-    planned = planner.plan(config, question.timed(600.0, math.inf, 1, fixed=False), measure)
+    planned = planner.plan(config, question.timed(600.0, math.inf, 1, SimpleNamespace()), measure)
     assert seen == ["off"] and planned["config"]["adversarial"]["method"] == "freelb"
     assert planned["realised"]["flops"] == pytest.approx(6e13 / 1.9, rel=0.05)
 
