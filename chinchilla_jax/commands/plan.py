@@ -9,7 +9,7 @@ from chinchilla_jax.commands import cli, hints
 from chinchilla_jax.config import PENALTIES, Config, expanded, from_dict, require
 from chinchilla_jax.disk import is_remote, read_json, write_json
 
-SECTIONS = ("model", "data", "mesh", "train", "adversarial", "corruption", "sparsity")
+SECTIONS = ("model", "data", "mesh", "train", "adversarial", "corruption", "optimizer.weight_decay", "sparsity")
 CLUSTER = True
 
 

@@ -72,13 +72,15 @@ def plan(config: Config, said: Asked, measure: Throughput | None = None) -> dict
             break
         budgets["flops"] = flops
     found = _once(config, said, budgets)
-    if said.seconds:  # sizes come in steps; what they leave of the time is made up by the length
-        found["made"] = _lasting(found["made"], said.seconds * throughput(found["made"]))
-    made = found["made"]
+
+    def lasting(made: Config) -> Config:
+        """Sizes come in steps; what they leave of the time is made up by the length."""
+        return _lasting(made, said.seconds * throughput(made)) if said.seconds else made
+
+    made = lasting(found["made"])
     read = made.train.steps * made.train.batch_size * made.train.seq_len / said.unique_tokens
-    found["made"], advice = advised(made, read, said.given)
-    if keeps_recipe(said, found["law"]):
-        found["made"] = made  # a law holds for its own recipe; the advice stands beside it
+    made, advice = advised(made, read, said.given, keeps_recipe(said, found["law"]))
+    found["made"] = lasting(made)  # once more, since what is advised may have its price
     return report(said, attack=multiple(found["made"]), **found) | {"advice": advice}
 
 

@@ -300,11 +300,8 @@ def test_the_plan_knows_its_text_by_source(tmp_path):
     assert by_source(Config(), 8000) == []
 
 
-def test_text_that_is_read_often_gets_corrupted_inputs(planned, monkeypatch):
-    """On where it was measured to pay beyond two standard errors; not on fresh text, nor against the command line."""
-    from chinchilla_jax.planning import repeated
-
-    monkeypatch.setattr(repeated, "GAINS", {4.0: (-0.1, 0.02, -0.1), 16.0: (0.3, None, 0.5)})
+def test_text_that_is_read_often_gets_corrupted_inputs(planned):
+    """On where it was measured to gain; not on fresh text, nor against the command line or a law's recipe."""
     fresh = planned("")
     assert fresh["advice"] is None and fresh["config"]["corruption"]["share"] == 0
     tokens = fresh["realised"]["tokens"]
@@ -313,11 +310,36 @@ def test_text_that_is_read_often_gets_corrupted_inputs(planned, monkeypatch):
         found = planned(f"--unique-tokens {tokens / times:.0f} {more}")
         if found["advice"]:
             assert found["advice"]["readings"] == pytest.approx(found["text"]["epochs"], rel=1e-6)
+            assert found["config"]["corruption"]["share"] == found["advice"]["corruption.share"]
+            assert found["config"]["optimizer"]["weight_decay"] == found["advice"]["optimizer.weight_decay"]
         return found
 
-    often, seldom = read(40), read(3)
-    assert often["config"]["corruption"]["share"] == 0.15 == often["advice"]["corruption.share"]
-    assert seldom["config"]["corruption"]["share"] == 0 == seldom["advice"]["corruption.share"]
-    assert "costs 0.10 ± 0.02" in seldom["advice"]["said"]
-    assert repeated.gain(8.0) == pytest.approx((0.1, 0.02, 0.2))
-    assert read(40, "--corruption.share 0")["config"]["corruption"]["share"] == 0
+    often, seldom = read(60)["advice"], read(3)["advice"]
+    assert (often["corruption.share"], often["optimizer.weight_decay"]) == (0.05, 1.0) and "is on" in often["said"]
+    assert (seldom["corruption.share"], seldom["optimizer.weight_decay"]) == (0.0, 0.1) and "left off" in seldom["said"]
+    for line in ("--corruption.share 0", "--optimizer.weight-decay 0.1"):
+        found = read(60, line)
+        assert found["advice"] is None and found["config"]["corruption"]["share"] == 0
+        assert found["config"]["optimizer"]["weight_decay"] == 0.1
+
+
+def test_a_law_whose_recipe_is_kept_is_not_said_to_be_changed():
+    config = planner.settings.replace(Config(), {"model.vocab_size": 512})
+    said = question.Asked({"flops": 1e13}, unique_tokens=1e5, law="debian-cpu")
+    found = planner.plan(config, said)
+    assert found["config"]["corruption"]["share"] == 0 == found["advice"]["corruption.share"]
+    assert "would gain" in found["advice"]["said"] and "is on" not in found["advice"]["said"]
+
+
+def test_the_length_follows_what_is_advised(monkeypatch):
+    """Advice that makes a step twice as long halves the steps of a budget of time."""
+    twice, more = {"corruption.share": 0.1, "corruption.copies": 1.0}, {}
+    monkeypatch.setattr(planner, "advised", lambda made, *_: (planner.settings.replace(made, more), None))
+    steps = {}
+    for name in ("plain", "twice"):
+        more |= twice if name == "twice" else {}
+        said = question.timed(600.0, 1e5, 1, SimpleNamespace())
+        planned = planner.plan(Config(), said, lambda config: 1e11 / (6 * sizes(config.model).total))
+        steps[name] = planned["config"]["train"]["steps"]
+        assert planned["realised"]["step_multiple"] == pytest.approx(1 + (name == "twice"))
+    assert steps["twice"] == pytest.approx(steps["plain"] / 2, rel=0.01)
