@@ -36,7 +36,8 @@ CLOCK, TICK = "clock.json", 1.0  # seconds between two notes of the time
 MARGIN = 4  # steps of a trunk over those that were planned: the clock ends it
 # Settings that are shares of the whole run, and how each becomes a step.
 SHARES = {
-    **dict.fromkeys(("corruption.start", "corruption.stop", "sparsity.start", "sparsity.stop"), round),
+    **dict.fromkeys(("corruption.start", "corruption.ramp", "corruption.stop"), float),  # steps and parts of them
+    **dict.fromkeys(("sparsity.start", "sparsity.stop"), round),
     "adversarial.start": math.ceil,
 }
 
@@ -176,13 +177,13 @@ def _trunk(config: Config, run_dir: Path, asked: Config) -> Config:
 
 
 def _shares(config: Config) -> dict[str, float]:
-    """Those of SHARES that are in use."""
+    """Those of SHARES that are in use; a stop of 1 is the end, whichever the clock gives."""
     used = {
         "adversarial": config.adversarial.on,
         "corruption": config.corruption.share > 0,
         "sparsity": config.sparsity.method != "off",
     }
-    found = {name: name.split(".") for name in SHARES}
+    found = {name: name.split(".") for name in SHARES if name != "corruption.stop" or config.corruption.stop < 1}
     return {
         name: getattr(getattr(config, part).settled(), which) for name, (part, which) in found.items() if used[part]
     }
@@ -191,13 +192,23 @@ def _shares(config: Config) -> dict[str, float]:
 def cooldown(trunk: Config, done: int, remaining: int) -> Config:
     """The `wsd` run that equals `trunk` up to step `done` and decays over the `remaining` steps after it.
 
-    What has not begun by then begins with the cooldown, and what has not ended ends with the run.
+    What has not begun by then begins with the cooldown, and what has not ended ends with the run: a share of tokens
+    that rises further than that is the one that it has come to.
     """
     warmup = trunk.optimizer.warmup_steps
     steps = max(done + remaining, warmup + 1)
     share = min(1.0, remaining / (steps - warmup))
     ends = {"optimizer.schedule": "wsd", "optimizer.decay_fraction": share, "train.steps": steps}
     for name, planned in _shares(trunk).items():
-        step = min(SHARES[name](planned * trunk.train.steps), steps if name.endswith("stop") else done)
-        ends[name] = max(0.0, step - 0.25) / steps  # rounded or rounded up it is that step again
-    return replace(trunk, ends)
+        latest = {"start": done, "stop": steps}.get(name.partition(".")[2], math.inf)
+        step = min(SHARES[name](planned * trunk.train.steps), latest)
+        whole = SHARES[name] is not float
+        ends[name] = max(0.0, step - 0.25 * whole) / steps  # rounded or rounded up it is that step again
+    return replace(trunk, ends | _risen(ends, trunk.corruption.share))
+
+
+def _risen(ends: dict[str, float], share: float) -> dict[str, float]:
+    """The share that a ramp has come to where tokens stop being replaced, and its ramp; it rises as fast."""
+    ramp = ends.get("corruption.ramp", 0.0)
+    left = ends.get("corruption.stop", 1.0) - ends.get("corruption.start", 0.0)
+    return {"corruption.share": share * left / ramp, "corruption.ramp": left} if ramp > left else {}

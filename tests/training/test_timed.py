@@ -11,6 +11,7 @@ from chinchilla_jax.__main__ import main
 from chinchilla_jax.config import Config, OptimizerConfig, TrainConfig, replace, stored
 from chinchilla_jax.disk import write_json
 from chinchilla_jax.errors import UserError
+from chinchilla_jax.objectives import corruption
 from chinchilla_jax.optim.schedules import schedule
 from chinchilla_jax.optim.window import window
 from chinchilla_jax.training import timed
@@ -89,6 +90,26 @@ def test_attacks_and_zeros_keep_the_steps_that_were_planned(tmp_path, rang, rema
     assert steps(cooldown(trunk, rang, remaining)) == pytest.approx(expected, abs=1)
     off = timed._trunk(TRUNK, tmp_path, TRUNK)
     assert off.sparsity == TRUNK.sparsity and cooldown(off, rang, remaining).sparsity == TRUNK.sparsity
+
+
+@pytest.mark.parametrize("planned, slower", [
+    ({"ramp": 0.5}, {}), ({"start": 0.1, "ramp": 0.3, "stop": 0.6}, {}), ({}, {}),
+    ({"ramp": 0.9}, {"share": 0.2 * 650 / 900, "ramp": 1.0}),
+])  # fmt: skip
+@pytest.mark.parametrize("rang, remaining", [(740, 260), (500, 150), (1900, 600)])
+def test_tokens_are_replaced_as_was_planned(tmp_path, planned, slower, rang, remaining):
+    """The same share at the same step, by trunk and cooldown; what is to last to the end lasts to any end."""
+    made = {f"corruption.{name}": value for name, value in {"share": 0.2, **planned}.items()}
+    config = replace(TRUNK, {"train.steps": 1000, **made})
+    trunk = timed._trunk(config, tmp_path, config)
+    run, steps = cooldown(trunk, rang, remaining), np.arange(min(1000, rang + remaining))
+    asked = corruption.share(config, steps) * np.ones(len(steps))
+    for one in (trunk, run):
+        np.testing.assert_allclose(corruption.share(one, steps) * np.ones(len(steps)), asked, atol=1e-6)
+    last = float(corruption.share(run, run.train.steps - 1))
+    assert last == pytest.approx(0.0 if "stop" in planned else float(asked[-1]), abs=1e-3)
+    for name, value in (slower if rang == 500 else {}).items():
+        assert getattr(run.corruption, name) == pytest.approx(value)
 
 
 @pytest.mark.parametrize("steps", range(47, 260, 7))
