@@ -69,8 +69,8 @@ def check_config(run_dir: Path, config: Config, allow_changes: bool) -> None:
 
 def refuse_harmful(run_dir: Path, changed: dict[str, tuple], config: Config, fix: str) -> None:
     """Raise a `UserError` that lists those of the changed settings that would make it another run."""
-    attacked = config.adversarial.on
-    shaped = ("train.microbatches",) if attacked else ()  # which rows are attacked is decided in each microbatch
+    by_rows = config.adversarial.on or (config.corruption.share and config.corruption.copies)
+    shaped = ("train.microbatches",) if by_rows else ()  # which rows are attacked or copied each microbatch decides
     harmful = {name: pair for name, pair in changed.items() if not name.startswith(HARMLESS) or name in shaped}
     listed = "; ".join(f"{name} was {old!r} and is {new!r}" for name, (old, new) in harmful.items())
     require(not harmful, f"{run_dir} holds a run with other settings: {listed}; {fix}")

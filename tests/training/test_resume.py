@@ -75,16 +75,22 @@ def flat_settings(value: str) -> dict:
     return one(settings.to_dict(Config()))
 
 
-@pytest.mark.parametrize("changed, attacked, refused", [
-    ({"mesh.fsdp": (1, 8), "data.store": ("a", "b"), "train.microbatches": (1, 4)}, False, None),
-    ({"train.microbatches": (1, 4)}, True, "train.microbatches was 1 and is 4"),
-    ({"optimizer.peak_lr": (0.1, 0.2), "mesh.fsdp": (1, 8)}, False, "optimizer.peak_lr was 0.1 and is 0.2; do this"),
-    ({"task.kind": ("a", "b"), "task.train": ("x", "y")}, False, "task.kind was 'a' and is 'b'; do this"),
-    ({"train.batch_size": (1, 2), "model.layers": (3, 4)}, False, "batch_size was 1 and is 2; model.layers was 3"),
+MADE = {"attack": {"adversarial.method": "fgm"}, "copies": {"corruption.share": 0.1, "corruption.copies": 0.5},
+        "in place": {"corruption.share": 0.1}, "": {}}  # fmt: skip
+
+
+@pytest.mark.parametrize("changed, made, refused", [
+    ({"mesh.fsdp": (1, 8), "data.store": ("a", "b"), "train.microbatches": (1, 4)}, "", None),
+    ({"train.microbatches": (1, 4)}, "in place", None),
+    ({"train.microbatches": (1, 4)}, "attack", "train.microbatches was 1 and is 4"),
+    ({"train.microbatches": (1, 4)}, "copies", "train.microbatches was 1 and is 4"),
+    ({"optimizer.peak_lr": (0.1, 0.2), "mesh.fsdp": (1, 8)}, "", "optimizer.peak_lr was 0.1 and is 0.2; do this"),
+    ({"task.kind": ("a", "b"), "task.train": ("x", "y")}, "", "task.kind was 'a' and is 'b'; do this"),
+    ({"train.batch_size": (1, 2), "model.layers": (3, 4)}, "", "batch_size was 1 and is 2; model.layers was 3"),
 ])  # fmt: skip
-def test_settings_that_would_make_another_run_are_listed(tmp_path, changed, attacked, refused):
-    """Where tokens are attacked, which rows are is decided in each microbatch."""
-    config = settings.replace(Config(), {"adversarial.method": "fgm"} if attacked else {})
+def test_settings_that_would_make_another_run_are_listed(tmp_path, changed, made, refused):
+    """Where rows are attacked or copied, which ones are is decided in each microbatch."""
+    config = settings.replace(Config(), MADE[made])
     if refused is None:
         resume.refuse_harmful(tmp_path, changed, config, "do this")
         return
