@@ -94,6 +94,15 @@ class Config:
             not self.adversarial.rdrop or self.model.dropout > 0 or self.tune.dropout > 0,
             "--adversarial.rdrop compares two dropout masks; set --model.dropout (R-Drop's paper: 0.1 to 0.3)",
         )
+        require(
+            self.adversarial.method != "off" or (self.adversarial.radius is None and not self.adversarial.delayed),
+            "--adversarial.radius and --adversarial.delayed need an --adversarial.method; choose one or leave them out",
+        )
+        masks, pieces = self.corruption.share > 0 and self.corruption.kind == "mask", self.model.vocab_size
+        require(
+            not (masks and pieces) or self.corruption.mask_piece < pieces,
+            f"--corruption.mask-piece {self.corruption.mask_piece} is no id of a vocabulary of {pieces}; lower it",
+        )
         beside = self.corruption.share > 0 and self.corruption.copies > 0
         require(
             not (beside and self.adversarial.alone),

@@ -1,8 +1,9 @@
 """Input tokens that are replaced while the targets stay clean: what keeps a text that is read often from being learnt
 by heart."""
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from chinchilla_jax.config.settings import require, setting
 
@@ -43,13 +44,29 @@ class CorruptionConfig:
             f"--corruption.start {self.start} and --corruption.stop {self.stop} must be shares of the run, in order",
         )
         require(0 <= self.ramp <= 1, f"--corruption.ramp {self.ramp} must lie in [0, 1]")
+        require(
+            self.start + self.ramp <= self.stop + 1e-9,
+            f"--corruption.start {self.start} and --corruption.ramp {self.ramp} end after --corruption.stop "
+            f"{self.stop}: the share is never reached; lower --corruption.ramp",
+        )
         for name, needs, used in (
             ("candidates", "--corruption.kind gradient", self.kind == "gradient"),
             ("mask_piece", "--corruption.kind mask", self.kind == "mask"),
+            ("copies", "--corruption.share above 0", self.share > 0),
             ("weight", "--corruption.copies above 0", self.copies > 0),
         ):
             flag = f"--corruption.{name.replace('_', '-')}"
             require(used or getattr(self, name) == getattr(type(self), name), f"{flag} goes with {needs}")
+
+    def window(self, steps: int) -> tuple[int, int]:
+        """The first step of a run of `steps` that replaces tokens, and the first after it that does not."""
+        first, end = (math.ceil(share * steps - 1e-6) for share in (self.start, self.stop))
+        return first, end
+
+    def due(self, step: Any, steps: int) -> Any:
+        """Whether a step of a run of `steps`, which may be traced, replaces tokens; plainly True where all do."""
+        first, end = self.window(steps)
+        return (first, end) == (0, steps) or (step >= first) & (step < end)
 
     def settled(self) -> "CorruptionConfig":
         """Itself: nothing here is left to choose."""

@@ -82,10 +82,11 @@ def composed(base: Objective, config: Config, terms: list[Term]) -> Objective:
                 more, shown = term.find(now)
                 return jax.tree.map(jnp.add, asked, more[: 1 + learns]), shown
 
-            asked, shown = when(term.always or now.active, yes, lambda asked=asked: (asked, Sums.zero()))
+            asked, shown = when(term.due(now), yes, lambda asked=asked: (asked, Sums.zero()))
             others |= {term.shows: others[term.shows] + shown} if term.shows else {}
         if learns:
-            more = pull((jnp.zeros_like(total) if early else one, asked[1]))[0]
+            of = jnp.zeros_like(total) if early else one
+            more = when(not early or now.active, lambda: pull((of, asked[1]))[0], lambda: optax.tree.zeros_like(params))
             asked = (jax.tree.map(jnp.add, asked[0], more),)
         shown = main.shows(losses_BL, aux) if main.shows else Sums(total, jnp.sum(batch.weights))
         others |= {name: others[name] + value for name, value in shown.others.items()}

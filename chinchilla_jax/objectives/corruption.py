@@ -21,9 +21,8 @@ from chinchilla_jax.types import Batch, Sums
 def share(config: Config, step) -> jax.Array:
     """The probability that a token is replaced at `step`."""
     cfg, steps = config.corruption, config.train.steps
-    begin, ramp, end = cfg.start * steps, cfg.ramp * steps, cfg.stop * steps
-    rising = jnp.clip((step - begin) / ramp, 0.0, 1.0) if ramp else 1.0
-    return cfg.share * rising * ((step >= begin - 1e-6) & (step < end - 1e-6))
+    rising = jnp.clip((step - cfg.start * steps) / (cfg.ramp * steps), 0.0, 1.0) if cfg.ramp else 1.0
+    return cfg.share * rising * cfg.due(step, steps)
 
 
 def free(config: Config, batch: Batch) -> jax.Array:
@@ -99,4 +98,9 @@ def copies(now: Pass):
     return (grads, jnp.zeros_like(now.hidden_BLD)), Sums.of(losses_nL, at.batch.weights)
 
 
-COPIES = Term(copies, shows="loss_corrupted", always=True, slopes=lambda now: count(now) * now.config.corruption.slopes)
+COPIES = Term(
+    copies,
+    shows="loss_corrupted",
+    due=lambda now: now.config.corruption.due(now.step, now.config.train.steps),
+    slopes=lambda now: count(now) * now.config.corruption.slopes,
+)

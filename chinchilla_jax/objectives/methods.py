@@ -70,8 +70,6 @@ def climb(of: Callable):
 
 
 # What trains at a point: beside the pass over all rows, or in it
-
-
 def beside(point: Callable, learns: bool = False, held: bool = False, takes: int = 0, **more) -> Term:
     """Copies of the attacked rows moved to `point`, one an example of those that the pass does not take."""
 

@@ -74,7 +74,6 @@ class Pass:
         return jax.random.split(jax.random.fold_in(self.key, 1), self.cfg.examples)
 
     # How far, and where to: float32
-
     def size(self) -> jax.Array:
         """The radius at every token: (B, L, 1), or one number for all."""
         unit = perturb.unit(self.cfg.unit, self.base.embedding(self.params), self.batch, self.cfg.norm)
@@ -100,7 +99,6 @@ class Pass:
         return self.inside(delta_BLD + self.cfg.step_size * self.size() * self.along(g_BLD))
 
     # Losses
-
     def loss(self, delta_BLD: jax.Array) -> jax.Array:
         """The sum of the loss of perturbed rows."""
         return self.base.loss(self.params, self.batch, self.key, delta_BLD)[0]
@@ -154,7 +152,7 @@ class Term(NamedTuple):
     """What is added to the loss, as functions of a `Pass`, the one over all rows.
 
     `find(now) -> (gradients of the parameters, of the pass's hidden states), Sums`, the second of use if the term
-    `learns`, that is moves them, and the Sums shown under the name `shows`; in steps that attack, or `always`.
+    `learns`, that is moves them, and the Sums shown under the name `shows`; in steps that are `due`.
     `alter(now) -> Pass`, before it is made; so one term can at most. `takes`: examples of a row that it then takes.
     `slopes(now)`: rows whose dCE/d(embedding) the term needs. `follow(now) -> carry`, in every step, of the carry that
     `init(params)` starts and whose logical axes are `carry_axes`.
@@ -164,7 +162,7 @@ class Term(NamedTuple):
     alter: Callable[[Pass], Pass] | None = None
     shows: str = "loss_attacked"
     learns: bool = False
-    always: bool = False
+    due: Callable[[Pass], bool | jax.Array] = lambda now: now.active
     takes: int = 0
     slopes: Callable[[Pass], int] = lambda now: 0
     follow: Callable[[Pass], Any] | None = None

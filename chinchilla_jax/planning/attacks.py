@@ -32,13 +32,15 @@ def step_multiple(config: Config) -> float:
     passes = COSTS[cfg.method](cfg.examples, cfg.steps) if cfg.radius and not cfg.delayed else 0
     moved = bool(cfg.proximity or cfg.rdrop)  # the clean branch learns from a divergence
     beside = PROXIMITY * bool(cfg.proximity) + RDROP * bool(cfg.rdrop)
-    beside += TWICE * bool(passes and cfg.method == "fgm" and moved)
+    beside += TWICE * bool(moved and ((passes and cfg.method == "fgm") or (noisy.copies and noisy.slopes)))
     always = 0.0
     if cfg.delayed and cfg.radius and cfg.loss != "ce":  # paid from the first step on
         head = 6 * counts.sizes(config.model).table / counts.flops_per_token(config.model, config.train.seq_len)
         always += HEAD * head * paid(config, cfg.fraction)
     if noisy.share:
-        always += paid(config, noisy.copies) if noisy.copies else SLOPE * noisy.slopes
+        first, end = noisy.window(config.train.steps)
+        window = (end - first) / config.train.steps
+        always += window * paid(config, noisy.copies) if noisy.copies else SLOPE * noisy.slopes
     return 1 + attacking * (beside + passes * paid(config, cfg.fraction)) + always
 
 

@@ -133,6 +133,22 @@ def test_copies_stand_beside_an_attack_and_a_trust_region():
     assert float(sums.loss) == pytest.approx(clean.value, rel=1e-5)
 
 
+@pytest.mark.parametrize("beside", [{}, {"method": "fgm", "start": 0.0, "proximity": 0.4}], ids=["alone", "fgm"])
+def test_no_copies_are_trained_outside_their_window(beside):
+    """Clean rows would have twice their weight: the gradients there are those without copies."""
+    of = {"share": 0.4, "copies": 1.0, "start": 0.02, "stop": 0.5}
+    with_copies, without = (objectives.build(config(beside, **how)) for how in (of, {}))
+    run, plain = (tiny.jit(one.gradients) for one in (with_copies, without))
+    carry = without.init(PARAMS)
+    for step, same in ((1, True), (2, False), (49, False), (50, True)):
+        (grads, sums, _), (expected, _, _) = (
+            run(PARAMS, BATCH, KEY, step, carry),
+            plain(PARAMS, BATCH, KEY, step, carry),
+        )
+        assert (tiny.worst(grads, expected, 0.1) < 1e-5) == same
+        assert (float(sums.others["loss_corrupted"].weight) == 0) == same
+
+
 @pytest.mark.parametrize(
     "settings, said",
     [
