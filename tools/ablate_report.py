@@ -18,7 +18,8 @@ NOTES = """
 Losses are nats a token on the whole validation set, of a recipe's first run. Debian's documentation moves with its
 releases: texts A, B and so on are versions of it (told by the tokenizers that they give), and losses compare within
 one. All other differences to plain ("over plain", closed, area, typos) are means over runs of the difference to
-plain's run of the same seed and text, where there is one. "Equal compute" is the difference to a plain run of as many
+plain's run of the same seed and text, where there is one ("runs" counts the others too: of magnitude-75's three two
+have one, both of seed 0). "Equal compute" is the difference to a plain run of as many
 FLOPs, where the recipe costs more than plain: read off what plain's longer runs gain, straight in the logarithm of
 compute. Attacks are on 4,096 tokens of the set, radii in mean norms of the table's rows. The gap of a model is what
 PGD-20 adds to its clean loss; "closed" is how much smaller it is than plain's, at the radius that the recipe trained

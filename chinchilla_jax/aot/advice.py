@@ -56,7 +56,9 @@ def table(found: dict[str, Any]) -> str:
         "memory": _memory(found),
     }
     if found.get("step_multiple", 1.0) > 1:
-        lines["attack"] = f"makes a step {found['step_multiple']:.3f} plain ones over the whole run"
+        lines["perturbed"] = (
+            f"attacks and replaced tokens make a step {found['step_multiple']:.3f} plain ones over the whole run"
+        )
     if found.get("tokens"):
         lines["run"] = f"{si(found['tokens'])} tokens, {found['tokens_per_parameter']:.3g} a parameter, " + si(
             found["flops"], "FLOP"

@@ -144,13 +144,15 @@ def by_task(config, args, given: set[str], attack) -> dict:
 def zeros(params, run_dir: Path, step: int) -> dict:
     """The figures of a model that holds zeros, printed but for those of every layer; nothing of a dense one."""
     from chinchilla_jax.evaluation import density
+    from chinchilla_jax.optim.sparsefile import FILE
 
     found = density.figures(params)
     if not found["zeros"]:
         return {}
     found["stored_bytes"] = density.stored_bytes(run_dir, step)
     print(f"{'density':<22} {found['density']:.4f} ({found['zeros']:,} zeros)")
-    print(f"{'bytes on disk':<22} {found['stored_bytes']:,} (export --format sparse leaves the zeros out)")
+    hint = "" if (run_dir / FILE).exists() else " (export --format sparse leaves the zeros out)"
+    print(f"{'bytes on disk':<22} {found['stored_bytes']:,}{hint}")
     return found
 
 

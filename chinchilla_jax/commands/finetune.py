@@ -45,11 +45,29 @@ def run(config, args) -> dict:
     )
     given = {name for name in vars(args) if "." in name} | getattr(args, "told", set())
     with start(config, Path(args.run_dir), given) as job:
-        for line in job.data.summary():
+        for line in [*warnings(job.config, Path(args.run_dir)), *job.data.summary()]:
             print(line)
         if args.show:
             return show(job, args)
         return cost(job) if args.dry_run else train(job, args)
+
+
+def warnings(config, run_dir: Path) -> list[str]:
+    """What the user should know before all weights of a sparse base train."""
+    from chinchilla_jax.optim.sparsefile import FILE
+    from chinchilla_jax.training.load import find_base
+    from chinchilla_jax.training.resume import own_config
+
+    if config.tune.method != "full" or not config.tune.base:
+        return []
+    base = find_base(config.tune.base, run_dir)
+    marked = any((base / name).exists() for name in (FILE, "prune.json"))
+    if not marked and own_config(base).sparsity.method == "off":
+        return []
+    return [
+        f"warning: {base} is sparse and --tune.method full fills its zeros, so that the tuned run is dense; take an "
+        "adapter, such as --tune.method lora, or `prune` the tuned run"
+    ]
 
 
 def show(job, args) -> dict:

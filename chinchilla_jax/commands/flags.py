@@ -131,6 +131,7 @@ def _value(kind: Any, text: str) -> Any:
     if kind is bool:
         return {"true": True, "false": False}.get(text.lower(), text)
     try:
-        return kind(text) if kind in (int, float) else ast.literal_eval(text)
+        value = kind(text) if kind in (int, float) else ast.literal_eval(text)
+        return (value,) if kind == tuple[int, ...] and type(value) is int else value
     except (ValueError, SyntaxError):
         return text

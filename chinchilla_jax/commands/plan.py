@@ -152,6 +152,8 @@ def amount(value: float) -> str:
 
 def bent(real: dict, method: str) -> list[str]:
     """What zeros and attacks make of a run, where it has any."""
+    from chinchilla_jax.planning.attacks import PRICED
+
     lines = []
     if real["sparsity"]:
         worth = f"worth one of {real['dense_equivalent']:.2f} of the size"
@@ -159,7 +161,7 @@ def bent(real: dict, method: str) -> list[str]:
     elif method in PENALTIES:
         lines += [f"nobody knows how many zeros {method} will make: without --sparsity the loss is a dense model's"]
     if real["step_multiple"] > 1:
-        lines += [f"attacked rows make a step {real['step_multiple']:.3f} plain ones over the whole run"]
+        lines += [f"{PRICED} {real['step_multiple']:.3f} plain ones over the whole run"]
     return lines
 
 

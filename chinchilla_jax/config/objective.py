@@ -46,21 +46,21 @@ class Method:
 
 FEW = ("norm", "unit", "step_size", "probe")
 BALL, LATE = ("norm", "unit", "step_size"), 0.67
-# Radius, rows and start of fgm, vat, pgd and noise are the ones that docs/ablation compares; freelb, r3f and smart are
-# for fine-tuning, where their papers attack all rows from the start.
+# docs/ablation compares, with radii in norms of the table, fgm as it is here, pgd on all rows, vat with probe 0.1, and
+# noise that is uniform. freelb, r3f and smart have what docs/ablation/tasks compares in fine-tuning.
 ATTACKS = {
     "off": Method(),
-    "noise": Method(inits=("gaussian", "uniform"), radius=1.0, alone=True),
+    "noise": Method(inits=("gaussian", "uniform"), start=LATE, alone=True),
     "fgm": Method(losses=("kl", "ce", "sym_kl"), follows=BALL, fraction=0.125, start=LATE),
     "pgd": Method(
         inits=("uniform", "zeros", "gaussian"), steps=3, follows=BALL, fraction=0.125, start=LATE, alone=True
     ),
-    "freelb": Method(steps=2, examples=False, follows=BALL, alone=True),
+    "freelb": Method(steps=2, examples=False, follows=BALL, radius=0.1, alone=True),
     "vat": Method(
         losses=("kl", "sym_kl"), inits=("gaussian", "uniform"), steps=1, follows=("norm", "unit", "probe"), start=LATE
     ),
-    "r3f": Method(losses=("sym_kl", "kl"), inits=("uniform", "gaussian")),
-    "smart": Method(losses=("sym_kl", "kl"), inits=("gaussian", "uniform"), steps=1, follows=BALL),
+    "r3f": Method(losses=("sym_kl", "kl"), inits=("uniform", "gaussian"), radius=0.1),
+    "smart": Method(losses=("sym_kl", "kl"), inits=("gaussian", "uniform"), steps=1, follows=BALL, radius=0.1),
     "softmax_margin": Method(inits=("zeros",), examples=False, follows=(), radius=0.03, start=LATE, alone=True),
 }
 
@@ -95,10 +95,15 @@ class AdversarialConfig:
     probe: float = setting(1.0, "length of vat's random probe in units of the radius; bfloat16 swallows a short one")
     proximity: float | None = setting(
         None,
-        "weight of the divergence from what the parameters' running average predicts; auto is 1 with smart, else 0",
+        "weight of the divergence from what the parameters' running average predicts; auto is 1 with smart, else "
+        "0; in the steps of --adversarial.start and every",
     )
     momentum: float = setting(0.99, "decay, a step, of that average")
-    rdrop: float = setting(0.0, "weight of the symmetric divergence between two passes with different dropout (R-Drop)")
+    rdrop: float = setting(
+        0.0,
+        "weight of the symmetric divergence between two passes with different dropout (R-Drop), in the "
+        "steps of --adversarial.start and every",
+    )
     fraction: float | None = setting(None, "share of a microbatch's rows that is attacked, rounded down but to 1")
     every: int = setting(1, "attack every so many steps")
     delayed: bool = setting(False, "attack the rows of the step before, in place of fresh ones: no further cost (fgm)")
@@ -108,7 +113,8 @@ class AdversarialConfig:
     weight: float = setting(1.0, "weight of an attacked row, a clean row having 1")
     start: float | None = setting(None, "share of the run before the first attack")
     special: tuple[int, ...] | None = setting(
-        None, "ids that are never perturbed or replaced; auto: those that the run's tokenizer calls control pieces"
+        None,
+        "ids, comma-separated, that are never perturbed or replaced; auto: the control pieces of the run's tokenizer",
     )
 
     def __post_init__(self):

@@ -127,6 +127,11 @@ class SparsityConfig:
             f"--sparsity.method {self.method} does not go with --sparsity.pattern {self.pattern}; choose {others}",
         )
         self._check_few()
+        default = type(self).target
+        require(
+            self.method != "off" or self.target == default,
+            f"--sparsity.target {self.target} needs a --sparsity.method, such as magnitude",
+        )
         require(
             self.method not in PENALTIES or self.strength > 0,
             f"--sparsity.method {self.method} needs a --sparsity.strength above 0",

@@ -149,5 +149,5 @@ def describe_type(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
         return "|".join(typing.get_args(kind))
     if isinstance(kind, types.GenericAlias):
-        return "LIST"
+        return "N,N,..." if kind == tuple[int, ...] else "LIST"
     return kind.__name__.upper()

@@ -23,13 +23,31 @@ def from_json(values: Any) -> Config:
         return from_dict(Config, values)
     version, rest = values.get("version"), {name: value for name, value in values.items() if name != "version"}
     try:
-        return from_dict(Config, {**rest, **attacked(rest.get("adversarial"))})
+        return from_dict(Config, without_idle({**rest, **attacked(rest.get("adversarial"))}))
     except UserError as error:
         if version in (None, __version__):
             raise
         raise UserError(
             f"{error}; it was written by chinchilla_jax {version} and this is {__version__}: use that version"
         ) from error
+
+
+# Settings that did nothing without another, and were not refused then: the setting that they go with, where it is off.
+IDLE = {
+    "adversarial": ("method", "off", ("radius", "delayed")),
+    "corruption": ("share", 0.0, ("copies", "weight")),
+    "sparsity": ("method", "off", ("target",)),
+}
+
+
+def without_idle(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run without those of IDLE, which are refused of a user."""
+    found = dict(values)
+    for section, (needs, off, names) in IDLE.items():
+        old = values.get(section)
+        if isinstance(old, dict) and old.get(needs, off) == off:
+            found[section] = {name: value for name, value in old.items() if name not in names}
+    return found
 
 
 def attacked(old: Any) -> dict[str, Any]:

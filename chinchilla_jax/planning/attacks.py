@@ -19,6 +19,8 @@ COSTS = {
 PROXIMITY, RDROP, TWICE, SLOPE = 1 / 3, 1.0, 2 / 3, 2 / 3  # in steps of all rows; TWICE: a clean pass pulled back again
 HEAD = 4 / 3  # of a head's products: two predictions and the gradients of one, of rows that have no label to learn
 
+PRICED = "attacks and replaced tokens together make a step"  # so many plain ones
+
 
 def plain(config: Config) -> Config:
     """`config` without anything that is added to its loss."""

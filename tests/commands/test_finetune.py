@@ -10,6 +10,8 @@ import jax
 import numpy as np
 import pytest
 
+from chinchilla_jax.commands import finetune
+from chinchilla_jax.config import Config, replace, to_dict
 from chinchilla_jax.evaluation import robustness
 from chinchilla_jax.evaluation.attack import Attack
 from chinchilla_jax.evaluation.attacked import Attacked
@@ -278,3 +280,14 @@ def test_mistakes_are_one_line(tune, name):
     code, said, folder = tune("labels", **settings)
     assert code == 78 and said.count("error:") == 1 and hint in said and "Traceback" not in said, said
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("method, sparse, expected", [("full", True, 1), ("full", False, 0), ("lora", True, 0)])
+def test_all_weights_of_a_sparse_base_are_said_to_become_dense(tmp_path, method, sparse, expected):
+    base = tmp_path / "base"
+    base.mkdir()
+    made = {"sparsity.method": "magnitude"} if sparse else {}
+    (base / "config.json").write_text(json.dumps(to_dict(replace(Config(), made))))
+    tuned = replace(Config(), {"tune.base": str(base), "tune.method": method})
+    said = finetune.warnings(tuned, tmp_path / "run")
+    assert len(said) == expected and all("--tune.method lora" in line for line in said)

@@ -2,7 +2,9 @@
 
 import pytest
 
+from chinchilla_jax import config as settings
 from chinchilla_jax.__main__ import main
+from chinchilla_jax.commands import flags
 from tests.commands.conftest import refused
 
 
@@ -79,3 +81,8 @@ def test_home_folders_in_paths(capsys, command, tmp_path, monkeypatch):
 def test_data_dir_has_a_short_name(command, flag):
     assert main(["try", flag, "/tfds"]) == 0
     assert command.seen[0].data.data_dir == "/tfds"
+
+
+@pytest.mark.parametrize("text, ids", [("3", (3,)), ("0,1,2", (0, 1, 2)), ("[4, 5]", (4, 5)), ("auto", None)])
+def test_a_list_of_ids_may_be_one_number(text, ids):
+    assert settings.check(tuple[int, ...] | None, flags._value(tuple[int, ...] | None, text), "special") == ids

@@ -43,6 +43,14 @@ def test_a_settled_attack_leaves_nothing_open_and_is_valid(method):
     assert settled.on == (method != "off") and (settled.proximity > 0) == (method == "smart")
 
 
+@pytest.mark.parametrize("method, radius, start", [
+    ("fgm", 0.2, 0.67), ("noise", 0.2, 0.67), ("freelb", 0.1, 0.0), ("smart", 0.1, 0.0), ("r3f", 0.1, 0.0),
+])  # fmt: skip
+def test_a_method_takes_the_strength_that_was_measured(method, radius, start):
+    settled = AdversarialConfig(method=method).settled()
+    assert (settled.radius, settled.start) == (radius, start)
+
+
 def test_what_is_said_stays_as_it_is():
     said = AdversarialConfig(method="pgd", steps=4, radius=0.0, fraction=0.5, start=0.0, init="zeros", step_size=0.3)
     settled = said.settled()

@@ -11,6 +11,7 @@ BAD = [
     ("optimizer.clip_norm", -1.0, "negative"),
     ("optimizer.decay_fraction", 0.0, "(0, 1]"),
     ("sparsity.target", 1.0, "[0, 1)"),
+    ("sparsity.target", 0.9, "needs a --sparsity.method, such as magnitude"),
     ("sparsity.exclude", ("a(",), "no regular expression"),
     ("sparsity.start", 0.9, "in order"),
 ]

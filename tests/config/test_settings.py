@@ -35,7 +35,8 @@ def test_a_choice_left_to_the_program_is_none():
     assert settings.replace(Config(), {"sparsity.start": "auto"}).sparsity.start is None
     assert settings.replace(Config(), {"sparsity.start": 0}).sparsity.start == 0.0
     refused({"sparsity.start": "soon"}, "sparsity.start: expected a number, found 'soon'")
-    assert [settings.describe_type(kind) for kind in (int, float | None, tuple[str, ...])] == ["INT", "FLOAT", "LIST"]
+    kinds = (int, float | None, tuple[str, ...], tuple[int, ...] | None)
+    assert [settings.describe_type(kind) for kind in kinds] == ["INT", "FLOAT", "LIST", "N,N,..."]
 
 
 def test_home_folders_are_written_out(monkeypatch, tmp_path):

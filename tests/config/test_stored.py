@@ -31,3 +31,16 @@ def test_an_attack_of_an_older_program_is_said_as_it_was_meant():
     assert off == Config(), "what an attack that is off would have done is nothing"
     new = settings.to_dict(Config())["adversarial"] | {"method": "fgm", "radius": 0.3}
     assert stored.attacked(new) == {} == stored.attacked("off") == stored.attacked({"method": "fgm"})
+
+
+def test_a_run_keeps_going_whose_settings_did_nothing():
+    """Refused of a user, left out of what was written before they were."""
+    values = settings.to_dict(Config())
+    values["adversarial"] |= {"radius": 0.1, "delayed": True}
+    values["corruption"] |= {"copies": 0.5, "weight": 2.0}
+    values["sparsity"] |= {"target": 0.9}
+    assert stored.from_json(values) == Config()
+    used = settings.replace(
+        Config(), {"corruption.share": 0.1, "corruption.copies": 0.5, "sparsity.method": "magnitude"}
+    )
+    assert stored.from_json(stored.to_json(used)) == used

@@ -1,6 +1,7 @@
 """FLOPs of gradients against the plain ones', as XLA counts them."""
 
 import functools
+import math
 
 import jax
 import pytest
@@ -81,6 +82,50 @@ def test_what_a_method_costs(bar, least, attack):
     found = flops(**attack) / flops(method="off")
     assert least <= found <= bar
     assert step_multiple(config(**attack)) == pytest.approx(found, rel=0.03)
+
+
+def products(jaxpr, which=min) -> float:
+    """FLOPs of the matrix products of a jaxpr without loops; of a condition those of one branch."""
+    total = 0.0
+    for one in jaxpr.eqns:
+        inner = [getattr(x, "jaxpr", x) for v in one.params.values() for x in (v if isinstance(v, tuple) else (v,))]
+        inner = [x for x in inner if hasattr(x, "eqns")]
+        if one.primitive.name == "dot_general":
+            over = one.params["dimension_numbers"][0][0]
+            total += 2 * one.outvars[0].aval.size * math.prod(one.invars[0].aval.shape[i] for i in over)
+        elif inner:
+            total += (which if one.primitive.name == "cond" else sum)(products(x, which) for x in inner)
+    return total
+
+
+def traced(made: Config):
+    """The gradients of a config, of which nothing is compiled."""
+    objective, params = objectives.build(made), transformer.abstract(MODEL)
+    batch, step = jax.eval_shape(lambda: tiny.packed([[L]] * B, L, V)), jax.ShapeDtypeStruct((), "int32")
+    carry = jax.eval_shape(objective.init, params)
+    return jax.make_jaxpr(objective.gradients)(params, batch, jax.random.key(0), step, carry).jaxpr
+
+
+FGM = {"method": "fgm", "loss": "ce"}
+GRADIENT = {"corruption.share": 0.1, "corruption.copies": 0.5, "corruption.kind": "gradient"}
+
+
+@pytest.mark.parametrize("attack, corrupted", [
+    (FGM | {"proximity": 1.0}, {}), (FGM, {"corruption.share": 0.1, "corruption.copies": 1.0, "corruption.start": 0.5}),
+])  # fmt: skip
+def test_a_step_before_the_start_is_a_plain_one(attack, corrupted):
+    """No second pull and no copies."""
+    made = replace(config(0.5, **attack), corrupted)
+    plain = products(traced(config(method="off")))
+    assert products(traced(made)) == pytest.approx(plain, rel=0.02)
+    whole = 2 * (step_multiple(made) - 1) + 1  # a run of which the second half costs more
+    assert products(traced(made), max) / plain == pytest.approx(whole, rel=0.05)
+
+
+def test_a_second_pull_beside_copies_by_gradient_is_counted():
+    made = replace(config(method="off", proximity=1.0), GRADIENT)
+    found = products(traced(made), max) / products(traced(config(method="off")))
+    assert step_multiple(made) == pytest.approx(found, rel=0.05) and found > 2.4
 
 
 @pytest.mark.parametrize("rows, mesh, attack, expected", [

@@ -58,7 +58,6 @@ def test_a_sparse_config_is_planned_as_one(planned):
     ("--sparsity 0.7 --sparsity.pattern 3:10", 0.7),
     ("--sparsity 0.6 --sparsity.method l1 --sparsity.strength 1e-3", 0.6),
     ("--sparsity.method l1 --sparsity.strength 1e-3", 0.0),  # nobody knows
-    ("--sparsity.target 0.9", 0.0),
 ])  # fmt: skip
 def test_a_method_that_is_named_stays(planned, line, share):
     found = planned(line)
@@ -107,7 +106,7 @@ def test_the_table_says_what_zeros_and_attacks_make_of_a_run(planned):
     from chinchilla_jax.commands.plan import table
 
     said = table(planned(f"--sparsity 0.75 {FREELB}"))
-    assert "attacked rows make a step 1.900 plain ones" in said
+    assert "attacks and replaced tokens together make a step 1.900 plain ones" in said
     assert "75 % zeros by magnitude" in said and "0.54 of the size" in said
     assert "nobody knows" in table(planned("--sparsity.method l1 --sparsity.strength 1e-3"))
     assert "zeros" not in table(planned("")) and "attacked" not in table(planned(""))
