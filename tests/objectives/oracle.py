@@ -34,7 +34,8 @@ FREE = ((BATCH.segments > 0) & ~np.isin(BATCH.tokens, SPECIAL))[..., None]  # of
 
 def config(cfg: ModelConfig = TIED, rows: int = 4, **attack) -> Config:
     """Half of the rows under attack from the start."""
-    attack = {"radius": RADIUS, "start": 0.0, "weight": WEIGHT, "fraction": 0.5} | attack
+    attack = {"start": 0.0, "weight": WEIGHT, "fraction": 0.5} | attack
+    attack = ({"radius": RADIUS} if attack.get("method", "off") != "off" else {}) | attack
     return Config(
         model=cfg,
         objective=ObjectiveConfig(tile_tokens=20),
