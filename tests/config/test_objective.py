@@ -10,7 +10,7 @@ BAD = [
     ("objective.z_loss", -1.0, "negative"),
     ("objective.tile_tokens", -1, "negative"),
     ("adversarial.momentum", 1.0, "[0, 1)"),
-    ("adversarial.radius", 0.1, "need an --adversarial.method; choose one, or leave them out"),
+    ("adversarial.radius", 0.1, "need an --adversarial.method; choose one or leave them out"),
     ("adversarial.delayed", True, "need an --adversarial.method"),
 ]
 
