@@ -107,7 +107,8 @@ def json_lines(path: str, text: str, columns: Columns) -> Iterator[Raw]:
         except ValueError as error:
             raise UserError(f"{where}: not JSON ({error}); one object a line is expected") from error
         require(isinstance(found, dict), f"{where}: expected an object with named fields, found {written[:40]!r}")
-        check_characters(where, found, written)
+        if SURROGATE.search(written):
+            check_characters(where, found)
         yield Raw(where, found)
 
 
@@ -125,17 +126,17 @@ def json_whole(path: str, text: str, columns: Columns) -> Iterator[Raw]:
         raise UserError(f"{path}: not JSON ({error}); correct the file, or name one of JSON lines .jsonl") from error
     lists = [value for value in found.values() if isinstance(value, list)] if isinstance(found, dict) else [found]
     require(len(lists) == 1, f"{path}: expected a list of records, or an object that holds one such list")
+    halves = SURROGATE.search(text)
     for number, (entry, fields) in enumerate(flattened(path, lists[0]), 1):
         where = Where(path, number, entry)
         require(isinstance(fields, dict), f"{where}: expected an object with named fields, found {fields!r:.40}")
-        check_characters(where, fields, text)
+        if halves:
+            check_characters(where, fields)
         yield Raw(where, fields)
 
 
-def check_characters(where: Where, fields: dict, written: str) -> None:
-    """Refuse a record with half of a character, which no tokenizer can encode; `written` is where it was read from."""
-    if not SURROGATE.search(written):  # the usual case, and cheap
-        return
+def check_characters(where: Where, fields: dict) -> None:
+    """Refuse a record with half of a character, which no tokenizer can encode."""
     try:
         json.dumps(fields, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
