@@ -61,8 +61,12 @@ def server() -> subprocess.Popen:
 def serve() -> None:
     """Fork for every line of standard input, and say the number of the process that was forked."""
     import orbax.checkpoint  # noqa: F401
+    import sentencepiece  # noqa: F401
+    import tensorboardX  # noqa: F401
+    from jaxlib.mlir.dialects import mhlo  # noqa: F401
 
-    from chinchilla_jax.commands import finetune, generate, pretrain  # noqa: F401
+    from chinchilla_jax.commands import cli, finetune, generate, pretrain  # noqa: F401
+    from chinchilla_jax.inference import engine  # noqa: F401
     from chinchilla_jax.training import loop  # noqa: F401
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

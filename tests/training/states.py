@@ -87,7 +87,7 @@ def assert_same(a: Any, b: Any) -> None:
 def kills(saving: Callable, place: str, trials: int, seed: int) -> Iterator[tuple[int, int]]:
     """Kill `saving(place, asynchronous, committed)` at random moments; the step known to be whole before and after."""
     draw, context = random.Random(seed), multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["jax", "optax", "orbax.checkpoint"])
+    context.set_forkserver_preload([saving.__module__, "jaxlib.mlir.dialects.mhlo"])
     committed = context.Value("i", 0, lock=False)  # a lock would die with its holder
     for trial in range(trials):
         before = committed.value
