@@ -21,6 +21,8 @@ def test_best_and_last_are_told_by_the_same_figures():
     ]
     tested = report.headline({**FOUND, "test": {"test_accuracy": 1.0}}).splitlines()
     assert tested[2:] == ["test, with the best: test_accuracy 1.0000"]
+    without = report.headline({**FOUND, "best_step": None, "best": {}}).splitlines()
+    assert without[0] == "best: none, since valid_accuracy was a number in no validation"
 
 
 def test_long_texts_are_cut_in_the_middle_and_nothing_else():

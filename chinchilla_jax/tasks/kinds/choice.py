@@ -70,5 +70,5 @@ KIND = Kind(
     "choice", encode, FIGURES | {"bits_per_byte": False}, metric="accuracy", judge=Choices, reads=("labels",),
     when=lambda records: False, divide=divide, names=label_names, in_bytes=True, generates=True, keeps_template=True,
     columns=("probability",), matrix=confusion, sections=sections, fallback="lines",
-    follows=("only", "choose", "sampling", *AUGMENTS),
+    follows=("only", "choose", "generate", "sampling", *AUGMENTS),
 )  # fmt: skip

@@ -62,7 +62,7 @@ def subwords(task: TaskConfig, train: Sequence[Record], held: Sequence[Record], 
 
 # The settings that a kind looks at, of those that not all do.
 AUGMENTS = ("deletion", "swap", "replacement")
-WRITES = ("beam", "length_penalty")
+WRITES = ("beam", "length_penalty", "generate", "max_new_tokens")
 FEW = (
     *AUGMENTS, *WRITES, "sampling", "only", "balance", "style", "stride", "max_answer", "choose", "core", "split",
     "preference", "beta", "smoothing", "reference",

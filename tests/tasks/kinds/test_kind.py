@@ -23,7 +23,7 @@ def test_metrics_are_named_and_directed():
         ("tags", {"only": ("A", "B")}), ("answer", {"style": "cmrc"}), ("tags", {"style": "cmrc"}),
         ("tags", {"swap": 0.1}), ("spans", {"deletion": 0.1}), ("items", {"replacement": 0.1}),
         ("spans", {"sampling": 0.1}), ("tags", {"beam": 4}), ("tags", {"stride": 8}), ("labels", {"split": "time"}),
-        ("multilabel", {"balance": True}),
+        ("multilabel", {"balance": True}), ("labels", {"generate": 0}),
     ],
 )  # fmt: skip
 def test_a_setting_that_a_kind_does_not_follow_is_refused(kind, setting):
