@@ -58,7 +58,7 @@ class TaskConfig:
         "how inputs are read: in both directions (bidirectional, the encoder-decoder form), or twice, so that a causal "
         "model that tags words has seen the whole sentence",
     )
-    turns: Literal["all", "last"] = setting("all", "answers of a dialogue that train")
+    turns: Literal["all", "last"] = setting("all", "answers of a dialogue that train, and that are asked for")
     epochs: float = setting(3.0, "passes over the examples, which decide --train.steps unless it is given")
     labels: tuple[str, ...] = setting(
         (), "names of the labels, in the order of their numbers; empty finds them in the examples"

@@ -1,6 +1,7 @@
 """Dialogues, and questions with one answer: validation answers by generating, as the model is served."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ SHOWN = 10  # references in a line of predictions.jsonl
 
 
 class Answers:
-    """Answers to the first records, scored; `dialogue` says what is asked of a record, if anything."""
+    """Answers, scored; `dialogue` says what is asked of a record, if anything. Of a few, every so many'th is asked."""
 
     def __init__(
         self,
@@ -24,12 +25,14 @@ class Answers:
         dialogue: Callable[[Record], Dialogue | None] = lambda record: record,
     ):
         self.data, self.score = examination.data, score
-        found = (dialogue(record) for record in examination.records)
-        self.asked = [one for one in found if isinstance(one, Dialogue)][: examination.most]
+        made = (dialogue(record) for record in examination.records)
+        found = [one for each in made if isinstance(each, Dialogue) for one in asked(each, self.data.task.turns)]
+        count = min(examination.most, len(found))
+        self.asked = [found[n * len(found) // count] for n in range(count)]
         self.references = [references(record) for record in self.asked]
         texts = [text for given in self.references for text in given]
-        asked = similarity.code_of(self.data.task.language)
-        self.language = similarity.language_of(texts) if asked == "auto" else asked
+        language = similarity.code_of(self.data.task.language)
+        self.language = similarity.language_of(texts) if language == "auto" else language
         self.writer = examination.writer()
         self.score([""], [["x"]], self.language)  # a library that is missing is said before anything is trained
 
@@ -48,9 +51,9 @@ class Answers:
         }, rows
 
     def answers(self, params: Any, poll: Callable[[], None]) -> Rows:
-        """The answers to the last questions of the dialogues."""
+        """The last turns of the dialogues, written by the model."""
         data = self.data
-        said = [record.turns[: last_answer(record)] for record in self.asked]
+        said = [record.turns[:-1] for record in self.asked]
         prompts, blocks = map(list, zip(*map(data.encoder.prompt, said)))
         written = self.writer(params, prompts, blocks if data.blocks else None, data.task.max_new_tokens, poll)
         return [
@@ -63,14 +66,17 @@ class Answers:
         ]  # fmt: skip
 
 
-def last_answer(record: Dialogue) -> int:
-    """The number of the last turn that answers."""
-    return max(i for i, turn in enumerate(record.turns) if turn.role == "assistant")
+def asked(record: Dialogue, turns: str) -> list[Dialogue]:
+    """The dialogue up to each of its answers, or, if `turns` is last, up to the last one, whose references it keeps."""
+    ends = [i for i, turn in enumerate(record.turns) if turn.role == "assistant"]
+    kept = ends[-1:] if turns == "last" else ends
+    further = dict.fromkeys(ends[:-1], ())
+    return [replace(record, turns=record.turns[: i + 1], references=further.get(i, record.references)) for i in kept]
 
 
 def references(record: Dialogue) -> tuple[str, ...]:
-    """The texts that the last answer may be."""
-    return (record.turns[last_answer(record)].content, *record.references)
+    """The texts that the last turn may be."""
+    return (record.turns[-1].content, *record.references)
 
 
 def encode_as(dialogue: Callable[[Record], Dialogue | None]) -> Callable[..., Iterator[tuple]]:

@@ -15,14 +15,17 @@ def talk(*turns: str, references: tuple[str, ...] = ()) -> Dialogue:
     return Dialogue(HERE, tuple(Turn(roles[n % 2], text) for n, text in enumerate(turns)), references=references)
 
 
-def test_the_last_answer_and_all_that_it_may_be():
+def test_every_answer_or_the_last_and_all_that_it_may_be():
     record = talk("q", "a", "r", "b", "s", references=("c", "d"))
-    assert chat.last_answer(record) == 3 and chat.references(record) == ("b", "c", "d")
+    first, last = chat.asked(record, "all")
+    assert first.texts == ("q", "a") and chat.references(first) == ("a",)
+    assert last.texts == ("q", "a", "r", "b") and chat.references(last) == ("b", "c", "d")
+    assert chat.asked(record, "last") == [last]
     made = chat.pair(record, "source", ["x", "y"])
     assert [turn.content for turn in made.turns] == ["source", "x"] and made.references == ("y",)
 
 
-def answers(outputs: list[tuple[str, bool]], records, most: int = 9, **how) -> chat.Answers:
+def answers(outputs: list[tuple[str, bool]], records, most: int = 9, turns="all", **how) -> chat.Answers:
     """Of a model that says these things, whatever it is asked."""
     asked = []
 
@@ -30,7 +33,7 @@ def answers(outputs: list[tuple[str, bool]], records, most: int = 9, **how) -> c
         asked.extend(prompts)
         return [SimpleNamespace(ids=text, stopped=stopped) for text, stopped in outputs[: len(prompts)]]
 
-    task = SimpleNamespace(language="auto", max_new_tokens=5)
+    task = SimpleNamespace(language="auto", max_new_tokens=5, turns=turns)
     data = SimpleNamespace(
         task=task, blocks=False, tokenizer=SimpleNamespace(decode=lambda ids: ids),
         encoder=SimpleNamespace(prompt=lambda turns: (" / ".join(turn.content for turn in turns), [])),
@@ -41,9 +44,9 @@ def answers(outputs: list[tuple[str, bool]], records, most: int = 9, **how) -> c
     return made
 
 
-def test_what_is_asked_goes_up_to_the_last_answer_and_any_reference_is_right():
+def test_what_is_asked_goes_up_to_an_answer_and_any_reference_is_right():
     records = [talk("q", "a", "r", "b"), talk("s", "x", references=("y", " z ")), talk("t", "u")]
-    made = answers([(" b\n", True), ("z", False), ("", True)], records)
+    made = answers([(" b\n", True), ("z", False), ("", True)], records, turns="last")
     figures, rows = made(None, lambda: None)
     assert made.prompts == ["q / a / r", "s", "t"]
     assert figures == pytest.approx({"exact": 2 / 3, "stopped": 2 / 3, "empty": 1 / 3, "count": 3})
@@ -55,4 +58,6 @@ def test_a_few_are_asked_and_none_where_nothing_asks():
     records = [Document(HERE, "text"), talk("q", "a"), talk("s", "b"), talk("t", "c")]
     made = answers([("a", True)] * 3, records, most=2)
     assert len(made(None, lambda: None)[1]) == 2 and made.prompts == ["q", "s"]
+    made = answers([("a", True)] * 3, [talk("q", "a", "r", "b"), talk("s", "c", "t", "d")], most=3)
+    assert len(made(None, lambda: None)[1]) == 3 and made.prompts == ["q", "q / a / r", "s"]
     assert answers([], records, dialogue=lambda record: None)(None, lambda: None) == ({}, [])
