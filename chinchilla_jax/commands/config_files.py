@@ -159,11 +159,12 @@ def _with_preset(values: Any) -> Any:
 def _shaped(model: ModelConfig) -> ModelConfig:
     """`ModelConfig(preset=NAME, ...)` with the shape of NAME below what it says itself.
 
-    One that has anything of that shape already was made by `presets.preset(NAME, ...)`, and stays as it is.
+    `presets.preset(NAME, ...)` has put it there already: what has more of it than of the defaults stays as it is.
     """
     if not model.preset:
         return model
-    told = {k: v for k, v in presets.settings(model.preset).items() if v != getattr(ModelConfig(), k)}
-    same = [k for k in told if k != "preset" and getattr(model, k) == told[k]]
-    missing = {k: v for k, v in told.items() if getattr(model, k) == getattr(ModelConfig(), k)}
-    return model if same else dataclasses.replace(model, **missing)
+    default = ModelConfig(preset=model.preset)
+    told = {k: v for k, v in presets.settings(model.preset).items() if v != getattr(default, k)}
+    same = [k for k in told if getattr(model, k) == told[k]]
+    missing = {k: v for k, v in told.items() if getattr(model, k) == getattr(default, k)}
+    return model if len(same) >= len(missing) else dataclasses.replace(model, **missing)

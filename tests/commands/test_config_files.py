@@ -119,6 +119,7 @@ def config(): return Config(model={})
         ('ModelConfig(preset="chinchilla-70b")', presets.preset("chinchilla-70b")),
         ('ModelConfig(preset="chinchilla-70b", dropout=0.1)', presets.preset("chinchilla-70b", dropout=0.1)),
         ('ModelConfig(preset="chinchilla-70b", vocab_size=99)', presets.preset("chinchilla-70b", vocab_size=99)),
+        ('ModelConfig(preset="modern-150m", layers=12, d_ff=99)', presets.preset("modern-150m", d_ff=99)),
         ('preset("modern-8b")', presets.preset("modern-8b")),
         ('preset("modern-8b", layers=4, rope_theta=1e4)', presets.preset("modern-8b", layers=4, rope_theta=1e4)),
         ("ModelConfig(layers=5)", settings.ModelConfig(layers=5)),
