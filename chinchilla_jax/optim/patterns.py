@@ -9,13 +9,15 @@ import jax.numpy as jnp
 
 from chinchilla_jax.config import require
 
+STACKED = ("blocks/", "top/")  # the stacks of model/stacks.py: the first dimension of what lies below is the layers
+
 
 def matrix(name: str, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """(layers, inputs, outputs) of a parameter; only the projection out of attention contracts two dimensions.
 
-    What lies below `blocks` is stacked over layers. What is no matrix, such as a bias of heads, is a `UserError`.
+    What is no matrix, such as a bias of heads, is a `UserError`.
     """
-    stacked = name.startswith("blocks/")
+    stacked = name.startswith(STACKED)
     rest, contract = shape[1:] if stacked else shape, 2 if name.split("/")[-2:-1] == ["out"] else 1
     found = len(rest) > contract and not name.endswith("bias")
     require(found, f"parameter {name} is no matrix; leave it out of --sparsity.include")
@@ -108,7 +110,7 @@ def parse(pattern: str) -> tuple[str, tuple[int, ...]]:
 
 def _unstructured(name, shape):
     matrix_NPQ = matrix(name, shape)
-    split = shape if name.startswith("blocks/") else (1, *shape)  # no reshape of what may be sharded
+    split = shape if name.startswith(STACKED) else (1, *shape)  # no reshape of what may be sharded
     return Site((name,), (View(split, tuple(range(len(split)))),), matrix_NPQ)
 
 

@@ -14,7 +14,7 @@ import optax
 from chinchilla_jax.config import PENALTIES, SparsityConfig, require
 from chinchilla_jax.optim import dynamic, proximal
 from chinchilla_jax.optim.paths import map_followers, named
-from chinchilla_jax.optim.patterns import Site, choose, sites
+from chinchilla_jax.optim.patterns import STACKED, Site, choose, sites
 from chinchilla_jax.optim.straight_through import straight_through
 from chinchilla_jax.optim.window import window
 
@@ -96,8 +96,7 @@ def _nonzeros(kernels: dict[str, jax.Array]) -> dict[str, jax.Array]:
     """Weights that are not 0, by layer."""
 
     def one(name, w):
-        stacked = name.startswith("blocks/")
-        return jnp.sum(w != 0, range(stacked, w.ndim), dtype=jnp.uint32)
+        return jnp.sum(w != 0, range(name.startswith(STACKED), w.ndim), dtype=jnp.uint32)
 
     return {name: one(name, w) for name, w in kernels.items()}
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.errors import UserError
+from chinchilla_jax.model import stacks
 from chinchilla_jax.optim import patterns
 
 BLOCK = "blocks/mlp/up/kernel"
@@ -34,6 +35,15 @@ def test_unit_norms_of_lines_and_blocks():
         mask = np.asarray(site.spread(jnp.asarray(found > np.median(found)), {BLOCK: w})[BLOCK])
         np.testing.assert_array_equal(site.alive({BLOCK: jnp.asarray(mask)}), found > np.median(found))
         np.testing.assert_allclose(np.asarray(site.scores({BLOCK: w * mask})), found * (found > np.median(found)))
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "2:4", "rows", "block:2x3", "neurons"])
+def test_layers_of_a_stack_of_their_own_are_layers_too(pattern):
+    """Tuned alone, the last layers lie beside the others: `top`."""
+    shapes = {"mlp/up/kernel": (2, 4, 6), "mlp/gate/kernel": (2, 4, 6)}
+    lower, upper = (patterns.sites({f"{s}/{n}": shape for n, shape in shapes.items()}, pattern) for s in stacks.NAMES)
+    assert [site.views for site in upper] == [site.views for site in lower]
+    assert [site.matrix for site in upper] == [site.matrix for site in lower] and lower[0].matrix == (2, 4, 6)
 
 
 def test_a_block_of_the_projection_out_lies_over_heads_and_their_width():
