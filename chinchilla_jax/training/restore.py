@@ -19,7 +19,7 @@ from chinchilla_jax.disk import is_remote
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.optim import sparsefile
 from chinchilla_jax.parallel.collectives import first_said, from_first, largest
-from chinchilla_jax.training import integrity, packing
+from chinchilla_jax.training import best, integrity, packing
 from chinchilla_jax.training.commits import PARTIAL, leftovers
 from chinchilla_jax.training.integrity import Damaged
 from chinchilla_jax.training.orbax_logs import quiet_orbax
@@ -78,7 +78,8 @@ def newest(folder: Any, abstract: Any, *, level: str, step: int | None = None, p
         require(not packed.exists(), f"{packed} holds parameters alone; to train on from them name another --run-dir")
         return None
     if step is not None and step not in found:
-        raise UserError(f"{folder} has no checkpoint {step}; it has {', '.join(map(str, found)) or 'none'}")
+        there = ", ".join(map(str, found)) or "none"
+        raise UserError(f"{folder} has no checkpoint {step}; it has {there}; {_put_back(folder, step)}")
     notes: list[str] = []
     for n in [step] if step is not None else reversed(found):
         report = from_first(outline(folder / str(n)) if jax.process_index() == 0 else None)
@@ -95,8 +96,15 @@ def newest(folder: Any, abstract: Any, *, level: str, step: int | None = None, p
             digest = fingerprint(manifest["leaves"], abstract, part)
             return Restored(n, state, manifest["meta"], notes, manifest.get("mesh", {}), digest)
         notes.append(f"checkpoint {n} is damaged: {problem or 'another process could not read it'}")
-    fix = "name another step" if step is not None else "move that folder away or choose another --run-dir to start over"
+    over = "move that folder away or choose another --run-dir to start over"
+    fix = over if step is None else _put_back(folder, step)
     raise UserError(f"no usable checkpoint in {folder} ({'; '.join(notes)}); {fix}")
+
+
+def _put_back(folder: Any, step: int) -> str:
+    """The fix where a checkpoint that was asked for cannot be used."""
+    newest = f", or delete {folder.parent / best.FILE}, which names it, to take the newest"
+    return f"put checkpoint {step} back" + newest * (best.read(folder.parent).get("step") == step)
 
 
 def fingerprint(stored: dict[str, dict], abstract: Any, part: str) -> str:

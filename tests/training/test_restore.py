@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from chinchilla_jax.errors import UserError
-from chinchilla_jax.training import integrity, packing, restore
+from chinchilla_jax.training import best, integrity, packing, restore
 from tests import runs
 from tests.training import states
 from tests.training.states import files_of, flip, opened, restored, truncate
@@ -235,6 +235,16 @@ def test_nothing_usable_is_refused_with_the_fix(folder):
     assert error.value.exit_code == 78 and "\n" not in str(error.value)
     assert all(f"checkpoint {step} is damaged" in str(error.value) for step in (10, 20, 30))
     assert len(list(folder.iterdir())) == 3
+
+
+def test_a_step_that_was_asked_for_is_put_back_or_no_longer_asked_for(folder):
+    """`best.json` asks for it in the name of evaluate, generate and export."""
+    flip(next(p for p in files_of(folder / "10/default/params/d") if p.stat().st_size))
+    best.write(folder.parent, {"step": 10})
+    with pytest.raises(UserError, match=r"damaged.*; put checkpoint 10 back, or delete .*best\.json"):
+        restore.newest(folder, states.abstract(8), level="hash", step=10)
+    with pytest.raises(UserError, match=r"has no checkpoint 11; it has 10, 20, 30; put checkpoint 11 back$"):
+        restore.newest(folder, states.abstract(8), level="hash", step=11)
 
 
 def test_a_lone_folder_without_manifest_is_no_fresh_start(tmp_path):
