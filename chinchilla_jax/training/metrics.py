@@ -9,6 +9,7 @@ tensorboard/    the numbers of the first two
 import json
 import math
 import secrets
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -108,7 +109,11 @@ def _wandb(project: str, run_dir: Path, config: dict[str, Any]):
     if not path.exists():
         write_json(path, {"id": secrets.token_hex(8)})
     own = read_json(path, "delete it to begin another run there")["id"]
-    return wandb.init(project=project, name=run_dir.name, dir=str(run_dir), resume="allow", id=own, config=config)
+    try:
+        return wandb.init(project=project, name=run_dir.name, dir=str(run_dir), resume="allow", id=own, config=config)
+    except wandb.errors.Error as error:  # no key, no network, no such project
+        fix = "`wandb login` first, WANDB_MODE=offline, or no --train.wandb"
+        raise UserError(f"--train.wandb {project}: Weights & Biases does not begin a run ({error}); {fix}") from error
 
 
 class Terminal:
@@ -125,7 +130,8 @@ class Terminal:
             return
         self._last = now
         if sys.stdout.isatty():
-            print(f"\r\x1b[K{line}", end="", flush=True)
+            room = shutil.get_terminal_size().columns - 1  # of a line that wraps only the last row would be rewritten
+            print(f"\r\x1b[K{line[:room]}", end="", flush=True)
             self._open = True
         else:
             print(line, flush=True)
@@ -143,17 +149,17 @@ RATES = (("tokens_per_s", "tok"), ("records_per_s", "records"))
 
 
 def live_line(metrics: dict, timing: dict, steps: int) -> str:
-    """`step 120/2000 | loss 3.214 | bpb 1.12 | ...`; a figure that nobody knows is left out."""
+    """`step 120/2000 | eta 0:04:02 | loss 3.214 | ...`, what matters most first; an unknown figure is left out."""
     mfu = timing.get("mfu_causal")
     parts = [
         f"step {metrics['step']}/{steps}",
+        f"eta {duration(timing['seconds_left'])}",
         *(f"{label} {metrics[name]:{form}}" for label, name, form in LOSSES if metrics.get(name) is not None),
         f"lr {metrics['lr']:.1e}",
         *(f"{si(timing[name])} {unit}/s" for name, unit in RATES if name in timing),
         f"{100 * mfu:.1f}% MFU" if mfu is not None else "",
         f"data {100 * timing['data_wait']:.1f}%",
         f"skipped {metrics['skipped']}",
-        f"eta {duration(timing['seconds_left'])}",
     ]
     return " | ".join(part for part in parts if part)
 

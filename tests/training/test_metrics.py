@@ -1,5 +1,6 @@
 """What a run reports: rows that are JSON whatever the figures; Weights & Biases, by a module of ours in its place."""
 
+import io
 import json
 import math
 import shutil
@@ -8,6 +9,7 @@ import types
 
 import pytest
 
+from chinchilla_jax.errors import UserError
 from chinchilla_jax.training import metrics
 from chinchilla_jax.training.metrics import Writer
 
@@ -43,6 +45,30 @@ def test_a_run_of_wandb_is_gone_on_with_wherever_its_folder_is(tmp_path, board):
     assert first["id"] == again["id"] != other["id"] and again["resume"] == "allow"
     assert first["project"] == "project" and first["config"] == {"train": {"steps": 7}}
     assert [row for what, row in board if what == "log"][1] == {"step": 2, "loss": 2.5}
+
+
+def test_a_refusal_of_wandb_is_one_line(tmp_path, board, monkeypatch):
+    class Refusal(Exception):
+        pass
+
+    def init(**how):
+        raise Refusal("api_key not configured (no-tty)")
+
+    fake = sys.modules["wandb"]
+    fake.errors = types.SimpleNamespace(Error=Refusal)
+    monkeypatch.setattr(fake, "init", init)
+    with pytest.raises(UserError, match=r"--train.wandb project: .*no-tty.*; `wandb login` first"):
+        Writer(tmp_path, 0, wandb="project")
+
+
+def test_the_live_line_stays_on_one_row(monkeypatch):
+    """Of a line that wraps, the terminal would rewrite the last row alone."""
+    shown = io.StringIO()
+    shown.isatty = lambda: True
+    monkeypatch.setattr(sys, "stdout", shown)
+    monkeypatch.setenv("COLUMNS", "40")
+    metrics.Terminal().show("step 1/10 | eta 0:00:01 | " + "x" * 100)
+    assert shown.getvalue() == "\r\x1b[K" + "step 1/10 | eta 0:00:01 | ".ljust(39, "x")
 
 
 SKIPPED = {"step": 3, "loss": math.nan, "grad_norm": math.inf, "bits_per_byte": math.nan, "lr": 1e-3, "skipped": 1}
