@@ -22,6 +22,7 @@ from chinchilla_jax.config import Config, from_dict
 from chinchilla_jax.data import tfds_source
 from chinchilla_jax.data.builders import download
 from chinchilla_jax.errors import UserError
+from chinchilla_jax.parallel.memory import host_memory
 
 GIB = 2**30
 # JAX asserts where a plugin that JAX_PLATFORMS names is not installed.
@@ -123,10 +124,7 @@ def plugin(extra: str) -> str:
 def host(config: Config, args) -> Row:
     """Cores and memory that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and (allowed := limit.read_text().strip()).isdigit():
-        memory = min(memory, int(allowed))
+    memory = host_memory()
     small = memory < 4 * GIB
     fix = "a smaller --train.batch-size or --data.vocab-size" if small else ""
     return Row("warn" if small else "ok", f"{cores} cores, {memory / GIB:.1f} GiB of memory", fix)

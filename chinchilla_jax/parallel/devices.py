@@ -1,14 +1,12 @@
 """What a device can do: peak speeds and memory by the name that JAX gives it. An unknown device gives no figure."""
 
-import contextlib
-import os
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
 from chinchilla_jax.parallel.catalogue import BETWEEN_MACHINES, CARDS, Device, figures
+from chinchilla_jax.parallel.memory import host_memory
 
 # Shares of those speeds, and of a measured matrix product on a CPU, that a training step of some size reaches.
 PEAK_SHARE, MEASURED_SHARE = 0.4, 0.6
@@ -65,21 +63,3 @@ def memory_bytes(device: jax.Device) -> float | None:
         limit = None
     own = known(device)
     return float(limit) if limit else own.memory if own else None
-
-
-def host_memory(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
-    """Bytes of memory that this process may use: the machine's, or the least that one of its cgroups allows."""
-    found = [float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))]
-    with contextlib.suppress(OSError):
-        for line in groups.read_text().splitlines():
-            _, kinds, path = line.split(":", 2)
-            place, name = (root, "memory.max") if not kinds else (root / "memory", "memory.limit_in_bytes")
-            if kinds and "memory" not in kinds.split(","):
-                continue
-            own = place / path.lstrip("/")
-            for folder in (own, *own.parents):
-                with contextlib.suppress(OSError, ValueError):  # "max", or no such file in a container
-                    found.append(float((folder / name).read_text()))
-                if folder == place:
-                    break
-    return min(found)

@@ -38,6 +38,13 @@ def test_a_variable_that_may_be_the_reason_is_named(monkeypatch, tmp_path):
     assert row.fix.startswith("unset or correct JAX_PLATFORMS=cuda")
 
 
+def test_memory_is_that_of_the_job(tmp_path, monkeypatch):
+    """What training is held to, such as a Slurm job's group, and not the machine's."""
+    monkeypatch.setattr(checks, "host_memory", lambda: 2.0**30)
+    row = checks.host(Config(), args(tmp_path))
+    assert row.status == "warn" and "1.0 GiB" in row.text
+
+
 @pytest.mark.parametrize("free, status", [(2**28, "fail"), (2 * 2**30, "warn"), (2**40, "ok")])
 def test_little_space(tmp_path, monkeypatch, free, status):
     monkeypatch.setattr(checks.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))

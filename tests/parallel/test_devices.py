@@ -33,21 +33,6 @@ def test_the_allocator_knows_best():
     assert devices.memory_bytes(card("NVIDIA Z9", limit=17e9)) == 17e9
 
 
-def test_a_container_has_what_it_is_given(tmp_path):
-    """The least of the groups on the way up, in both versions of cgroups; "max" is no limit."""
-    root, groups = tmp_path / "fs", tmp_path / "groups"
-    (root / "a" / "b").mkdir(parents=True)
-    (root / "a" / "memory.max").write_text("1000000\n")
-    (root / "a" / "b" / "memory.max").write_text("max\n")
-    groups.write_text("0::/a/b\n")
-    assert devices.host_memory(groups, root) == 1e6
-    (root / "memory" / "c").mkdir(parents=True)
-    (root / "memory" / "c" / "memory.limit_in_bytes").write_text("2000\n")
-    groups.write_text("3:cpu:/x\n2:memory,hugetlb:/c\n")
-    assert devices.host_memory(groups, root) == 2000
-    assert devices.host_memory(tmp_path / "none", root) > 1e8
-
-
 def test_an_amd_card_is_no_cuda_card():
     for capability, name in (("gfx90a", "rocm"), ("8.0", "cuda"), ("7.5", "cuda")):
         mesh = SimpleNamespace(devices=np.array([card("x", capability=capability)]))
