@@ -19,7 +19,7 @@ SECTIONS = ()
 # schedulers make of SIGABRT, SIGKILL, SIGSEGV and SIGTERM. A death by a signal is negative here. Never a user's error.
 AGAIN = {1, PeerLost.exit_code, Preempted.exit_code, 134, 137, 139, 143}
 HOUR = 3600.0
-LONGEST = 300.0  # seconds between two attempts
+LONGEST, TICK = 300.0, 0.5  # seconds between two attempts, and in which a signal between them is heard
 
 
 def options(parser) -> None:
@@ -43,7 +43,7 @@ def run(config, args) -> dict:
         def attempt() -> int:
             return child([sys.executable, "-m", "chinchilla_jax", *words])
 
-        code, attempts = supervised(attempt, args.restarts, args.wait, lambda: child.asked)
+        code, attempts = supervised(attempt, args.restarts, args.wait, lambda: child.asked, child.rest)
     report = {"command": words, "attempts": attempts, "exit_code": code if code >= 0 else 128 - code}
     try:
         report |= spent(run_dir)
@@ -113,6 +113,12 @@ class Child:
     def __call__(self, command: list[str]) -> int:
         self.process = subprocess.Popen(command)
         return self.process.wait()
+
+    def rest(self, seconds: float) -> None:
+        """Wait, or until a signal asks to stop: Python goes back to sleep after a handler."""
+        deadline = time.monotonic() + seconds
+        while not self.asked and (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(left, TICK))
 
     def signalled(self, number: int, frame) -> None:
         """Hand a signal on. A terminal sends Ctrl-C to both."""

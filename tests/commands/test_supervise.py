@@ -1,9 +1,11 @@
 """What is started again, after how long, and what never is; and two processes of which one is killed."""
 
 import itertools
+import signal
 
 import pytest
 
+from chinchilla_jax.commands import supervise
 from chinchilla_jax.commands.supervise import named, supervised
 from tests import runs
 
@@ -37,6 +39,19 @@ def test_restarts_of_long_ago_do_not_count():
 
 def test_a_request_to_stop_is_not_a_crash():
     assert supervised(lambda: 75, 10, 0.0, asked=lambda: True) == (75, 1)
+
+
+def test_a_request_to_stop_ends_the_wait_for_the_next_attempt(monkeypatch):
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(supervise.time, "sleep", sleep)
+    with supervise.forwarding() as child:
+        assert supervised(lambda: -9, 10, 300.0, lambda: child.asked, child.rest) == (-9, 1)
+    assert len(slept) == 1 and slept[0] < 1
 
 
 def test_the_run_directory_is_found_on_the_command_line():
