@@ -92,8 +92,14 @@ PRESETS = {
 
 
 def settings(name: str) -> dict:
-    """The model settings of a preset; an unknown name is an error that names its neighbour."""
-    require(name in PRESETS, f"--model.preset: unknown preset {name!r}{closest(name, PRESETS)}")
+    """The model settings of a preset; an unknown name is an error that says which there are."""
+    first, *_, last = TABLE_A9
+    others = ", ".join(list(PRESETS)[len(TABLE_A9) :])
+    require(
+        name in PRESETS,
+        f"--model.preset: unknown preset {name!r}{closest(name, PRESETS)}; there are {others}, and of Table A9 "
+        f"chinchilla-{first}m to chinchilla-{last}m",
+    )
     return {"preset": name, **PRESETS[name]}
 
 

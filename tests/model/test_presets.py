@@ -63,6 +63,6 @@ def test_presets_are_valid(name):
     assert presets.preset(name).preset == name
 
 
-def test_unknown_preset():
-    with pytest.raises(UserError, match="did you mean chinchilla-70b"):
-        presets.preset("chinchila-70b")
+def test_an_unknown_preset_says_which_there_are():
+    with pytest.raises(UserError, match=r"there are chinchilla-70b, .*, and of Table A9 chinchilla-44m to "):
+        presets.preset("gpt2")
