@@ -77,6 +77,10 @@ class ModelConfig:
             value = getattr(self, name)
             require(low <= value <= high, f"--model.{name.replace('_', '-')} {value} must lie in [{low}, {high:g}]")
         require(
+            self.rope_scaling != "none" or self.rope_factor == 1.0,
+            f"--model.rope-factor {self.rope_factor} stretches nothing; set --model.rope-scaling linear or llama3",
+        )
+        require(
             0 < self.rope_low_freq < self.rope_high_freq,
             f"--model.rope-low-freq {self.rope_low_freq} must lie in (0, --model.rope-high-freq {self.rope_high_freq})",
         )

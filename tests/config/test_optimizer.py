@@ -10,6 +10,7 @@ BAD = [
     ("optimizer.b2", 1.0, "[0, 1)"),
     ("optimizer.clip_norm", -1.0, "negative"),
     ("optimizer.decay_fraction", 0.0, "(0, 1]"),
+    ("optimizer.decay_fraction", 0.5, "set --optimizer.schedule wsd"),
     ("sparsity.target", 1.0, "[0, 1)"),
     ("sparsity.target", 0.9, "needs a --sparsity.method, such as magnitude"),
     ("sparsity.exclude", ("a(",), "no regular expression"),

@@ -16,6 +16,7 @@ BAD = [
     ("data.seed", -1, "[0, 2**32)"),
     ("model.kv_heads", -1, "must not be negative"),
     ("model.rope_theta", 0.5, "[1, 1e+12]"),
+    ("model.rope_factor", 8.0, "set --model.rope-scaling linear or llama3"),
     ("model.rope_low_freq", 4.0, "--model.rope-high-freq 4.0"),
     ("data.clean", ("controls", "htm"), "none of encoding, controls, html (did you mean html?)"),
     ("data.weights", (0.0, 0.0), "one above 0"),

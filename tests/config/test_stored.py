@@ -39,7 +39,11 @@ def test_a_run_keeps_going_whose_settings_did_nothing():
     values["adversarial"] |= {"radius": 0.1, "delayed": True}
     values["corruption"] |= {"copies": 0.5, "weight": 2.0}
     values["sparsity"] |= {"target": 0.9}
+    values["model"] |= {"rope_factor": 8.0}
+    values["optimizer"] |= {"decay_fraction": 0.5}
     assert stored.from_json(values) == Config()
+    with pytest.raises(UserError, match=r"need an --adversarial\.method"):
+        stored.from_json({"adversarial": {"radius": 0.1}})  # written by hand: no program leaves the method out
     used = settings.replace(
         Config(), {"corruption.share": 0.1, "corruption.copies": 0.5, "sparsity.method": "magnitude"}
     )
