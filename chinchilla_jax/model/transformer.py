@@ -177,8 +177,8 @@ def save_projections(primitive, *args, **params) -> bool:
 def rematerialised(block, cfg: ModelConfig):
     """A block whose backward pass computes again what its policy does not keep.
 
-    Unrolled, XLA would find that `full` computes twice and keep everything after all, which barriers prevent;
-    `projections` leaves it the choice, since there only cheap things are left.
+    Where layers are unrolled, XLA would merge the second forward pass of `full` with the first, and so keep everything
+    after all: barriers prevent that. `projections` computes only cheap things again, and leaves the choice to XLA.
     """
     if cfg.remat == "none":
         return block

@@ -113,7 +113,7 @@ class Due:
 
 @dataclass
 class Run:
-    """The loop and what it needs; `go` is all there is to call."""
+    """The loop and what it needs: first `compile`, then `go`."""
 
     program: Program
     batches: Batches
@@ -125,9 +125,15 @@ class Run:
     alarm: Callable[[int], str | None]
     hooks: Hooks
     enough: Callable[[], bool]
-    steps: dict[int, Any] = field(default_factory=dict)
+    steps: dict[int, Any] = field(default_factory=dict)  # the compiled step by rows of a batch
+    # Where the loop stands.
+    begun: int = 0  # steps that were done before this process
+    done: int = 0  # steps that were dispatched, those included
+    pending: list[tuple[int, dict]] = field(default_factory=list)  # steps whose metrics were not read yet, with these
+    metrics: dict[str, Any] = field(default_factory=dict)  # the last that were read, hooks' figures with them
     bad: int = 0  # steps in a row that were bad; stands still once they are too many
     tracing: bool = False
+    meter: Meter = field(init=False)
 
     def compile(self) -> None:
         """Compile the step of every batch size of the run, and say what it costs before anything is spent."""
@@ -144,7 +150,7 @@ class Run:
                 f"{figures['memory_bytes'] / 1e9:.2f} GB a device, "
                 f"{rows * train.seq_len * figures['flops_per_token']:.3g} FLOPs a step"
             )
-        if figures["step_multiple"] > 1:
+        if figures["step_multiple"] > 1:  # this and the time are the whole run's, whatever the batch size
             self.terminal.say(f"{PRICED} {figures['step_multiple']:.3f} plain ones over the whole run")
         if whole := figures["expected_seconds"]:
             self.terminal.say(f"expected time of the whole run: about {duration(whole)}")
@@ -153,7 +159,7 @@ class Run:
     def go(self, state: TrainState) -> dict[str, Any]:
         """Every step that is left. Metrics are read one step late, so that the device never waits for the host."""
         self.begun = self.done = int(state.step)
-        self.pending, self.metrics, self.meter = [], {}, Meter(self.program)
+        self.meter = Meter(self.program)
         self.writer.event("start", step=self.done, devices=self.program.mesh.size)
         self.watchdog.beat(long=True)  # the first batch may never come
         enough = self.evaluate(state, Due(True, self.hooks.left_out(self.done), None))
