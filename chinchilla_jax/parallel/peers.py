@@ -207,12 +207,6 @@ class Peers:
         except jax.errors.JaxRuntimeError:
             return None
 
-    def _all(self, key: str) -> list[tuple[str, str]]:
-        try:
-            return self.client.key_value_dir_get(f"{ROOT}/{key}")
-        except jax.errors.JaxRuntimeError:
-            return []
-
 
 def start(patience: float = PATIENCE) -> None:
     """Listen to the other processes of JAX's runtime, if there are any; starts no backend."""
