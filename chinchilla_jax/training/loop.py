@@ -241,7 +241,7 @@ class Run:
             self.keep(state, wait=leaving)
         if self.diverged:
             self.writer.event("diverged", step=self.done)
-            raise Diverged(self.damage(self.done - int(state.bad)))
+            raise Diverged(self.damage(int(state.bad)))
         if due.signal:
             self.stop(due.signal)
         self.checkpoints.check()
@@ -254,8 +254,14 @@ class Run:
         self.writer.event("saved", step=self.done, seconds=round(time.perf_counter() - began, 3))
         self.meter.pause()
 
-    def damage(self, applied: int) -> str:
-        """What the user should know of the parameters of step `applied`, which gave bad steps only since then."""
+    def damage(self, bad: int) -> str:
+        """What the user should know of parameters that gave `bad` bad steps since they last moved."""
+        if not bad:  # the step that was dispatched before this was known
+            return (
+                f"{self.bad} steps in a row gave numbers that are not finite, and step {self.done}, which is saved, is "
+                "finite again; the same command goes on from it, with more --train.max-bad-steps if that is usual"
+            )
+        applied = self.done - bad
         older = [step for step in self.checkpoints.steps() if step < applied]
         lower = "a lower --optimizer.peak-lr or --optimizer.clip-norm"
         back = (

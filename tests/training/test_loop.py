@@ -6,6 +6,7 @@ import signal
 import threading
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -136,6 +137,13 @@ def test_too_many_bad_steps_end_the_run_with_good_parameters(tiny_store, tmp_pat
 
 
 # The same run, or another one
+
+
+def test_parameters_that_came_out_of_bad_steps_are_not_called_ruined():
+    """A step is dispatched before the metrics of the last one are read: it may be good again."""
+    run = SimpleNamespace(done=8, bad=5, checkpoints=SimpleNamespace(steps=lambda: [2], folder="f"))
+    assert "step 8, which is saved, is finite again" in loop.Run.damage(run, 0)
+    assert "the parameters of step 2, saved as step 8, failed on every batch" in loop.Run.damage(run, 6)
 
 
 def test_a_second_job_is_refused(copy, tiny_store):
