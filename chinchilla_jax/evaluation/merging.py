@@ -12,7 +12,7 @@ from chinchilla_jax.config import ModelConfig, TuneConfig, require
 from chinchilla_jax.model import stacks, transformer
 from chinchilla_jax.model.adapted import prefix
 from chinchilla_jax.model.weights import merged
-from chinchilla_jax.training import params_only, resume
+from chinchilla_jax.training import origin, params_only, resume
 from chinchilla_jax.training.load import Loaded
 from chinchilla_jax.types import Batch
 
@@ -60,9 +60,10 @@ def _logits(params: Any, cfg: ModelConfig) -> jax.Array:
 
 
 def write(out: Path, run_dir: Path, loaded: Loaded, params: Any) -> None:
-    """`params` as a run in `out`, a new folder, that knows nothing of a base."""
+    """`params` as a run in `out`, a new folder, that needs no base; its origin.json says what was merged."""
     own = resume.own_config(run_dir)
     optimizer = dataclasses.replace(own.optimizer, ema_decay=0.0)  # an average is what was merged
     config = dataclasses.replace(own, optimizer=optimizer, tune=TuneConfig())
     leaves = params_only.deferred(params)
     params_only.write(out, config, run_dir, leaves, dtype=loaded.program.config.model.dtype, step=loaded.step)
+    origin.inherit(out, run_dir, loaded.facts)

@@ -33,5 +33,4 @@ def write(out: Path, run_dir: Path, loaded: Loaded, params: Any, store: TokenSto
     config = dataclasses.replace(own, optimizer=dataclasses.replace(own.optimizer, ema_decay=0.0), tune=TuneConfig())
     dtype, leaves = loaded.program.config.model.dtype, params_only.deferred(params)
     params_only.write(out, config, run_dir, leaves, dtype=dtype, step=loaded.step, data=store.fingerprint)
-    facts = {"run": loaded.folder, "step": loaded.step, "fingerprint": loaded.fingerprint}
-    origin.inherit(out, run_dir, facts)
+    origin.inherit(out, run_dir, loaded.facts)

@@ -77,7 +77,7 @@ def huggingface(folder: Path, run_dir: Path, loaded: Loaded, how: How, say: Say)
     folder.mkdir()
     config_json.choose(loaded.program.config.model, head=head(loaded))  # refuses before anything is computed
     params, rounding = whole(loaded, how)
-    made = write_huggingface.Model(params, loaded.program.config, head(loaded), context(loaded))
+    made = write_huggingface.Model(params, loaded.program.config, head(loaded))
     report = write_huggingface.write(folder, run_dir, made, how.dtype, how.limit)
     if made.head and how.dtype != "float32":
         report["notes"].append(f"what {how.dtype} does to the scores was not measured; import it and evaluate it")
@@ -92,7 +92,7 @@ def gguf(path: Path, run_dir: Path, loaded: Loaded, how: How, say: Say) -> dict[
     params, rounding = whole(loaded, how)
     tensors = list(write_huggingface.all_tensors(params, cfg, np.dtype(np.float32)))
     told = {"name": run_dir.absolute().name, **({"license": origin["license"]} if origin.get("license") else {})}
-    report = gguf_write.write(path, run_dir, tensors, cfg, context(loaded), how.dtype, **told)
+    report = gguf_write.write(path, run_dir, tensors, cfg, loaded.program.config.context, how.dtype, **told)
     del params, tensors
     return {**report, **(rounding.report(File(path), how.dtype, say) if rounding else {})}
 
@@ -100,11 +100,6 @@ def gguf(path: Path, run_dir: Path, loaded: Loaded, how: How, say: Say) -> dict[
 def head(loaded: Loaded) -> str:
     """Our name of the run's head; empty where it has none."""
     return heads.of_run(getattr(loaded.program.recipe, "heads", {}))
-
-
-def context(loaded: Loaded) -> int:
-    """The longest text that a model is meant for."""
-    return loaded.program.config.model.context or loaded.program.config.train.seq_len
 
 
 def adapter(folder: Path, run_dir: Path, loaded: Loaded, how: How, say: Say) -> dict[str, Any]:
@@ -126,7 +121,7 @@ def sparse(folder: Path, run_dir: Path, loaded: Loaded, how: How, say: Say) -> d
     resume.write_run(folder, config, run_dir)
     facts = {"step": loaded.step, "meta": resume.facts(config, loaded.program.config.model.dtype, None, tokenizer)}
     sparsefile.write(folder / sparsefile.FILE, leaves, facts)
-    inherit(folder, run_dir, loaded)
+    origins.inherit(folder, run_dir, loaded.facts)
     return sizes(leaves, (folder / sparsefile.FILE).stat().st_size)
 
 
@@ -140,7 +135,7 @@ def cut(folder: Path, run_dir: Path, loaded: Loaded, how: How, say: Say) -> dict
     written = {name: jnp.asarray(leaf) for name, leaf in made.items()}
     dtype = loaded.program.config.model.dtype
     params_only.write(folder, config, run_dir, params_only.deferred(written), dtype=dtype, step=loaded.step)
-    inherit(folder, run_dir, loaded)
+    origins.inherit(folder, run_dir, loaded.facts)
     say(f"{loaded.program.config.model.heads} heads -> {model.heads}, {own.model.d_ff} hidden units -> {model.d_ff}")
     return sizes(leaves, sum(leaf.nbytes for leaf in made.values()))
 
@@ -155,11 +150,6 @@ def alone(run_dir: Path) -> Config:
     """The settings of a run as those of a model without an average or adapters beside it."""
     own = resume.own_config(run_dir)
     return dataclasses.replace(own, optimizer=dataclasses.replace(own.optimizer, ema_decay=0.0), tune=TuneConfig())
-
-
-def inherit(folder: Path, run_dir: Path, loaded: Loaded) -> None:
-    """Say where a run came from."""
-    origins.inherit(folder, run_dir, {"run": loaded.folder, "step": loaded.step, "fingerprint": loaded.fingerprint})
 
 
 def sizes(leaves: dict[str, np.ndarray], stored: int) -> dict[str, int]:

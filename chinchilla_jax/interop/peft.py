@@ -44,7 +44,7 @@ def write(folder: Path, run_dir: Path, loaded: Loaded, dtype: str) -> dict[str, 
     leaves = {names.head(leaf, tune.method == "prompt").theirs: leaf for leaf in recipe.heads}
     arrays |= {name: np.asarray(below(loaded.trained["heads"], leaf), np.float32) for name, leaf in leaves.items()}
     tensors = [Tensor(name, x.shape, TYPES[dtype], partial(x.astype, TYPES[dtype])) for name, x in arrays.items()]
-    base = origins.read(program.base.folder).get("source", tune.base)  # as a person would look for it
+    base = base_name(tune.base, origins.read(program.base.folder))
     modules = sorted({find(site.name).theirs.split(".")[-2] for site in recipe.sites})
     told = peft_config.to_config(tune, model, modules, base, ranks)
     row = heads.HEADS.get(head)
@@ -55,7 +55,7 @@ def write(folder: Path, run_dir: Path, loaded: Loaded, dtype: str) -> dict[str, 
     write_file(folder / WEIGHTS, tensors)
     if (run_dir / kept.FILE).exists():
         shutil.copyfile(run_dir / kept.FILE, folder / kept.FILE)
-    notes = export_tokenizer(run_dir, folder, model.context or program.config.train.seq_len).notes
+    notes = export_tokenizer(run_dir, folder, program.config.context).notes
     sizes = program.base.loaded.program.config.model.vocab_size, model.vocab_size
     how = loading(f"AutoModel{row.ending if row else heads.CAUSAL}", base, len(program.config.task.labels), *sizes)
     (folder / "README.md").write_text(card(run_dir, base, tune.method, how), encoding="utf-8")
@@ -63,6 +63,14 @@ def write(folder: Path, run_dir: Path, loaded: Loaded, dtype: str) -> dict[str, 
     if tune.weights != "float":
         notes.append(f"the adapter was trained on a base in {tune.weights}; on another its effect differs a little")
     return {"method": tune.method, "tensors": len(tensors), "load": how, "notes": notes}
+
+
+def base_name(run: str, origin: dict[str, Any]) -> str:
+    """What the base is called: as a person would look for it where it was imported, else its run.
+
+    Weights that were trained on, merged or pruned since are no longer those of where they came from.
+    """
+    return origin["source"] if origin.get("format") in ("hf", "gguf") else run
 
 
 def check(loaded: Loaded) -> None:
@@ -152,6 +160,7 @@ def loading(loader: str, base: str, labels: int, there: int, wanted: int) -> lis
 
 def card(run_dir: Path, base: str, method: str, how: list[str]) -> str:
     """A short card of the adapter."""
-    header = ["---", "library_name: peft", f"base_model: {base}", "---", "", f"# {run_dir.absolute().name}", ""]
+    header = ["---", "library_name: peft", f"base_model: {json.dumps(base)}", "---", ""]
+    header += [f"# {run_dir.absolute().name}", ""]
     said = [f"A {method} adapter of `{base}`, written by chinchilla_jax.", "", "```python", *how, "```", ""]
     return "\n".join(header + said)

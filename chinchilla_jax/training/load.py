@@ -45,6 +45,11 @@ class Loaded:
     trained: Any = None  # what the run itself holds: an adapter, or the parameters again
     folder: str = ""
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a run that starts from this one says of it."""
+        return {"run": self.folder, "step": self.step, "fingerprint": self.fingerprint}
+
 
 def run_folder(run_dir: str | None) -> Path:
     """The folder of a run, or of a local copy of one on object storage; a one-line `UserError` where there is none."""
@@ -191,7 +196,7 @@ class Base:
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
         """What a checkpoint of a tuned run says of its base."""
-        return {"run": self.loaded.folder, "step": self.loaded.step, "fingerprint": self.loaded.fingerprint}
+        return self.loaded.facts
 
 
 def grown(params: Any, pieces: int) -> Any:

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from chinchilla_jax.config import Config, TaskConfig, TuneConfig
 from chinchilla_jax.finetuning.trees import flat, nest
+from chinchilla_jax.interop import peft
 from chinchilla_jax.optim.paths import named
 from chinchilla_jax.training import params_only
 from chinchilla_jax.training.load import Base, load
@@ -228,3 +229,11 @@ def test_damaged_adapters(adapters, base, tmp_path):
         assert not (tmp_path / "again").exists()
     code, said = runs.call("import", str(tmp_path / "out"), **{"run-dir": tmp_path / "again"})
     assert code == 78 and "--base" in said
+
+
+def test_an_adapter_names_the_weights_that_it_was_trained_on():
+    """Where they were imported from, unless they were trained on, merged or pruned since."""
+    assert peft.base_name("runs/b", {"format": "hf", "source": "theirs/model"}) == "theirs/model"
+    assert peft.base_name("runs/b", {"format": "run", "source": "runs/a", "step": 20}) == "runs/b"
+    assert peft.base_name("runs/b", {"format": "peft", "source": "theirs/lora"}) == "runs/b"
+    assert peft.base_name("runs/b", {}) == "runs/b"

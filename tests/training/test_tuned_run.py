@@ -94,6 +94,8 @@ def test_merging_and_several_adapters(tuned, whole_run, tmp_path):
     report = runs.ask("merge", **{"run-dir": tuned, "out": out})
     assert report["largest_difference"] < 1e-5 * report["largest_logit"]
     assert "tune" in json.loads((out / "config.json").read_text())
+    origin = json.loads((out / "origin.json").read_text())
+    assert origin["source"] == str(tuned) and origin["from"]["source"] == str(whole_run)
     assert runs.config(out).tune.method == "off" and not (set(manifest(out)["meta"]) & {"base"})
     whole, adapter = (load(Config(), str(folder), whole_mesh=False) for folder in (out, tuned))
     cfg = whole.program.config.model
