@@ -66,13 +66,13 @@ def run(config, args) -> dict:
     models = {"": completer.prepare(loaded.params)} if not args.adapter else {}
     for folder in args.adapter or ():
         models[folder] = completer.prepare(adapter(config, folder, loaded).params)
-    trained = config.train.seq_len
+    meant = loaded.program.config.context
 
     def complete(prompts: list[str]) -> list[dict]:
         longest = max(len(loaded.tokenizer.encode(prompt)) for prompt in prompts) + args.max_new_tokens
         require(longest <= LONGEST, f"prompt and --max-new-tokens make {longest:,} tokens, more than {LONGEST:,}")
-        if longest > trained:
-            print(f"note: {longest} tokens exceed the {trained} that the model was trained on", file=sys.stderr)
+        if longest > meant:
+            print(f"note: {longest} tokens exceed the {meant} that the model is meant for", file=sys.stderr)
         rows = [prompt for prompt in prompts for _ in range(args.samples)]
         seeds = [row_seed(args.seed, row) for row in range(len(rows))]
         found = []
@@ -92,7 +92,7 @@ def run(config, args) -> dict:
 def talk(loaded, how, args, prompts: list[str]) -> dict:
     """A conversation: what --prompt says, then what is typed, until it ends."""
     from chinchilla_jax.inference.chat import Conversation
-    from chinchilla_jax.tasks.kept import own_template, read_task
+    from chinchilla_jax.tasks.kept import own_template
     from chinchilla_jax.tasks.render import Renderer
 
     run_dir, done = Path(args.run_dir), []
@@ -101,7 +101,7 @@ def talk(loaded, how, args, prompts: list[str]) -> dict:
         template is not None,
         f"{run_dir} was not tuned on dialogues and has no chat template; tune it with finetune --task.train FILE",
     )
-    both = read_task(run_dir).get("source") == "bidirectional"
+    both = loaded.program.config.task.source == "bidirectional"
     renderer = Renderer(template, loaded.tokenizer)
     conversation = Conversation(loaded.program.config.model, renderer, how, args.system, both=both, form=args.weights)
     weights = conversation.engine.prepare(loaded.params)

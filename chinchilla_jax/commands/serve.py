@@ -20,7 +20,7 @@ def options(parser) -> None:
     parser.add_argument("--name", default="", metavar="NAME", help="name of the model [that of the folder]")
     parser.add_argument("--slots", type=int, default=8, metavar="N", help="texts decoded side by side [8]")
     parser.add_argument("--capacity", type=int, default=0, metavar="N", help="tokens of prompt and answer together "
-        "[the length that the model was trained on, at most 2048]")  # fmt: skip
+        "[the length that the model is meant for, at most 2048]")  # fmt: skip
     parser.add_argument("--weights", choices=("float", "int8"), default="float", help="form of the weights [float]")
     parser.add_argument("--lookup", action="store_true", help="guess how a text that runs alone repeats its prompt")
     parser.add_argument("--adapter", action="append", metavar="DIR", help="tuned run whose base is --run-dir, as a "
@@ -119,7 +119,7 @@ def _service(config, args, key: str | None):
     host.keep_freed_memory()
     base = load(config, args.run_dir, whole_mesh=False)
     cfg, tokenizer = base.program.config.model, base.tokenizer
-    capacity = args.capacity or min(2048, cfg.context or config.train.seq_len)
+    capacity = args.capacity or min(2048, base.program.config.context)
     require(2 <= capacity <= 1_000_000, "--capacity must lie in [2, 1000000]")
     capacity = -(-capacity // CHUNK) * CHUNK
     engine, metrics = Engine(cfg, tokenizer.size, steps=FEW_STEPS, form=args.weights), Metrics()
@@ -145,7 +145,7 @@ def _model(loaded, folder: str, name: str = ""):
     from chinchilla_jax.training.load import run_folder
 
     run_dir = run_folder(folder)
-    renderer = _renderer(run_dir, loaded.tokenizer)
+    renderer = _renderer(run_dir, loaded)
 
     def chat(said: list[tuple[str, str]]) -> list[int]:
         several = sum(role != "system" for role, _ in said) > 1
@@ -171,18 +171,18 @@ def _sharing(weights, base):
     return jax.tree.map(lambda w, b: b if jnp.array_equal(w, b) else w, weights, base)
 
 
-def _renderer(run_dir: Path, tokenizer):
+def _renderer(run_dir: Path, loaded):
     """What turns messages into ids; None for a run without a chat template, or with one of a kind not understood."""
-    from chinchilla_jax.tasks.kept import own_template, read_task
+    from chinchilla_jax.tasks.kept import own_template
     from chinchilla_jax.tasks.render import Renderer
 
     require(
-        read_task(run_dir).get("source") != "bidirectional",
+        loaded.program.config.task.source != "bidirectional",
         f"{run_dir} reads its prompts in both directions, which serve does not; use generate --chat",
     )
     try:
         template = own_template(run_dir)
-        return Renderer(template, tokenizer) if template else None
+        return Renderer(template, loaded.tokenizer) if template else None
     except UserError as error:
         print(f"warning: no chat completions: {error}", file=sys.stderr)
         return None

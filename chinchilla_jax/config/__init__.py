@@ -118,3 +118,8 @@ class Config:
             not (both and self.adversarial.delayed),
             "--adversarial.delayed keeps rows without their blocks; leave it off with --task.source bidirectional",
         )
+
+    @property
+    def context(self) -> int:
+        """Tokens of the longest text that the model is meant for."""
+        return self.model.context or self.train.seq_len

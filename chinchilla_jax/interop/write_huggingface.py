@@ -27,12 +27,11 @@ TYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bflo
 
 
 class Model(NamedTuple):
-    """Whole parameters with their settings, our name of the head (empty for none), and the longest text meant."""
+    """Whole parameters with their settings, and our name of the head (empty for none)."""
 
     params: Any
     config: Config
     head: str
-    context: int
 
 
 def write(folder: Path, run_dir: Path, model: Model, dtype: str, limit: int) -> dict:
@@ -46,8 +45,8 @@ def write(folder: Path, run_dir: Path, model: Model, dtype: str, limit: int) -> 
     tensors = list(all_tensors(params, cfg, TYPES[dtype], sorted(zeros)))
     trunk = ARCHITECTURES[row].trunks.get(model.head, "model")
     tensors = [x._replace(name=re.sub(r"^model\.", f"{trunk}.", x.name)) for x in tensors]
-    exported = export_tokenizer(run_dir, folder, model.context)
-    settings = config_json.config_json(cfg, row, dtype, model.context, exported.ids, task, model.head)
+    exported = export_tokenizer(run_dir, folder, model.config.context)
+    settings = config_json.config_json(cfg, row, dtype, model.config.context, exported.ids, task, model.head)
     (folder / "config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     write_folder(folder, tensors, limit)
     if model.head and (run_dir / kept.FILE).exists():
@@ -89,11 +88,16 @@ def _tensor(name: Name, theirs: str, shape: tuple[int, ...], make, dtype: np.dty
     return Tensor(theirs, name.flattened(shape), dtype, made)
 
 
+def quoted(name: str) -> str:
+    """A licence as YAML has it: its short name as it is, another text in quotes."""
+    return name if re.fullmatch(r"[\w.+-]+", name) else json.dumps(name)
+
+
 def card(run_dir: Path, origin: dict[str, Any], architecture: str, dtype: str, task: TaskConfig, head: str) -> str:
     """A short model card, with the licence where one is known, and how a head was fed."""
     tag = heads.HEADS[head].pipeline if head else "text-generation"
     header = {"library_name": "transformers", "pipeline_tag": tag}
-    header |= {"license": origin["license"]} if origin.get("license") else {}
+    header |= {"license": quoted(origin["license"])} if origin.get("license") else {}
     source = f" Its weights started as `{Path(origin['source']).name}`." if origin else ""
     lines = ["---", *(f"{key}: {value}" for key, value in header.items()), "---", ""]
     lines += [f"# {run_dir.absolute().name}", "", f"{architecture}, {dtype}, written by chinchilla_jax.{source}", ""]

@@ -56,7 +56,7 @@ def start(config: Config, run_dir: Path, given: set[str]) -> Iterator[Job]:
             yield Job(config, run_dir, checked(config, opened(config.task)))
             return
         own = "train.seq_len" in given or base is None
-        length = config.train.seq_len if own else needed(config.task, opened, context(base))
+        length = config.train.seq_len if own else needed(config.task, opened, resume.own_config(base).context)
         data = opened(config.task, seq_len=length)
         data.kind.metric_of(data.task.metric)
         config = fitted(dataclasses.replace(config, task=data.task), data)
@@ -79,12 +79,6 @@ def needed(task: TaskConfig, opened: Callable[..., TaskData], longest: int) -> i
     data = opened(task, seq_len=longest)
     held = max(max(map(len, data.first)), max(map(len, data.encoded(data.valid)), default=0))
     return min(longest, -(-held // WINDOWS) * WINDOWS)
-
-
-def context(base: Path) -> int:
-    """The longest text that the base is good for."""
-    own = resume.own_config(base)
-    return own.model.context or own.train.seq_len
 
 
 def fitted(config: Config, data: TaskData) -> Config:

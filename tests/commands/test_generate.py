@@ -57,7 +57,7 @@ def test_pieces_of_a_stream_join_to_the_whole(whole_run, write, capsys):
     settings = {"run-dir": whole_run, "max-new-tokens": 20, "seed": 2}
     code, said = runs.call("generate", "--prompt", "bright water", **settings)
     assert code == 0 and f"bright water{text}\n" in said
-    assert "exceed the 16 that the model was trained on" in said
+    assert "exceed the 16 that the model is meant for" in said
 
 
 def test_at_most_so_many_tokens(write, whole_run):

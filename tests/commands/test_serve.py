@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.commands import serve
+from chinchilla_jax.config import TaskConfig
 from chinchilla_jax.errors import UserError
 from tests import runs
 from tests.slots import until
@@ -75,7 +76,7 @@ def test_a_template_of_one_exchange_refuses_a_second_turn(copy, monkeypatch):
     """It would be written as training never saw it."""
     template = SimpleNamespace(several=False)
     renderer = SimpleNamespace(template=template, stops=frozenset(), prompt=lambda turns: [len(turns)])
-    monkeypatch.setattr(serve, "_renderer", lambda run_dir, tokenizer: renderer)
+    monkeypatch.setattr(serve, "_renderer", lambda run_dir, loaded: renderer)
     table = {"embed": {"table": np.zeros((3, 2))}}
     model = serve._model(SimpleNamespace(params=table, tokenizer=None, fingerprint="a", step=1), copy)
     said = [("user", "a"), ("assistant", "b"), ("user", "c")]
@@ -90,3 +91,10 @@ def test_a_port_in_use_is_refused(copy):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code, said = runs.call("serve", **{"run-dir": copy, "port": taken.getsockname()[1]})
     assert code == 78 and "--port" in said
+
+
+def test_a_model_that_reads_both_ways_is_refused_by_its_settings(tmp_path):
+    """Those of a merged or pruned run too, which has no task.json."""
+    program = SimpleNamespace(config=SimpleNamespace(task=TaskConfig(source="bidirectional")))
+    with pytest.raises(UserError, match="in both directions"):
+        serve._renderer(tmp_path, SimpleNamespace(program=program, tokenizer=None))

@@ -45,6 +45,8 @@ def test_a_card_says_the_licence_where_the_weights_began_and_how_a_head_was_fed(
     said = write_huggingface.card(tmp_path / "mine", origin, "LlamaForCausalLM", "float32", TaskConfig(), "")
     assert said.startswith("---\nlibrary_name: transformers\npipeline_tag: text-generation\nlicense: mit\n---\n")
     assert "# mine" in said and "Its weights started as `theirs`." in said
+    said = write_huggingface.card(Path("m"), {"license": "own: see #2", "source": "x"}, "L", "f", TaskConfig(), "")
+    assert '\nlicense: "own: see #2"\n' in said, "YAML needs the quotes"
     task = TaskConfig(kind="tags", source="twice")
     said = write_huggingface.card(Path("mine"), {}, "LlamaForTokenClassification", "bfloat16", task, "tags")
     assert "license" not in said and "started as" not in said and "pipeline_tag: token-classification" in said
