@@ -116,7 +116,7 @@ def _number(told: Mapping[str, Any], key: str, kind: type = int, least: float = 
 
 def _low_rank(name: str, told: Mapping[str, Any], common: dict[str, Any]) -> TuneConfig:
     require(not told.get("rank_pattern"), "rank_pattern, ranks that differ between matrices, is not supported")
-    alpha, dropout = _number(told, "lora_alpha", float), _number(told, "lora_dropout", float, 0)
+    alpha, dropout = _number(told, "lora_alpha", float, 1e-6), _number(told, "lora_dropout", float, 0)
     return TuneConfig(method=name, rank=_number(told, "r"), alpha=alpha, dropout=dropout, **common)
 
 

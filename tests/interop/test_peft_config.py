@@ -34,3 +34,9 @@ def test_settings_that_are_not_supported(case):
     changes, modules, word = REFUSED[case]
     with pytest.raises(UserError, match=word):
         peft_config.to_tune(TOLD | changes, modules, "base")
+
+
+def test_an_alpha_below_one_is_a_scale_like_any_other():
+    assert peft_config.to_tune(TOLD | {"lora_alpha": 0.5}, {"q_proj"}, "base").scale() == 0.125
+    with pytest.raises(UserError, match="lora_alpha is 0"):
+        peft_config.to_tune(TOLD | {"lora_alpha": 0}, {"q_proj"}, "base")
