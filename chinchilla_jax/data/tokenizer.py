@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from chinchilla_jax.data.marks import CONFIG, read_marks
 from chinchilla_jax.data.tokenizer_base import PROBE as PROBE
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer, check_utf8
 from chinchilla_jax.data.tokenizer_base import Streamer as Streamer
 from chinchilla_jax.data.tokenizer_train import train as train
+from chinchilla_jax.disk import read_json
 from chinchilla_jax.errors import UserError
 
 SPACE = "\u2581"
@@ -54,6 +56,7 @@ class Tokenizer(BaseTokenizer):
         if self.separator < 0:
             raise UserError(f"{path}: the tokenizer has neither an eos nor a bos piece to part documents with")
         self.start, self.end, self.stops = (self.separator,), (), frozenset([self.separator])
+        self._follow(Path(path).parent)
         ids = [self._model.piece_to_id(piece) for piece in SPACE_BYTES]
         self._space_ids = np.array(ids, np.int32) if all(map(self._model.is_byte, ids)) else None
         # Every model with byte pieces has all 256.
@@ -61,6 +64,20 @@ class Tokenizer(BaseTokenizer):
         self._space_byte = self._model.piece_to_id("<0x20>") if lacks_space else None
         # A model that puts a space before its input would put one before every part.
         self.prefixes_space = self._model.encode("a", out_type=str)[:1] not in (["a"], ["<0x61>"])
+
+    def _follow(self, folder: Path) -> None:
+        """Begin texts with bos where tokenizer_config.json beside a model says so, or says nothing.
+
+        That is what transformers does for the models that come as this file (Llama, Mistral, Gemma); in what is trained
+        here no such file stands beside it.
+        """
+        bos = self._model.bos_id()
+        if bos < 0 or read_json(folder / CONFIG, missing={"add_bos_token": False}).get("add_bos_token") is False:
+            return
+        vocabulary = {self._model.id_to_piece(i): i for i in range(self.size)}
+        marks = read_marks(folder, vocabulary, self.controls, (bos,))
+        self.separator, self.start, self.end, self.stops = marks.separator, marks.start, marks.end, marks.stops
+        self.adds_bos = True
 
     @functools.cached_property
     def pieces(self) -> list[bytes]:

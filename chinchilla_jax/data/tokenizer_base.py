@@ -17,6 +17,7 @@ class BaseTokenizer:
     """Ids behind a few calls. A subclass sets these attributes and writes `encode_array`, `sample_array`, `pieces`:
 
     `path`, `sha256` of the file; `size`, ids in use; `prefixes_space`, whether a text gets a space in front;
+    `adds_bos`, whether `start` is a bos that other libraries put before a text as well;
     `separator`, the id that stands before every document of a token stream and after the last; `end`, ids between the
     last piece of a document and the next separator; `start`, ids before a prompt; `stops`, ids that end a text.
     """
@@ -25,6 +26,7 @@ class BaseTokenizer:
     sha256: str
     size: int
     prefixes_space: bool
+    adds_bos: bool = False
     separator: int
     start: tuple[int, ...]
     end: tuple[int, ...]

@@ -45,6 +45,7 @@ class JsonTokenizer(BaseTokenizer):
         self._controls = {token["content"]: token["id"] for token in self._facts["added_tokens"] if token["special"]}
         self._marks = marks = read_marks(Path(path).parent, vocabulary, self._controls, prefix)
         self.separator, self.start, self.end, self.stops = marks.separator, marks.start, marks.end, marks.stops
+        self.adds_bos = bool(marks.start)
         self.check_text(self._model.get_vocab(with_added_tokens=False).values())
         self._close()
         self._literals = self._taken_for_others()

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from chinchilla_jax.data.marks import SIDECARS, TEMPLATE
+from chinchilla_jax.data.marks import SIDECARS
 from chinchilla_jax.data.tokenizer import Tokenizer
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizer_items import ItemTokenizer, is_catalogue
@@ -81,10 +81,9 @@ def is_json(file: Path) -> bool:
 def copy_tokenizer(path: str | Path, folder: Path) -> Path:
     """Copy a tokenizer, byte for byte, under the name of its kind, with the files beside it that speak of it."""
     file = tokenizer_file(path)
-    json = is_json(file)
-    target = folder / NAMES[0 if json else 1]
+    target = folder / NAMES[0 if is_json(file) else 1]
     shutil.copyfile(file, target)
-    for name in SIDECARS if json else (TEMPLATE,):
+    for name in SIDECARS:
         if (file.parent / name).is_file():
             shutil.copyfile(file.parent / name, folder / name)
     return target

@@ -14,7 +14,6 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from chinchilla_jax.config import require
-from chinchilla_jax.data.tokenizer_json import JsonTokenizer
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.evaluation.scoring import Scorer
 from chinchilla_jax.inference.sampling import Sampling
@@ -38,10 +37,10 @@ class Harness(TemplateLM):
         super().__init__()
         self.tok, cfg = loaded.tokenizer, loaded.program.config
         self.scorer = Scorer(loaded.program, loaded.params)
-        self.max_length = (cfg.model.context or cfg.train.seq_len) - len(self.scorer.soft)
+        self.max_length = cfg.context - len(self.scorer.soft)
         self.completer = Completer(cfg.model, self.tok, Sampling(0.0))
         self.params, self.weights = loaded.params, None
-        self.begin = list(self.tok.start) if isinstance(self.tok, JsonTokenizer) else []
+        self.begin = list(self.tok.start) if self.tok.adds_bos else []
 
     @property
     def eot_token_id(self) -> int:

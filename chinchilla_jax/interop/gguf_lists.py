@@ -56,7 +56,7 @@ def entries(run_dir: Path, rows: int) -> dict[str, Any]:
     return {
         **found,
         **{f"ggml.{name}_token_id": i for name, i in named.items() if i is not None},
-        "ggml.add_bos_token": is_json(file) and bool(tokenizer.start),
+        "ggml.add_bos_token": tokenizer.adds_bos,
         "ggml.add_eos_token": False,
         **({"chat_template": template.read_text(encoding="utf-8")} if template.is_file() else {}),
     }

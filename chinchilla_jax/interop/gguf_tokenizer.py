@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from chinchilla_jax.config import require
 from chinchilla_jax.data.marks import CONFIG, GENERATION, TEMPLATE
 from chinchilla_jax.errors import UserError
-from chinchilla_jax.interop.sentencepiece import CONTROL, UNKNOWN, UNUSED, USER, Lists, library_tokenizer
+from chinchilla_jax.interop.sentencepiece import CONTROL, UNKNOWN, UNUSED, USER, Lists, begin, library_tokenizer
 from chinchilla_jax.interop.tokenizers import write as write_json
 
 Told = Callable[..., Any]
@@ -155,12 +155,3 @@ def from_merges(told: Told, pieces: list[str], words: Words) -> Any:
         added = [AddedToken(piece, normalized=False) for piece, kind in zip(pieces, types) if kind in kinds]
         (made.add_special_tokens if special else made.add_tokens)(added)
     return made
-
-
-def begin(piece: str, i: int) -> Any:
-    """What puts bos before every text."""
-    from tokenizers import processors
-
-    return processors.TemplateProcessing(
-        single=[piece, "$A"], pair=[piece, "$A", f"{piece}:1", "$B:1"], special_tokens=[(piece, i)]
-    )

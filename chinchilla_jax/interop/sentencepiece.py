@@ -85,6 +85,15 @@ def library_tokenizer(lists: Lists) -> Any:
     return made
 
 
+def begin(piece: str, i: int) -> Any:
+    """What puts bos before every text."""
+    from tokenizers import processors
+
+    return processors.TemplateProcessing(
+        single=[piece, "$A"], pair=[piece, "$A", f"{piece}:1", "$B:1"], special_tokens=[(piece, i)]
+    )
+
+
 def bpe(lists: Lists) -> Any:
     """The bpe model: a merge for every split of a piece into two pieces, best score first."""
     from tokenizers import models

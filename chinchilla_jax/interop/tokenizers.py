@@ -16,7 +16,7 @@ from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import copy_tokenizer, is_json, open_tokenizer, tokenizer_file
 from chinchilla_jax.disk import read_json
 from chinchilla_jax.errors import UserError
-from chinchilla_jax.interop.sentencepiece import library_tokenizer, read_model
+from chinchilla_jax.interop.sentencepiece import begin, library_tokenizer, read_model
 
 TURN_ENDS = ("<|im_end|>",)  # control pieces that end a turn, where a run has a chat template
 
@@ -42,12 +42,15 @@ def export_tokenizer(run_dir: Path, folder: Path, length: int) -> Exported:
     notes, kind = [], "PreTrainedTokenizerFast"
     if not is_json(file):
         try:
-            library_tokenizer(read_model(file)).save(str(folder / "tokenizer.json"))
+            made = library_tokenizer(read_model(file))
+            if tokenizer.adds_bos:
+                made.post_processor = begin(made.id_to_token(tokenizer.start[0]), tokenizer.start[0])
+            made.save(str(folder / "tokenizer.json"))
         except UserError as reason:
             notes, kind = [f"no tokenizer.json, tokenizer.model alone goes along: {reason}"], "LlamaTokenizer"
     names = roles(tokenizer, read_json(folder / CONFIG, missing={}), template.is_file())
     ids = token_ids(tokenizer, names)
-    if not (folder / CONFIG).exists():
+    if not is_json(file) or not (folder / CONFIG).exists():  # theirs speaks of another class than is written here
         write(folder / CONFIG, settings(tokenizer, names, kind, length, template))
     kept = read_json(folder / GENERATION, missing={})
     if not kept:
@@ -82,7 +85,7 @@ def settings(tokenizer: BaseTokenizer, names: dict[str, str], kind: str, length:
     return {
         "tokenizer_class": kind,
         **{f"{name}_token": piece for name, piece in names.items()},
-        "add_bos_token": False,
+        "add_bos_token": tokenizer.adds_bos,
         "add_eos_token": False,
         "clean_up_tokenization_spaces": False,
         "model_max_length": length,

@@ -1,4 +1,4 @@
-"""Tokenizers on object storage: a folder or a file at a URL, or one line that names the URL."""
+"""Opening tokenizers: on object storage, and with what stands beside them."""
 
 import json
 import re
@@ -9,6 +9,7 @@ import pytest
 
 from chinchilla_jax.data import build, remote, tokenizers
 from chinchilla_jax.data.store import TokenStore
+from chinchilla_jax.data.tokenizers import copy_tokenizer, open_tokenizer
 from chinchilla_jax.errors import StorageError, UserError
 from tests import bucket
 
@@ -62,3 +63,20 @@ def test_what_is_not_there_or_not_reached_is_one_line(there, monkeypatch):
     monkeypatch.setattr(bucket.Bucket, "isdir", lambda self, path: (_ for _ in ()).throw(TimeoutError("no answer")))
     with pytest.raises(StorageError, match="gs://bucket/three cannot be reached"):
         tokenizers.open_tokenizer("gs://bucket/three")
+
+
+@pytest.mark.parametrize("told, begins", [
+    ({}, True), ({"add_bos_token": True}, True), ({"add_bos_token": False}, False), (None, False),
+])  # fmt: skip
+def test_a_config_beside_a_sentencepiece_model_says_that_bos_begins_texts(told, begins, tiny_store, tmp_path):
+    """As transformers does for Llama's; a model of ours has no such file, and its separator begins texts."""
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    theirs.mkdir(), ours.mkdir()
+    shutil.copyfile(tiny_store / "tokenizer.model", theirs / "tokenizer.model")
+    if told is not None:
+        told = {"bos_token": "<s>", "eos_token": {"content": "</s>"}, **told}
+        (theirs / "tokenizer_config.json").write_text(json.dumps(told))
+    found = open_tokenizer(copy_tokenizer(theirs, ours))
+    assert found.adds_bos == begins and found.prompt("sea") == [1 if begins else 2, *found.encode("sea")]
+    assert found.document("sea").tolist() == ([1, *found.encode("sea"), 2] if begins else [2, *found.encode("sea")])
+    assert found.closing == 2 and 2 in found.stops

@@ -6,6 +6,7 @@ import pytest
 
 from chinchilla_jax.data.controls import add_controls
 from chinchilla_jax.data.tokenizers import open_tokenizer
+from chinchilla_jax.interop import gguf_lists
 from chinchilla_jax.interop.tokenizers import export_tokenizer
 from tests.data import jsons
 from tests.data.conftest import story
@@ -76,3 +77,22 @@ def test_transformers_reads_the_folder(kind, tmp_path, folder):
         text = text.replace("\u2581", "")
         ids = theirs(text, split_special_tokens=True)["input_ids"]
         assert ids == ours.encode(text) and theirs.decode(ids) == text
+
+
+def test_a_sentencepiece_model_with_a_bos_goes_out_with_it(tiny_store, tmp_path, folder):
+    """Other libraries put it there, and an imported export begins texts as the run does."""
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "tokenizer.model").write_bytes((tiny_store / "tokenizer.model").read_bytes())
+    told = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>"}
+    (run / "tokenizer_config.json").write_text(json.dumps(told))
+    found = export_tokenizer(run, folder, 64)
+    assert found.ids["bos_token_id"] == 1 and found.ids["eos_token_id"] == 2
+    told = json.loads((folder / "tokenizer_config.json").read_text())
+    assert told["add_bos_token"] is True and told["tokenizer_class"] == "PreTrainedTokenizerFast"
+    ours, back = open_tokenizer(run), open_tokenizer(folder)
+    assert back.path.endswith("tokenizer.json") and back.adds_bos
+    assert back.prompt("the sea") == ours.prompt("the sea") == [1, *ours.encode("the sea")]
+    assert back.document("sea").tolist() == ours.document("sea").tolist() and back.stops == ours.stops
+    assert gguf_lists.entries(run, ours.size)["ggml.add_bos_token"] is True
+    assert gguf_lists.entries(tiny_store, ours.size)["ggml.add_bos_token"] is False
