@@ -29,8 +29,8 @@ SETTINGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 class Harness(TemplateLM):
     """A loaded run as lm-eval asks for one.
 
-    A text is encoded as `transformers` encodes it with the exported folder: nothing stands before it but what the
-    `tokenizer.json` of an imported model puts there. What has no context follows the token that starts documents.
+    A text is encoded as `transformers` encodes it with the exported folder: nothing stands before it but the
+    bos of an imported model that has one. What has no context follows the token that starts documents.
     """
 
     def __init__(self, loaded: Loaded):
