@@ -54,8 +54,10 @@ def run(config, args) -> dict:
     from chinchilla_jax.planning import asked as question
     from chinchilla_jax.planning import plan as planning
 
-    began = time.monotonic()
-    config, text = with_text(config)
+    began, path = time.monotonic(), Path(args.out or Path(args.run_dir or ".", "plan.json"))
+    require(not path.is_dir(), f"--out {path}: this is a folder; name a file")
+    cli.writable(path.parent, "--out" if args.out else "--run-dir")
+    config, text = with_text(config, question.shape_given(args) or "data.vocab_size" in vars(args))
     said = question.asked(args, 1 if args.chips else devices_here(), **text)
     if args.minutes is not None:
         from chinchilla_jax.training.timed import TRAINING_SHARE
@@ -65,7 +67,6 @@ def run(config, args) -> dict:
     planned["text"]["sources"] = by_source(config, planned["realised"]["tokens"])
     if args.compile:
         planned |= {"compiled": compiled(planned, args.chips)}
-    path = Path(args.out or Path(args.run_dir or ".", "plan.json"))
     if cli.speaks():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, planned)
@@ -84,16 +85,22 @@ def manifest_of(store: str) -> dict:
 
         return remote.manifest(store)
     path = Path(expanded(store), "manifest.json")
-    return read_json(path, "prepare the store again") if path.exists() else {}
+    found = read_json(path, "prepare the store again") if path.exists() else {}
+    own = not found or found.keys() >= {"splits", "tokenizer"}
+    require(own, f"{path} is no token store's; name the folder of one with --data.store")
+    return found
 
 
-def with_text(config) -> tuple:
-    """`config` with the vocabulary of its token store, and what the manifest says; as it is where there is none."""
-    if not (manifest := manifest_of(config.data.store)):
-        return config, {}
-    pieces = manifest["tokenizer"]["pieces"]
-    text = {"unique_tokens": manifest["splits"]["train"]["tokens"], "tokenizer": manifest["tokenizer"]["sha256"][:12]}
-    if config.model.vocab_size:
+def with_text(config, told: bool = False) -> tuple:
+    """`config` with the vocabulary of its token store, and what the manifest says.
+
+    Where there is no store it stays as it is, or, if `told`, gets the vocabulary that `prepare` will make.
+    """
+    pieces, text = config.data.vocab_size if told else 0, {}
+    if manifest := manifest_of(config.data.store):
+        pieces, tokens = manifest["tokenizer"]["pieces"], manifest["splits"]["train"]["tokens"]
+        text = {"unique_tokens": tokens, "tokenizer": manifest["tokenizer"]["sha256"][:12]}
+    if config.model.vocab_size or not pieces:
         return config, text
     return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=pieces)), text
 
@@ -105,7 +112,9 @@ def by_source(config, tokens: float) -> list[dict]:
     found = [source for source in manifest["splits"]["train"].get("sources", ()) if source["tokens"]]
     if len(found) < 2:
         return []
-    weights = config.data.weights or manifest["settings"].get("weights") or [source["tokens"] for source in found]
+    weights = (
+        config.data.weights or manifest.get("settings", {}).get("weights") or [source["tokens"] for source in found]
+    )
     return [
         {"name": source["name"], "unique_tokens": source["tokens"], "share": weight / sum(weights),
          "epochs": tokens * weight / sum(weights) / source["tokens"]}
@@ -182,6 +191,7 @@ def table(planned: dict) -> str:
     )
     lines += ["", f"other laws at this compute: {others}"]
     if price := planned["price"]:
+        by = "--mfu" if planned["asked"]["mfu"] else "formula"
         machine, mesh = planned["asked"]["machine"], planned["config"]["mesh"]
         money = f", {price['usd']:,.0f} USD" if price["usd"] else ""
         lines += [
@@ -190,7 +200,7 @@ def table(planned: dict) -> str:
             f" {planned['config']['train']['microbatches']} microbatches, remat {price['remat']}: "
             f"{price['memory_bytes'] / 1e9:.1f} of {price['memory_capacity_bytes'] / 1e9:.0f} GB each, "
             f"{price['step_seconds']:.3g} s a plain step, {100 * price['mfu']:.0f} % MFU, "
-            f"{price['seconds'] / 3600:.3g} hours in all{money} (by formula)",
+            f"{price['seconds'] / 3600:.3g} hours in all{money} (by {by})",
         ]
     return "\n".join(lines)
 

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chinchilla_jax.config import require
+from chinchilla_jax import config as settings
+from chinchilla_jax.config import Config, require
 from chinchilla_jax.disk import read_json
 from chinchilla_jax.planning.recipe import Machine, parse_chips
 
+DECIDED = ("model.", "mesh.", "train.", "data.vocab_size")  # settings that a plan has a say in
 SHAPE = ("preset", "layers", "d_model", "heads", "kv_heads", "head_dim", "d_ff")
 
 
@@ -58,6 +60,8 @@ def asked(args: Any, devices: int, **text: Any) -> Asked:
     require(not timed or (seconds > 0 and math.isfinite(seconds)), f"{shown} must be a positive number")
     require(not timed or set(names) <= {"params", "ratio"}, "a time is a budget: beside it only --params or --ratio")
     _check(args)
+    for name in ("price", "mfu"):
+        require(args.chips or not getattr(args, name), f"--{name} is of --chips; name them, such as v5p-256")
     given = {name: value for name, value in vars(args).items() if "." in name}
     if args.unique_tokens is not None:
         text["unique_tokens"] = args.unique_tokens
@@ -87,21 +91,32 @@ def _check(args: Any) -> None:
 
 def priced_at(text: str, kind: str) -> float:
     """USD an hour of a chip: a number, or the entry of `kind` in a JSON file."""
+    fix = f"--price {text}: a number of USD an hour of a chip, or a JSON file such as {{'h100': 2.5}}"
     try:
-        return float(text)
+        price = float(text)
     except ValueError:
-        path = Path(text)
-        require(
-            path.is_file(), f"--price {text}: a number of USD an hour of a chip, or a JSON file such as {{'h100': 2.5}}"
-        )
-        found = read_json(path, "correct it")
+        require(Path(text).is_file(), fix)
+        found = read_json(Path(text), "correct it")
         require(kind in found, f"--price {text}: no price of {kind}; it has {', '.join(found)}")
-        return float(found[kind])
+        price = found[kind]
+    require(isinstance(price, int | float) and 0 <= price < math.inf, f"{fix}, not {price!r}")
+    return float(price)
 
 
 def shape_given(args: Any) -> bool:
     """Whether the command line itself says what the model looks like."""
     return any(f"model.{name}" in vars(args) for name in SHAPE)
+
+
+def overruled(given: dict[str, Any], made: Config) -> list[str]:
+    """The settings of the command line that the plan `made` decides otherwise, one line each."""
+    found = []
+    for name, value in given.items():
+        own = tuple(value) if isinstance(value, list) else value
+        if name.startswith(DECIDED) and own not in (None, "auto", has := settings.get(made, name)):
+            flag = f"--{name.replace('_', '-')}"
+            found.append(f"{flag} {own} is not followed, the plan decides on {has}; give it to pretrain beside --plan")
+    return found
 
 
 def timed(seconds: float, unique_tokens: float, devices: int, args: Any) -> Asked:

@@ -10,7 +10,7 @@ import numpy as np
 from chinchilla_jax import config as settings
 from chinchilla_jax.config import Config, ModelConfig, stored
 from chinchilla_jax.planning import hparams, ladder
-from chinchilla_jax.planning.asked import SHAPE, Asked
+from chinchilla_jax.planning.asked import SHAPE, Asked, overruled
 from chinchilla_jax.planning.attacks import plain, step_multiple
 from chinchilla_jax.planning.recipe import Machine, recipe
 from chinchilla_jax.planning.repeated import advised
@@ -108,8 +108,7 @@ def machine_throughput(said: Asked) -> Throughput:
     """Tokens a second on the machine that was named, by formula or at the user's own MFU."""
 
     def throughput(config: Config) -> float:
-        found = priced(config, said.machine)
-        return found["tokens_per_second"] * (said.mfu / found["mfu"] if said.mfu else 1.0)
+        return priced(config, said.machine, said.mfu)["tokens_per_second"]
 
     return throughput
 
@@ -215,16 +214,16 @@ def _moved(one: Form, by: float) -> Form:
     return dataclasses.replace(one, theta=tuple(map(float, shift(one.theta))), draws=draws)
 
 
-def priced(config: Config, machine: Machine) -> dict[str, Any]:
-    """Memory, seconds and use of the machine of a plain step, by formula."""
+def priced(config: Config, machine: Machine, mfu: float | None = None) -> dict[str, Any]:
+    """Memory, seconds and use of the machine of a plain step, by formula; seconds by the user's own `mfu`, if given."""
     train, mesh, model = config.train, config.mesh, config.model
     remat = "projections" if model.remat == "auto" else model.remat
     tokens = train.batch_size * train.seq_len
     found = roofline(
         model, tokens, train.seq_len, machine.chips, machine.kind, mesh.fsdp, mesh.tensor, train.microbatches, remat
     )
-    seconds = found.pop("expected_seconds")
-    mfu = found["mfu"] * found["step_seconds"] / seconds
+    work, seconds = found["mfu"] * found["step_seconds"], found.pop("expected_seconds")
+    mfu, seconds = (mfu, work / mfu) if mfu else (work / seconds, seconds)
     return {**found, "step_seconds": seconds, "mfu": mfu, "tokens_per_second": tokens / seconds, "remat": remat}
 
 
@@ -237,7 +236,7 @@ def report(
     C = law.per_nd * N * tokens
     predicted = float(loss(law.surface, N, tokens, where))
     best = loss(law.surface, *point(law, Question(flops=C), where), where)
-    cost = priced(made, said.machine) if said.machine.kind else {}
+    cost = priced(made, said.machine, said.mfu) if said.machine.kind else {}
     if cost:
         cost["seconds"] = attack * cost["step_seconds"] * train.steps
         cost["usd"] = cost["seconds"] / 3600 * said.machine.chips * said.price or None
@@ -246,9 +245,14 @@ def report(
     names = ("name", "label", "dataset", "tokenizer", "unit", "count", "accounting", "per_nd", "runs", "ranges")
     forms = [{"form": one.form, "weight": one.weight} for one in law.forms]
     return {
-        "asked": {**said.budgets, "seconds": said.seconds or None, "machine": dataclasses.asdict(said.machine)},
+        "asked": {
+            **said.budgets,
+            "seconds": said.seconds or None,
+            "machine": dataclasses.asdict(said.machine),
+            "mfu": said.mfu,
+        },
         "law": {**{name: getattr(law, name) for name in names}, "forms": forms, "inside": law.inside(N, tokens)},
-        "warnings": law.warnings(N, tokens) + left,
+        "warnings": law.warnings(N, tokens) + left + overruled(said.given, made),
         "level": said.level,
         "optimum": found,
         "other_sizes": other_sizes(law, found["params"]["value"], found["tokens"]["value"], where),

@@ -16,6 +16,7 @@ ASPECTS = ((1e5, 16.0), (1e6, 32.0), (4.4e7, 64.0), (1.6e10, 105.0), (1e13, 128.
 TABLE_SHARE = 0.4
 VOCABULARIES = (32000, 16384, 8192, 4096, 2048, 1024, 512)
 GROUPED, GROUPS = 4096, 8  # width from which heads of keys and values are shared, and their number
+LARGEST = 1e16  # parameters; shapes beyond take long to look through, and nothing holds them
 # Windows by total parameters: short ones where attention over long ones would cost more than the layers.
 LENGTHS = ((2e6, 256), (2e7, 512), (2e8, 1024), (math.inf, 2048))
 
@@ -56,6 +57,7 @@ def realise(
 
     `divisor` is what the mesh needs d_model to be a multiple of. `UserError` where no shape comes within a factor of 2.
     """
+    require(params <= LARGEST, f"{params:.3g} parameters are more than any machine holds; ask for less")
     pieces = vocab_size or vocabulary(params)
     best, cost = None, math.inf
     for cfg in _candidates(params, family, pieces, divisor):

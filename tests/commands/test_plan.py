@@ -39,6 +39,21 @@ def test_the_vocabulary_is_that_of_the_text_unless_it_is_given(store):
     assert plan.with_text(nowhere) == (nowhere, {}) and plan.manifest_of("none/there") == {}
 
 
+def test_what_is_no_file_and_what_is_no_store_is_one_line(tmp_path, capfd):
+    from chinchilla_jax.__main__ import main
+
+    line = ["plan", "--flops", "1e20", "--chips", "v5e-4"]
+    (tmp_path / "file").touch()
+    (tmp_path / "manifest.json").write_text('{"name": "a web app"}')
+    for more, code, said in (
+        (["--out", str(tmp_path)], 78, "this is a folder; name a file"),
+        (["--run-dir", str(tmp_path / "file")], 74, "cannot be written; choose another folder"),
+        (["--data.store", str(tmp_path)], 78, "manifest.json is no token store's"),
+    ):
+        assert main([*line, *more]) == code
+        assert said in capfd.readouterr().err
+
+
 def test_sources_are_read_by_the_weights_of_the_run_of_the_store_or_by_size(store):
     def shares(config):
         found = plan.by_source(config, 8000)

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from chinchilla_jax.config import Config, replace
 from chinchilla_jax.errors import UserError
-from chinchilla_jax.planning.asked import asked, priced_at, shape_given, timed
+from chinchilla_jax.planning.asked import asked, overruled, priced_at, shape_given, timed
 from chinchilla_jax.planning.recipe import Machine
 
 NAMES = [
@@ -57,6 +58,10 @@ def test_time_and_money_are_seconds(line, seconds):
     ({"hours": math.inf, "chips": "v5e-16"}, "--hours must be a positive number"),
     ({"usd": 1.0, "chips": "h100-8", "price": "0"}, "--usd needs --price"),
     ({"flops": 1.0, "mfu": 1.5}, "--mfu 1.5"),
+    ({"flops": 1.0, "mfu": 0.5}, "--mfu is of --chips"),
+    ({"flops": 1.0, "price": "2.5"}, "--price is of --chips"),
+    ({"flops": 1.0, "price": "nan", "chips": "h100-8"}, "--price nan: a number"),
+    ({"flops": 1.0, "price": "-1", "chips": "h100-8"}, "--price -1: a number"),
     ({"flops": 1.0, "inference_tokens": -1.0}, "--inference-tokens -1"),
     ({"flops": 1.0, "sparsity": 0.5, "sparsity__target": 0.6}, "contradict each other"),
 ])  # fmt: skip
@@ -71,6 +76,18 @@ def test_prices_are_numbers_or_stand_in_a_file(tmp_path):
     assert priced_at("1.75", "h100") == 1.75 and priced_at(str(path), "h100") == 2.5
     with pytest.raises(UserError, match="no price of v5e; it has h100"):
         priced_at(str(path), "v5e")
+    path.write_text(json.dumps({"h100": "two"}))
+    with pytest.raises(UserError, match="not 'two'"):
+        priced_at(str(path), "h100")
+
+
+def test_settings_that_the_plan_decides_otherwise_are_said():
+    given = {
+        "train.batch_size": 48, "train.seed": 0, "model.remat": "auto", "mesh.fsdp": 4, "optimizer.weight_decay": 9.0,
+    }  # fmt: skip
+    made = replace(Config(), {"train.batch_size": 64, "model.remat": "full", "mesh.fsdp": 4})
+    (line,) = overruled(given, made)
+    assert line.startswith("--train.batch-size 48 is not followed, the plan decides on 64; give it to pretrain")
 
 
 def test_a_shape_is_given_by_any_of_its_settings():

@@ -138,6 +138,8 @@ MISTAKES = {
     "--flops 1e20 --unique-tokens 0": "--unique-tokens",
     "--flops 1e26 --chips v5e-1": "take more",
     "--flops 1e20 --compile": "topology",
+    "--flops 1e20 --chips h100-8 --price nan": "--price nan",
+    "--flops 1e300 --chips h100-8": "more than any machine holds",
 }
 
 
@@ -238,6 +240,24 @@ def test_money_is_a_time(planned):
     )
 
 
+def test_the_users_own_use_of_the_machine_is_what_hours_and_money_follow(planned):
+    machine = "--chips h100-8 --price 2 --mfu 0.2"
+    for budget, hours in (("--hours 100", 100), ("--usd 500", 500 / 16)):
+        price = planned(machine, budget)["price"]
+        assert price["mfu"] == 0.2 and price["seconds"] == pytest.approx(3600 * hours, rel=0.01)
+        assert price["usd"] == pytest.approx(16 * hours, rel=0.01)
+    half, full = (planned(f"--chips h100-8 --mfu {mfu}")["price"]["seconds"] for mfu in (0.25, 0.5))
+    assert half == pytest.approx(2 * full)
+
+
+def test_a_shape_has_the_vocabulary_that_prepare_makes(planned):
+    made = planned("--model.layers 3 --model.d-model 128 --model.heads 4 --model.d-ff 256")["config"]
+    assert made["model"]["vocab_size"] == made["data"]["vocab_size"] == Config().data.vocab_size
+    made = planned("--data.vocab-size 9000 --train.batch-size 3")
+    assert made["config"]["model"]["vocab_size"] == made["config"]["data"]["vocab_size"] == 9000
+    assert any("--train.batch-size 3 is not followed" in line for line in made["warnings"])
+
+
 def test_experts_have_a_law_of_their_own(planned):
     one, eight = planned("--experts 1"), planned("--experts 8")
     assert eight["law"]["name"] == "mixture-of-experts" and eight["law"]["count"] == "n_active"
@@ -290,7 +310,7 @@ def test_the_plan_knows_its_text_by_source(tmp_path):
     from chinchilla_jax.config import Config, replace
 
     sources = [{"name": "a", "tokens": 1000}, {"name": "b", "tokens": 3000}]
-    manifest = {"splits": {"train": {"sources": sources}}, "settings": {"weights": []}}
+    manifest = {"splits": {"train": {"sources": sources}}, "settings": {"weights": []}, "tokenizer": {}}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     config = replace(Config(), {"data.store": str(tmp_path)})
     assert [(s["share"], s["epochs"]) for s in by_source(config, 8000)] == [(0.25, 2), (0.75, 2)]

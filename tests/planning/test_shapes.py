@@ -37,3 +37,5 @@ def test_what_is_counted_is_what_comes_near():
 def test_no_shape_is_an_error_that_names_the_mend():
     with pytest.raises(UserError, match=r"--model\.vocab-size"):
         realise(1e4, total, vocab_size=32000)
+    with pytest.raises(UserError, match="parameters are more than any machine holds"):
+        realise(1e17, total)
