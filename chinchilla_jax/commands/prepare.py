@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from chinchilla_jax.commands import hints
+from chinchilla_jax.commands import cli, hints
 from chinchilla_jax.config import Config
 
 SECTIONS = ("data",)
@@ -21,6 +21,8 @@ def run(config: Config, args: argparse.Namespace) -> dict:
     """Make the token store and say what is in it."""
     from chinchilla_jax.data import account, build
 
+    if args.report:
+        cli.writable(Path(args.report), "--report")
     manifest = build.prepare(config.data, force=args.force, skip_broken=args.skip_broken)
     for source in manifest["sources"]:
         print(f"{source['name']}: {source['documents']:,} documents, {source['bytes']:,} bytes; {source['licence']}")

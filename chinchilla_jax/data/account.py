@@ -58,8 +58,13 @@ def write(manifest: dict, folder: Path) -> list[Path]:
         for rule, found in rules(manifest, stage["stage"]):
             lines += ["", f"**{rule}**: {found['documents']:,} documents, such as", ""]
             lines += [f"- {value:.4g}: `{' '.join(text.split())[:WIDTH]}`" for _, value, text in found["examples"]]
-    page.write_text("\n".join(lines) + "\n")
+    page.write_text("\n".join(lines) + "\n", "utf-8", "backslashreplace")
     return [page, picture]
+
+
+def shown(source: str) -> str:
+    """The last part of a source's name, without what a font lacks."""
+    return source.rstrip("/").rpartition("/")[2].encode("latin-1", "replace").decode("latin-1")
 
 
 def draw(manifest: dict, path: Path) -> None:
@@ -69,7 +74,7 @@ def draw(manifest: dict, path: Path) -> None:
 
     left = stages(manifest)
     broken = [(rule, f["documents"]) for name, _, _ in left for rule, f in rules(manifest, name)]
-    sources = [(s["name"].rstrip("/").rpartition("/")[2], s["tokens"]) for s in manifest["splits"]["train"]["sources"]]
+    sources = [(shown(s["name"]), s["tokens"]) for s in manifest["splits"]["train"]["sources"]]
     panels = [("documents left", [("read", left[0][1]), *((name, after) for name, _, after in left)])]
     panels += [("documents that break a rule", broken)] if broken else []
     panels += [("tokens of training by source", sources)]

@@ -48,9 +48,7 @@ def open_path(name: str, field: str, skip_broken: bool = False, left_out: tuple[
     skipped: Counter = Counter()
     own_output.refuse(name, top)
     paths = [top] if not top.is_dir() else cards.without(list(text_files(top, skipped, left_out)), skipped)
-    if not paths:
-        seen = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common() if count)
-        raise UserError(f"{name}: no text files in this folder{f' (skipped {seen})' if seen else ''}")
+    _refuse_none(name, paths, skipped)
     parts = units(name, [str(path) for path in paths], field, skip_broken)
     return Source(name=name, licence=LICENCE, units=parts, state=_state(paths), skipped=skipped)
 
@@ -59,17 +57,27 @@ def _open_url(url: str, field: str, skip_broken: bool) -> Source:
     """The source of a remote file, folder or pattern."""
     try:
         found = fs.listing(url)
+        own = own_output.remote(found, whole=url not in found and not fs.is_pattern(url))
     except FileNotFoundError as error:
         raise UserError(f"--data.sources {url}: nothing is there; see what it names") from error
     except OSError:
         raise
     except Exception as error:
         raise unreachable(url, error) from error
+    found = {path: state for path, state in found.items() if path not in own}
     paths = [path for path in found if not BINARY.fullmatch(Path(path).suffix)]
-    skipped = Counter({"binary": len(found) - len(paths)})
+    skipped = Counter({"binary": len(found) - len(paths)}) + Counter(f"files of {kind}" for kind in own.values())
     paths = paths if url in found else cards.without(paths, skipped)
+    _refuse_none(url, paths, skipped)
     parts = units(url, paths, field, skip_broken)
     return Source(name=url, licence=LICENCE, units=parts, state=str(found), skipped=skipped)
+
+
+def _refuse_none(name: str, paths: list, skipped: Counter) -> None:
+    """A `UserError` that says what was passed over, where that was all."""
+    seen = ", ".join(f"{count} {kind}" for kind, count in skipped.most_common() if count)
+    if not paths:
+        raise UserError(f"{name}: no text files in this folder{f' (skipped {seen})' if seen else ''}")
 
 
 def units(name: str, paths: list[str], field: str, skip_broken: bool) -> list[dict]:

@@ -17,6 +17,11 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
+def is_pattern(path: str) -> bool:
+    """Whether `path` stands for all that it matches."""
+    return any(c in path for c in "*?[")
+
+
 def join(folder: str, *names: str) -> str:
     """A path below `folder`."""
     return "/".join([folder.rstrip("/"), *names])
@@ -127,7 +132,7 @@ def listing(url: str) -> dict[str, str]:
     Raises `FileNotFoundError` where there is nothing.
     """
     found, name = _remote(url)
-    names = sorted(found.glob(name)) if any(c in name for c in "*?[") else found.find(name)
+    names = sorted(found.glob(name)) if is_pattern(name) else found.find(name)
     if not names:
         raise FileNotFoundError(url)
     infos = {found.unstrip_protocol(one): found.info(one) for one in names}

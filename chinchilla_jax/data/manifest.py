@@ -5,7 +5,7 @@ import json
 import shlex
 from pathlib import Path
 
-from chinchilla_jax.config import DataConfig, to_dict
+from chinchilla_jax.config import DataConfig, differences, to_dict
 from chinchilla_jax.data.tokenizers import NAMES
 from chinchilla_jax.disk import checksum
 from chinchilla_jax.errors import UserError
@@ -21,11 +21,11 @@ def again(folder: Path, manifest: dict) -> str:
     """The advice for a damaged store: the command that makes the same one, where its manifest tells the settings."""
     if "settings" not in manifest:
         return AGAIN
-    told, default = {"store": str(folder), **manifest["settings"]}, to_dict(DataConfig())
+    told = {"store": str(folder), **manifest["settings"]}
     flags = ["--data.sources", *told.pop("sources")]
-    for name, value in told.items():
-        if name in default and value != default[name]:
-            flags += [f"--data.{name.replace('_', '-')}", str(value)]
+    for name, (default, value) in differences(to_dict(DataConfig()), told, "data.").items():
+        if None not in (default, value):  # the same settings, of whichever version
+            flags += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
     return f"make it again: `python -m chinchilla_jax prepare {shlex.join(flags)} --force`"
 
 

@@ -3,8 +3,10 @@
 A token store holds the validation text, and a run its samples: read as a source, they would be trained on.
 """
 
+from collections.abc import Callable, Collection
 from pathlib import Path
 
+from chinchilla_jax.data import fs
 from chinchilla_jax.errors import UserError
 
 UNFINISHED = ".preparing"  # ending of the hidden folder beside a store that is being made
@@ -32,10 +34,30 @@ KINDS = {
 
 def kind(folder: Path) -> str:
     """Which kind of output a folder is, or nothing."""
+    return kind_with(lambda file: (folder / file).exists())
+
+
+def kind_with(has: Callable[[str], bool]) -> str:
+    """Which kind of output a folder is that `has` files of these names, or nothing."""
     for name, (_, sets) in KINDS.items():
-        if any(all((folder / file).exists() for file in files) for files in sets):
+        if any(all(map(has, files)) for files in sets):
             return name
     return ""
+
+
+def remote(urls: Collection[str], whole: bool) -> dict[str, str]:
+    """Which of these URLs lie in such a folder, or in one that is being made, and its kind.
+
+    `whole`: they are all there is below a folder; otherwise what lies beside them is looked up.
+    """
+    above = {url: [url[:at] for at in range(url.index("://") + 3, len(url)) if url[at] == "/"] for url in urls}
+    folders = {folder for of in above.values() for folder in (of if whole else of[-1:])}
+    there = {*urls, *folders}
+    if not whole:
+        there |= {fs.join(folder, name) for folder in folders for name in fs.names(folder)}
+    kinds = {folder: kind_with(lambda file, at=folder: fs.join(at, file) in there) for folder in folders}
+    kinds |= {folder: "unfinished token stores" for folder in folders if folder.endswith(UNFINISHED)}
+    return {url: found[0] for url, of in above.items() if (found := [kinds[f] for f in of if kinds.get(f)])}
 
 
 def refuse(name: str, path: Path) -> None:

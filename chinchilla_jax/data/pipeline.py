@@ -141,8 +141,8 @@ class Pipeline:
                 say(f"{source.name}: {count:,} {text}")
         if self.config.field != DataConfig().field and not any(source.records for source in self.sources):
             raise UserError(
-                f"--data.field {self.config.field}: no source has records (.jsonl, .ndjson, .json or TFDS); leave it "
-                "out"
+                f"--data.field {self.config.field}: no source has records (.jsonl, .ndjson, .json, .parquet or "
+                "TFDS); leave it out"
             )
 
     def split(self, totals: Totals) -> Plan:

@@ -29,7 +29,7 @@ def read(
 
     Counts in `notes.records` how many there were.
     """
-    if sure or _is_lines(path, open_file):
+    if sure or is_lines(path, open_file):
         return _counted(_lines(path, open_file, field, broken, part), notes)
     with open_file(path) as file:
         data = file.read()
@@ -54,7 +54,7 @@ def _counted(found: Iterator[tuple[str, str]], notes: Notes) -> Iterator[tuple[s
         yield pair
 
 
-def _is_lines(path: Path, open_file: Opener) -> bool:
+def is_lines(path: Path, open_file: Opener) -> bool:
     """Whether the first two lines that are not blank are JSON objects."""
     whole = 0
     with open_file(path) as file:

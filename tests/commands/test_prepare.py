@@ -77,6 +77,7 @@ def test_json_is_one_object(flags, capsys):
         (["--data.tokenizer", "/nowhere/m.model"], 78),
         (["--data.kind", "x"], 78),
         (["--data.store", "/proc/nowhere/s"], 74),
+        (["--report", __file__], 74),
     ],
 )
 def test_mistakes_are_one_line(flags, change, code, capsys, tmp_path):

@@ -34,6 +34,15 @@ def test_rules_that_nothing_broke_are_not_shown():
     assert not any("hashes" in line for line in lines)
 
 
+def test_names_that_no_font_and_no_encoding_has(tmp_path, recwarn):
+    name = "texts/\u540d\udcff"
+    source = {"name": name, "documents": 2, "tokens": 9, "bytes": 20}
+    splits = {split: {"sources": [source]} for split in ("train", "valid")}
+    page, picture = account.write(MANIFEST | {"splits": splits}, tmp_path)
+    assert account.shown(name) == "??" and "texts/\u540d\\udcff" in page.read_text("utf-8")
+    assert picture.stat().st_size > 0 and not recwarn.list
+
+
 def test_a_store_without_stages_has_a_table_too():
     """Those of the first version, and text of which nothing is left: no division by zero."""
     lines = account.table({"sources": [{"documents": 0}], "empty": 0})

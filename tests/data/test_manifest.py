@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from chinchilla_jax.commands import config_files, flags, prepare
+from chinchilla_jax.config import Config, replace
+from chinchilla_jax.data import build
 from chinchilla_jax.data import manifest as manifests
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.errors import UserError
@@ -72,3 +74,14 @@ def test_the_advice_for_a_damaged_store_makes_the_same_one(folder, made):
     config = config_files.resolve(parser.parse(command[4:]))
     told = {name: getattr(config.data, name) for name in ("sources", "store", "vocab_size", "valid_fraction")}
     assert told == {name: getattr(made, name) for name in told} | {"store": str(folder)}
+
+
+def test_the_advice_holds_for_lists_and_for_settings_inside_settings(tmp_path):
+    wanted = replace(Config(), {
+        "data.sources": ("a", "b c"), "data.weights": (0.7, 0.3), "data.clean": ("html", "controls"),
+        "data.near.mode": "drop", "data.quality.on": True, "data.repetition.top_grams": (0.3, 0.2, 0.1),
+        "data.store": str(tmp_path),
+    }).data  # fmt: skip
+    settings = {**build.identity(wanted), "of_a_version_to_come": 1}
+    command = shlex.split(manifests.again(tmp_path, {"settings": settings}).split("`")[1])
+    assert config_files.resolve(flags.parser_of("prepare", "", prepare).parse(command[4:])).data == wanted

@@ -63,3 +63,18 @@ def test_a_folder_named_data_is_prepared_again_and_again(tmp_path, monkeypatch):
     assert again["sources"][0]["documents"] == first["sources"][0]["documents"] == 6
     assert TokenStore.open("data/st").valid_text.read_text() == held
     assert again["sources"][0]["skipped"] == {"token stores": 1}
+
+
+def test_output_inside_a_remote_source_is_left_out_and_counted(tmp_path):
+    """By folder, by pattern and by file; a store that is being made too."""
+    top = folder_with_output(tmp_path / "top")
+    before = files.open_path(f"file://{top}", "text").state
+    (top / "st.preparing/read").mkdir(parents=True)
+    (top / "st.preparing/read/000000-0000.text").write_text("never read")
+    source = files.open_path(f"file://{top}", "text")
+    assert [document.text for document in documents(source)] == ["text", "{}"] and source.state == before
+    assert source.skipped["files of token stores"] == 4 and source.skipped["files of unfinished token stores"] == 1
+    for url in (f"file://{top}/st", f"file://{top}/st/stray.txt", f"file://{top}/run/*.txt"):
+        with pytest.raises(UserError, match=r"no text files in this folder .skipped \d files of"):
+            files.open_path(url, "text")
+    assert files.open_path(f"file://{top}/code/*.json", "text").units

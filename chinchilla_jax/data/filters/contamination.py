@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from chinchilla_jax.config import expanded
-from chinchilla_jax.data import containers, files, fs
+from chinchilla_jax.data import containers, files, fs, records
 from chinchilla_jax.data.filters.words import folded_words
 from chinchilla_jax.data.text import unmarked
 from chinchilla_jax.errors import UserError
@@ -41,8 +41,10 @@ def collect(names: tuple[str, ...], n: int) -> np.ndarray:
     for name in names:
         try:
             own = folded_words(list(strings(expanded(name)))).grams(n)[1]
-        except (FileNotFoundError, IsADirectoryError) as error:
+        except FileNotFoundError as error:
             raise UserError(f"--data.decontaminate {name}: no such file") from error
+        except IsADirectoryError as error:
+            raise UserError(f"--data.decontaminate {name}: this is a folder; name its files") from error
         except files.DAMAGED as error:
             raise UserError(f"--data.decontaminate {name}: a damaged file ({error}); replace it") from error
         if not len(own):
@@ -63,7 +65,8 @@ def strings(name: str) -> Iterator[str]:
     if not kind.endswith((".json", ".jsonl", ".ndjson")):
         yield text
         return
-    lines = [text] if kind.endswith(".json") else text.split("\n")
+    whole = kind.endswith(".json") and not records.is_lines(path, files.open_file)
+    lines = [text] if whole else text.split("\n")
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:

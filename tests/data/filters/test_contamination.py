@@ -38,6 +38,7 @@ def test_evaluation_sets_are_read_as_they_come(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(plain)
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(plain))
     (tmp_path / "c.json").write_bytes(plain)
+    (tmp_path / "lines.json").write_bytes(2 * plain)
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([record]), tmp_path / "d.parquet")
     expected = contamination.folded_words([question]).grams(13)[1]
     for path in sorted(tmp_path.iterdir()):
@@ -49,7 +50,7 @@ def test_files_without_a_run_are_refused(tmp_path):
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'"a"\n' * 99)[:-9])
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
     for name, message in (
-        ("short.txt", "no run of 13 words"), ("none.txt", "no such file"), (".", "no such file"),
+        ("short.txt", "no run of 13 words"), ("none.txt", "no such file"), (".", "this is a folder; name its files"),
         ("cut.jsonl.gz", "damaged"), ("cut.parquet", "damaged"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=message):
