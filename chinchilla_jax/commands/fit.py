@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from chinchilla_jax.commands import cli, config_files, hints
-from chinchilla_jax.config import require, to_dict
+from chinchilla_jax.config import closest, require, to_dict
 from chinchilla_jax.disk import read_json
 
 SECTIONS = ()
@@ -74,9 +74,11 @@ def run(config, args) -> dict:
     from chinchilla_jax.scaling.runs import read
 
     path = Path(args.runs)
+    require(0 <= args.seed < 2**32, f"--seed {args.seed}: a whole number from 0 to 2^32 - 1")
+    require(args.drop_outliers >= 0, f"--drop-outliers {args.drop_outliers} must not be negative")
     if args.out:
         cli.writable(Path(args.out), "--out")
-    table = read(path, _pairs(args.columns), args.where, args.count, args.source, args.drop_failed)
+    table = read(path, _pairs(args.columns, args.where), args.where, args.count, args.source, args.drop_failed)
     table = _named(table, args)
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Settings) if hasattr(args, f.name)}
     given |= {"flops": tuple(args.flops), "name": args.name or path.stem, "recipe": recipe_of(path, args.recipe)}
@@ -95,7 +97,10 @@ def recipe_of(table: Path, named: str) -> dict:
     if not named and not path.exists():
         return {}
     if path.name == "recipe.json":
-        return read_json(path, "write it again with sweep, or name the config")
+        fix = "write it again with sweep, or name the config"
+        found = read_json(path, fix)
+        require("config" in found, f"{path} holds no config; {fix}")
+        return found
     return {"config": to_dict(config_files.load(path))}
 
 
@@ -109,7 +114,12 @@ def _named(table, args):
     return dataclasses.replace(table, **told)
 
 
-def _pairs(given: list[str]) -> dict[str, str]:
+def _pairs(given: list[str], where: list[str]) -> dict[str, str]:
+    from chinchilla_jax.scaling.runs import COLUMNS
+
     for pair in given:
-        require("=" in pair, f"--columns {pair}: write NAME=VALUE")
+        name, equals, _ = pair.partition("=")
+        require(bool(equals), f"--columns {pair}: write NAME=VALUE")
+        known = name in COLUMNS or any(text.startswith(name) for text in where)
+        require(known, f"--columns {pair}: nothing reads {name}{closest(name, COLUMNS)}; known: {', '.join(COLUMNS)}")
     return dict(pair.split("=", 1) for pair in given)

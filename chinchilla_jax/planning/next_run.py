@@ -34,6 +34,7 @@ class Next:
 def next_runs(law: LawFile, target: float, budget: float, most: int = 1) -> tuple[float, list[Next]]:
     """(standard deviation of ln D/N at `target` FLOPs now, at most `most` runs of `budget` FLOPs together)."""
     require(budget > 0 and np.isfinite(budget), f"--budget {budget:g}: a positive number of FLOPs for the next runs")
+    require(target > 0 and np.isfinite(target), f"--flops {target:g}: a positive number of FLOPs to plan for")
     laws = law.replicates
     N, D = laws.optimum(target, law.per_nd)
     asked = np.log(D / N)

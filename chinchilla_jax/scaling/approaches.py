@@ -42,11 +42,6 @@ class Line:
     N: np.ndarray
     warnings: tuple[str, ...]
 
-    def optimum(self, C: float, per_nd: float = 6.0) -> tuple[float, float]:
-        """(N, D) at C = per_nd N D."""
-        N = float(np.exp(self.intercept + self.exponent * np.log(C)))
-        return N, C / per_nd / N
-
 
 def line(C: np.ndarray, N: np.ndarray, *warnings: str) -> Line:
     """Least squares in logs."""

@@ -1,6 +1,7 @@
 """A CSV or JSONL file as rows of named cells, its own or another code base's; every refusal names row and column."""
 
 import csv
+import io
 import json
 import math
 import operator
@@ -124,7 +125,7 @@ def number(cell: Any) -> float:
     """A cell as a number, nan where it is none."""
     try:
         return math.nan if isinstance(cell, bool) else float(cell)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan
 
 
@@ -148,34 +149,31 @@ def holds(path: Path, at: int, own: str, cell: Any, sign: str, value: str) -> bo
 def rows_of(path: Path) -> tuple[list[tuple[int, dict]], list[str]]:
     """(line number, cells) of every row, and the columns."""
     require(path.is_file(), f"{path}: no such table of runs")
+    require(path.suffix != ".json", f"{path}: write the runs as .jsonl, an object a line, or as .csv")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason})") from error
     if path.suffix in (".jsonl", ".ndjson"):
-        rows = [(at, _object(path, at, line)) for at, line in enumerate(text.splitlines(), 1) if line.strip()]
+        rows = [(at, _object(path, at, line)) for at, line in enumerate(text.split("\n"), 1) if line.strip()]
         return rows, list(dict.fromkeys(name for _, row in rows for name in row))
-    reader = csv.reader(text.splitlines())
-    header = next(reader, [])
+    reader = csv.reader(io.StringIO(text, newline=None))
+    try:
+        (_, header), *found = [(reader.line_num, cells) for cells in reader if any(cells)] or [(1, [])]
+    except csv.Error as error:
+        raise UserError(f"{path} row {reader.line_num} is not CSV ({error}); correct it") from error
     require(bool(header), f"{path} is empty; its first row names the columns")
     require(len(set(header)) == len(header), f"{path}: row 1 names a column twice; rename one")
-    rows = []
-    for cells in reader:
-        if not any(cells):
-            continue
-        require(
-            len(cells) == len(header),
-            f"{path} row {reader.line_num}, column {header[min(len(cells), len(header)) - 1]}: "
-            f"{len(cells)} cells under {len(header)} columns",
-        )
-        rows.append((reader.line_num, dict(zip(header, cells))))
-    return rows, header
+    for at, cells in found:
+        last, counts = header[min(len(cells), len(header)) - 1], f"{len(cells)} cells under {len(header)} columns"
+        require(len(cells) == len(header), f"{path} row {at}, column {last}: {counts}")
+    return [(at, dict(zip(header, cells))) for at, cells in found], header
 
 
 def _object(path: Path, at: int, line: str) -> dict:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} row {at} is not JSON ({error})") from error
     require(isinstance(row, dict), f"{path} row {at} is not a JSON object")
     return row

@@ -123,7 +123,7 @@ def spread(runs: Runs) -> tuple[float, float]:
 
 def check(runs: Runs, form: str) -> None:
     """`UserError` where the rows cannot tell the parameters of a form."""
-    require(form in FORMS, f"--form {form}: one of {', '.join(FORMS)}{closest(form, FORMS)}")
+    require(form in FORMS, f"--form {form}: one of mixture, {', '.join(FORMS)}{closest(form, ('mixture', *FORMS))}")
     free, least = FORMS[form].shape[1], LEAST_VALUES[form]
     require(
         len(runs.N) > free,

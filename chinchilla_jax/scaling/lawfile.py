@@ -181,6 +181,8 @@ def _checked(path: Path, values: dict[str, Any]) -> LawFile:
     require(isinstance(values["ranges"], dict), f"{path}: ranges is no table of N, D, C and loss")
     for name in ("N", "D", "C", "loss"):
         require(name in values["ranges"], f"{path}: ranges has no {name}; write it again with fit")
+    recipe = values.get("recipe", {})
+    require(recipe == {} or (isinstance(recipe, dict) and "config" in recipe), f"{path}: recipe has no config")
     pairs = {name: _numbers(path, f"ranges {name}", pair, (2,)) for name, pair in values["ranges"].items()}
     per_nd = values.get("per_nd", 6.0)
     good = isinstance(per_nd, int | float) and math.isfinite(per_nd) and per_nd > 0
@@ -207,8 +209,10 @@ def _form(path: Path, values: Any) -> Form:
     require(theta[3] > 0 and theta[4] > 0, f"{path}: theta has an exponent that is not positive")
     draws = values.get("draws")
     draws = None if draws is None else _numbers(path, "draws", draws, (None, 6))
+    weight = float(_numbers(path, "weight", values.get("weight", 1.0), ()))
     residuals = tuple(_numbers(path, "residuals", values.get("residuals", ()), (None,)).tolist())
-    return Form(**(values | {"theta": tuple(theta.tolist()), "draws": draws, "residuals": residuals}))
+    checked = {"theta": tuple(theta.tolist()), "draws": draws, "residuals": residuals, "weight": weight}
+    return Form(**(values | checked))
 
 
 def _numbers(path: Path, name: str, values: Any, shape: tuple[int | None, ...]) -> np.ndarray:

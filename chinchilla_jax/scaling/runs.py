@@ -17,6 +17,7 @@ from chinchilla_jax.scaling.cells import DONE, PRESETS, RUN, STATE, Cells, Prese
 
 COUNTS = ("n_total", "n_nonembed", "n_matmul", "n_active")
 ONE_OF_A_KIND = ("unit", "dataset", "tokenizer", "loss_kind", "decayed")  # a law speaks of one value of each
+COLUMNS = (*COUNTS, "tokens", "flops", "loss", "run_id", "cluster_id", *ONE_OF_A_KIND)  # those that are read
 PER_ND = 6.0  # training FLOPs per parameter and token where the table says nothing else
 POSSIBLE = 1.0, 60.0  # C / (N D) of any accounting
 OFF_MEDIAN = 5.0  # C / (N D) of a row over the table's median, at most

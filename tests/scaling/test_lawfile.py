@@ -120,6 +120,8 @@ def test_thin_keeps_the_percentiles():
         ({"ranges": {"N": [1, 2]}}, "ranges has no D"),
         ({"colour": 1}, "unknown entry colour"),
         ({"per_nd": 0}, "per_nd 0"),
+        ({"recipe": {"lr_exponent": 0.4}}, "recipe has no config"),
+        ({"forms": [{"form": "tied", "theta": [1] * 6, "weight": "x"}]}, "weight holds what is no number"),
     ],
     ids=str,
 )

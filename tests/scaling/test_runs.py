@@ -94,6 +94,30 @@ def test_other_faults_of_the_file(file, tmp_path):
     (tmp_path / "x.jsonl").write_text('{"loss": 1}\n{')
     with pytest.raises(UserError, match="row 2 is not JSON"):
         read(tmp_path / "x.jsonl")
+    (tmp_path / "x.jsonl").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="row 1 is not JSON"):
+        read(tmp_path / "x.jsonl")
+    (tmp_path / "x.jsonl").write_text('{"n_total": 1' + "0" * 400 + ', "tokens": 1, "loss": 1}')
+    with pytest.raises(UserError, match="row 1, column n_total"):
+        read(tmp_path / "x.jsonl")
+    (tmp_path / "x.json").write_text("[]")
+    with pytest.raises(UserError, match=r"write the runs as \.jsonl"):
+        read(tmp_path / "x.json")
+    with pytest.raises(UserError, match="row 2 is not CSV"):
+        read(write(file, [[*rows()[0][:-1], "x" * 200_000]]))
+
+
+def test_a_line_ends_where_the_format_says(tmp_path):
+    """Not at U+2028 in a JSON string or a CSV cell, nor inside quotes."""
+    held = [{"n_total": n, "tokens": 20 * n * (i + 1), "loss": 3 - i / 9, "note": "a\u2028b\x0bc"}
+            for i, n in enumerate((1e8, 2e8, 4e8))]  # fmt: skip
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in held), "utf-8")
+    text = "n_total,tokens,loss,note\r\n" + "".join(
+        f'{row["n_total"]},{row["tokens"]},{row["loss"]},"{row["note"]}\n"\r\n' for row in held
+    )
+    (tmp_path / "x.csv").write_text(text, "utf-8", newline="")
+    found = [read(tmp_path / f"x.{kind}") for kind in ("jsonl", "csv")]
+    assert np.array_equal(found[0].loss, found[1].loss) and list(found[1].row) == [3, 5, 7]
 
 
 def test_mixed_accountings(file):
