@@ -4,8 +4,8 @@ import contextlib
 from pathlib import Path
 
 from chinchilla_jax.commands import cli, hints
-from chinchilla_jax.config import require, stored, to_dict
-from chinchilla_jax.disk import write_json
+from chinchilla_jax.config import differences, require, stored, to_dict
+from chinchilla_jax.disk import read_json, write_json
 
 SECTIONS = ("model", "data.store", "data.sources", "objective", "optimizer", "mesh", "train", "checkpoint")
 RECIPE = "recipe.json"  # what `fit` puts into the law beside the table, and `plan --law` keeps
@@ -35,6 +35,7 @@ def options(parser) -> None:
 
 def run(config, args) -> dict:
     """Show the ladder, then run what is left of it; with --next name the runs to add."""
+    require(args.next >= 0, f"--next {args.next} must not be negative")
     if args.next:
         return following(args)
     from chinchilla_jax.commands.pretrain import open_store
@@ -67,10 +68,9 @@ def run(config, args) -> dict:
     if args.dry_run:
         return {**report, "next": "the same command without --dry-run"}
     folder = Path(args.run_dir)
-    kept = {"config": to_dict(config), "lr_exponent": args.lr_exponent}
     with lock(folder) if cli.speaks() else contextlib.nullcontext():
         if cli.speaks():
-            write_json(folder / RECIPE, kept)
+            keep_recipe(folder, config, args.lr_exponent, store.fingerprint)
         rows = sweep(plan, store, folder, Terminal())
     wrote = str(folder / ROWS)
     return {
@@ -79,6 +79,20 @@ def run(config, args) -> dict:
         "wrote": [wrote],
         "next": hints.line("fit", wrote, "--out", str(folder / "fit")),
     }
+
+
+def keep_recipe(folder: Path, config, lr_exponent: float, data: str) -> None:
+    """Write what the runs have in common; a `UserError` where those that are there had something else."""
+    from chinchilla_jax.evaluation.sweep import PLAN
+    from chinchilla_jax.training.resume import refuse_harmful
+
+    path, kept = folder / RECIPE, {"config": to_dict(config), "lr_exponent": lr_exponent, "data": data}
+    if path.exists() and (folder / PLAN).exists():
+        off = differences(read_json(path, "choose another --run-dir"), kept)
+        # None: a setting that the version which began it did not have.
+        changed = {name.removeprefix("config."): pair for name, pair in off.items() if pair[0] is not None}
+        refuse_harmful(folder, changed, config, "choose another --run-dir, or give the settings it was begun with")
+    write_json(path, kept)
 
 
 def following(args) -> dict:

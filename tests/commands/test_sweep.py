@@ -7,6 +7,8 @@ def test_bad_input_is_one_line(tiny_store, tmp_path):
     for words, changes, word in (
         ((), {"budget": 1e3}, "needs at least"),
         ((), {"minutes": 1}, "--budget"),
+        (("--next", "-1"), {"budget": 1e9}, "--next -1"),
+        (("--next", "1", "--law", "debian-cpu", "--flops", "nan"), {"budget": 1e9}, "--flops nan"),
         (("--train.batch-ramp", "((5, 16),)"), {}, "batch-ramp"),
         ((), {"data.store": tmp_path / "none"}, "no token store"),
     ):

@@ -140,6 +140,24 @@ def test_killed_anywhere_it_goes_on(swept, tiny_store, quick, tmp_path):
     assert (folder / "runs.jsonl").read_bytes() == (swept / "runs.jsonl").read_bytes()
 
 
+def test_runs_of_other_settings_are_not_mixed_in(swept, tiny_store, quick):
+    """Runs that are still to come would have another rate, objective or text than those whose rows are there."""
+    recipe = (swept / "recipe.json").read_bytes()
+    for flag, said in (
+        ("--optimizer.weight-decay", "optimizer.weight_decay was"),
+        ("--lr-exponent", "lr_exponent was"),
+    ):
+        code, error = sweep(swept, tiny_store, flag, "0.3")
+        assert code == 78 and said in error.splitlines()[-1] and "begun with" in error
+    assert (swept / "recipe.json").read_bytes() == recipe
+    (swept / "recipe.json").write_text(json.dumps(json.loads(recipe) | {"data": "other"}))
+    code, error = sweep(swept, tiny_store)
+    assert code == 78 and "data was 'other'" in error
+    (swept / "recipe.json").write_bytes(recipe)
+    code, error = sweep(swept, tiny_store, "--train.log-every", "2")
+    assert code == 0, error
+
+
 def test_another_ladder_is_refused(swept, tiny_store, quick):
     code, said = sweep(swept, tiny_store, budget=2e8)
     assert code == 78 and "another ladder" in said
