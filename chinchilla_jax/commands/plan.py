@@ -94,12 +94,16 @@ def manifest_of(store: str) -> dict:
 def with_text(config, told: bool = False) -> tuple:
     """`config` with the vocabulary of its token store, and what the manifest says.
 
-    Where there is no store it stays as it is, or, if `told`, gets the vocabulary that `prepare` will make.
+    Where there is no store it gets that of --data.tokenizer, or, if `told`, the one that `prepare` will make.
     """
     pieces, text = config.data.vocab_size if told else 0, {}
     if manifest := manifest_of(config.data.store):
         pieces, tokens = manifest["tokenizer"]["pieces"], manifest["splits"]["train"]["tokens"]
         text = {"unique_tokens": tokens, "tokenizer": manifest["tokenizer"]["sha256"][:12]}
+    elif config.data.tokenizer and not config.model.vocab_size:
+        from chinchilla_jax.data.tokenizers import open_tokenizer
+
+        pieces = open_tokenizer(config.data.tokenizer).size
     if config.model.vocab_size or not pieces:
         return config, text
     return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=pieces)), text

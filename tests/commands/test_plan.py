@@ -7,6 +7,7 @@ import pytest
 
 from chinchilla_jax.commands import plan
 from chinchilla_jax.config import Config, replace
+from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.errors import UserError
 
 
@@ -37,6 +38,14 @@ def test_the_vocabulary_is_that_of_the_text_unless_it_is_given(store):
     assert plan.with_text(own) == (own, text)
     nowhere = replace(Config(), {"data.store": "none/there"})
     assert plan.with_text(nowhere) == (nowhere, {}) and plan.manifest_of("none/there") == {}
+
+
+def test_the_vocabulary_of_a_tokenizer_that_exists(tiny_store):
+    config = replace(Config(), {"data.store": "none/there", "data.tokenizer": str(tiny_store)})
+    made, text = plan.with_text(config, told=True)
+    assert made.model.vocab_size == TokenStore.open(tiny_store).tokenizer.size and text == {}
+    with pytest.raises(UserError, match="cannot read the tokenizer"):
+        plan.with_text(replace(config, {"data.tokenizer": "none/there"}))
 
 
 def test_what_is_no_file_and_what_is_no_store_is_one_line(tmp_path, capfd):
