@@ -42,6 +42,7 @@ class Words(NamedTuple):
 GPT2, SINGLE_DIGITS = Words(), Words(digits=True)
 LISTS = {"tokens": str, "token_type": int, "merges": str}
 LLAMA3 = Words(ENDINGS + r"\p{N}{1,3}" + REST, ignore_merges=True, adds_bos=True)
+SMAUG = LLAMA3._replace(ignore_merges=False, adds_bos=False)  # SmolLM3's
 QWEN2 = Words(ENDINGS + r"\p{N}" + REST, nfc=True)
 WORDS = {
     "gpt-2": GPT2,
@@ -53,7 +54,7 @@ WORDS = {
     "llama-bpe": LLAMA3,
     "llama3": LLAMA3,
     "llama-v3": LLAMA3,
-    "smaug-bpe": LLAMA3,
+    "smaug-bpe": SMAUG,
     "qwen2": QWEN2,
     "deepseek-r1-qwen": QWEN2,
 }

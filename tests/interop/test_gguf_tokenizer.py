@@ -38,8 +38,11 @@ def test_what_is_not_understood_is_named(case, tmp_path):
 
 
 @pytest.mark.parametrize("pre, words", [
-    ("gpt-2", ["it", "'s", "Ġ2026", "!"]), ("smollm", ["it", "'s", "Ġ", "2", "0", "2", "6", "!"]),
-    ("llama-bpe", ["it", "'s", "Ġ", "202", "6", "!"]), ("qwen2", ["it", "'s", "Ġ", "2", "0", "2", "6", "!"]),
+    ("gpt-2", ["it", "'s", "Ġ2026", "!"]),
+    ("smollm", ["it", "'s", "Ġ", "2", "0", "2", "6", "!"]),
+    ("smaug-bpe", ["it", "'s", "Ġ", "202", "6", "!"]),
+    ("llama-bpe", ["it", "'s", "Ġ", "202", "6", "!"]),
+    ("qwen2", ["it", "'s", "Ġ", "2", "0", "2", "6", "!"]),
 ])  # fmt: skip
 def test_texts_are_cut_into_words_as_its_kind_cuts_them(pre, words):
     """Digits all together, one by one, or in threes."""
@@ -63,6 +66,8 @@ def test_bos_stands_before_a_text_where_the_file_or_its_kind_says_so(tmp_path):
     assert named.prompt("sea")[0] == 1 == named.start[0] and told["add_bos_token"] is True
     kind, _ = written(tmp_path / "c", ggml__pre="llama-bpe")
     assert kind.start == (1,), "as Llama 3 has it"
+    other, _ = written(tmp_path / "e", ggml__pre="smaug-bpe")
+    assert other.start == (), "as SmolLM3 has it not"
     none, _ = written(tmp_path / "d", ggml__add_bos_token=True, ggml__bos_token_id=-1)
     assert none.start == ()
     ids = folders.tokenizer().encode("a sea of 2026").ids
