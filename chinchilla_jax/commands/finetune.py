@@ -16,7 +16,7 @@ def options(parser) -> None:
     """Flags of this command."""
     parser.set_defaults(defaults={"optimizer.warmup_steps": 0})  # until the examples tell how many steps there are
     parser.add_argument("--from", dest="tune.base", default=argparse.SUPPRESS, metavar="RUN", help="the run to start "
-        "from, its best or newest checkpoint; the same as --tune.base")  # fmt: skip
+        "from, its best or newest checkpoint; the same as --tune.base", type=lambda run: run.rstrip("/"))  # fmt: skip
     parser.add_argument("--show", type=int, default=0, metavar="N", help="print N records as they train: [[trained]]")
     parser.add_argument("--dry-run", action="store_true", help="compile, print what the run costs, and train nothing")
     parser.add_argument("--allow-changes", action="store_true", help="go on although settings of the run have changed")

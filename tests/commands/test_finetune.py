@@ -200,7 +200,7 @@ def test_resumed_runs_are_the_same_to_the_byte(labelled, tune, tmp_path):
     done(tune, "labels", run_dir=part, **SHARED)
     runs.assert_same_run(part, whole, 12)
     assert best.read(part) == best.read(whole)
-    again, _ = done(tune, "labels", run_dir=part, **SHARED)
+    again, _ = done(tune, "labels", run_dir=part, **SHARED, **{"from": f"{runs.config(part).tune.base}/"})
     assert "nothing to do" in again
     file = tmp_path / "own.json"  # which says little; the rest is the run's own
     file.write_text(json.dumps({"task": {"deletion": 0.2}, "tune": {"method": "lora", "dropout": 0.1}}))

@@ -128,6 +128,11 @@ class Kind:
                 value == getattr(TaskConfig, name),
                 f"{flag} {told} is nothing that --task.kind {self.name} looks at; leave it out",
             )
+        metric = self.metric_of(task.metric)
+        require(
+            task.generate or "generate" not in self.follows or metric in ("valid_loss", "valid_bits_per_byte"),
+            f"--task.generate 0 leaves no answer to count {metric} on; take --task.metric loss, or let some be written",
+        )
 
     def metric_of(self, asked: str) -> str:
         """The figure of validation that chooses the best step."""

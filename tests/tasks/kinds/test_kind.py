@@ -33,6 +33,15 @@ def test_a_setting_that_a_kind_does_not_follow_is_refused(kind, setting):
     KINDS[kind].check_few(TaskConfig())
 
 
+def test_a_figure_of_answers_needs_answers():
+    KINDS["chat"].check_few(TaskConfig(generate=0))
+    with pytest.raises(UserError, match=r"--task.generate 0 leaves no answer to count valid_exact on"):
+        KINDS["chat"].check_few(TaskConfig(generate=0, metric="exact"))
+    KINDS["choice"].check_few(TaskConfig(generate=0, metric="loss"))
+    with pytest.raises(UserError, match="valid_accuracy"):
+        KINDS["choice"].check_few(TaskConfig(generate=0))
+
+
 def test_every_such_setting_is_followed_by_a_kind():
     followed = {name for kind in KINDS.values() for name in kind.follows}
     assert followed == set(FEW) and len(FEW) == len(followed)
