@@ -39,12 +39,12 @@ def test_llama3_scaling_is_the_released_code():
     """`apply_scaling` of Meta's llama-models, wave by wave: factor 8, low 1, high 4, original length 32."""
     cfg = dataclasses.replace(CFG, rope_scaling="llama3", rope_factor=8.0, rope_original_len=32, rope_theta=50.0)
     low, high, expected = 32 / cfg.rope_low_freq, 32 / cfg.rope_high_freq, []
-    for wave in wavelengths(dataclasses.replace(cfg, rope_scaling="none")):
+    for wave in wavelengths(dataclasses.replace(cfg, rope_scaling="none", rope_factor=1.0)):
         smooth = (32 / wave - cfg.rope_low_freq) / (cfg.rope_high_freq - cfg.rope_low_freq)
         between = 1 / ((1 - smooth) / wave / 8 + smooth / wave)
         expected.append(wave if wave < high else 8 * wave if wave > low else between)
     np.testing.assert_allclose(wavelengths(cfg), expected, rtol=1e-4)
-    kinds = np.divide(expected, wavelengths(dataclasses.replace(cfg, rope_scaling="none")))
+    kinds = np.divide(expected, wavelengths(dataclasses.replace(cfg, rope_scaling="none", rope_factor=1.0)))
     assert min(kinds) == pytest.approx(1, rel=1e-3) and max(kinds) == pytest.approx(8, rel=1e-3)
     assert any(1.01 < ratio < 7.9 for ratio in kinds), "one of each kind"
 
