@@ -3,6 +3,7 @@
 import importlib
 import sys
 
+from chinchilla_jax import __version__
 from chinchilla_jax.config import closest
 
 COMMANDS = {
@@ -15,12 +16,12 @@ COMMANDS = {
     "compare": "two laws or tables of runs -> the speed-up of one recipe over the other",
     "evaluate": "loss, perplexity and bits per byte over the whole validation set; --attack: under attack too",
     "generate": "continue a prompt, or chat with the model in the terminal",
-    "serve": "a run directory over HTTP, as OpenAI's API has it",
+    "serve": "a run directory over HTTP, with OpenAI's API",
     "sweep": "a ladder of small runs within a budget -> one row per final loss",
     "import": "a Hugging Face folder or a GGUF file -> a run directory",
     "export": "a run -> a Hugging Face folder, a GGUF file or a PEFT adapter",
     "merge": "an adapter and its base -> a run directory that needs no other",
-    "prune": "a trained run -> a sparse one at one stroke: magnitude, Wanda, SparseGPT",
+    "prune": "a trained run -> a sparse one in one shot: magnitude, Wanda, SparseGPT",
     "supervise": "run another command, again after a crash or a lost peer, and say where the time went",
     "report": "a run directory -> report.md with its picture",
 }
@@ -31,11 +32,14 @@ USAGE = "usage: python -m chinchilla_jax COMMAND [--config FILE] [--run-dir DIR]
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit codes are those of `errors.py`."""
     argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or argv[0] in ("-h", "--help", "help"):
         lines = [f"  {name:<10} {what}" for name, what in COMMANDS.items()]
         print("\n".join([USAGE, "", *lines, "", "COMMAND --help lists the settings of a command."]))
         return 0
     name, *rest = argv
+    if name == "--version":
+        print(f"chinchilla_jax {__version__}")
+        return 0
     if name not in COMMANDS:
         print(f"error: unknown command {name!r}{closest(name, COMMANDS)}; see --help", file=sys.stderr)
         return 78

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from chinchilla_jax import __version__
 from chinchilla_jax.__main__ import COMMANDS, main
 from tests.commands.conftest import refused
 from tests.runs import fresh
@@ -46,6 +47,11 @@ def test_help_names_every_command(capsys):
     assert main([]) == 0
     said = capsys.readouterr().out
     assert all(name in said for name in COMMANDS)
+
+
+def test_version_and_help_as_words(capsys):
+    assert main(["--version"]) == 0 and capsys.readouterr().out == f"chinchilla_jax {__version__}\n"
+    assert main(["help"]) == 0 and capsys.readouterr().out.startswith("usage:")
 
 
 def test_unknown_command(capsys):

@@ -156,7 +156,7 @@ def checkpoints(config: Config, args) -> Row:
     from chinchilla_jax.training.restore import inspect
 
     if not args.run_dir or not Path(args.run_dir, "checkpoints").is_dir():
-        return Row("ok", "no run directory with checkpoints named")
+        return Row("ok", f"{args.run_dir} has none" if args.run_dir else "none to look at without --run-dir")
     found = inspect(Path(args.run_dir, "checkpoints"), config.checkpoint.verify)
     damaged = [f"{step['step']} ({step['problem']})" for step in found["steps"] if not step["ok"]]
     text = f"{len(found['steps'])} in {args.run_dir}, newest good step {found['newest']}"
@@ -170,7 +170,7 @@ def came_from(config: Config, args) -> Row:
     from chinchilla_jax.training import origin
 
     if not args.run_dir or not Path(args.run_dir, "config.json").is_file():
-        return Row("ok", "no run directory named")
+        return Row("ok", f"{args.run_dir} holds no run" if args.run_dir else "none to look at without --run-dir")
     return Row("ok", "; from ".join(origin.lines(Path(args.run_dir))) or f"{args.run_dir} was trained from nothing")
 
 

@@ -32,7 +32,7 @@ def run(name: str, summary: str, module: types.ModuleType, argv: list[str]) -> i
         parser = parser_of(name, summary, module)
         args = parser.parse(argv)
         _check_local(args)
-        with _standing_in(args, module), _quiet() if args.json else _as_it_is() as out:
+        with _local_copy(args, module), _json_output() if args.json else _plain_output() as out:
             config = config_files.resolve(args)
             if _is_run(args.run_dir) and args.config and "model" not in module.SECTIONS:
                 print(
@@ -41,11 +41,11 @@ def run(name: str, summary: str, module: types.ModuleType, argv: list[str]) -> i
                 )
             with terminable():
                 join(args)
-                with contextlib.nullcontext() if speaks() else _silent():
-                    report = _named(module.run(config, args))
+                with contextlib.nullcontext() if speaks() else _no_output():
+                    report = _with_urls(module.run(config, args))
             if speaks():
-                _closing(report, args.json, out)
-                code = _arrived(report, args.json, out)
+                _print_end(report, args.json, out)
+                code = _output_code(report, args.json, out)
     except UserError as error:
         return fail(error, error.exit_code, debug)
     except OSError as error:
@@ -59,15 +59,15 @@ def run(name: str, summary: str, module: types.ModuleType, argv: list[str]) -> i
     except BaseException as error:
         known = asked_to(error) or explained(error, name)
         if known is None:
-            if others := _others():
+            if others := _peers():
                 traceback.print_exc()
                 return fail(error, 1, False)
             raise
-        if others := _others():
+        if others := _peers():
             others.failed(error)
         return fail(known, known.exit_code, debug)
     code = code or report.get("exit_code", 0)
-    if others := _others():
+    if others := _peers():
         others.leave(code)
     return code
 
@@ -81,13 +81,13 @@ def _check_local(args: argparse.Namespace) -> None:
         )
 
 
-def _named(value):
+def _with_urls(value):
     """`value` with the URLs of runs on object storage in the place of their local copies."""
     mirror = sys.modules.get("chinchilla_jax.training.mirror")
     return mirror.named(value) if mirror else value
 
 
-def _arrived(report: dict, as_json: bool, out: TextIO) -> int:
+def _output_code(report: dict, as_json: bool, out: TextIO) -> int:
     """The exit code of a report that could not be written to standard output; 0 if files hold the results, or if the
     reader has gone away, as in `| head`."""
     failure = startup.lost(out)
@@ -98,7 +98,7 @@ def _arrived(report: dict, as_json: bool, out: TextIO) -> int:
 
 
 @contextlib.contextmanager
-def _standing_in(args: argparse.Namespace, module: types.ModuleType) -> Iterator[None]:
+def _local_copy(args: argparse.Namespace, module: types.ModuleType) -> Iterator[None]:
     """Inside, a local copy is in the place of a run directory on object storage."""
     url = args.run_dir or ""
     if not is_remote(url):
@@ -115,12 +115,12 @@ def _standing_in(args: argparse.Namespace, module: types.ModuleType) -> Iterator
 
 
 @contextlib.contextmanager
-def _as_it_is() -> Iterator[TextIO]:
+def _plain_output() -> Iterator[TextIO]:
     yield sys.stdout
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[TextIO]:
+def _json_output() -> Iterator[TextIO]:
     """Inside, what is printed goes to standard error, C++'s lines too; yields the standard output there was before."""
     out = sys.stdout
     with contextlib.ExitStack() as stack:
@@ -134,7 +134,7 @@ def _quiet() -> Iterator[TextIO]:
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def _no_output() -> Iterator[None]:
     """Inside, nothing is printed but errors: of many processes the first speaks for all."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         yield
@@ -153,17 +153,24 @@ def fail(error: BaseException, code: int, debug: bool) -> int:
     """
     if debug:
         traceback.print_exc()
-    others = _others()
+    others = _peers()
     if others:
         others.failed(error)
     if not others or not others.told:
-        print(f"error: {one_line(_named(str(error)))}", file=sys.stderr)
+        text = _os_error(error) if isinstance(error, OSError) else str(error)
+        print(f"error: {one_line(_with_urls(text))}", file=sys.stderr)
     if others:
         others.leave(code)
     return code
 
 
-def _others():
+def _os_error(error: OSError) -> str:
+    """What failed where, without the error's number."""
+    names = " -> ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    return ": ".join(filter(None, (names, error.strerror))) if error.strerror else str(error)
+
+
+def _peers():
     """The other processes of this run, or None."""
     peers = sys.modules.get("chinchilla_jax.parallel.peers")  # not there where nothing has imported JAX
     return peers.current() if peers else None
@@ -180,7 +187,7 @@ def join(args: argparse.Namespace) -> None:
     distributed.initialize(distributed.Cluster(*given))
 
 
-def _closing(report: dict, as_json: bool, out: TextIO) -> None:
+def _print_end(report: dict, as_json: bool, out: TextIO) -> None:
     if as_json:
         print(json.dumps(finite(report), default=lambda scalar: finite(scalar.item())), file=out, flush=True)
         return

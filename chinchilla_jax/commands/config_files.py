@@ -33,6 +33,9 @@ def resolve(args: argparse.Namespace) -> Config:
     own = Path(args.run_dir, "config.json") if args.run_dir else None
     planned = getattr(args, "plan", "")
     require(not (planned and args.config), "--plan and --config both name a config; give one")
+    require(
+        not planned or Path(planned).is_file(), f"--plan {planned}: no such file; `plan --out {planned}` writes one"
+    )
     defaults = getattr(args, "defaults", {})
     if args.config or planned:
         config = load(Path(args.config or planned))
@@ -93,7 +96,7 @@ def load(path: Path) -> Config:
     path = find(path)
     try:
         if path.suffix == ".json":
-            values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_told_once)
+            values = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_duplicates)
             values = values.get("config", values) if isinstance(values, dict) else values  # a plan.json holds one
             return _without_cache(stored.from_json(_with_preset(values)), path)
         with _importable(path.parent):
@@ -101,7 +104,7 @@ def load(path: Path) -> Config:
             require(callable(made), "define a function config() that returns a Config")
             config = made()
         require(isinstance(config, Config), f"config() returned {type(config).__name__}, not Config")
-        config = dataclasses.replace(config, model=_shaped(config.model))
+        config = dataclasses.replace(config, model=_with_shape(config.model))
         return settings.from_dict(Config, settings.to_dict(config))  # a dataclass does not check types, this does
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
@@ -109,7 +112,7 @@ def load(path: Path) -> Config:
         raise UserError(f"{path}: {type(error).__name__}: {error}") from error
 
 
-def _told_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON table; a setting that is there twice would be dropped without a word."""
     twice = {name for name, _ in pairs if sum(name == other for other, _ in pairs) > 1}
     require(not twice, f"{', '.join(sorted(twice))}: there more than once; keep one")
@@ -156,7 +159,7 @@ def _with_preset(values: Any) -> Any:
     return {**values, "model": {**presets.settings(model["preset"]), **model}}
 
 
-def _shaped(model: ModelConfig) -> ModelConfig:
+def _with_shape(model: ModelConfig) -> ModelConfig:
     """`ModelConfig(preset=NAME, ...)` with the shape of NAME below what it says itself.
 
     `presets.preset(NAME, ...)` has put it there already: what has more of it than of the defaults stays as it is.

@@ -53,19 +53,24 @@ def run(config, args) -> dict:
     several = (args.task or args.attack) and args.lm_eval
     require(not several, "--lm-eval is an evaluation apart from --task and --attack; run them one after the other")
     if args.task:
-        return by_task(config, args, asked, attack_of(args, given))
+        return tuned_task(config, args, asked, attack_of(args, given))
     if args.lm_eval:
-        return by_tasks(config, args)
+        return harness_tasks(config, args)
 
     from chinchilla_jax.data.store import TokenStore
     from chinchilla_jax.evaluation.compression import bits_per_byte
     from chinchilla_jax.evaluation.likelihood import Likelihood
     from chinchilla_jax.parallel import host
+    from chinchilla_jax.tasks import kept
     from chinchilla_jax.training.load import load, run_folder
 
     attack = attack_of(args, given)
     host.keep_freed_memory()
-    run_folder(args.run_dir)
+    folder, named = run_folder(args.run_dir), "data.store" in vars(args) or args.config
+    require(
+        bool(named) or not (folder / kept.FILE).exists(),
+        f"{args.run_dir} was tuned on examples: evaluate it with --task, or on text with --data.store STORE",
+    )
     store = TokenStore.open(config.data.store)
     loaded = load(config, args.run_dir, whole_mesh=True)
     require(
@@ -96,7 +101,7 @@ def run(config, args) -> dict:
     return {**report, **attacked, "wrote": [*wrote, *more], "next": following}
 
 
-def by_tasks(config, args) -> dict:
+def harness_tasks(config, args) -> dict:
     """The figures of tasks of lm-evaluation-harness, printed and kept in lm_eval.json."""
     from chinchilla_jax.evaluation import harness
     from chinchilla_jax.parallel import host
@@ -117,7 +122,7 @@ def by_tasks(config, args) -> dict:
     return {**report, "wrote": wrote, "next": hints.line("evaluate", "--run-dir", args.run_dir)}
 
 
-def by_task(config, args, given: set[str], attack) -> dict:
+def tuned_task(config, args, given: set[str], attack) -> dict:
     """The run's own task on other examples, and under attack where that is asked for."""
     from chinchilla_jax.parallel import host
     from chinchilla_jax.training.load import run_folder

@@ -38,4 +38,5 @@ def run(config, args) -> dict:
 
 def following(form: str, out: str) -> str:
     """The next command."""
-    return hints.line("evaluate", "--run-dir", out) if form in RUNS else hints.line("import", out)
+    again = "import", out, "--run-dir", f"{out}-again"
+    return hints.line("evaluate", "--run-dir", out) if form in RUNS else hints.line(*again)

@@ -3,6 +3,7 @@
 import argparse
 import ast
 import dataclasses
+import difflib
 import re
 import types
 import typing
@@ -33,9 +34,8 @@ class Parser(argparse.ArgumentParser):
             flag = unknown[0].split("=")[0]
             if _is_setting(flag):
                 raise UserError(f"{flag} is no setting of this command; see `{self.prog} --help`")
-            raise UserError(
-                f"unknown option {flag}{closest(flag, self._option_string_actions)}; see `{self.prog} --help`"
-            )
+            hint = _meant(flag, list(self._option_string_actions))
+            raise UserError(f"unknown option {flag}{hint}; see `{self.prog} --help`")
         for action in self._actions:
             value = getattr(args, action.dest, None)
             if isinstance(value, str) and (action.metavar in PATHS or action.dest in ("law", "price")):
@@ -47,6 +47,21 @@ class Parser(argparse.ArgumentParser):
         name, equals, value = word.partition("=")
         dashed = name.replace("_", "-")
         return dashed + equals + value if dashed in self._option_string_actions else word
+
+
+def _meant(flag: str, known: list[str]) -> str:
+    """A hint in brackets: the options that have the typed name as a word of theirs, else the one that looks like it.
+
+    Inside a section only names are compared: most of --optimizer.lr is its section, which all settings of that share.
+    """
+    section, dot, name = flag.removeprefix("--").rpartition(".")
+    start = f"--{section}{dot}"
+    names = {option.removeprefix(start): option for option in known if option.startswith(start)}
+    having = [option for end, option in names.items() if name in end.rpartition(".")[2].split("-")]
+    exact = [option for option in having if option.endswith(f".{name}")]
+    near = [names[end] for end in difflib.get_close_matches(name, names, n=1)]
+    found = exact or having[:3] or near
+    return f" (did you mean {' or '.join(found)}?)" if found else "" if dot and names else closest(flag, known)
 
 
 def _is_setting(flag: str) -> bool:
@@ -109,17 +124,24 @@ def _flags(group, path: str, of: type, wanted: tuple[str, ...]) -> None:
 
 
 def _flag(group, path: str, kind: Any, item: dataclasses.Field) -> None:
-    shown = "''" if item.default == "" else str(item.default).replace("%", "%%")
-    shown = settings.AUTO if item.default is None else shown
     group.add_argument(
-        "--" + path.replace("_", "-"),
+        settings.flag(path),
         *([ALIASES[path]] if path in ALIASES else []),
         dest=path,
         default=argparse.SUPPRESS,
         metavar=settings.describe_type(kind),
-        help=f"{item.metadata['help']} [{shown}]",
+        help=f"{item.metadata['help']} [{_typed(item.default)}]".replace("%", "%%"),
         **({"nargs": "+", "type": kind.__args__[0]} if kind in LISTS else {"type": lambda text: _value(kind, text)}),
     )
+
+
+def _typed(value: Any) -> str:
+    """A default as it would be typed."""
+    if isinstance(value, tuple):
+        return " ".join(map(_typed, value)) or "empty"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return settings.AUTO if value is None else str(value) or "empty"
 
 
 def _value(kind: Any, text: str) -> Any:

@@ -21,6 +21,11 @@ def run(config, args) -> dict:
     """Check everything, then write `--run-dir`, a new folder."""
     run_dir, path = cli.fresh(args.run_dir, "--run-dir"), Path(args.path)
 
+    is_run = (path / "checkpoints").is_dir() and (path / "tokenizer.model").exists()
+    require(
+        not is_run, f"{path} is a run directory, which every command takes as it is; give it as --run-dir or --from"
+    )
+
     from chinchilla_jax.interop import imported
     from chinchilla_jax.scaling import counts
     from chinchilla_jax.training.metrics import Terminal

@@ -29,7 +29,7 @@ def options(parser) -> None:
         budget.add_argument(f"--{name}", type=float, metavar="X", help=what)
     budget.add_argument("--chips", default="", metavar="NAME", help="machine, such as v5p-256, v5e:4x4 or h100-8")
     budget.add_argument(
-        "--price", default="", metavar="USD", help="an hour of a chip, or a JSON file of them such as {'h100': 2.5}"
+        "--price", default="", metavar="USD", help='an hour of a chip, or a JSON file of them such as {"h100": 2.5}'
     )
     bends = parser.add_argument_group("conditions", "what bends the law")
     bends.add_argument(
@@ -165,7 +165,7 @@ def amount(value: float) -> str:
 
 def bent(real: dict, method: str) -> list[str]:
     """What zeros and attacks make of a run, where it has any."""
-    from chinchilla_jax.planning.attacks import PRICED
+    from chinchilla_jax.planning.attacks import priced
 
     lines = []
     if real["sparsity"]:
@@ -174,7 +174,7 @@ def bent(real: dict, method: str) -> list[str]:
     elif method in PENALTIES:
         lines += [f"nobody knows how many zeros {method} will make: without --sparsity the loss is a dense model's"]
     if real["step_multiple"] > 1:
-        lines += [f"{PRICED} {real['step_multiple']:.3f} plain ones over the whole run"]
+        lines += [priced(real["step_multiple"])]
     return lines
 
 
@@ -229,7 +229,9 @@ def _sizes(other: dict) -> list[str]:
     for row in other["rows"]:
         off, more = f"{row['params_factor']:g} x the parameters", row["compute_percent"]
         cost = "never reach it" if more is None else f"{more:+.1f} % compute, on {amount(row['tokens'])} tokens"
-        lines.append(f"  {off:<24}{amount(row['params']):>8}: {cost} ({row['loss_percent']:+.2f} % loss at the same)")
+        lines.append(
+            f"  {off:<24}{amount(row['params']):>8}: {cost} ({row['loss_percent']:+.2f} % loss at the same compute)"
+        )
     low, high = other["within_1_percent"]
     return [*lines, f"  {amount(low)} to {amount(high)} parameters cost less than 1 % more compute"]
 
@@ -241,8 +243,8 @@ def _realised(planned: dict) -> list[str]:
         f"a model that can be built: {model['layers']} layers of {model['d_model']}, {heads} of "
         f"{model['head_dim']}, {model['d_ff']} hidden, {model['vocab_size']} pieces: {amount(real['parameters'])}",
         f"{real['steps']:,} steps of {train['batch_size']} x {train['seq_len']} = {amount(real['tokens'])} tokens "
-        f"({real['tokens_per_param']:.1f} a parameter), peak rate {planned['config']['optimizer']['peak_lr']:g}, "
-        f"{real['flops']:.3g} FLOPs",
+        f"({real['tokens_per_param']:.1f} a parameter), "
+        f"peak learning rate {planned['config']['optimizer']['peak_lr']:g}, {real['flops']:.3g} FLOPs",
         *bent(real, planned["config"]["sparsity"]["method"]),
         f"predicted loss {real['loss']:.4f}, {real['loss_percent_over_optimum']:+.2f} % over the best at these FLOPs",
     ]
@@ -266,6 +268,7 @@ def _rules(found: dict) -> list[str]:
         band = found[what]
         said = f"{show(band['low'])} to {show(band['high'])} by {', '.join(band['rules'])}" if band["rules"] else ""
         lines.append(
-            f"{what:<6} {show(band['pick'])}: " + (said or "no rule was measured here, the nearest carried on")
+            f"{what:<6} {show(band['pick'])}: "
+            + (said or "no published rule was measured at this scale; the nearest ones, extrapolated")
         )
     return [*lines, f"({found['note']})"]

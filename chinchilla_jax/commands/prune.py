@@ -1,4 +1,4 @@
-"""Prune a trained run at one stroke; the pruned model is a run directory of its own."""
+"""Prune a trained run in one shot; the pruned model is a run directory of its own."""
 
 import math
 import re

@@ -30,6 +30,11 @@ def require(ok: bool, message: str) -> None:
         raise UserError(message)
 
 
+def flag(path: str) -> str:
+    """A dotted setting as the command line writes it, which every message names it by."""
+    return "--" + path.replace("_", "-")
+
+
 def closest(name: str, names) -> str:
     """A hint in brackets if `name` looks like one of `names`, else nothing."""
     match = difflib.get_close_matches(name, list(names), n=1)
@@ -86,18 +91,18 @@ def check(kind: Any, value: Any, path: str) -> Any:
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
         if value not in choices:
-            raise UserError(f"{path}: {value!r} is none of {', '.join(choices)}{closest(str(value), choices)}")
+            raise UserError(f"{flag(path)}: {value!r} is none of {', '.join(choices)}{closest(str(value), choices)}")
         return value
     if typing.get_origin(kind) is tuple:
-        require(isinstance(value, (list, tuple)), f"{path}: expected a list, found {value!r}")
+        require(isinstance(value, (list, tuple)), f"{flag(path)}: expected a list, found {value!r}")
         of = typing.get_args(kind)
         of = [of[0]] * len(value) if of[-1] is Ellipsis else of
-        require(len(of) == len(value), f"{path}: expected {len(of)} entries, found {value!r}")
+        require(len(of) == len(value), f"{flag(path)}: expected {len(of)} entries, found {value!r}")
         return tuple(check(k, v, path) for k, v in zip(of, value))
     if kind is float and type(value) is int:
         return float(value)
-    require(type(value) is kind, f"{path}: expected {WORDS[kind]}, found {value!r}")
-    require(kind is not float or math.isfinite(value), f"{path}: expected a finite number, found {value!r}")
+    require(type(value) is kind, f"{flag(path)}: expected {WORDS[kind]}, found {value!r}")
+    require(kind is not float or math.isfinite(value), f"{flag(path)}: expected a finite number, found {value!r}")
     return value
 
 

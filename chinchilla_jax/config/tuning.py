@@ -32,7 +32,11 @@ class TuneConfig:
 
     method: Literal[
         "off", "full", "head", "top", "lora", "rslora", "dora", "adalora", "ia3", "houlsby", "prompt", "norms", "biases"
-    ] = setting("off", "what trains: everything (off: from scratch), the head, the top layers, or an adapter")
+    ] = setting(
+        "off",
+        "what trains: everything (off: from scratch, or lora with `finetune --from`), the head, the top layers, or an "
+        "adapter",
+    )
     base: str = setting("", "run directory whose newest checkpoint training starts from")
     layers: int = setting(0, "layers of the base that are kept, from the first on, at so much less cost; 0 keeps all")
     weights: Literal["float", "int8", "int4"] = setting(

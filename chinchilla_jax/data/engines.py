@@ -124,7 +124,9 @@ class Beam:
         try:
             import apache_beam
         except ImportError as error:
-            raise UserError('--data.engine beam needs another package: pip install "chinchilla_jax[beam]"') from error
+            raise UserError(
+                '--data.engine beam needs another package; in a clone, make env EXTRA=beam or pip install ".[beam]"'
+            ) from error
         logging.getLogger("apache_beam").setLevel(logging.WARNING)
         self._beam = apache_beam
         try:

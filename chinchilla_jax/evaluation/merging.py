@@ -26,7 +26,10 @@ def whole(loaded: Loaded) -> tuple[Any, dict[str, float]]:
     What is merged into are the very matrices that the adapter was trained against: dequantised, if the base was stored
     in few bits.
     """
-    require("heads" not in loaded.params, "this run has a head of its own, which a plain model has no place for")
+    require(
+        "heads" not in loaded.params,
+        "this run has a head of its own, which `merge` has no place for; use export --merge",
+    )
     require(not prefix(loaded.params["embed"]["table"]), "a soft prompt has no merged form; keep it beside its base")
     cfg = loaded.program.config.model
     with jax.set_mesh(loaded.program.mesh):

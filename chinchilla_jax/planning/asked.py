@@ -10,7 +10,9 @@ from chinchilla_jax.config import Config, require
 from chinchilla_jax.disk import read_json
 from chinchilla_jax.planning.recipe import Machine, parse_chips
 
-DECIDED = ("model.", "mesh.", "train.", "data.vocab_size")  # settings that a plan has a say in
+DECIDED = (  # settings that a plan has a say in
+    "model.", "mesh.", "train.", "data.vocab_size", "optimizer.peak_lr", "optimizer.schedule", "optimizer.warmup_steps",
+)  # fmt: skip
 SHAPE = ("preset", "layers", "d_model", "heads", "kv_heads", "head_dim", "d_ff")
 
 
@@ -91,7 +93,7 @@ def _check(args: Any) -> None:
 
 def priced_at(text: str, kind: str) -> float:
     """USD an hour of a chip: a number, or the entry of `kind` in a JSON file."""
-    fix = f"--price {text}: a number of USD an hour of a chip, or a JSON file such as {{'h100': 2.5}}"
+    fix = f"--price {text}: a number of USD an hour of a chip, or a JSON file such as " + '{"h100": 2.5}'
     try:
         price = float(text)
     except ValueError:

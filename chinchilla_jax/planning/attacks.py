@@ -19,7 +19,10 @@ COSTS = {
 PROXIMITY, RDROP, TWICE, SLOPE = 1 / 3, 1.0, 2 / 3, 2 / 3  # in steps of all rows; TWICE: a clean pass pulled back again
 HEAD = 4 / 3  # of a head's products: two predictions and the gradients of one, of rows that have no label to learn
 
-PRICED = "attacks and replaced tokens together make a step"  # so many plain ones
+
+def priced(multiple: float) -> str:
+    """The line that says how many plain steps a step costs."""
+    return f"what is attacked or replaced makes a step cost {multiple:.3f} plain ones, on average over the run"
 
 
 def plain(config: Config) -> Config:

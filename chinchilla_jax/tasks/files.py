@@ -64,7 +64,9 @@ def decoded(path: Path) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: byte {error.start:,} is not UTF-8; convert the file to UTF-8") from error
-    except (FileNotFoundError, IsADirectoryError) as error:
+    except IsADirectoryError as error:
+        raise UserError(f"{path} is a folder; name the files of examples in it, as in {path}/*.jsonl") from error
+    except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; name a file of examples") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path}: damaged gzip ({error}); copy the file again") from error

@@ -66,7 +66,10 @@ FORMATS = (
 KINDS = tuple(dict.fromkeys(form.kind for form in FORMATS))
 EVENTS = {name for names in histories.NAMES.values() for name in names}
 KNOWN = frozenset({name for form in FORMATS for name in form.needs} | EVENTS)
-HEADLESS = "files of two columns without a known header, whose first line is read as a record"
+HEADLESS = (
+    "files of two columns without a known header, whose first line is read as a record (of a header, name the columns "
+    "with --task.text and --task.label)"
+)
 BARE = {("chat",): ("source", "target")}  # two columns without a header, where they are not text and label
 
 

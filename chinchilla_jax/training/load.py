@@ -27,6 +27,7 @@ from chinchilla_jax.training import best, mirror
 from chinchilla_jax.training.program import Program
 from chinchilla_jax.training.restore import load_params, newest_meta, unpacked
 from chinchilla_jax.training.resume import own_config
+from chinchilla_jax.training.rundir import is_store
 
 # What of a model is not its shape, and may be another in a run that starts from it.
 HOW = ("dropout", "dtype", "kernels", "remat", "scan_unroll", "documents")
@@ -55,6 +56,10 @@ def run_folder(run_dir: str | None) -> Path:
     """The folder of a run, or of a local copy of one on object storage; a one-line `UserError` where there is none."""
     require(bool(run_dir), "name the run with --run-dir")
     folder = mirror.fetched(run_dir) if is_remote(run_dir) else Path(run_dir)
+    require(
+        not is_store(folder) or (folder / "config.json").exists(),
+        f"{folder} is a token store and no run; train on it with pretrain --data.store {folder} --run-dir RUN",
+    )
     require((folder / "config.json").exists(), f"{folder} holds no run; train one with pretrain --run-dir {folder}")
     return folder
 
@@ -233,6 +238,10 @@ def find_base(named: str, run_dir: Path) -> Path:
             return place
     if found := mirror.beside(run_dir, Path(named).name):
         return found
+    require(
+        (run_dir / "config.json").exists(),
+        f"{named} holds no run to start from; name the folder of one, as `pretrain` and `import` make them",
+    )
     raise UserError(
         f"the base {named} of {run_dir} is not there; put that run back, or beside {run_dir} (a merged run needs none)"
     )

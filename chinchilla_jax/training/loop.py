@@ -20,7 +20,7 @@ from chinchilla_jax.errors import Diverged, Preempted
 from chinchilla_jax.model import packed
 from chinchilla_jax.parallel import peers
 from chinchilla_jax.parallel.collectives import from_first
-from chinchilla_jax.planning.attacks import PRICED
+from chinchilla_jax.planning.attacks import priced
 from chinchilla_jax.training import mirror, resume, start
 from chinchilla_jax.training.checkpoint import Checkpoints
 from chinchilla_jax.training.hooks import Hook, Hooks
@@ -151,7 +151,7 @@ class Run:
                 f"{rows * train.seq_len * figures['flops_per_token']:.3g} FLOPs a step"
             )
         if figures["step_multiple"] > 1:  # this and the time are the whole run's, whatever the batch size
-            self.terminal.say(f"{PRICED} {figures['step_multiple']:.3f} plain ones over the whole run")
+            self.terminal.say(priced(figures["step_multiple"]))
         if whole := figures["expected_seconds"]:
             self.terminal.say(f"expected time of the whole run: about {duration(whole)}")
             self.watchdog.floor = max(self.watchdog.floor, 20 * whole / train.steps)

@@ -251,6 +251,7 @@ def use_compile_cache(folder: str) -> None:
     if not folder:
         return
     path = Path(expanded(folder))
+    require(path.is_dir() or not path.exists(), f"--train.compile-cache {path} is no folder; name another")
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     loose = path.stat().st_mode & 0o022
     require(not loose, f"others may write to --train.compile-cache {path}, whose programs are executed: chmod 700 it")

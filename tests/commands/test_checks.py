@@ -97,3 +97,4 @@ def test_checkpoints_of_a_run_are_verified(tmp_path):
     row = checks.checkpoints(Config(), SimpleNamespace(run_dir=str(tmp_path)))
     assert row.status == "warn" and "7 (" in row.text and "newest good step None" in row.text
     assert checks.checkpoints(Config(), SimpleNamespace(run_dir=None)).status == "ok"
+    assert checks.came_from(Config(), SimpleNamespace(run_dir="nowhere")).text == "nowhere holds no run"

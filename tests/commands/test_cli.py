@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import sys
 import types
 
@@ -28,6 +29,22 @@ def test_exit_codes(capsys, command, error, code):
 
     command.act = act
     refused(capsys, "try", code=code)
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (OSError(28, "No space left on device", "runs/a"), "runs/a: No space left on device"),
+        (OSError(18, "Cross-device link", "a", None, "b"), "a -> b: Cross-device link"),
+        (shutil.SameFileError("a and b are one"), "a and b are one"),
+    ],
+)
+def test_failures_of_files_name_them_without_numbers(capsys, command, error, said):
+    def act():
+        raise error
+
+    command.act = act
+    assert refused(capsys, "try", code=74) == f"error: {said}\n"
 
 
 def test_a_package_that_is_not_there(capsys, command):

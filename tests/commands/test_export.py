@@ -35,7 +35,8 @@ def test_flags_are_handed_on(asked, run, tmp_path):
     found = runs.ask("export", "--merge", **{"run-dir": run}, **flags)
     assert asked.how == exported.How("gguf", "q8_0", 500_000_000, True) and asked.out == tmp_path / "m.gguf"
     assert asked.run_dir == run and found == {
-        "step": 7, "wrote": [str(tmp_path / "m.gguf")], "next": hints.line("import", str(tmp_path / "m.gguf"))
+        "step": 7, "wrote": [str(tmp_path / "m.gguf")],
+        "next": hints.line("import", f"{tmp_path}/m.gguf", "--run-dir", f"{tmp_path}/m.gguf-again"),
     }  # fmt: skip
 
 

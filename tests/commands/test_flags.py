@@ -15,15 +15,26 @@ def test_every_documented_setting_is_in_the_help(capsys):
     assert all(flag in said for flag in ("--config", "--run-dir", "--json", "--deep", "--train.compile-cache"))
 
 
+def test_defaults_are_shown_as_they_are_typed(capsys):
+    with pytest.raises(SystemExit):
+        main(["pretrain", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "[shakespeare]" in said and "[false]" in said and "such as chinchilla-44m [empty]" in said
+    assert "[()]" not in said and "['']" not in said
+
+
 @pytest.mark.parametrize(
     "argv, hint",
     [
         (["--train.stepz", "5"], "did you mean --train.steps?"),
         (["--promt", "5"], "did you mean --prompt?"),
         (["--optimizer.peak-lr", "5"], "no setting of this command"),
+        (["--train.rows", "5"], "unknown option --train.rows; see"),
+        (["--train.batch", "5"], "did you mean --train.batch-size or --train.batch-ramp?"),
+        (["--seed", "5"], "did you mean --data.seed or --train.seed?"),
         (["stray"], "unknown option stray"),
         (["--train.steps"], "expected one argument"),
-        (["--train.steps", "many"], "expected a whole number, found 'many'"),
+        (["--train.batch-size", "many"], "--train.batch-size: expected a whole number, found 'many'"),
         (["--train.steps", "1.5"], "whole number"),
         (["--train.steps", "0"], "at least 1"),
         (["--model.biases", "perhaps"], "true or false"),

@@ -27,6 +27,12 @@ def test_an_adapter_is_imported_beside_its_base(adapter, tmp_path, monkeypatch):
     assert found["wrote"] == [str(tmp_path / "run")] and f"generate --run-dir {tmp_path / 'run'}" in found["next"]
 
 
+def test_a_run_directory_is_none_to_import(whole_run, tmp_path):
+    code, said = runs.call("import", str(whole_run), **{"run-dir": tmp_path / "run"})
+    assert code == 78 and "is a run directory, which every command takes as it is" in said
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("words, flags, message", [
     (("adapter",), {}, "adapter holds an adapter; name the run of its base model with --base"),
     (("other",), {"base": "x"}, "--base belongs to an adapter, and other holds none"),

@@ -13,7 +13,7 @@ BAD = [
     ("model.positions", "rop", "did you mean rope?"),
     ("model.biases", "yes", "true or false"),
     ("data.sources", "shakespeare", "expected a list"),
-    ("optimizer.peak_lr", float("nan"), "finite"),
+    ("optimizer.peak_lr", float("nan"), "--optimizer.peak-lr: expected a finite"),
     ("optimizer.peak_lr", float("inf"), "finite"),
     ("train.steps", "5", "whole number"),
     ("train.steps", 5.0, "whole number"),
@@ -34,7 +34,7 @@ def test_a_choice_left_to_the_program_is_none():
     """AUTO is how the command line writes it; what is chosen is checked like any other."""
     assert settings.replace(Config(), {"sparsity.start": "auto"}).sparsity.start is None
     assert settings.replace(Config(), {"sparsity.start": 0}).sparsity.start == 0.0
-    refused({"sparsity.start": "soon"}, "sparsity.start: expected a number, found 'soon'")
+    refused({"sparsity.start": "soon"}, "--sparsity.start: expected a number, found 'soon'")
     kinds = (int, float | None, tuple[str, ...], tuple[int, ...] | None)
     assert [settings.describe_type(kind) for kind in kinds] == ["INT", "FLOAT", "LIST", "N,N,..."]
 

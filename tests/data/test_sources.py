@@ -20,6 +20,13 @@ def test_unknown_names_get_a_hint(tmp_path):
         sources.open_sources(DataConfig(sources=(str(tmp_path / "none"),)))
 
 
+def test_a_table_is_said_to_be_read_as_one_text(tmp_path):
+    (tmp_path / "reviews.csv").write_text("text,label\ngood,1\n")
+    said = []
+    sources.open_sources(DataConfig(sources=(str(tmp_path / "reviews.csv"),)), said.append)
+    assert len(said) == 1 and "reviews.csv is read as one text, header and all" in said[0]
+
+
 def test_several_sources_in_order(tmp_path):
     for name in "ba":
         (tmp_path / name).write_text(name)

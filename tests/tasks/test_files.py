@@ -117,7 +117,10 @@ def test_missing_damaged_and_foreign_files(tmp_path):
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"x" * 999)[:20])
     (tmp_path / "b.jsonl").write_bytes("é".encode("latin-1"))
     (tmp_path / "c.jsonl").write_text('{"text": "t", "label": "x"}\n')
-    for name, message in (("a.jsonl.gz", "damaged"), ("b.jsonl", "UTF-8"), ("none.jsonl", "no such file")):
+    (tmp_path / "dir").mkdir()
+    for name, message in (
+        ("a.jsonl.gz", "damaged"), ("b.jsonl", "UTF-8"), ("none.jsonl", "no such file"), ("dir", "is a folder")
+    ):  # fmt: skip
         with pytest.raises(UserError, match=message):
             read([tmp_path / name])
     for path, message in ((tmp_path / "c.jsonl" / "d.tsv", "Not a directory"), ("x" * 300 + "+b", "name too long")):

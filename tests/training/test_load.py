@@ -20,6 +20,7 @@ def test_a_base_is_found_beside_a_run_that_was_moved_with_it(root):
     (root / "bucket/runs/base/config.json").write_text("{}")
     with mirror.standing_for(URL) as standing:
         assert mirror.named(str(load.find_base("gone/base", standing.folder))) == "gs://bucket/runs/base"
+        (standing.folder / "config.json").write_text("{}")
         with pytest.raises(UserError, match="the base gone/other of"):
             load.find_base("gone/other", standing.folder)
 
@@ -87,8 +88,21 @@ def test_a_tuned_model_is_its_base_but_for_how_it_is_computed(tmp_path):
         model(method="full", layers=5)
 
 
+def test_a_base_that_is_no_run_is_told_from_one_that_is_gone(tmp_path):
+    with pytest.raises(UserError, match="nowhere holds no run to start from"):
+        load.find_base("nowhere", tmp_path / "new")
+    (tmp_path / "config.json").touch()
+    with pytest.raises(UserError, match=r"the base nowhere of .* is not there"):
+        load.find_base("nowhere", tmp_path)
+
+
 def test_a_folder_without_a_run_says_how_to_make_one(tmp_path):
     with pytest.raises(UserError, match="name the run with --run-dir"):
         load.run_folder(None)
     with pytest.raises(UserError, match=f"{tmp_path} holds no run; train one with pretrain --run-dir {tmp_path}"):
+        load.run_folder(str(tmp_path))
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(
+        UserError, match=f"is a token store and no run; train on it with pretrain --data.store {tmp_path}"
+    ):
         load.run_folder(str(tmp_path))

@@ -55,6 +55,9 @@ def test_programs_are_kept_where_nobody_else_may_write(tmp_path, monkeypatch):
         loose.chmod(mode)
         with pytest.raises(UserError, match=f"chmod 700 it|{loose}"):
             room.use_compile_cache(str(loose))
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"--train.compile-cache .*file is no folder"):
+        room.use_compile_cache(str(tmp_path / "file"))
     assert not told
     monkeypatch.setenv("HOME", str(tmp_path))
     room.use_compile_cache("~/mine/programs")

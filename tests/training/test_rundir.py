@@ -102,3 +102,19 @@ def test_an_unreadable_note_is_no_obstacle(tmp_path, content):
     (tmp_path / f"{LOCK}.json").write_text(content)
     with lock(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("name, message", [("manifest.json", "is a token store"), ("book.txt", "such as book.txt;")])
+def test_a_folder_of_something_else_is_no_place_for_a_run(name, message, tmp_path):
+    (tmp_path / "slurm-1.out").touch()
+    with lock(tmp_path):
+        pass
+    (tmp_path / name).touch()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError, match=message):
+        lock(tmp_path).__enter__()
+    assert sorted(tmp_path.iterdir()) == before
+    (tmp_path / "config.json").touch()
+    if name != "manifest.json":
+        with lock(tmp_path):
+            pass
