@@ -18,6 +18,7 @@ def library(name: str) -> ModuleType:
     package = top.replace("_", "-")
     require(
         has(top),
-        f"{package}, which computes this metric, is not installed; in a clone, make env EXTRA=tasks or pip install '.[tasks]'",
+        f"{package}, which computes this metric, is not installed; in a clone: make env EXTRA=tasks, or pip install "
+        "'.[tasks]'",
     )
     return importlib.import_module(name)
