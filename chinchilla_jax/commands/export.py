@@ -38,5 +38,6 @@ def run(config, args) -> dict:
 
 def following(form: str, out: str) -> str:
     """The next command."""
-    again = "import", out, "--run-dir", f"{out}-again"
-    return hints.line("evaluate", "--run-dir", out) if form in RUNS else hints.line(*again)
+    if form in RUNS:
+        return hints.line("evaluate", "--run-dir", out)
+    return hints.line("import", out, "--run-dir", f"{out}-again", *(["--base", "BASE_RUN"] * (form == "peft")))

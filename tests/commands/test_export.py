@@ -42,6 +42,7 @@ def test_flags_are_handed_on(asked, run, tmp_path):
 
 def test_what_is_written_as_a_run_is_evaluated_next():
     assert {form for form in export.FORMATS if "evaluate" in export.following(form, "x")} == {"sparse", "sliced"}
+    assert export.following("peft", "x").endswith("import x --run-dir x-again --base BASE_RUN")
     assert set(export.FORMATS) == set(exported.FORMATS) and set(export.RUNS) == set(exported.OWN)
 
 
