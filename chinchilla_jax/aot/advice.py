@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from chinchilla_jax.planning.attacks import priced
+
 
 def advise(found: dict[str, Any]) -> str:
     """What to change: the setting that makes a step fit where it does not, or wait less where it waits."""
@@ -56,9 +58,7 @@ def table(found: dict[str, Any]) -> str:
         "memory": _memory(found),
     }
     if found.get("step_multiple", 1.0) > 1:
-        lines["perturbed"] = (
-            f"attacks and replaced tokens make a step {found['step_multiple']:.3f} plain ones over the whole run"
-        )
+        lines["perturbed"] = priced(found["step_multiple"])
     if found.get("tokens"):
         lines["run"] = f"{si(found['tokens'])} tokens, {found['tokens_per_parameter']:.3g} a parameter, " + si(
             found["flops"], "FLOP"

@@ -106,7 +106,7 @@ def test_the_table_says_what_zeros_and_attacks_make_of_a_run(planned):
     from chinchilla_jax.commands.plan import table
 
     said = table(planned(f"--sparsity 0.75 {FREELB}"))
-    assert "attacks and replaced tokens together make a step 1.900 plain ones" in said
+    assert "what is attacked or replaced makes a step cost 1.900 plain ones" in said
     assert "75 % zeros by magnitude" in said and "0.54 of the size" in said
     assert "nobody knows" in table(planned("--sparsity.method l1 --sparsity.strength 1e-3"))
     assert "zeros" not in table(planned("")) and "attacked" not in table(planned(""))
