@@ -187,8 +187,9 @@ def tune(cell: Cell, args: argparse.Namespace) -> None:
     settings = {
         **cell.settings, **TASKS[cell.task].settings, "from": base, "task.train": train, "train.seed": cell.seed
     }  # fmt: skip
-    if cell.name.startswith("methods/") and not folder.exists():
-        settings = ranked(settings, args.runs)
+    if cell.name.startswith("methods/"):
+        begun = reports.read(folder / "config.json")
+        settings = {**settings, "tune.rank": begun["tune"]["rank"]} if begun else ranked(settings, args.runs)
     if not (folder / "finetune.json").exists():
         cost = dry(settings, args.runs)
         began = time.time()

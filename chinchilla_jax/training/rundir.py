@@ -9,7 +9,11 @@ from chinchilla_jax.config import require
 from chinchilla_jax.training import mirror
 
 LOCK = ".lock"
-MARKS = ("config.json", "plan.json", "checkpoints", "events.jsonl")  # what a run, or a plan for one, has
+# What a run has, one that was stopped at its very beginning, a plan for one, or a sweep.
+MARKS = (
+    "config.json", "plan.json", "checkpoints", "events.jsonl", "task.json", "tokenizer.json", "tokenizer.model",
+    "ladder.json", "recipe.json",
+)  # fmt: skip
 LOGS = (".log", ".out", ".err")  # what schedulers write into a folder before the run begins
 
 

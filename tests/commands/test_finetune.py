@@ -269,7 +269,7 @@ MISTAKES = {
     "metric": ({"task.metric": "acuracy"}, "accuracy"),
     "file": ({"task.train": "nothing.jsonl"}, "no such file"),
     "labels": ({"task.labels": "wet"}, "one label alone"),
-    "base": ({"from": "nowhere"}, "not there"),
+    "base": ({"from": "nowhere"}, "holds no run to start from"),
     "shape": ({"model.d-model": 64}, "the model is that of"),
 }
 

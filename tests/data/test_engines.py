@@ -185,6 +185,6 @@ def test_options_are_words_of_a_shell(stand_in):
 
 def test_without_beam_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    with pytest.raises(UserError, match=r"chinchilla_jax\[beam\]"):
+    with pytest.raises(UserError, match="make env EXTRA=beam"):
         Beam("")
     assert importlib.util.find_spec("chinchilla_jax.data.engines")

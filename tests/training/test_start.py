@@ -87,7 +87,7 @@ def test_mistakes_of_from_are_one_line(whole_run, tiny_store, tmp_path):
     other = runs.prepare(tmp_path / "other", seed=5)
     for flags, store, message in (
         ({"from": whole_run}, other, "made with another tokenizer"),
-        ({"from": tmp_path / "none"}, tiny_store, "is not there"),
+        ({"from": tmp_path / "none"}, tiny_store, "holds no run to start from"),
         ({"from": whole_run, "minutes": 3}, tiny_store, "--minutes plans one"),
         ({"from": whole_run, "tune.base": "x", "tune.method": "full"}, tiny_store, "two runs"),
     ):
