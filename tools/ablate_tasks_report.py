@@ -106,7 +106,8 @@ def figures(runs: Path, names: Sequence[str], shifts: Sequence[str], path: Path)
     for name in names:
         if scores := read(runs / name / "scores.json"):
             found[name] = scores | read(runs / name / "cost.json")
-    found |= {name: told for name in shifts if (told := read(runs / f"{name}.json"))}
+    told = {name: read(runs / f"{name}.json") for name in shifts}
+    found |= {name: {k: v for k, v in one.items() if isinstance(v, int | float)} for name, one in told.items() if one}
     rows = (f"{json.dumps(name)}: {json.dumps(found[name])}" for name in sorted(found))
     path.write_text("{\n" + ",\n".join(rows) + "\n}\n", encoding="utf-8")
     return found
