@@ -6,6 +6,7 @@ import jax
 
 from chinchilla_jax.config import require
 from chinchilla_jax.disk import write_json, write_text
+from chinchilla_jax.evaluation import ranks
 from chinchilla_jax.evaluation.tasks import Validator, write_predictions
 from chinchilla_jax.tasks.data import TaskData
 from chinchilla_jax.tasks.kept import FILE
@@ -37,19 +38,22 @@ def finetune(job: Job, terminal: Terminal, *, allow_changes: bool = False) -> di
     def hooks(program: Program, data: TaskData) -> list[Hook]:
         validator = Validator(program, data, data.valid)
         kind.prepare(validator, validator.judge, run_dir)
+        budget = program.recipe.schedule(config.train.steps)
+        first = budget.last + 1 if budget else 0  # before, more of an adapter lives than its budget allows
 
         def validate(state, poll):
             step = int(state.step)
             row, predictions = validator(program.evaluated(state), poll)
-            rows = [old for old in read(run_dir / "metrics.jsonl") if old["step"] < step]
-            found = best.choose([*rows, {"step": step, **row}], metric, kind.lower_is_better(metric))
+            rows = [old for old in read(run_dir / "metrics.jsonl") if first <= old["step"] < step]
+            now = [{"step": step, **row}] if step >= first else []
+            found = best.choose([*rows, *now], metric, kind.lower_is_better(metric))
             if jax.process_index() == 0:
                 best.write(run_dir, found)
                 if found.get("step") == step:
                     write_predictions(run_dir / PREDICTIONS, predictions)
             return row
 
-        return [Hook(config.train.eval_every, validate, VALIDATION)]
+        return [Hook(config.train.eval_every, validate, VALIDATION), *ranks.hooks(program)]
 
     last = pretrain(
         config, run_dir, job.data, hooks, terminal, allow_changes=allow_changes,

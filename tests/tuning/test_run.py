@@ -63,3 +63,42 @@ def test_a_run_whose_validations_all_failed_ends_with_an_error(job, monkeypatch)
     monkeypatch.setattr(run, "pretrain", lambda *given, **how: (job.run_dir / "metrics.jsonl").write_text(row))
     with pytest.raises(UserError, match=r"every validation of .*runs/new failed, as the warnings say, so no step is"):
         run.finetune(job, None)
+
+
+def test_the_best_step_under_a_budget_is_one_of_the_final_ranks(job, monkeypatch):
+    """Higher figures from before the budget was reached are those of a larger adapter."""
+    monkeypatch.setattr(run, "jinja", lambda template, begins: "")
+    losses = {4: 0.1, 6: 0.2, 7: 0.5, 9: 0.4}
+    kind = job.data.kind
+    kind.metric_of, kind.lower_is_better = (lambda named: "valid_loss"), (lambda metric: True)
+    kind.prepare = lambda validator, judge, folder: None
+    job.data.valid, job.data.summary = [], list
+    chosen = []
+
+    class Judged:
+        judge = None
+
+        def __call__(self, loss, poll):
+            return {"valid_loss": loss}, []
+
+    monkeypatch.setattr(run, "Validator", lambda *told: Judged())
+
+    def pretrain(config, run_dir, data, hooks, terminal, **how):
+        recipe = SimpleNamespace(schedule=lambda steps: SimpleNamespace(last=6))
+        program = SimpleNamespace(
+            recipe=recipe, evaluated=lambda state: losses[state.step],
+            config=SimpleNamespace(train=SimpleNamespace(steps=9, eval_every=1)),
+        )  # fmt: skip
+        validate, ranks = hooks(program, data)
+        assert (validate.name, ranks.name) == ("validation", "ranks")
+        with (run_dir / "metrics.jsonl").open("w") as file:
+            for step in losses:
+                row = validate.run(SimpleNamespace(step=step), None)
+                file.write(json.dumps({"step": step, **row}) + "\n")
+                file.flush()
+                chosen.append(run.best.read(run_dir).get("step"))
+        return {"step": 9, "loss": 0.3}
+
+    monkeypatch.setattr(run, "pretrain", pretrain)
+    found = run.finetune(job, None)
+    assert chosen == [None, None, 7, 9] and (found["best_step"], found["best"]) == (9, {"valid_loss": 0.4})
