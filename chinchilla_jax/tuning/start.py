@@ -75,8 +75,11 @@ def checked(config: Config, data: TaskData) -> TaskData:
 
 
 def needed(task: TaskConfig, opened: Callable[..., TaskData], longest: int) -> int:
-    """The window that holds the longest example, or as long as the base was trained on if that is less."""
+    """The window that holds the longest example, or as many documents of the base's length as make one."""
     data = opened(task, seq_len=longest)
+    if data.kind.documents > 1:  # a pair: each answer may be as long as what the base can read
+        longest *= data.kind.documents
+        data = opened(task, seq_len=longest)
     held = max(max(map(len, data.first)), max(map(len, data.encoded(data.valid)), default=0))
     return min(longest, -(-held // WINDOWS) * WINDOWS)
 

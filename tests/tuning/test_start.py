@@ -11,13 +11,14 @@ from chinchilla_jax.tasks.kinds.table import KINDS
 from chinchilla_jax.tuning import start
 
 
-def data(lengths=(10,), held=(), rows=400, added=(), size=320):
+def data(lengths=(10,), held=(), rows=400, added=(), size=320, documents=1):
     """Examples of these lengths, packed into so many rows."""
     passing = lambda task, passes: replace(task, {"epochs": passes})  # noqa: E731
     return SimpleNamespace(
         first=[range(n) for n in lengths], valid=held, encoded=lambda records: [range(n) for n in records], seq_len=64,
         packed=SimpleNamespace(rows_of=lambda epoch: rows), steps=lambda batch: 3 * rows // batch, added=added,
-        tokenizer=SimpleNamespace(size=size, special=(0, 1, 5)), kind=SimpleNamespace(passing=passing),
+        tokenizer=SimpleNamespace(size=size, special=(0, 1, 5)),
+        kind=SimpleNamespace(passing=passing, documents=documents),
     )  # fmt: skip
 
 
@@ -32,6 +33,17 @@ def test_a_window_holds_the_longest_example_as_far_as_the_base_can_read(lengths,
         return data(lengths, held)
 
     assert start.needed(TaskConfig(), opened, 256) == window and asked == [256]
+
+
+def test_each_answer_of_a_pair_may_be_as_long_as_the_base_can_read():
+    asked = []
+
+    def opened(task, seq_len):
+        asked.append(seq_len)
+        return data((min(400, seq_len), 90), documents=2)
+
+    assert start.needed(TaskConfig(), opened, 256) == 448 and asked == [256, 512]
+    assert start.needed(TaskConfig(), opened, 128) == 256, "and no longer"
 
 
 def test_new_pieces_get_rows_that_train():
