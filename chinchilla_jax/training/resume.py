@@ -67,11 +67,18 @@ def check_config(run_dir: Path, config: Config, allow_changes: bool) -> None:
     refuse_harmful(run_dir, changed, config, "choose another --run-dir, or --allow-changes")
 
 
+def same_base(old: Any, new: Any) -> bool:
+    """Whether two paths to a base lead to one folder; its fingerprint in the checkpoints speaks for what is in it."""
+    return bool(old and new) and Path(old).resolve() == Path(new).resolve()
+
+
 def refuse_harmful(run_dir: Path, changed: dict[str, tuple], config: Config, fix: str) -> None:
     """Raise a `UserError` that lists those of the changed settings that would make it another run."""
     by_rows = config.adversarial.on or (config.corruption.share and config.corruption.copies)
     shaped = ("train.microbatches",) if by_rows else ()  # which rows are attacked or copied each microbatch decides
     harmful = {name: pair for name, pair in changed.items() if not name.startswith(HARMLESS) or name in shaped}
+    if same_base(*harmful.get("tune.base", ("", ""))):
+        del harmful["tune.base"]
     listed = "; ".join(f"{name} was {old!r} and is {new!r}" for name, (old, new) in harmful.items())
     require(not harmful, f"{run_dir} holds a run with other settings: {listed}; {fix}")
 

@@ -82,6 +82,8 @@ MADE = {"attack": {"adversarial.method": "fgm"}, "copies": {"corruption.share": 
 @pytest.mark.parametrize("changed, made, refused", [
     ({"mesh.fsdp": (1, 8), "data.store": ("a", "b"), "train.microbatches": (1, 4)}, "", None),
     ({"train.microbatches": (1, 4)}, "in place", None),
+    ({"tune.base": ("runs/base", "./runs/more/../base/")}, "", None),
+    ({"tune.base": ("runs/base", "runs/other")}, "", "tune.base was 'runs/base' and is 'runs/other'; do this"),
     ({"train.microbatches": (1, 4)}, "attack", "train.microbatches was 1 and is 4"),
     ({"train.microbatches": (1, 4)}, "copies", "train.microbatches was 1 and is 4"),
     ({"optimizer.peak_lr": (0.1, 0.2), "mesh.fsdp": (1, 8)}, "", "optimizer.peak_lr was 0.1 and is 0.2; do this"),
