@@ -14,13 +14,15 @@ from chinchilla_jax.config import TaskConfig
 from chinchilla_jax.tasks.records import Dialogue, History, Labelled, Record
 
 WORDS = re.compile(r"\S+")
+PARTS = ("content", "more")  # of a turn
 
 
 def sources(record: Record) -> list[str]:
     """The texts of a record that augmentation may change: questions and texts to label."""
     if isinstance(record, Labelled):
         return list(record.texts)
-    return [turn.content for turn in record.turns if turn.role == "user"] if isinstance(record, Dialogue) else []
+    turns = record.turns if isinstance(record, Dialogue) else ()
+    return [text for turn in turns if turn.role == "user" for text in (turn.content, turn.more) if text]
 
 
 def vocabulary(records: Sequence[Record]) -> list[str]:
@@ -37,7 +39,9 @@ def augmented(record: Record, task: TaskConfig, words: Sequence[str], draw: np.r
         return dataclasses.replace(record, items=tuple(record.items[i] for i in keep)) if len(keep) > 1 else record
     if isinstance(record, Dialogue):
         turns = [
-            dataclasses.replace(turn, content=changed(turn.content, task, words, draw)) if turn.role == "user" else turn
+            dataclasses.replace(turn, **{part: changed(getattr(turn, part), task, words, draw) for part in PARTS})
+            if turn.role == "user"
+            else turn
             for turn in record.turns
         ]
         return dataclasses.replace(record, turns=tuple(turns))
