@@ -162,5 +162,5 @@ def preference(where: Where, fields: dict, tally: Tally) -> Iterator[Preference]
     if not all(any(turn.role == "assistant" for turn in end) for end in ends):
         tally.note("pairs dropped: an empty answer, or two equal ones", where)
         return
-    messages = any(isinstance(value, list) for value in fields.values())
+    messages = any(isinstance(fields[name], list) for name in sides)
     yield Preference(where, clean(prompt, where, tally), *ends, messages)

@@ -29,3 +29,10 @@ def test_empty_messages_and_silent_dialogues_are_counted(tmp_path):
         ]
     )
     assert len(equal.records) == 1 and "equal" in equal.tally.lines()[0]
+
+
+def test_only_the_sides_of_a_pair_say_whether_there_are_messages(tmp_path):
+    pair = {"prompt": "q", "chosen": "a", "rejected": "b"}
+    for record, messages in (({**pair, "tags": ["x"]}, False), ({**pair, "prompt": said(("user", "q"))}, True)):
+        [found] = read([lines(tmp_path, record)]).records
+        assert found.messages == messages
