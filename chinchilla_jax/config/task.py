@@ -95,7 +95,7 @@ class TaskConfig:
     reference: Literal["auto", "stored", "computed"] = setting(
         "auto",
         "log-probabilities of the reference in preference tuning: stored before training, or computed in every step; "
-        "auto stores them where pairs are seen more than once and are not augmented",
+        "auto stores them where every pair is seen at least once and is not augmented",
     )
 
     def __post_init__(self):

@@ -69,6 +69,10 @@ def checked(config: Config, data: TaskData) -> TaskData:
 
     Raises `UserError` otherwise: here, before anything of the run is written.
     """
+    require(
+        bool(config.tune.base) or not data.kind.compares,
+        f"--task.kind {data.kind.name} holds a model against what it was before; name that run with --from DIR",
+    )
     build(meshes.resolve(config, meshes.build(config.mesh)), make=data.kind.objective)
     data.encode_all()
     return data

@@ -103,6 +103,11 @@ def test_an_attack_that_the_kind_has_no_measure_for_is_refused_before_anything_i
         start.checked(replace(Config(), {**told, "adversarial.method": "r3f"}), examples)
 
 
+def test_pairs_without_a_run_to_start_from_are_refused():
+    with pytest.raises(UserError, match=r"--task.kind preference holds a model .* name that run with --from DIR"):
+        start.checked(Config(), SimpleNamespace(kind=KINDS["preference"]))
+
+
 def test_without_examples_to_train_on_it_says_what_to_name(tmp_path):
     task = TaskConfig(test=("test.jsonl",))
     config = dataclasses.replace(Config(), task=task)

@@ -108,6 +108,7 @@ class Kind:
     keeps_start: bool = False  # whether a source that is too long loses its end, and not its beginning
     template: str = ""  # the only one, where the user has no choice but by name
     keeps_template: bool = False  # whether whoever uses the run later has to write turns as it did
+    compares: bool = False  # whether it holds a model against what it was before tuning
     generates: bool = False  # whether `generate` is what one does with the run
     follows: tuple[str, ...] = ()  # settings among `FEW` that it looks at
     sources: tuple[str, ...] = ("causal", "bidirectional")  # of --task.source

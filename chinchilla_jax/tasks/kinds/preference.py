@@ -11,6 +11,7 @@ computed in every step: with adapters by the frozen base itself, so that there i
 the leaves that train in the objective's carry. Letters: P pairs of a row at most.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -19,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chinchilla_jax.config import Config, TaskConfig
+from chinchilla_jax.config import Config, TaskConfig, require
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives.dense import cross_entropy, dense, token_losses
 from chinchilla_jax.objectives.objective import Binding, Objective
@@ -88,8 +89,11 @@ def preference(config: Config, binding: Binding) -> Objective:
 
     def gradients(params, batch, key, step, carry):
         reference_BP2, there_BP = under_reference(batch, carry), there(batch)
+        pairs = jnp.sum(there_BP)
+        # A price of the method or of activations is one a pair here, as the loss is, however long the answers are.
+        priced = dataclasses.replace(batch, weights=batch.weights * pairs / jnp.maximum(jnp.sum(batch.weights), 1.0))
 
-        def head(hidden_BLD, table_VD, batch):
+        def head(hidden_BLD, table_VD, _):
             fixed = jax.lax.stop_gradient((hidden_BLD, table_VD))
             losses_BL = token_losses(*fixed, batch.targets, tile_tokens)
 
@@ -102,10 +106,9 @@ def preference(config: Config, binding: Binding) -> Objective:
             return plain + jax.lax.stop_gradient(loss - plain), (loss, margin_BP)
 
         def summed(params):
-            return inner.loss(params, batch, key, None, head)
+            return inner.loss(params, priced, key, None, head)
 
         grads, (loss, margin_BP) = jax.grad(summed, has_aux=True)(params)
-        pairs = jnp.sum(there_BP)
         others = {
             "margin": Sums(jnp.sum(margin_BP * there_BP), pairs),
             "preferred": Sums(jnp.sum((margin_BP > 0) * there_BP), pairs),
@@ -149,9 +152,15 @@ class Pairs:
 
     @property
     def start(self) -> Any:
-        """The whole parameters that tuning starts from."""
+        """The whole parameters that tuning starts from: with the run's seed, since a soft prompt is drawn."""
         program = self.examination.program
-        start = program.whole(jax.jit(program.recipe.start)(jax.random.key(0), program.base_params()))
+        require(
+            program.recipe.needs_base,
+            "pairs are judged against the model before tuning, which a run that is merged or trained from nothing does "
+            "not name; judge the run that was tuned with finetune --from",
+        )
+        key = jax.random.key(program.config.train.seed)
+        start = program.whole(jax.jit(program.recipe.start)(key, program.base_params()))
         return jax.device_put(start, jax.tree.map(lambda leaf: leaf.sharding, program.abstract_whole))
 
     def before_training(self, items: Sequence[Item]) -> np.ndarray:
@@ -175,6 +184,6 @@ KIND = Kind(
     "preference", Encoder.preference, {"loss": False, "preference_loss": False, "margin": True, "preferred": True},
     metric="preferred", judge=Pairs, objective=preference, reads=("preference",), counts="tokens of answers",
     documents=2, keeps_template=True, generates=True, columns=("margin",), passing=reference.passing,
-    prepare=reference.prepare, sources=("causal",),
+    prepare=reference.prepare, sources=("causal",), compares=True,
     follows=("sampling", "preference", "beta", "smoothing", "reference"),
 )  # fmt: skip

@@ -6,6 +6,7 @@ import json
 import math
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,11 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.config import Config, TaskConfig
+from chinchilla_jax.errors import UserError
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives.dense import token_losses
 from chinchilla_jax.objectives.objective import Binding
-from chinchilla_jax.tasks.kinds.preference import pair_losses, preference, scores, there
+from chinchilla_jax.tasks.kinds.preference import Pairs, pair_losses, preference, scores, there
 from chinchilla_jax.types import Batch
 from tests import tiny
 from tests.model import twin
@@ -136,6 +138,36 @@ def test_the_reference_itself_gives_ln_2_whatever_stands_for_it(params):
         sums = run(policy)
         assert float(sums.loss / sums.weight) == pytest.approx(math.log(2), abs=1e-6)
         assert float(sums.others["margin"].loss) == pytest.approx(0, abs=1e-5)
+
+
+def test_a_price_of_the_method_is_one_a_pair_however_long_the_answers_are(params):
+    policy, base = params
+    config = Config(model=CFG, task=TaskConfig(kind="preference"))
+
+    def slopes(penalty):
+        binding = Binding(base, lambda trained, frozen: trained, (), lambda frozen: frozen, penalty)
+        objective = preference(config, binding)
+        return tiny.jit(lambda p: objective.gradients(p, BATCH, jax.random.key(0), 0, ())[0]["norm"]["scale"])(policy)
+
+    more = slopes(lambda p: 0.5 * p["norm"]["scale"].sum()) - slopes(None)
+    np.testing.assert_allclose(more, np.full(CFG.d_model, 0.5 * 3), rtol=1e-4)
+
+
+def test_the_reference_is_the_start_of_this_very_run(params):
+    """A soft prompt is drawn by the seed; a run that names no base is not judged against a fresh model."""
+    recipe = SimpleNamespace(needs_base=True, start=lambda key, base: {"drawn": jax.random.normal(key, (3,))})
+    program = SimpleNamespace(
+        recipe=recipe, whole=lambda trained: trained, base_params=dict, config=Config(), mesh=None,
+        abstract_whole={"drawn": SimpleNamespace(sharding=None)},
+    )  # fmt: skip
+    examination = SimpleNamespace(program=program, compiled=lambda f: f)
+    for seed in (0, 7):
+        program.config = dataclasses.replace(Config(), train=dataclasses.replace(Config().train, seed=seed))
+        expected = jax.random.normal(jax.random.key(seed), (3,))
+        np.testing.assert_array_equal(Pairs(examination).start["drawn"], expected)
+    recipe.needs_base = False
+    with pytest.raises(UserError, match="judge the run that was tuned with finetune --from"):
+        _ = Pairs(examination).start
 
 
 def test_pairs_are_counted_by_segments():
