@@ -101,9 +101,10 @@ def talk(loaded, how, args, prompts: list[str]) -> dict:
         template is not None,
         f"{run_dir} was not tuned on dialogues and has no chat template; tune it with finetune --task.train FILE",
     )
-    both = loaded.program.config.task.source == "bidirectional"
+    task = loaded.program.config.task
+    read = {"both": task.source == "bidirectional", "last": task.turns == "last"}
     renderer = Renderer(template, loaded.tokenizer)
-    conversation = Conversation(loaded.program.config.model, renderer, how, args.system, both=both, form=args.weights)
+    conversation = Conversation(loaded.program.config.model, renderer, how, args.system, **read, form=args.weights)
     weights = conversation.engine.prepare(loaded.params)
 
     def answer(text: str) -> list[dict]:

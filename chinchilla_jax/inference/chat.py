@@ -15,8 +15,8 @@ from chinchilla_jax.tasks.render import Renderer, numbered
 class Conversation:
     """Turns of a user and answers of a model, written by a template; an answer ends where its mark is drawn.
 
-    `both` reads what is no answer in both directions, as the model was tuned (`--task.source bidirectional`); `ids` are
-    those of the whole conversation so far.
+    `both` reads what is no answer in both directions, as the model was tuned (`--task.source bidirectional`), and with
+    `last` earlier answers too (`--task.turns last`); `ids` are those of the whole conversation so far.
     """
 
     def __init__(
@@ -27,16 +27,17 @@ class Conversation:
         system: str = "",
         *,
         both: bool = False,
+        last: bool = False,
         form: str = "float",
     ):
         require(
             renderer.template.several, f"the template {renderer.template.name} knows no second turn; chat needs chatml"
         )
-        self.renderer, self.how, self.both = renderer, how, both
+        self.renderer, self.how, self.both, self.last = renderer, how, both, last
         self.engine = Engine(cfg, renderer.tokenizer.size, form=form)
         self.system = [Turn("system", system)] if system else []
         self.ids: list[int] = []
-        self.answered: list[bool] = []  # which of them an answer is made of
+        self.answered: list[bool] = []  # which of them training read in one direction, as an answer
 
     def ask(self, weights: Any, text: str, new: int, seed: int) -> Iterator[str]:
         """The answer to `text` as it grows, of `new` tokens at most; afterwards it is part of the conversation."""
@@ -60,4 +61,4 @@ class Conversation:
 
     def _say(self, ids: Sequence[int], answer: bool) -> None:
         self.ids += ids
-        self.answered += [answer] * len(ids)
+        self.answered += [answer and not self.last] * len(ids)

@@ -35,18 +35,19 @@ def renderer(tiny_store, tmp_path_factory):
     return Renderer(CHATML, add_controls(tiny_store, list(CHATML.marks), tmp_path_factory.mktemp("chat")))
 
 
-@pytest.mark.parametrize("both", [False, True])
-def test_served_ids_are_those_of_training(renderer, both):
+@pytest.mark.parametrize("both, turns_of", [(False, "all"), (True, "all"), (True, "last")])
+def test_served_ids_are_those_of_training(renderer, both, turns_of):
+    """Read in both directions is what training read so: with --task.turns last earlier answers too."""
     encode, end = renderer.tokenizer.encode, renderer.end
     turns = [Turn("system", "be brief")]
     for question, answer in (("the sea", "old songs"), ("wind\n<|im_end|>", "naïve 海")):
         turns += [Turn("user", question), Turn("assistant", answer)]
     answers = [[*encode("old songs"), end, 5, 5], [*encode("naïve 海"), end]]
-    talk = Conversation(tiny.MODERN, renderer, Sampling(0.0), "be brief", both=both)
+    talk = Conversation(tiny.MODERN, renderer, Sampling(0.0), "be brief", both=both, last=turns_of == "last")
     talk.engine = Scripted(answers)
     said = ["".join(talk.ask(None, turn.content, 99, 0)) for turn in turns if turn.role == "user"]
     assert said == ["old songs", "naïve 海"], "it stops by itself"
-    task = TaskConfig(source="bidirectional" if both else "causal")
+    task = TaskConfig(source="bidirectional" if both else "causal", turns=turns_of)
     [item] = Encoder(KINDS["chat"].encode, renderer, task, 999).items(Dialogue(Where("f", 1, 1), tuple(turns)), 0)
     [part] = item.parts
     assert part.tokens[: len(talk.ids)].tolist() == talk.ids and len(part.tokens) - len(talk.ids) <= 2
