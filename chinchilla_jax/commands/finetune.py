@@ -53,21 +53,26 @@ def run(config, args) -> dict:
 
 
 def warnings(config, run_dir: Path) -> list[str]:
-    """What the user should know before all weights of a sparse base train."""
+    """What the user should know of the base: that zeros are filled, or that a head stays behind."""
     from chinchilla_jax.optim.sparsefile import FILE
+    from chinchilla_jax.tasks.kinds.table import heads
     from chinchilla_jax.training.load import find_base
     from chinchilla_jax.training.resume import own_config
 
-    if config.tune.method != "full" or not config.tune.base:
+    if not config.tune.base:
         return []
     base = find_base(config.tune.base, run_dir)
-    marked = any((base / name).exists() for name in (FILE, "prune.json"))
-    if not marked and own_config(base).sparsity.method == "off":
-        return []
-    return [
-        f"warning: {base} is sparse and --tune.method full fills its zeros, so that the tuned run is dense; take an "
-        "adapter, such as --tune.method lora, or `prune` the tuned run"
-    ]
+    own, found = own_config(base), []
+    if config.tune.method == "full" and (
+        own.sparsity.method != "off" or any((base / name).exists() for name in (FILE, "prune.json"))
+    ):
+        found.append(
+            f"warning: {base} is sparse and --tune.method full fills its zeros, so that the tuned run is dense; take "
+            "an adapter, such as --tune.method lora, or `prune` the tuned run"
+        )
+    if heads(own):
+        found.append(f"note: {base} has a head for {own.task.kind}, which stays behind; a head of this run starts anew")
+    return found
 
 
 def show(job, args) -> dict:

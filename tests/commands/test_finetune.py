@@ -291,3 +291,13 @@ def test_all_weights_of_a_sparse_base_are_said_to_become_dense(tmp_path, method,
     tuned = replace(Config(), {"tune.base": str(base), "tune.method": method})
     said = finetune.warnings(tuned, tmp_path / "run")
     assert len(said) == expected and all("--tune.method lora" in line for line in said)
+
+
+def test_a_head_that_stays_behind_is_said(tmp_path):
+    for kind, expected in (("labels", 1), ("chat", 0)):
+        base = tmp_path / kind
+        base.mkdir()
+        own = replace(Config(), {"task.kind": kind, "task.labels": ("wet", "dry")})
+        (base / "config.json").write_text(json.dumps(to_dict(own)))
+        said = finetune.warnings(replace(Config(), {"tune.base": str(base), "tune.method": "lora"}), tmp_path / "run")
+        assert len(said) == expected and all("has a head for labels, which stays behind" in line for line in said)
