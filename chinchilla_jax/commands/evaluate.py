@@ -7,7 +7,7 @@ token store. --task --attack says what of the task is still right under attack.
 from pathlib import Path
 
 from chinchilla_jax.commands import cli, hints
-from chinchilla_jax.config import require
+from chinchilla_jax.config import flag, require
 
 SECTIONS = (
     "data.store", "mesh", "train.batch_size", "train.microbatches", "train.seq_len", "checkpoint.verify",
@@ -43,13 +43,13 @@ def run(config, args) -> dict:
     """Measure the newest checkpoint on the whole validation set; evaluation.json keeps the figures."""
     given = {name: getattr(args, name) for name in ATTACK if getattr(args, name) is not None}
     for name in given:
-        require(args.attack, f"--{name.replace('_', '-')} belongs to --attack; add it")
+        require(args.attack, f"{flag(name)} belongs to --attack; add it")
     for name in ("limit", "shots"):
         value = getattr(args, name)
         require(value is None or bool(args.lm_eval), f"--{name} belongs to --lm-eval; add it")
         require(value is None or value >= (name == "limit"), f"--{name} {value} is too few")
     asked = {name for name in vars(args) if name.startswith("task.")}
-    require(args.task or not asked, f"--{min(asked, default='').replace('_', '-')} belongs to --task; add it")
+    require(args.task or not asked, f"{flag(min(asked, default=''))} belongs to --task; add it")
     several = (args.task or args.attack) and args.lm_eval
     require(not several, "--lm-eval is an evaluation apart from --task and --attack; run them one after the other")
     if args.task:

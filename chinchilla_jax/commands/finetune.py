@@ -5,7 +5,7 @@ import contextlib
 from pathlib import Path
 
 from chinchilla_jax.commands import hints
-from chinchilla_jax.config import require
+from chinchilla_jax.config import flag, require
 
 SECTIONS = (
     "task", "tune", "model", "objective", "adversarial", "corruption", "optimizer", "mesh", "train", "checkpoint",
@@ -16,7 +16,7 @@ def options(parser) -> None:
     """Flags of this command."""
     parser.set_defaults(defaults={"optimizer.warmup_steps": 0})  # until the examples tell how many steps there are
     parser.add_argument("--from", dest="tune.base", default=argparse.SUPPRESS, metavar="RUN", help="the run to start "
-        "from, its best or newest checkpoint; the same as --tune.base", type=lambda run: run.rstrip("/"))  # fmt: skip
+        "from, its best or newest checkpoint; the same as --tune.base")  # fmt: skip
     parser.add_argument("--show", type=int, default=0, metavar="N", help="print N records as they train: [[trained]]")
     parser.add_argument("--dry-run", action="store_true", help="compile, print what the run costs, and train nothing")
     parser.add_argument("--allow-changes", action="store_true", help="go on although settings of the run have changed")
@@ -41,7 +41,7 @@ def run(config, args) -> dict:
     shape = {name for name in vars(args) if name.startswith("model.")} - {f"model.{name}" for name in HOW}
     require(
         not (shape and config.tune.base),
-        f"--{min(shape, default='').replace('_', '-')}: the model is that of {config.tune.base}; leave the setting out",
+        f"{flag(min(shape, default=''))}: the model is that of {config.tune.base}; leave the setting out",
     )
     given = {name for name in vars(args) if "." in name} | getattr(args, "told", set())
     with start(config, Path(args.run_dir), given) as job:

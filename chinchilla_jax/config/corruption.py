@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from chinchilla_jax.config.settings import require, setting
+from chinchilla_jax.config.settings import flag, require, setting
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class CorruptionConfig:
             ("copies", "--corruption.share above 0", self.share > 0),
             ("weight", "--corruption.copies above 0", self.copies > 0),
         ):
-            flag = f"--corruption.{name.replace('_', '-')}"
-            require(used or getattr(self, name) == getattr(type(self), name), f"{flag} goes with {needs}")
+            named = flag("corruption." + name)
+            require(used or getattr(self, name) == getattr(type(self), name), f"{named} goes with {needs}")
 
     def window(self, steps: int) -> tuple[int, int]:
         """The first step of a run of `steps` that replaces tokens, and the first after it that does not."""

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from chinchilla_jax.config.settings import require, setting
+from chinchilla_jax.config.settings import flag, require, setting
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class AdversarialConfig:
             require(getattr(self, name) > 0, f"--adversarial.{name} must be at least 1")
         for name in ("radius", "steps", "step_size", "weight", "proximity", "rdrop"):
             value = getattr(self, name)
-            require((value or 0) >= 0, f"--adversarial.{name.replace('_', '-')} {value} must not be negative")
+            require((value or 0) >= 0, f"{flag('adversarial.' + name)} {value} must not be negative")
         require(0 <= self.momentum < 1, f"--adversarial.momentum {self.momentum} must lie in [0, 1)")
         require(self.probe > 0, f"--adversarial.probe {self.probe} must be positive")
         require(
@@ -146,8 +146,8 @@ class AdversarialConfig:
             f"{name} starts from {' or '.join(can.inits)}; set --adversarial.init so, or auto",
         )
         for few in (few for few in FEW if few not in can.follows):
-            default, flag = getattr(type(self), few), f"--adversarial.{few.replace('_', '-')}"
-            require(getattr(self, few) == default, f"{name} does not look at {flag}; leave it at {default}")
+            default, named = getattr(type(self), few), flag("adversarial." + few)
+            require(getattr(self, few) == default, f"{name} does not look at {named}; leave it at {default}")
         require(can.steps or self.steps <= 1, f"{name} takes one step; leave --adversarial.steps at 0, or use pgd")
         require(
             self.method != "freelb" or self.steps != 1,

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from chinchilla_jax.config.settings import require, setting
+from chinchilla_jax.config.settings import flag, require, setting
 from chinchilla_jax.errors import UserError
 
 
@@ -39,7 +39,7 @@ class OptimizerConfig:
             "--optimizer.schedule wsd",
         )
         for name in ("b1", "b2", "ema_decay"):
-            require(0 <= getattr(self, name) < 1, f"--optimizer.{name.replace('_', '-')} must lie in [0, 1)")
+            require(0 <= getattr(self, name) < 1, f"{flag('optimizer.' + name)} must lie in [0, 1)")
         require(self.eps > 0, "--optimizer.eps must be positive")
         require(self.weight_decay >= 0, "--optimizer.weight-decay must not be negative")
         require(self.clip_norm >= 0, "--optimizer.clip-norm must not be negative")

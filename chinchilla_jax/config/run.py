@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from chinchilla_jax.config.settings import require, setting
+from chinchilla_jax.config.settings import flag, require, setting
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class TrainConfig:
     def __post_init__(self):
         counted = ("steps", "seq_len", "batch_size", "microbatches", "log_every", "profile_steps")
         for name in (*counted, "max_bad_steps"):
-            require(getattr(self, name) > 0, f"--train.{name.replace('_', '-')} must be at least 1")
+            require(getattr(self, name) > 0, f"{flag('train.' + name)} must be at least 1")
         require(self.eval_batches >= -1, "--train.eval-batches must be -1, 0 or the number of batches")
         for name in ("eval_every", "sample_every", "sample_tokens"):
-            require(getattr(self, name) >= 0, f"--train.{name.replace('_', '-')} must not be negative")
+            require(getattr(self, name) >= 0, f"{flag('train.' + name)} must not be negative")
         text = not re.search("[\ud800-\udfff]", self.sample_prompt)
         require(text, f"--train.sample-prompt {self.sample_prompt!r} is no UTF-8 text; correct it")
         require(0 <= self.seed < 2**32, f"--train.seed {self.seed} must lie in [0, 2**32)")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from chinchilla_jax.config.corpus import NearConfig, QualityConfig, RepetitionConfig
-from chinchilla_jax.config.settings import closest, require, section, setting
+from chinchilla_jax.config.settings import closest, flag, require, section, setting
 
 CLEAN = ("encoding", "controls", "html")
 
@@ -57,9 +57,9 @@ class ModelConfig:
 
     def __post_init__(self):
         for name in ("layers", "d_model", "heads", "head_dim", "d_ff"):
-            require(getattr(self, name) > 0, f"--model.{name.replace('_', '-')} must be at least 1")
+            require(getattr(self, name) > 0, f"{flag('model.' + name)} must be at least 1")
         for name in ("kv_heads", "vocab_size", "scan_unroll", "documents", "context"):
-            require(getattr(self, name) >= 0, f"--model.{name.replace('_', '-')} must not be negative")
+            require(getattr(self, name) >= 0, f"{flag('model.' + name)} must not be negative")
         require(
             not self.kv_heads or self.heads % self.kv_heads == 0,
             f"--model.kv-heads {self.kv_heads} does not divide --model.heads {self.heads}",
@@ -71,11 +71,11 @@ class ModelConfig:
         )
         require(0 <= self.dropout < 1, f"--model.dropout {self.dropout} must lie in [0, 1)")
         for name in ("init_std", "embed_scale", "rope_original_len"):
-            require(getattr(self, name) > 0, f"--model.{name.replace('_', '-')} must be positive")
+            require(getattr(self, name) > 0, f"{flag('model.' + name)} must be positive")
         # Far beyond what any model has, well within what float32 can compute with.
         for name, low, high in (("rope_theta", 1, 1e12), ("rope_factor", 1e-3, 1e6), ("norm_eps", 0, 1)):
             value = getattr(self, name)
-            require(low <= value <= high, f"--model.{name.replace('_', '-')} {value} must lie in [{low}, {high:g}]")
+            require(low <= value <= high, f"{flag('model.' + name)} {value} must lie in [{low}, {high:g}]")
         require(
             self.rope_scaling != "none" or self.rope_factor == 1.0,
             f"--model.rope-factor {self.rope_factor} stretches nothing; set --model.rope-scaling linear or llama3",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from chinchilla_jax.config.settings import require, setting
+from chinchilla_jax.config.settings import flag, require, setting
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class TaskConfig:
     def __post_init__(self):
         for name in ("sampling", "deletion", "swap", "replacement", "valid_fraction"):
             value = getattr(self, name)
-            require(0 <= value < 1, f"--task.{name.replace('_', '-')} {value} must lie in [0, 1)")
+            require(0 <= value < 1, f"{flag('task.' + name)} {value} must lie in [0, 1)")
         twice = [name for i, name in enumerate(self.labels) if name in self.labels[:i]]
         require(not twice, f"--task.labels has {', '.join(twice)} twice; name every label once")
         require(self.max_answer > 0, "--task.max-answer must be at least 1")

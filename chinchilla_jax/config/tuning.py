@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from chinchilla_jax.config.settings import require, setting
+from chinchilla_jax.config.settings import flag, require, setting
 from chinchilla_jax.errors import UserError
 
 LOW_RANK = ("lora", "rslora", "dora", "adalora")
@@ -71,7 +71,7 @@ class TuneConfig:
 
     def __post_init__(self):
         for name in ("layers", "rank", "start_rank", "every"):
-            require(getattr(self, name) >= 0, f"--tune.{name.replace('_', '-')} must not be negative")
+            require(getattr(self, name) >= 0, f"{flag('tune.' + name)} must not be negative")
         for name in ("top", "prompt"):
             require(getattr(self, name) > 0, f"--tune.{name} must be at least 1")
         for name in ("dropout", "beta", "begin", "finish"):
@@ -99,10 +99,10 @@ class TuneConfig:
         """A setting that the method would not follow is an error, not a silence."""
         for name in (few for few in FEW if few not in FOLLOWS.get(self.method, ())):
             value, default = getattr(self, name), getattr(type(self), name)
-            flag = f"--tune.{name.replace('_', '-')}"
+            named = flag("tune." + name)
             require(
                 value == default or self.method == "off",
-                f"{flag} {value} is nothing that --tune.method {self.method} looks at; leave it out",
+                f"{named} {value} is nothing that --tune.method {self.method} looks at; leave it out",
             )
 
     @property

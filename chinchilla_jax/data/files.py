@@ -177,6 +177,11 @@ def _looks_binary(path: Path) -> bool:
     return not wide(head) and (b"\0" in head or len(CONTROLS.findall(head)) > len(head) / 100)
 
 
+def uncompressed(name: str) -> str:
+    """The name of a file in lower case, without the ending of what compressed it."""
+    return name.lower().removesuffix(".gz").removesuffix(".zst")
+
+
 def open_file(path: Path | fs.Url) -> BinaryIO:
     """A file opened for reading bytes, decompressed if its name ends in .gz or .zst."""
     name = path.name.lower()
@@ -199,7 +204,7 @@ def read(
     `notes`.
     """
     notes = notes or Notes()
-    name = path.name.lower().removesuffix(".gz").removesuffix(".zst")
+    name = uncompressed(path.name)
 
     def with_ways_out(error: Broken) -> None:
         ways = "; or leave it out, or pass --skip-broken"

@@ -5,7 +5,7 @@ import json
 import shlex
 from pathlib import Path
 
-from chinchilla_jax.config import DataConfig, differences, to_dict
+from chinchilla_jax.config import DataConfig, differences, flag, to_dict
 from chinchilla_jax.data.tokenizers import NAMES
 from chinchilla_jax.disk import checksum
 from chinchilla_jax.errors import UserError
@@ -25,7 +25,7 @@ def again(folder: Path, manifest: dict) -> str:
     flags = ["--data.sources", *told.pop("sources")]
     for name, (default, value) in differences(to_dict(DataConfig()), told, "data.").items():
         if None not in (default, value):  # the same settings, of whichever version
-            flags += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list) else [value])]
+            flags += [flag(name), *map(str, value if isinstance(value, list) else [value])]
     return f"make it again: `python -m chinchilla_jax prepare {shlex.join(flags)} --force`"
 
 

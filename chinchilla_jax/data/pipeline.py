@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from chinchilla_jax.config import DataConfig, to_dict
+from chinchilla_jax.config import DataConfig, flag, to_dict
 from chinchilla_jax.data import fs, tokenizer_train
 from chinchilla_jax.data.documents import Say, Source
 from chinchilla_jax.data.engines import Engine
@@ -186,7 +186,7 @@ class Pipeline:
             given, default = open_tokenizer(config.tokenizer), DataConfig()
             for name in ("vocab_size", "tokenizer_kind", "tokenizer_sentences"):
                 if getattr(config, name) not in (getattr(default, name), given.size):
-                    say(f"WARNING: --data.{name.replace('_', '-')} is not followed: --data.tokenizer is there already")
+                    say(f"WARNING: {flag('data.' + name)} is not followed: --data.tokenizer is there already")
             copy_tokenizer(config.tokenizer, made)
             if not given.lossless:
                 say(

@@ -29,7 +29,7 @@ def open_sources(config: DataConfig, say: Say = print, skip_broken: bool = False
         elif name in BUILT_IN:
             found.append(_built_in(name, config, say))
         elif "://" in name or Path(expanded(name)).exists():
-            if name.lower().removesuffix(".gz").removesuffix(".zst").endswith((".csv", ".tsv")):
+            if files.uncompressed(name).endswith((".csv", ".tsv")):
                 say(f"note: {name} is read as one text, header and all; for a row a document write it as .jsonl")
             found.append(_local(name, config, skip_broken))
         else:

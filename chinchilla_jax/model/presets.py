@@ -9,7 +9,8 @@ layer; two norm scales a block and one at the end; one tied table. It gives all 
 
 import dataclasses
 
-from chinchilla_jax.config import ModelConfig, closest, require
+from chinchilla_jax.config import ModelConfig, closest
+from chinchilla_jax.errors import UserError
 
 FAMILIES = {
     "chinchilla": {"positions": "relative", "mlp": "gelu", "biases": True, "tied": True},
@@ -93,13 +94,13 @@ PRESETS = {
 
 def settings(name: str) -> dict:
     """The model settings of a preset; an unknown name is an error that says which there are."""
-    first, *_, last = TABLE_A9
-    others = ", ".join(list(PRESETS)[len(TABLE_A9) :])
-    require(
-        name in PRESETS,
-        f"--model.preset: unknown preset {name!r}{closest(name, PRESETS)}; there are {others}, and of Table A9 "
-        f"chinchilla-{first}m to chinchilla-{last}m",
-    )
+    if name not in PRESETS:
+        first, *_, last = TABLE_A9
+        others = ", ".join(list(PRESETS)[len(TABLE_A9) :])
+        raise UserError(
+            f"--model.preset: unknown preset {name!r}{closest(name, PRESETS)}; there are {others}, and of Table A9 "
+            f"chinchilla-{first}m to chinchilla-{last}m"
+        )
     return {"preset": name, **PRESETS[name]}
 
 

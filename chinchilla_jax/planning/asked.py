@@ -116,8 +116,8 @@ def overruled(given: dict[str, Any], made: Config) -> list[str]:
     for name, value in given.items():
         own = tuple(value) if isinstance(value, list) else value
         if name.startswith(DECIDED) and own not in (None, "auto", has := settings.get(made, name)):
-            flag = f"--{name.replace('_', '-')}"
-            found.append(f"{flag} {own} is not followed, the plan decides on {has}; give it to pretrain beside --plan")
+            asked = f"{settings.flag(name)} {own}"
+            found.append(f"{asked} is not followed, the plan decides on {has}; give it to pretrain beside --plan")
     return found
 
 

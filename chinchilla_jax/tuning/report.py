@@ -18,12 +18,11 @@ LONGEST = 300  # characters of a text in an example
 
 def headline(found: dict[str, Any]) -> str:
     """Best and last step in two lines, and the test's figures in a third."""
-    best = f"best: checkpoint {found['best_step']} by {found['metric']} ({told(found['best'])})"
-    if found["best_step"] is None:
-        best = f"best: none, since {found['metric']} was a number in no validation"
+    named = f"checkpoint {found['best_step']} by {found['metric']} ({told(found['best'])})"
+    none = f"none, since {found['metric']} was a number in no validation"
     last = {name: value for name, value in found["last"].items() if name == "loss" or name in found["best"]}
     lines = [
-        best,
+        f"best: {none if found['best_step'] is None else named}",
         f"last: checkpoint {found['last_step']} ({told(last)})",
     ]
     return "\n".join([*lines, *([f"test, with the best: {told(found['test'])}"] if "test" in found else [])])

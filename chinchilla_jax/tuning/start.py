@@ -58,7 +58,6 @@ def start(config: Config, run_dir: Path, given: set[str]) -> Iterator[Job]:
         own = "train.seq_len" in given or base is None
         length = config.train.seq_len if own else needed(config.task, opened, resume.own_config(base).context)
         data = opened(config.task, seq_len=length)
-        data.kind.metric_of(data.task.metric)
         config = fitted(dataclasses.replace(config, task=data.task), data)
         config = timed(config, data, given)
         yield Job(config, run_dir, checked(config, data))

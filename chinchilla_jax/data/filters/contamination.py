@@ -56,7 +56,7 @@ def collect(names: tuple[str, ...], n: int) -> np.ndarray:
 def strings(name: str) -> Iterator[str]:
     """The strings of a parquet or JSON file or of one with a JSON value a line, or the text of any other file."""
     path = fs.located(name)
-    kind = path.name.lower().removesuffix(".gz").removesuffix(".zst")
+    kind = files.uncompressed(path.name)
     if kind.endswith(".parquet"):
         yield from _strings(containers.rows(name))
         return

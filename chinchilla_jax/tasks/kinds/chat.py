@@ -70,8 +70,10 @@ def asked(record: Dialogue, turns: str) -> list[Dialogue]:
     """The dialogue up to each of its answers, or, if `turns` is last, up to the last one, whose references it keeps."""
     ends = [i for i, turn in enumerate(record.turns) if turn.role == "assistant"]
     kept = ends[-1:] if turns == "last" else ends
-    further = dict.fromkeys(ends[:-1], ())
-    return [replace(record, turns=record.turns[: i + 1], references=further.get(i, record.references)) for i in kept]
+    return [
+        replace(record, turns=record.turns[: i + 1], references=record.references if i == ends[-1] else ())
+        for i in kept
+    ]
 
 
 def references(record: Dialogue) -> tuple[str, ...]:

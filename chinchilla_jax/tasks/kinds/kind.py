@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from chinchilla_jax.config import Config, DataConfig, TaskConfig, closest, require
+from chinchilla_jax.config import Config, DataConfig, TaskConfig, closest, flag, require
 from chinchilla_jax.data import tokenizer_train
 from chinchilla_jax.objectives.build import language
 from chinchilla_jax.objectives.objective import Binding, Objective
@@ -121,13 +121,13 @@ class Kind:
     shown: Callable[..., str] | None = None  # (data, example) -> a line of --show
 
     def check_few(self, task: TaskConfig) -> None:
-        """A setting that the kind would not follow is an error, not a silence."""
+        """A setting that the kind would not follow is an error, not a silence; so is a figure of nothing."""
         for name in (few for few in FEW if few not in self.follows):
-            value, flag = getattr(task, name), f"--task.{name.replace('_', '-')}"
+            value, named = getattr(task, name), flag("task." + name)
             told = " ".join(map(str, value)) if isinstance(value, tuple) else value
             require(
                 value == getattr(TaskConfig, name),
-                f"{flag} {told} is nothing that --task.kind {self.name} looks at; leave it out",
+                f"{named} {told} is nothing that --task.kind {self.name} looks at; leave it out",
             )
         metric = self.metric_of(task.metric)
         require(
