@@ -1,6 +1,7 @@
 """Merge an adapter into its base: the tuned model becomes a run directory that needs no other."""
 
 from chinchilla_jax.commands import cli, hints
+from chinchilla_jax.config import require
 
 SECTIONS = ("mesh", "checkpoint")
 
@@ -17,9 +18,14 @@ def run(config, args) -> dict:
     from chinchilla_jax.evaluation import merging
     from chinchilla_jax.parallel import host
     from chinchilla_jax.training.load import load, run_folder
+    from chinchilla_jax.training.resume import own_config
 
     host.keep_freed_memory()
     run_dir = run_folder(args.run_dir)
+    require(
+        not own_config(run_dir).tune.whole,
+        f"{args.run_dir} is a whole model and has nothing to merge; copy the folder, or export it in another format",
+    )
     loaded = load(config, args.run_dir, whole_mesh=False)
     for note in loaded.notes:
         print(f"warning: {note}")

@@ -142,6 +142,8 @@ def _as_trained(config: Config, own: Config) -> Config:
 
 def adapter(config: Config, run_dir: str, base: Loaded) -> Loaded:
     """A tuned run over a base that is loaded already, if it has its shape and tokenizer: then they share programs."""
+    whole = own_config(run_folder(run_dir)).tune.whole
+    require(not whole, f"--adapter {run_dir}: that run is a whole model and no adapter; give it as --run-dir")
     found = load(config, run_dir, base=base)
     same = found.program.config.model == base.program.config.model and found.tokenizer.sha256 == base.tokenizer.sha256
     require(same, f"--adapter {run_dir}: that model has another shape or tokenizer than its base; give it as --run-dir")

@@ -11,9 +11,9 @@ from tests import runs
 
 @pytest.fixture
 def run(tmp_path):
-    """A folder that looks like a run."""
+    """A folder that looks like an adapter run."""
     (tmp_path / "run").mkdir()
-    (tmp_path / "run/config.json").write_text("{}")
+    (tmp_path / "run/config.json").write_text('{"tune": {"method": "lora", "base": "runs/base"}}')
     return tmp_path / "run"
 
 
@@ -28,6 +28,16 @@ def test_what_merging_changed_is_reported(run, tmp_path, monkeypatch):
     assert "merged at step 7: logits of 4 probe rows differ by at most 3e-06 (the largest is 8)" in said
     assert wrote == [(tmp_path / "merged", run, loaded, "params")] and f"wrote {tmp_path / 'merged'}" in said
     assert f"generate --run-dir {tmp_path / 'merged'}" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize("told", ["{}", '{"tune": {"method": "full", "base": "runs/base"}}'])
+def test_a_whole_model_has_nothing_to_merge(told, run, tmp_path):
+    (run / "config.json").write_text(told)
+    code, said = runs.call("merge", **{"run-dir": run, "out": tmp_path / "merged"})
+    assert code == 78 and said == (
+        f"error: {run} is a whole model and has nothing to merge; copy the folder, or export it in another format\n"
+    )
+    assert not (tmp_path / "merged").exists()
 
 
 @pytest.mark.parametrize("flags, message", [

@@ -59,6 +59,14 @@ def test_an_adapter_is_refused_without_its_base_and_on_another():
         load.check_base(told, base)
 
 
+@pytest.mark.parametrize("told", ["{}", '{"tune": {"method": "full", "base": "runs/base"}}'])
+def test_a_whole_model_is_no_adapter(told, tmp_path):
+    """What --adapter of serve and of generate names, before anything of it is loaded."""
+    (tmp_path / "config.json").write_text(told)
+    with pytest.raises(UserError, match="--adapter .*: that run is a whole model and no adapter; give it as --run-dir"):
+        load.adapter(Config(), str(tmp_path), None)
+
+
 def test_what_is_loaded_has_the_shape_it_was_trained_in_and_keeps_nothing_of_attacks():
     own = replace(
         Config(), {"model.layers": 3, "train.steps": 700, "adversarial.method": "freelb", "optimizer.b1": 0.5}
