@@ -68,13 +68,18 @@ def read_marks(
 
 def generation_ends(folder: Path, size: int) -> list[int]:
     """The ids that end a text by generation_config.json, if there is one; `UserError` for one outside [0, size)."""
-    told = read_json(folder / GENERATION, missing={}).get("eos_token_id")
+    return ends_of(folder / GENERATION, read_json(folder / GENERATION, missing={}), size)
+
+
+def ends_of(path: Path, settings: Mapping[str, Any], size: int) -> list[int]:
+    """The ids that end a text by the `settings` of the file at `path`; `UserError` for one outside [0, size)."""
+    told = settings.get("eos_token_id")
     ids = told if isinstance(told, list) else [] if told is None else [told]
     for i in ids:
         if type(i) is not int or not 0 <= i < size:
             raise UserError(
-                f"{folder / GENERATION}: eos_token_id {str(i)[:40]!r} is no id of a token (0 to {size - 1}); "
-                "correct it, or delete the file"
+                f"{path}: eos_token_id {str(i)[:40]!r} is no id of a token (0 to {size - 1}); "
+                "correct it, or take it out"
             )
     return ids
 

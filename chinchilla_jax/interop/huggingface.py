@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from chinchilla_jax.config import require
-from chinchilla_jax.data.marks import TEMPLATE
+from chinchilla_jax.data.marks import GENERATION, TEMPLATE, ends_of
+from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import copy_tokenizer, open_tokenizer, tokenizer_file
-from chinchilla_jax.disk import plain, read_json
+from chinchilla_jax.disk import plain, read_json, write_json
 from chinchilla_jax.errors import UserError, one_line
 from chinchilla_jax.interop import architectures, heads
 from chinchilla_jax.interop.names import LAYER, their_shapes
@@ -50,7 +51,8 @@ class Folder:
         self._tensors = Tensors(where)
         self.files = [plain(path) for path in (folder / CONFIG, *files, *self._tokenizer_files())]
         self.facts = {"format": "hf", "architecture": architecture, **said}
-        open_tokenizer(folder), chat_template(folder)  # refused here, under the names that a person knows
+        tokenizer, _ = open_tokenizer(folder), chat_template(folder)  # refused here, under the names that a person knows
+        self._ends = further_ends(folder, told, tokenizer)
         self.facts |= {"license": name} if (name := license_name(folder, told)) else {}
         self._stored = {re.sub(f"^{trunk}\\.", "model.", name): name for name in where}
         require(len(self._stored) == len(where), f"{folder} has tensors below {trunk} and below model; get it again")
@@ -92,6 +94,9 @@ class Folder:
     def write_tokenizer(self, folder: Path) -> Path:
         """Copy the tokenizer and what speaks of it; the chat template becomes a file of its own."""
         copied = copy_tokenizer(self._folder, folder)
+        if self._ends:
+            told = read_json(folder / GENERATION, missing={})
+            write_json(folder / GENERATION, told | {"eos_token_id": self._ends})
         template = chat_template(self._folder)
         if template:
             (folder / TEMPLATE).write_text(template, encoding="utf-8")
@@ -113,6 +118,14 @@ def chat_template(folder: Path) -> str:
         f"{folder / TOKENIZER_CONFIG}: chat_template is {str(told)[:40]}, no template; get it again",
     )
     return told or ""
+
+
+def further_ends(folder: Path, told: dict, tokenizer: BaseTokenizer) -> list[int]:
+    """What ends a text by config.json, if the tokenizer does not stop there; none where generation_config.json says."""
+    if read_json(folder / GENERATION, missing={}).get("eos_token_id") is not None:
+        return []
+    found = ends_of(folder / CONFIG, told, tokenizer.size)
+    return [] if tokenizer.stops.issuperset(found) else found
 
 
 def license_name(folder: Path, settings: dict) -> str:

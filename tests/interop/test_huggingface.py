@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.interop import huggingface
 from tests import runs
 from tests.interop import folders
@@ -140,6 +141,7 @@ SINGLE = {  # what is done to the folder, and a word of the line
     "an end that is true": (lambda f: ends(f, True), "eos_token_id 'True'"),
     "an end that is a fraction": (lambda f: ends(f, [1.5]), "eos_token_id '1.5'"),
     "a list of nothing as ends": (lambda f: ends(f, [None]), "eos_token_id 'None'"),
+    "an end in the config": (lambda f: tell(f, eos_token_id=[2, 300]), "source/config.json: eos_token_id '300' is no id"),
     "a generation config of no table": (lambda f: (f / "generation_config.json").write_text("[2]"), "no table"),
     "waves that vanish": (lambda f: tell(f, rope_theta=1e-300), "rope-theta 1e-300 must lie in"),
     "a token out of its place": (lambda f: added(f, 5000), "does not follow"),
@@ -170,6 +172,23 @@ def test_a_link_to_a_file_is_followed(whole, tmp_path):
     refused(cache, tmp_path, "snapshots")
     code, said = runs.call("import", str(source), **{"run-dir": tmp_path / "run"})
     assert code == 0, said
+
+
+@pytest.mark.parametrize(("told", "generation", "stops"), [
+    ([2, 7], None, {0, 2, 7}), ([2, 7], {"temperature": 0.5}, {0, 2, 7}), (7, None, {0, 2, 7}),
+    ([2, 7], {"eos_token_id": 9}, {0, 2, 9}), ([0, 2], None, {0, 2}),
+])  # fmt: skip
+def test_ends_of_the_config_where_no_generation_config_says(told, generation, stops, whole, tmp_path):
+    """As in transformers; 0 and 2 are those of the tokenizer's own settings."""
+    source, place = shutil.copytree(whole / "single", tmp_path / "source"), tmp_path / "place"
+    tell(source, eos_token_id=told)
+    if generation:
+        (source / "generation_config.json").write_text(json.dumps(generation))
+    place.mkdir()
+    assert open_tokenizer(huggingface.Folder(source).write_tokenizer(place)).stops == stops
+    kept = place / "generation_config.json"
+    assert kept.exists() == (generation is not None or told != [0, 2])
+    assert not generation or json.loads(kept.read_text()).items() >= generation.items()
 
 
 @pytest.mark.parametrize(("card", "license"), [
