@@ -5,8 +5,9 @@ control pieces they are reached by id alone, their spelling in a text is ordinar
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizer_json import read
@@ -41,13 +42,18 @@ def extended_model(file: Path, pieces: Sequence[str]) -> bytes:
     known = open_tokenizer(file)  # and refused where it is no model
     model = sentencepiece_model_pb2.ModelProto()
     model.ParseFromString(file.read_bytes())
-    held = {entry.piece for entry in model.pieces}
-    for piece in pieces:
-        if piece in known.controls:
-            continue
+    held, fresh = {entry.piece for entry in model.pieces}, [piece for piece in pieces if piece not in known.controls]
+    for piece in fresh:
         if piece in held:
             raise UserError(f"{file}: {piece!r} is a piece of text there, not a control piece; choose another name")
-        model.pieces.add(piece=piece, score=0.0, type=sentencepiece_model_pb2.ModelProto.SentencePiece.CONTROL)
+    return appended(model, dict.fromkeys(fresh, True))
+
+
+def appended(model: Any, pieces: Mapping[str, bool]) -> bytes:
+    """A SentencePiece model with further pieces: control pieces where that is true, else symbols found in any text."""
+    kinds = type(model).SentencePiece
+    for piece, control in pieces.items():
+        model.pieces.add(piece=piece, score=0.0, type=kinds.CONTROL if control else kinds.USER_DEFINED)
     return model.SerializeToString()
 
 

@@ -8,10 +8,11 @@ import numpy as np
 from chinchilla_jax.config import require
 from chinchilla_jax.data.marks import GENERATION, TEMPLATE, ends_of
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
-from chinchilla_jax.data.tokenizers import copy_tokenizer, open_tokenizer, tokenizer_file
+from chinchilla_jax.data.tokenizers import is_json, tokenizer_file
 from chinchilla_jax.disk import plain, read_json, write_json
 from chinchilla_jax.errors import UserError, one_line
 from chinchilla_jax.interop import architectures, heads
+from chinchilla_jax.interop.added_tokens import FILES, copy_with_added, open_with_added
 from chinchilla_jax.interop.names import LAYER, their_shapes
 from chinchilla_jax.interop.source import check_tensors, heads_of
 from chinchilla_jax.interop.tensors import FLOATS, Tensors, locate
@@ -51,7 +52,8 @@ class Folder:
         self._tensors = Tensors(where)
         self.files = [plain(path) for path in (folder / CONFIG, *files, *self._tokenizer_files())]
         self.facts = {"format": "hf", "architecture": architecture, **said}
-        tokenizer, _ = open_tokenizer(folder), chat_template(folder)  # refused here, under the names that a person knows
+        tokenizer = open_with_added(folder)  # refused here, under the names that a person knows
+        chat_template(folder)
         self._ends = further_ends(folder, told, tokenizer)
         self.facts |= {"license": name} if (name := license_name(folder, told)) else {}
         self._stored = {re.sub(f"^{trunk}\\.", "model.", name): name for name in where}
@@ -66,7 +68,8 @@ class Folder:
 
     def _tokenizer_files(self) -> list[Path]:
         file = tokenizer_file(self._folder)
-        return [path for path in (file, self._folder / TOKENIZER_CONFIG) if path.exists()]
+        beside = (TOKENIZER_CONFIG, *(() if is_json(file) else FILES))
+        return [path for path in (file, *(self._folder / name for name in beside)) if path.exists()]
 
     def _take_out_zeros(self, biases: set[str]) -> None:
         """Check that the biases that we lack are 0, and forget them."""
@@ -93,7 +96,7 @@ class Folder:
 
     def write_tokenizer(self, folder: Path) -> Path:
         """Copy the tokenizer and what speaks of it; the chat template becomes a file of its own."""
-        copied = copy_tokenizer(self._folder, folder)
+        copied = copy_with_added(self._folder, folder)
         if self._ends:
             told = read_json(folder / GENERATION, missing={})
             write_json(folder / GENERATION, told | {"eos_token_id": self._ends})

@@ -141,7 +141,7 @@ SINGLE = {  # what is done to the folder, and a word of the line
     "an end that is true": (lambda f: ends(f, True), "eos_token_id 'True'"),
     "an end that is a fraction": (lambda f: ends(f, [1.5]), "eos_token_id '1.5'"),
     "a list of nothing as ends": (lambda f: ends(f, [None]), "eos_token_id 'None'"),
-    "an end in the config": (lambda f: tell(f, eos_token_id=[2, 300]), "source/config.json: eos_token_id '300' is no id"),
+    "an end in the config": (lambda f: tell(f, eos_token_id=[2, 300]), "source/config.json: eos_token_id '300'"),
     "a generation config of no table": (lambda f: (f / "generation_config.json").write_text("[2]"), "no table"),
     "waves that vanish": (lambda f: tell(f, rope_theta=1e-300), "rope-theta 1e-300 must lie in"),
     "a token out of its place": (lambda f: added(f, 5000), "does not follow"),

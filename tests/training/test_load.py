@@ -63,7 +63,9 @@ def test_an_adapter_is_refused_without_its_base_and_on_another():
 def test_a_whole_model_is_no_adapter(told, tmp_path):
     """What --adapter of serve and of generate names, before anything of it is loaded."""
     (tmp_path / "config.json").write_text(told)
-    with pytest.raises(UserError, match="--adapter .*: that run is a whole model and no adapter; give it as --run-dir"):
+    with pytest.raises(
+        UserError, match=r"--adapter .*: that run is a whole model and no adapter; give it as --run-dir"
+    ):
         load.adapter(Config(), str(tmp_path), None)
 
 
