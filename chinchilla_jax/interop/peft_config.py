@@ -1,10 +1,12 @@
 """adapter_config.json of peft and our settings of tuning: one table, read in both directions."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from chinchilla_jax.config import ModelConfig, TuneConfig, require
+from chinchilla_jax.errors import UserError
 from chinchilla_jax.finetuning.targets import KNOWN
 from chinchilla_jax.interop.heads import HEADS
 
@@ -43,14 +45,16 @@ NEUTRAL = {
     "auto_mapping", "peft_version", "base_model_name_or_path", "revision", "inference_mode",
     "exclude_modules", "layers_pattern", "megatron_core", "qalora_group_size", "init_ia3_weights", "tinit", "tfinal",
     "deltaT", "total_step", "prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path",
-    "tokenizer_kwargs", "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers",
+    "tokenizer_kwargs", "token_dim", "num_transformer_submodules", "num_attention_heads", "num_layers", "eva_config",
 }  # fmt: skip
 READ = {
     "task_type", "modules_to_save", "trainable_token_indices", "peft_type", "r",
-    "target_modules", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "bias", "rank_pattern",
+    "target_modules", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "bias", "rank_pattern", "alpha_pattern",
     "init_lora_weights", "init_r", "target_r", "beta1", "beta2", "orth_reg_weight", "feedforward_modules",
     "num_virtual_tokens", "runtime_config",
 }  # fmt: skip
+
+STARTS = (True, False, "gaussian", "orthogonal", "eva")  # of A and B alone; others take their product out of the base
 
 
 def to_tune(told: Mapping[str, Any], modules: set[str], base: str) -> TuneConfig:
@@ -71,7 +75,7 @@ def to_tune(told: Mapping[str, Any], modules: set[str], base: str) -> TuneConfig
     require(len(names) == 1, f"peft_type {told.get('peft_type')!r}{on} is not supported; {', '.join(FORMS)} are")
     require(told.get("bias", "none") == "none", f"bias {told.get('bias')!r} is not supported")
     start = told.get("init_lora_weights", True)
-    require(start in (True, False, "gaussian"), f"init_lora_weights {start!r} changes the base model; not supported")
+    require(start in STARTS, f"init_lora_weights {start!r} changes the base model; not supported")
     unknown = sorted(module for module in modules if module not in KNOWN)
     require(not unknown, f"adapters of {', '.join(unknown)} are not supported; those of projections are")
     saved = told.get("modules_to_save") or []
@@ -107,6 +111,16 @@ def rows_of(told: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(lists[0]) if lists else ()
 
 
+def of_module(told: Mapping[str, Any], key: str, module: str, kind: type, default: Any) -> Any:
+    """What rank_pattern or alpha_pattern gives a module: the value of the first expression that its name ends with."""
+    pattern = told.get(key) or {}
+    try:
+        name = next((name for name in pattern if re.fullmatch(rf"(.*\.)?({name})", module)), None)
+    except re.error as error:
+        raise UserError(f"adapter_config.json: {key} is {str(pattern)[:40]}, no table of expressions") from error
+    return default if name is None else _number(pattern, name, kind, 1 if kind is int else 1e-6)
+
+
 def _number(told: Mapping[str, Any], key: str, kind: type = int, least: float = 1) -> Any:
     value = told.get(key)
     ok = type(value) in ((int,) if kind is int else (int, float)) and value >= least
@@ -115,12 +129,12 @@ def _number(told: Mapping[str, Any], key: str, kind: type = int, least: float = 
 
 
 def _low_rank(name: str, told: Mapping[str, Any], common: dict[str, Any]) -> TuneConfig:
-    require(not told.get("rank_pattern"), "rank_pattern, ranks that differ between matrices, is not supported")
     alpha, dropout = _number(told, "lora_alpha", float, 1e-6), _number(told, "lora_dropout", float, 0)
     return TuneConfig(method=name, rank=_number(told, "r"), alpha=alpha, dropout=dropout, **common)
 
 
 def _adalora(name: str, told: Mapping[str, Any], common: dict[str, Any]) -> TuneConfig:
+    require(not told.get("alpha_pattern"), "alpha_pattern of an AdaLoRA adapter is not supported")
     start = _number(told, "init_r")
     alpha = float(told.get("lora_alpha") or 0)
     return TuneConfig(

@@ -1,5 +1,6 @@
 """An adapter folder of peft's as leaves of a run that trains an adapter."""
 
+import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,9 @@ class Adapter:
         return heads.read_as(heads.task_of(task, head), told)
 
     def _unfold(self) -> None:
-        """Take columns and rows of one for vectors, and give AdaLoRA's triplets the places that they had."""
+        """Take columns and rows of one for vectors, put AdaLoRA's triplets back, and give LoRA's matrices one rank."""
+        if "a" in (form := peft_config.FORMS[self.tune.method].tensors) and self.tune.method != "adalora":
+            self._level(form["a"], form["b"])
         pattern = self.told.get("rank_pattern") or {}
         for key, alive in pattern.items() if self.tune.method == "adalora" else ():
             module, places = names.PREFIX + key.rpartition(".lora_")[0], np.array(alive, bool)
@@ -84,6 +87,28 @@ class Adapter:
         for name, x in self.arrays.items():
             if name.endswith(("lora_E", "ia3_l")) and 1 in x.shape:
                 self.arrays[name] = x.reshape(-1)
+
+    def _level(self, a: str, b: str) -> None:
+        """Give every matrix the rank of the widest, with zeros, and one scale: B takes what its own differs by."""
+        modules = [name.removesuffix(a) for name in self.arrays if name.endswith(f".{a}")]
+        tune, own, ranks = self.tune, {}, {}
+        for module in modules:
+            place = module.removeprefix(names.PREFIX).removesuffix(".")
+            ranks[module] = peft_config.of_module(self.told, "rank_pattern", place, int, tune.rank)
+            alpha = peft_config.of_module(self.told, "alpha_pattern", place, float, tune.alpha)
+            own[module] = dataclasses.replace(tune, rank=ranks[module], alpha=alpha).scale()
+        widest = max(ranks.values(), default=tune.rank)
+        for module, rank in ranks.items():
+            if (rank, own[module]) == (widest, tune.scale()):
+                continue
+            for name, axis in ((module + a, 0), (module + b, 1)):
+                shape = self.arrays[name].shape if name in self.arrays else ()
+                held = shape[axis : axis + 1] == (rank,)
+                require(held, f"{name} is {list(shape) or 'missing'} and adapter_config.json gives it the rank {rank}")
+                self._spread(name, np.arange(widest) < rank, axis)
+            self.arrays[module + b] = self.arrays[module + b] * np.float32(own[module] / tune.scale())
+        grows = (widest / tune.rank) ** (0.5 if tune.method == "rslora" else 1)
+        self.tune = dataclasses.replace(tune, rank=widest, alpha=tune.alpha * grows)
 
     def _spread(self, name: str, places: np.ndarray, axis: int) -> None:
         x = self.arrays.get(name)

@@ -13,8 +13,8 @@ REFUSED = {
     "both variants": ({"use_dora": True, "use_rslora": True}, {"q_proj"}, "use_rslora and use_dora"),
     "biases": ({"bias": "all"}, {"q_proj"}, "bias"),
     "PiSSA": ({"init_lora_weights": "pissa"}, {"q_proj"}, "pissa"),
-    "ranks": ({"rank_pattern": {"q_proj": 2}}, {"q_proj"}, "rank_pattern"),
-    "alphas": ({"alpha_pattern": {"q_proj": 2}}, {"q_proj"}, "alpha_pattern"),
+    "OLoRA": ({"init_lora_weights": "olora"}, {"q_proj"}, "olora"),
+    "alphas": ({"peft_type": "ADALORA", "alpha_pattern": {"q_proj": 2}}, {"q_proj"}, "alpha_pattern"),
     "modules": ({"modules_to_save": ["lm_head"]}, {"q_proj"}, "modules_to_save"),
     "a number of modules": ({"modules_to_save": 5}, {"q_proj"}, "modules_to_save 5"),
     "a task of pairs": ({"task_type": "SEQ_2_SEQ_LM"}, {"q_proj"}, "SEQ_2_SEQ_LM"),
@@ -34,6 +34,23 @@ def test_settings_that_are_not_supported(case):
     changes, modules, word = REFUSED[case]
     with pytest.raises(UserError, match=word):
         peft_config.to_tune(TOLD | changes, modules, "base")
+
+
+@pytest.mark.parametrize("start", ["orthogonal", "eva", "gaussian", True, False])
+def test_starts_that_leave_the_base_as_it_is(start):
+    told = TOLD | {"init_lora_weights": start, "eva_config": {"rho": 2.0}}
+    assert peft_config.to_tune(told, {"q_proj"}, "base").method == "lora"
+
+
+def test_a_pattern_holds_for_the_modules_whose_names_end_so():
+    """As in peft, by the first expression that does."""
+    told = {"rank_pattern": {"0.mlp.up_proj": 3, ".*.up_proj": 2, "k_proj": 0}}
+    names = ("model.layers.10.mlp.up_proj", "model.layers.0.mlp.up_proj", "up_proj", "model.layers.0.self_attn.q_proj")
+    assert [peft_config.of_module(told, "rank_pattern", name, int, 8) for name in names] == [2, 3, 8, 8]
+    with pytest.raises(UserError, match="k_proj is 0"):
+        peft_config.of_module(told, "rank_pattern", "k_proj", int, 8)
+    with pytest.raises(UserError, match="no table of expressions"):
+        peft_config.of_module({"rank_pattern": {"(": 2}}, "rank_pattern", "k_proj", int, 8)
 
 
 def test_an_alpha_below_one_is_a_scale_like_any_other():

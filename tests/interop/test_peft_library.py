@@ -23,6 +23,10 @@ COMMON = {"task_type": "CAUSAL_LM"}
 CONFIGS = {
     "lora": lambda: peft.LoraConfig(r=6, lora_alpha=9, target_modules=["q_proj", "v_proj"], **COMMON),
     "lora-all": lambda: peft.LoraConfig(r=3, target_modules="all-linear", **COMMON),
+    "ranks": lambda: peft.LoraConfig(
+        r=4, lora_alpha=6, target_modules=ALL, init_lora_weights="orthogonal",
+        rank_pattern={"q_proj": 2, "layers.1.mlp.up_proj": 8}, alpha_pattern={"v_proj": 3}, **COMMON
+    ),
     "rslora": lambda: peft.LoraConfig(r=5, lora_alpha=7, use_rslora=True, target_modules=ALL, **COMMON),
     "dora": lambda: peft.LoraConfig(r=4, use_dora=True, target_modules=["gate_proj", "o_proj"], **COMMON),
     "adalora": lambda: peft.AdaLoraConfig(init_r=6, target_r=4, lora_alpha=16, total_step=10, tinit=1, tfinal=1,

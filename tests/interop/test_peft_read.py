@@ -47,6 +47,31 @@ def test_lora(tmp_path):
     assert np.array_equal(part, tensors[f"{UP}lora_A.weight"][1:2, 3:9])
 
 
+@pytest.mark.parametrize("flags", [{}, {"use_rslora": True}, {"use_dora": True}])
+def test_matrices_of_other_ranks_and_alphas(tmp_path, flags):
+    """As peft's eva leaves them: each matrix has the product and the scale of its own, in one rank."""
+    sizes = {KEY: (1, 3.0), UP: (5, 4.0), LAYER + "mlp.gate_proj.": (2, 4.0)}
+    told = LORA | flags | {"init_lora_weights": "eva", "eva_config": {"rho": 2.0}}
+    told |= {"rank_pattern": {"model.layers.0.self_attn.k_proj": 1, "up_proj": 5}, "alpha_pattern": {"k_proj": 3.0}}
+    tensors = {f"{module}lora_A.weight": random(rank, 20) for module, (rank, _) in sizes.items()}
+    tensors |= {f"{module}lora_B.weight": random(28, rank) for module, (rank, _) in sizes.items()}
+    tensors |= {f"{module}lora_magnitude_vector": random(28) for module in sizes if "use_dora" in flags}
+    found = adapter(tmp_path, told, tensors)
+    assert found.tune.rank == 5
+    for module, (rank, alpha) in sizes.items():
+        (a, b), (own_a, own_b) = ([x[f"{module}lora_{k}.weight"] for k in "AB"] for x in (found.arrays, tensors))
+        assert a.shape == (5, 20) and b.shape == (28, 5)
+        expected = own_b @ own_a * alpha / (rank**0.5 if "use_rslora" in flags else rank)
+        np.testing.assert_allclose(found.tune.scale() * b @ a, expected, rtol=1e-5, atol=1e-5)
+    for gone, ranks, message in (
+        ("", {"up_proj": 4, "k_proj": 1}, r"up_proj\.lora_A\.weight is \[5, 20\] and .* the rank 4"),
+        ("lora_B", {"up_proj": 5, "k_proj": 1}, r"lora_B\.weight is missing and .* the rank [12]"),
+    ):
+        left = {name: x for name, x in tensors.items() if not gone or gone not in name}
+        with pytest.raises(UserError, match=message):
+            adapter(tmp_path, told | {"rank_pattern": ranks}, left)
+
+
 def test_columns_of_one_are_vectors(tmp_path):
     told = {"peft_type": "IA3", "feedforward_modules": ["up_proj"]}
     with pytest.raises(UserError, match="feedforward_modules up_proj is not supported"):
