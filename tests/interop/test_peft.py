@@ -231,6 +231,27 @@ def test_damaged_adapters(adapters, base, tmp_path):
     assert code == 78 and "--base" in said
 
 
+def test_a_matrix_of_a_smaller_rank_is_one_with_zeros(adapters, base, tmp_path):
+    """As peft's eva writes it, with the scale that all have, against the same adapter with the zeros in its file."""
+    module, leaves = "base_model.model.model.layers.1.mlp.up_proj", {}
+    exported(adapters("lora"), tmp_path / "out", format="peft")
+    (tmp_path / "out" / "SHA256SUMS").unlink()
+    told, path = tmp_path / "out" / "adapter_config.json", tmp_path / "out" / "adapter_model.safetensors"
+    a, b = f"{module}.lora_A.weight", f"{module}.lora_B.weight"
+    tensors = load_file(path)
+    pattern = {"rank_pattern": {"1.mlp.up_proj": 2}, "alpha_pattern": {"1.mlp.up_proj": 5}, "init_lora_weights": "eva"}
+    small_a, small_b = tensors[a][:2], np.ascontiguousarray(tensors[b][:, :2])
+    zeros = {a: np.pad(small_a, ((0, 2), (0, 0))), b: np.pad(small_b, ((0, 0), (0, 2)))}
+    for name, kept, changes in (("zeros", zeros, {}), ("small", {a: small_a, b: small_b}, pattern)):
+        save_file(tensors | kept, path)
+        told.write_text(json.dumps(json.loads(told.read_text()) | changes))
+        code, said = runs.call("import", str(path.parent), **{"run-dir": tmp_path / name, "base": base / "base"})
+        assert code == 0, said
+        leaves[name] = named(load(runs.config(tmp_path / name), str(tmp_path / name), whole_mesh=False).trained)
+    for one, other in zip(leaves["zeros"].values(), leaves["small"].values(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_an_adapter_names_the_weights_that_it_was_trained_on():
     """Where they were imported from, unless they were trained on, merged or pruned since."""
     assert peft.base_name("runs/b", {"format": "hf", "source": "theirs/model"}) == "theirs/model"
