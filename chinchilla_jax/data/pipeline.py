@@ -205,8 +205,8 @@ class Pipeline:
         part = made / "tokenizer.part"
         pieces = tokenizer_train.train(texts, config, part)
         part.rename(made / "tokenizer.model")
-        if pieces < config.vocab_size:
-            say(f"the text supports {pieces:,} pieces, fewer than --data.vocab-size {config.vocab_size:,}")
+        for line in tokenizer_train.fewer(pieces, config.vocab_size, "data.vocab_size"):
+            say(line)
         return open_tokenizer(made)
 
     def shares(self, totals: Totals) -> list[float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from chinchilla_jax.config import DataConfig
+from chinchilla_jax.config import DataConfig, flag
 from chinchilla_jax.errors import UserError
 
 SENTENCE = 2000  # characters; at four bytes each still below LONGEST
@@ -76,6 +76,11 @@ def train(texts: Callable[[], Iterable[str]], config: DataConfig, path: str | Pa
         file.flush()
         os.fsync(file.fileno())
     return sentencepiece.SentencePieceProcessor(model_proto=made).get_piece_size()
+
+
+def fewer(pieces: int, asked: int, setting: str) -> list[str]:
+    """The line that says that a text gave fewer pieces than `setting` asked for, where it did."""
+    return [f"the text supports {pieces:,} pieces, fewer than {flag(setting)} {asked:,}"] if pieces < asked else []
 
 
 def on_grid(model: bytes) -> bytes:

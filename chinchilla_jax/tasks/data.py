@@ -13,6 +13,7 @@ from chinchilla_jax.config import Config, TaskConfig, TrainConfig, require
 from chinchilla_jax.data.batches import Batches
 from chinchilla_jax.data.controls import add_controls
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
+from chinchilla_jax.data.tokenizer_train import fewer
 from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.tasks import augment, splits
 from chinchilla_jax.tasks.encode import Encoder, Item, check_dropped
@@ -220,6 +221,8 @@ def open_task(
     if folder is None:
         folder = kind.catalogue(task, train, [] if any(others) else [*valid, *test], scratch)
     template, tokenizer, notes = template_of(task, kind, found, folder), open_tokenizer(folder), tally.lines()
+    if not (based or kind.pieces):
+        notes += fewer(tokenizer.size, task.pieces, "task.pieces")
     added: tuple[int, ...] = ()
     if missing := [mark for mark in template.marks if mark not in tokenizer.controls]:
         marked = scratch / "marked"  # a tokenizer that was made from the records lies in `scratch` itself

@@ -175,6 +175,12 @@ def test_a_folder_with_a_tokenizer_json_prepares(config, corpus, tmp_path, worke
     ]
 
 
+def test_fewer_pieces_than_asked_are_said(config):
+    manifest, said = prepare(replace(config, vocab_size=32000))
+    pieces = manifest["tokenizer"]["pieces"]
+    assert pieces < 32000 and f"the text supports {pieces:,} pieces, fewer than --data.vocab-size 32,000" in said
+
+
 @pytest.mark.parametrize(
     ("content", "message"), [("", "no text in"), ("x", "too few"), ("  \n", "no text in"), ("海", "too few")]
 )

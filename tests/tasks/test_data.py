@@ -166,6 +166,13 @@ def from_nothing(folder, kind: str, pieces: int, seq_len: int = 64, **more):
     return open_task(task, folder=None, scratch=folder, seq_len=seq_len, seed=0, **more)
 
 
+def test_fewer_pieces_than_asked_are_said(tmp_path):
+    few = from_nothing(tmp_path, "labels", 5000)
+    assert f"the text supports {few.tokenizer.size:,} pieces, fewer than --task.pieces 5,000" in few.summary()
+    enough = from_nothing(tmp_path, "labels", few.tokenizer.size)
+    assert not any("fewer than" in line for line in enough.summary())
+
+
 @pytest.mark.parametrize("kind", ALONE)
 def test_a_soft_prompt_stands_before_every_document(kind, tmp_path):
     """In room of its own: nothing of the records is lost, and whatever feeds the model finds it there."""
