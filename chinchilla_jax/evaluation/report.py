@@ -19,7 +19,7 @@ def write(run_dir: Path, out: Path | None = None) -> dict[str, Any]:
     A model that was imported has no curve to draw. Raises `UserError` where nothing was trained yet.
     """
     out = out or run_dir
-    rows = [row for row in read(run_dir / "metrics.jsonl") if "step" in row]
+    rows = read(run_dir / "metrics.jsonl")
     sources = origin.lines(run_dir)
     require(bool(rows or sources), f"{run_dir} has no metrics yet; run pretrain --run-dir {run_dir} first")
     figures = summary(run_dir, rows) | ({"came_from": sources} if sources else {})

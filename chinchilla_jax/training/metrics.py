@@ -19,6 +19,9 @@ from chinchilla_jax.disk import finite, read_json, write_json, write_text
 from chinchilla_jax.errors import UserError
 
 
+STEPPED = ("metrics.jsonl", "timing.jsonl")  # files whose every row has a step
+
+
 class Writer:
     """Appends rows to the files of a run directory; rows behind the resumed step are taken back first."""
 
@@ -28,7 +31,7 @@ class Writer:
         self.run_dir, self.active, self.others = run_dir, active, []
         if not active:
             return
-        for name in ("metrics.jsonl", "timing.jsonl"):
+        for name in STEPPED:
             take_back(run_dir / name, resumed)
         take_back(run_dir / "events.jsonl", math.inf)  # but for a torn line, which a full disk leaves
         from tensorboardX import SummaryWriter
@@ -77,19 +80,23 @@ def append(path: Path, row: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a .jsonl file; a torn last line, which a kill leaves, is not one. `UserError` for any other."""
+    """The rows of a .jsonl file; a torn last line, which a kill leaves, is not one. `UserError` for any other line that is
+    no row, or has no step where every row needs one."""
     if not path.exists():
         return []
-    return [_row(line, f"{path}:{number}") for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], 1)]
+    lines = enumerate(path.read_bytes().split(b"\n")[:-1], 1)
+    return [_row(line, f"{path}:{number}", path.name in STEPPED) for number, line in lines]
 
 
-def _row(line: bytes, where: str) -> dict[str, Any]:
+def _row(line: bytes, where: str, stepped: bool) -> dict[str, Any]:
     try:
         row = json.loads(line, parse_constant=lambda name: None)
     except ValueError as error:
         raise UserError(f"{where}: no row of JSON ({error}); remove this line") from error
     if not isinstance(row, dict):
         raise UserError(f"{where}: no row of named figures; remove this line")
+    if stepped and not isinstance(row.get("step"), int | float):
+        raise UserError(f"{where}: a row without the number of its step; remove this line")
     return row
 
 

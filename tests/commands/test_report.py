@@ -56,7 +56,7 @@ def test_nothing_but_skipped_steps(copy):
     assert code == 0 and said.startswith("5 steps") and "bits per byte" not in said
 
 
-@pytest.mark.parametrize("line", ["garbage", "[5]", "\x00\udcff"])
+@pytest.mark.parametrize("line", ["garbage", "[5]", "\x00\udcff", '{"loss": 1.5}'])
 def test_a_damaged_row_is_named(copy, line):
     path = copy / "metrics.jsonl"
     rest = path.read_bytes().split(b"\n", 1)

@@ -17,7 +17,7 @@ def rows(tmp_path, *found) -> None:
         metrics.append(tmp_path / "metrics.jsonl", row)
 
 
-@pytest.mark.parametrize("line", [b"garbage", b"[5]", b"", b"\x00\xff"])
+@pytest.mark.parametrize("line", [b"garbage", b"[5]", b"", b"\x00\xff", b'{"loss": 1.5}', b'{"step": "9"}'])
 def test_a_damaged_row_is_named(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1, "loss": 2.0}\n' + line + b'\n{"step": 2, "loss": 1.0}\n')

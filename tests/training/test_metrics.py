@@ -93,3 +93,16 @@ def test_rows_hold_null_where_a_figure_is_not_finite(tmp_path):
 def test_rows_of_before_are_read_alike(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": NaN}\n{"step": 2, "lo')
     assert metrics.read(tmp_path / "metrics.jsonl") == [{"step": 1, "loss": None}]
+
+
+def test_every_row_of_figures_has_a_step_and_no_row_of_other_files_needs_one(tmp_path):
+    for name in ("metrics.jsonl", "timing.jsonl", "predictions.jsonl"):
+        (tmp_path / name).write_text('{"step": 1, "loss": 2.0}\n{"loss": 1.5}\n')
+    for name in ("metrics.jsonl", "timing.jsonl"):
+        for use in (metrics.read, lambda path: metrics.take_back(path, 1)):
+            with pytest.raises(UserError, match=rf"{name}:2: a row without the number of its step; remove this line"):
+                use(tmp_path / name)
+    assert metrics.read(tmp_path / "predictions.jsonl") == [{"step": 1, "loss": 2.0}, {"loss": 1.5}]
+    (tmp_path / "predictions.jsonl").write_text("[5]\n")
+    with pytest.raises(UserError, match=r"predictions\.jsonl:1: no row of named figures"):
+        metrics.read(tmp_path / "predictions.jsonl")
