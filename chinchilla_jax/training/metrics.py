@@ -18,7 +18,6 @@ from typing import Any
 from chinchilla_jax.disk import finite, read_json, write_json, write_text
 from chinchilla_jax.errors import UserError
 
-
 STEPPED = ("metrics.jsonl", "timing.jsonl")  # files whose every row has a step
 
 
@@ -80,8 +79,10 @@ def append(path: Path, row: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a .jsonl file; a torn last line, which a kill leaves, is not one. `UserError` for any other line that is
-    no row, or has no step where every row needs one."""
+    """The rows of a .jsonl file; a torn last line, which a kill leaves, is not one.
+
+    `UserError` for any other line that is no row, and for a row without the step that every row of its file has.
+    """
     if not path.exists():
         return []
     lines = enumerate(path.read_bytes().split(b"\n")[:-1], 1)
