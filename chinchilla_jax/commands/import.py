@@ -4,6 +4,7 @@ from pathlib import Path
 
 from chinchilla_jax.commands import cli, hints
 from chinchilla_jax.config import require
+from chinchilla_jax.errors import UserError
 
 SECTIONS = ("mesh",)
 
@@ -17,13 +18,22 @@ def options(parser) -> None:
         "change nothing of what the model computes")  # fmt: skip
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder has the config.json of a run, and not Hugging Face's."""
+    from chinchilla_jax.training.resume import own_config
+
+    try:
+        return bool(own_config(folder))
+    except UserError:
+        return False
+
+
 def run(config, args) -> dict:
     """Check everything, then write `--run-dir`, a new folder."""
     run_dir, path = cli.fresh(args.run_dir, "--run-dir"), Path(args.path)
-
-    is_run = (path / "checkpoints").is_dir() and (path / "tokenizer.model").exists()
     require(
-        not is_run, f"{path} is a run directory, which every command takes as it is; give it as --run-dir or --from"
+        not is_run(path),
+        f"{path} is a run directory, which every command takes as it is; give it as --run-dir or --from",
     )
 
     from chinchilla_jax.interop import imported

@@ -1,5 +1,7 @@
 """Flags of the import command, and what it says before anything is written."""
 
+import shutil
+
 import pytest
 
 from chinchilla_jax.interop import imported
@@ -27,8 +29,14 @@ def test_an_adapter_is_imported_beside_its_base(adapter, tmp_path, monkeypatch):
     assert found["wrote"] == [str(tmp_path / "run")] and f"generate --run-dir {tmp_path / 'run'}" in found["next"]
 
 
-def test_a_run_directory_is_none_to_import(whole_run, tmp_path):
-    code, said = runs.call("import", str(whole_run), **{"run-dir": tmp_path / "run"})
+@pytest.mark.parametrize("kept", ["tokenizer.model", "tokenizer.json", "sparse.safetensors"])
+def test_a_run_directory_is_none_to_import(kept, whole_run, tmp_path):
+    """Whatever made it: a run that was imported has a tokenizer.json, one that was packed has no checkpoints."""
+    own = tmp_path / "own"
+    own.mkdir()
+    shutil.copyfile(whole_run / "config.json", own / "config.json")
+    (own / kept).touch()
+    code, said = runs.call("import", str(own), **{"run-dir": tmp_path / "run"})
     assert code == 78 and "is a run directory, which every command takes as it is" in said
     assert not (tmp_path / "run").exists()
 
