@@ -27,9 +27,11 @@ SETTINGS_WITH_PATHS = (
 def resolve(args: argparse.Namespace) -> Config:
     """The config file (or the run directory's, or the defaults), then the preset, then single settings.
 
-    `args.told` becomes the settings that a config file says, if one is given.
+    `args.told` becomes the settings that a config file says, if one is given. Those of `args.decided` are left out: the
+    command finds them itself.
     """
-    given = {name: value for name, value in vars(args).items() if "." in name}
+    decided = getattr(args, "decided", ())
+    given = {name: value for name, value in vars(args).items() if "." in name and name not in decided}
     own = Path(args.run_dir, "config.json") if args.run_dir else None
     planned = getattr(args, "plan", "")
     require(not (planned and args.config), "--plan and --config both name a config; give one")

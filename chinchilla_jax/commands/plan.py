@@ -8,6 +8,7 @@ from pathlib import Path
 from chinchilla_jax.commands import cli, hints
 from chinchilla_jax.config import PENALTIES, Config, expanded, from_dict, require
 from chinchilla_jax.disk import is_remote, read_json, write_json
+from chinchilla_jax.planning import ALONE
 
 SECTIONS = ("model", "data", "mesh", "train", "adversarial", "corruption", "optimizer.weight_decay", "sparsity")
 CLUSTER = True
@@ -15,6 +16,7 @@ CLUSTER = True
 
 def options(parser) -> None:
     """Flags of this command."""
+    parser.set_defaults(decided=ALONE)
     budget = parser.add_argument_group("budget", "one of these, or two of flops, params, tokens and ratio")
     for name, what in (
         ("flops", "training FLOPs, as the law counts them"),

@@ -9,7 +9,7 @@ import numpy as np
 
 from chinchilla_jax import config as settings
 from chinchilla_jax.config import Config, ModelConfig, stored
-from chinchilla_jax.planning import hparams, ladder
+from chinchilla_jax.planning import ALONE, hparams, ladder
 from chinchilla_jax.planning.asked import SHAPE, Asked, overruled
 from chinchilla_jax.planning.attacks import plain, step_multiple
 from chinchilla_jax.planning.recipe import Machine, recipe
@@ -149,7 +149,7 @@ def kept(config: Config, said: Asked, law: LawFile) -> tuple[Config, list[str]]:
     if not law.recipe or said.law == "auto":
         return config, []
     own = stored.from_json(law.recipe["config"])
-    base = config if said.own else settings.replace(own, said.given)
+    base = config if said.own else settings.replace(own, {k: v for k, v in said.given.items() if k not in ALONE})
     off = settings.differences(settings.to_dict(own), settings.to_dict(base))
     shape = tuple(f"model.{name}" for name in (*SHAPE, "init_std"))
     left = [

@@ -63,6 +63,18 @@ def test_what_is_no_file_and_what_is_no_store_is_one_line(tmp_path, capfd):
         assert said in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("law", [(), ("--law", "debian-cpu")])
+@pytest.mark.parametrize("flag, value", [("--train.steps", "7"), ("--train.microbatches", "5")])
+def test_what_the_plan_decides_by_itself_is_held_against_no_other_setting(flag, value, law, tmp_path, capsys):
+    """Neither the warm-up nor the batch of the defaults, which it decides too, is a reason to refuse it."""
+    from chinchilla_jax.__main__ import main
+
+    assert main(["plan", "--flops", "1e12", *law, flag, value, "--out", str(tmp_path / "plan.json")]) == 0
+    said = capsys.readouterr().out
+    assert f"warning: {flag} {value} is not followed, the plan decides on " in said
+    assert "give it to pretrain beside --plan" in said
+
+
 def test_sources_are_read_by_the_weights_of_the_run_of_the_store_or_by_size(store):
     def shares(config):
         found = plan.by_source(config, 8000)
