@@ -14,6 +14,7 @@ from chinchilla_jax.errors import StorageError, UserError
 
 JSON_LIMIT = 256 << 20  # bytes of a JSON file that is read
 CHUNK = 1 << 20  # bytes that are hashed at a time
+PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}  # scheme of a URL -> what has to be installed to reach it
 
 
 def sync(path: Path) -> None:
@@ -100,9 +101,14 @@ def is_remote(path: Any) -> bool:
 
 def unreachable(url: str, error: Exception, what: str = "reached") -> UserError:
     """The one line for what went wrong on the way to `url`, where each library below raises its own errors."""
+    scheme = str(url).partition("://")[0]
     if isinstance(error, ImportError):
-        return UserError(f"{url}: this needs another package ({error}), such as `pip install gcsfs`")
-    kind = UserError if isinstance(error, ValueError) else StorageError  # a scheme that nobody knows, or a failure
+        way = f"; `pip install {PACKAGES[scheme]}`" if scheme in PACKAGES else ""
+        return UserError(f"{url}: this needs another package ({error}){way}")
+    if str(*error.args[:1]) in (f"{scheme}://", f"Protocol not known: {scheme}"):  # as epath and fsspec say it
+        known = ", ".join(f"{name}://" for name in PACKAGES)
+        return UserError(f"{url} cannot be {what}: {scheme}:// is not known here; use {known} or a local path")
+    kind = UserError if isinstance(error, ValueError) else StorageError  # what was typed, or a failure
     return kind(f"{url} cannot be {what} ({type(error).__name__}: {error})")
 
 

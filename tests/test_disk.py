@@ -52,3 +52,17 @@ def test_the_checksum_is_that_of_the_content(tmp_path):
         content = random.Random(size).randbytes(size)
         (tmp_path / "f").write_bytes(content)
         assert disk.checksum(tmp_path / "f") == xxhash.xxh3_128(content).hexdigest()
+
+
+@pytest.mark.parametrize("error", [KeyError("foo://"), ValueError("Protocol not known: foo")])
+def test_a_scheme_that_nobody_knows_is_said_with_those_that_work(error):
+    found = disk.unreachable("foo://x", error)
+    assert str(found) == "foo://x cannot be reached: foo:// is not known here; use gs://, s3://, az:// or a local path"
+    assert found.exit_code == 78
+
+
+def test_the_package_of_a_scheme_is_named():
+    found = str(disk.unreachable("s3://x", ImportError("Install s3fs to access S3")))
+    assert found == "s3://x: this needs another package (Install s3fs to access S3); `pip install s3fs`"
+    assert "pip install" not in str(disk.unreachable("ftp://x", ImportError("no ftp")))
+    assert disk.unreachable("gs://x", TimeoutError()).exit_code == 74

@@ -64,6 +64,13 @@ def test_nothing_there():
         TokenStore.open("gs://bucket/none")
 
 
+def test_a_scheme_that_nobody_knows_is_one_line(corpus):
+    """Of a store, which is reached by one library, as of a source, which is reached by another."""
+    for config in (DataConfig(sources=(str(corpus),), store="foo://x"), DataConfig(sources=("foo://x",), store="s")):
+        with pytest.raises(UserError, match="foo://x cannot be reached: foo:// is not known here; use gs://, s3://"):
+            build.prepare(config, say=print, show=False)
+
+
 def test_a_missing_package_is_named(monkeypatch):
     def unavailable(*args, **options):
         raise ImportError("Please install gcsfs to access Google Storage")
