@@ -97,8 +97,8 @@ class DataConfig:
 
     sources: tuple[str, ...] = setting(
         ("shakespeare",),
-        "files or folders of text, .jsonl, .parquet or .wet (also .gz, .zst, gs://...), tfds:NAME/CONFIG:SPLIT, or "
-        "a built-in: shakespeare, debian_docs, docstrings",
+        "files, folders or quoted patterns ('d/*.txt') of text, .jsonl, .parquet or .wet (also .gz, .zst, gs://...), "
+        "tfds:NAME/CONFIG:SPLIT, or a built-in: shakespeare, debian_docs, docstrings",
     )
     fallback: str = setting("", "source in place of a built-in that cannot be downloaded; empty is an error then")
     weights: tuple[float, ...] = setting(

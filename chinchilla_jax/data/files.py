@@ -18,6 +18,7 @@ from typing import BinaryIO
 from chinchilla_jax.config import expanded
 from chinchilla_jax.data import cards, containers, fs, own_output, records
 from chinchilla_jax.data.documents import Document, Notes, Source
+from chinchilla_jax.data.naming import is_pattern
 from chinchilla_jax.data.text import BOM, Broken, decode, wide
 from chinchilla_jax.disk import unreachable
 from chinchilla_jax.errors import UserError
@@ -26,6 +27,7 @@ PIECE = 1 << 20
 GROUP = 8 << 20  # bytes of small files that are read as one unit
 RANGE = 32 << 20  # bytes of a large file that are read as one unit, where it can be cut
 SNIFFED = 8192
+HERE = "file://"  # in front of a path of this machine, where a URL is asked for
 CONTROLS = re.compile(rb"[\x01-\x07\x0e-\x1a\x1c-\x1f]")
 DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
 LICENCE = "your own files; prepare does not know their licence"
@@ -38,13 +40,13 @@ BINARY = re.compile(
 
 
 def open_path(name: str, field: str, skip_broken: bool = False, left_out: tuple[Path, ...] = ()) -> Source:
-    """The source of one file, or of all text files below a folder.
+    """The source of one file, of all text files below a folder, or of all files that a pattern matches.
 
     Hidden files, folders of `left_out`, and what this program writes (token stores, runs, data sets) are no text.
     """
-    if fs.is_remote(name):
-        return _open_url(name, field, skip_broken)
     top = Path(expanded(name))
+    if fs.is_remote(name) or _is_pattern(top):
+        return _open_url(name, field, skip_broken)
     skipped: Counter = Counter()
     own_output.refuse(name, top)
     paths = [top] if not top.is_dir() else cards.without(list(text_files(top, skipped, left_out)), skipped)
@@ -53,13 +55,25 @@ def open_path(name: str, field: str, skip_broken: bool = False, left_out: tuple[
     return Source(name=name, licence=LICENCE, units=parts, state=_state(paths), skipped=skipped)
 
 
-def _open_url(url: str, field: str, skip_broken: bool) -> Source:
-    """The source of a remote file, folder or pattern."""
+def is_there(name: str) -> bool:
+    """Whether `open_path` is to look for this: a URL, a pattern, or a file or folder of this machine."""
+    top = Path(expanded(name))
+    return fs.is_remote(name) or _is_pattern(top) or top.exists()
+
+
+def _is_pattern(path: Path) -> bool:
+    """Whether a path here stands for all that it matches; a file whose own name has such a character does not."""
+    return is_pattern(str(path)) and not path.exists()
+
+
+def _open_url(name: str, field: str, skip_broken: bool) -> Source:
+    """The source of a remote file, folder or pattern, or of a pattern on this machine."""
+    url = name if fs.is_remote(name) else HERE + os.path.abspath(expanded(name))
     try:
         found = fs.listing(url)
-        own = own_output.remote(found, whole=url not in found and not fs.is_pattern(url))
+        own = own_output.remote(found, whole=url not in found and not is_pattern(url))
     except FileNotFoundError as error:
-        raise UserError(f"--data.sources {url}: nothing is there; see what it names") from error
+        raise UserError(f"--data.sources {name}: nothing is there; see what it names") from error
     except OSError:
         raise
     except Exception as error:
@@ -68,9 +82,11 @@ def _open_url(url: str, field: str, skip_broken: bool) -> Source:
     paths = [path for path in found if not BINARY.fullmatch(Path(path).suffix)]
     skipped = Counter({"binary": len(found) - len(paths)}) + Counter(f"files of {kind}" for kind in own.values())
     paths = paths if url in found else cards.without(paths, skipped)
-    _refuse_none(url, paths, skipped)
-    parts = units(url, paths, field, skip_broken)
-    return Source(name=url, licence=LICENCE, units=parts, state=str(found), skipped=skipped)
+    paths = [path.removeprefix(HERE) for path in paths]
+    _refuse_none(name, paths, skipped)
+    parts = units(name, paths, field, skip_broken)
+    state = str(found) if fs.is_remote(name) else _state([Path(path) for path in paths])
+    return Source(name=name, licence=LICENCE, units=parts, state=state, skipped=skipped)
 
 
 def _refuse_none(name: str, paths: list, skipped: Counter) -> None:

@@ -11,15 +11,12 @@ from typing import BinaryIO
 
 import numpy as np
 
+from chinchilla_jax.data.naming import is_pattern
+
 
 def is_remote(path: str) -> bool:
     """Whether `path` is a URL."""
     return "://" in path
-
-
-def is_pattern(path: str) -> bool:
-    """Whether `path` stands for all that it matches."""
-    return any(c in path for c in "*?[")
 
 
 def join(folder: str, *names: str) -> str:

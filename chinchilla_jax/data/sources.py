@@ -28,7 +28,7 @@ def open_sources(config: DataConfig, say: Say = print, skip_broken: bool = False
             found.append(tfds_source.open_named(name, config))
         elif name in BUILT_IN:
             found.append(_built_in(name, config, say))
-        elif "://" in name or Path(expanded(name)).exists():
+        elif files.is_there(name):
             if files.uncompressed(name).endswith((".csv", ".tsv")):
                 say(f"note: {name} is read as one text, header and all; for a row a document write it as .jsonl")
             found.append(_local(name, config, skip_broken))
@@ -64,7 +64,7 @@ def _built_in(name: str, config: DataConfig, say: Say) -> Source:
 def states(config: DataConfig) -> dict[str, str]:
     """For each source of local files, and each file to decontaminate against, a hash that changes when these do."""
     names = [name for name in config.sources if not name.startswith("tfds:") and name not in BUILT_IN]
-    found = {name: _local(name, config).state for name in names if "://" in name or Path(expanded(name)).exists()}
+    found = {name: _local(name, config).state for name in names if files.is_there(name)}
     against = [name for name in config.decontaminate if fs.exists(expanded(name)) and not Path(expanded(name)).is_dir()]
     return found | {f"--data.decontaminate {name}": _content(expanded(name)) for name in against}
 

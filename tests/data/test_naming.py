@@ -24,6 +24,12 @@ from chinchilla_jax.data import naming
         (".", "data/here"),
         ("novels/..", "data/here"),
         ("/", "data/text"),
+        ("novels/*.txt", "data/novels"),
+        ("novels/**/[a-e]*.jsonl.gz", "data/novels"),
+        ("data/mine/*", "data/mine-tokens"),
+        ("data/*.txt", "data-tokens"),
+        ("*.txt", "data/here"),
+        ("gs://bucket/web/*.gz", "data/web"),
     ],
 )
 def test_the_store_is_named_after_the_first_source(tmp_path, monkeypatch, source, store):

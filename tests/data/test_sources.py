@@ -34,6 +34,41 @@ def test_several_sources_in_order(tmp_path):
     assert [d.text for s in found for d in documents(s)] == ["b", "a"]
 
 
+def test_a_pattern_is_one_source_of_all_files_that_it_matches_in_order(tmp_path, monkeypatch):
+    for name in (
+        "b.txt",
+        "a.txt",
+        "c.md",
+        "in/d.txt",
+        ".hidden.txt",
+        "run/config.json",
+        "run/metrics.jsonl",
+        "run/e.txt",
+    ):
+        (tmp_path / "top" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "top" / name).write_text(name)
+    monkeypatch.chdir(tmp_path)
+    for pattern, texts in (
+        ("top/*.txt", ["a.txt", "b.txt"]), (str(tmp_path / "top/[bc].*"), ["b.txt", "c.md"]),
+        ("top/../top/?.md", ["c.md"]), ("top/*/*.txt", ["in/d.txt"]),
+    ):  # fmt: skip
+        config = DataConfig(sources=(pattern,))
+        [source] = sources.open_sources(config)
+        assert source.name == pattern and [d.text for d in documents(source)] == texts
+        assert sources.states(config) == {pattern: source.state}
+    (tmp_path / "top/a.txt").write_text("longer text")
+    assert sources.states(DataConfig(sources=("top/*.txt",)))["top/*.txt"] != source.state
+
+
+def test_a_pattern_that_matches_nothing_is_one_line_and_a_file_of_such_a_name_is_itself(tmp_path):
+    with pytest.raises(UserError, match=r"--data\.sources .*/\*\.txt: nothing is there; see what it names"):
+        sources.open_sources(DataConfig(sources=(str(tmp_path / "*.txt"),)))
+    (tmp_path / "a[1].txt").write_text("itself")
+    (tmp_path / "a1.txt").write_text("another")
+    [source] = sources.open_sources(DataConfig(sources=(str(tmp_path / "a[1].txt"),)))
+    assert [d.text for d in documents(source)] == ["itself"]
+
+
 def test_a_built_in_goes_before_a_file_of_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "docstrings").write_text("mine")
