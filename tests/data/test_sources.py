@@ -56,8 +56,12 @@ def test_a_pattern_is_one_source_of_all_files_that_it_matches_in_order(tmp_path,
         [source] = sources.open_sources(config)
         assert source.name == pattern and [d.text for d in documents(source)] == texts
         assert sources.states(config) == {pattern: source.state}
+    config = DataConfig(sources=("top/*.txt",))
+    before = sources.states(config)
+    (tmp_path / "top/c.md").write_text("of another pattern")
+    assert sources.states(config) == before
     (tmp_path / "top/a.txt").write_text("longer text")
-    assert sources.states(DataConfig(sources=("top/*.txt",)))["top/*.txt"] != source.state
+    assert sources.states(config) != before
 
 
 def test_a_pattern_that_matches_nothing_is_one_line_and_a_file_of_such_a_name_is_itself(tmp_path):
