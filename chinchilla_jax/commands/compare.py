@@ -1,5 +1,7 @@
 """Two recipes side by side: how much less compute one needs to reach what the other does, and how sure that is."""
 
+import math
+
 from chinchilla_jax.commands import hints
 from chinchilla_jax.config import require
 
@@ -22,6 +24,8 @@ def run(config, args) -> dict:
     from chinchilla_jax.scaling.compare import TABLES, compare, opened
 
     require(0 < args.level < 1, f"--level {args.level:g}: a share between 0 and 1, such as 0.9")
+    for flops in args.flops:
+        require(0 < flops < math.inf, f"--flops {flops:g} must be a positive number, such as 1e21")
     a, b = (opened(text, args.floor) for text in (args.a, args.b))
     found = compare(a, b, tuple(args.flops), args.level)
     print(f"{a.name} over {b.name}, {args.level:.0%} interval, losses in {found['unit']}")

@@ -32,7 +32,7 @@ def write(run_dir: Path, out: Path | None = None) -> dict[str, Any]:
 
 def summary(run_dir: Path, rows: list[dict]) -> dict[str, Any]:
     """The figures of a run: the whole-set evaluation where there is one of the last step, else the last validation."""
-    figures: dict[str, Any] = {"steps": max((row["step"] for row in rows), default=0)}
+    figures: dict[str, Any] = {"steps": max(row["step"] for row in rows)} if rows else {}
     for figure, name in LAST.items():
         if points := curve(rows, name):
             figures[figure] = points[-1][1]
@@ -40,7 +40,7 @@ def summary(run_dir: Path, rows: list[dict]) -> dict[str, Any]:
     if evaluation.exists():
         try:
             found = json.loads(evaluation.read_text(encoding="utf-8"))
-            figures |= found if found["step"] >= figures["steps"] else {}
+            figures |= found if found["step"] >= figures.get("steps", 0) else {}
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{evaluation} is damaged ({error}); write it again with evaluate") from error
     if speeds := [row["tokens_per_s"] for row in read(run_dir / "timing.jsonl") if row.get("tokens_per_s")]:
@@ -128,7 +128,7 @@ def page(run_dir: Path, rows: list[dict], figures: dict[str, Any]) -> str:
 
 def headline(figures: dict[str, Any]) -> str:
     """The report in a line or two, for the terminal."""
-    parts = [f"{figures['steps']} steps"]
+    parts = [f"{figures['steps']} steps"] if "steps" in figures else []
     if figures.get("came_from"):
         parts.append(f"from {figures['came_from'][0]}")
     if "tokens_per_s" in figures:

@@ -94,6 +94,7 @@ def rung(base: ModelConfig, params: float, count: Callable[[ModelConfig], float]
         return count(model_like(base, d_model))
 
     widths = [*range(8, 256, 8), *range(256, 4096, 32)]
+    require(0 < params < math.inf, f"no model has {params:g} parameters; name positive numbers")
     above = bisect.bisect_left(widths, params, key=size)
     nearest = min(widths[max(0, above - 1) : above + 1], key=lambda d_model: abs(math.log(size(d_model) / params)))
     near = abs(math.log(size(nearest) / params)) < math.log(1.5)

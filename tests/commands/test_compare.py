@@ -25,5 +25,6 @@ def test_the_table_says_how_sure_and_what_lies_beyond_the_runs():
 def test_mistakes_are_one_line(capsys):
     assert "--floor is for tables" in refused(capsys, "compare", "massivetext", "massivetext", "--floor", "1.7")
     assert "--level 3" in refused(capsys, "compare", "epoch-exact", "hoffmann-tex", "--level", "3")
+    assert "--flops inf" in refused(capsys, "compare", "epoch-exact", "hoffmann-tex", "--flops", "inf")
     assert "did you mean massivetext" in refused(capsys, "compare", "massivetex", "massivetext")
     assert "the following arguments are required: B" in refused(capsys, "compare", "massivetext")

@@ -6,7 +6,7 @@ import pytest
 
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.evaluation import report
-from chinchilla_jax.training import metrics
+from chinchilla_jax.training import metrics, origin
 
 SKIPPED = {"step": 3, "loss": math.nan, "grad_norm": math.inf, "bits_per_byte": math.nan, "lr": 1e-3, "skipped": 1}
 VALID = {"step": 4, "valid_loss": 2.0, "valid_bits_per_byte": 1.5}
@@ -38,6 +38,16 @@ def test_gaps_are_left_out(tmp_path, found, figures):
     assert (tmp_path / "report.png").stat().st_size > 5_000 and "None" not in (tmp_path / "report.md").read_text()
     assert f"{figures['steps']} steps" in report.headline(figures)
     assert ("bits per byte" in report.headline(figures)) == ("bits_per_byte" in figures)
+
+
+def test_a_model_that_was_not_trained_here_has_no_number_of_steps(tmp_path):
+    """A pruned or imported one; its checkpoint may be of step 20 all the same."""
+    origin.write(tmp_path, {"source": "runs/mine", "format": "run", "step": 20, "fingerprint": "ab"})
+    (tmp_path / "evaluation.json").write_text('{"step": 20, "bits_per_byte": 1.5}')
+    figures = report.write(tmp_path)
+    page = (tmp_path / "report.md").read_text()
+    assert "steps" not in figures and "| steps |" not in page and "**1.5000**" in page
+    assert report.headline(figures).startswith("from runs/mine (run at step 20")
 
 
 def test_a_damaged_evaluation_is_named(tmp_path):

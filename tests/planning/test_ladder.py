@@ -73,6 +73,7 @@ def test_what_cannot_be_designed_is_said():
         (SIZES, 1e10, "needs at least"),
         (SIZES, float("nan"), "positive"),
         ([10, 1e5], 1e13, "no shape"),
+        *(([size, 1e5], 1e13, "name positive") for size in (0, -5, float("inf"), float("nan"))),
     ):
         with pytest.raises(UserError, match=word):
             ladder.design(BASE, "branches", sizes, budget, 0.5)
