@@ -20,6 +20,7 @@ from chinchilla_jax.data.split import Split
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.evaluation import judged, noise, robustness
 from chinchilla_jax.evaluation.likelihood import Likelihood
+from chinchilla_jax.model.adapted import prefix
 from chinchilla_jax.parallel import devices
 from chinchilla_jax.scaling import counts
 from chinchilla_jax.training.load import Loaded
@@ -71,7 +72,8 @@ def measure(
 
     batches, others = (map(likelihood.placed, spread(split, length, rows, attack.tokens, odd)) for odd in (0, 1))
     given = loaded.params, config.model, batches, attack.radii, jax.random.key(attack.seed)
-    how = {"restarts": attack.restarts, "special": loaded.tokenizer.special, "poll": poll}
+    special = *loaded.tokenizer.special, *prefix(loaded.params["embed"]["table"])
+    how = {"restarts": attack.restarts, "special": special, "poll": poll}
     with jax.set_mesh(loaded.program.mesh):
         fitted = judged.temperature(loaded.params, others, robustness.exact(config.model))
         log_unigram = judged.unigram(store.train, config.model.vocab_size)

@@ -84,8 +84,8 @@ def typo_report(
         draw = np.random.default_rng([seed, round(share * 1e9)])
         stream = Stream.of([mistyped(text, tokenizer, share, draw) for text in texts])
         scored = float(tokenizer.sizes[stream.targets] @ stream.weights)
-        found["typo"][share] = _bits(params, likelihood, stream, scored, poll)
-        found["typo_scored"][share] = scored / whole
+        found["typo"][share], kept = _bits(params, likelihood, stream, scored, tokenizer.sizes, poll)
+        found["typo_scored"][share] = kept * scored / whole
     return found
 
 
@@ -117,7 +117,7 @@ def word_report(
         wrong = (draw.random(len(stream.tokens)) < share) & (stream.tokens != tokenizer.separator)
         drawn = draw.choice(words, len(stream.tokens))
         faulty = dataclasses.replace(stream, tokens=np.where(wrong, drawn, stream.tokens))
-        found[share] = _bits(params, likelihood, faulty, whole, poll)
+        found[share], _ = _bits(params, likelihood, faulty, whole, tokenizer.sizes, poll)
     return found
 
 
@@ -132,14 +132,27 @@ def segmentation_report(
     """Bits per byte of the texts in pieces that the tokenizer's `sample_array` drew, read and predicted alike."""
     drawn = [tokenizer.sample_array(text, (seed + number) % 2**32) for number, text in enumerate(texts)]
     whole = sum(len(text.encode()) for text in texts)
-    return _bits(params, likelihood, Stream.of([_plain(ids, tokenizer) for ids in drawn]), whole, poll)
+    stream = Stream.of([_plain(ids, tokenizer) for ids in drawn])
+    return _bits(params, likelihood, stream, whole, tokenizer.sizes, poll)[0]
 
 
 def _plain(ids: np.ndarray, tokenizer: BaseTokenizer):
     return np.append(tokenizer.separator, ids), np.append(ids, tokenizer.closing), np.ones(len(ids) + 1, np.float32)
 
 
-def _bits(params, likelihood: Likelihood, stream: Stream, size: float, poll) -> float:
-    length = likelihood.program.config.train.seq_len
-    loss = likelihood.sums(params, stream.batches(likelihood.rows, length), poll).loss
-    return loss / (math.log(2) * size)
+def _bits(params, likelihood: Likelihood, stream: Stream, size: float, sizes: np.ndarray, poll) -> tuple[float, float]:
+    """Bits per byte of a stream of `size` bytes, and the share of these that is read: a soft prompt, which stands before
+    every document, pushes what it has no room for out of the windows.
+    """
+    program, read = likelihood.program, 0.0
+
+    def fed() -> Iterator[Batch]:
+        nonlocal read
+        for batch in stream.batches(likelihood.rows, program.config.train.seq_len):
+            batch = program.recipe.fed(batch)
+            read += float(sizes[batch.targets].ravel() @ batch.weights.ravel())
+            yield batch
+
+    loss = likelihood.sums(params, fed(), poll).loss
+    kept = read / float(sizes[stream.targets] @ stream.weights)
+    return loss / (math.log(2) * size * kept), kept

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from chinchilla_jax.config import Config, expanded, require
@@ -179,11 +180,17 @@ class Program:
         with jax.set_mesh(self.mesh):
             return jitted.lower(self.abstract_whole, self.abstract_batch(rows)).compile()
 
+    def _fed(self, batch: Batch) -> Batch:
+        """A batch of numpy arrays as the model takes it; a text, in which no prompt is known, is read causally."""
+        batch = self.recipe.fed(batch)
+        causal = self.config.task.source == "bidirectional" and batch.blocks is None
+        return dataclasses.replace(batch, blocks=np.zeros_like(batch.segments)) if causal else batch
+
     def place(self, make: Callable[[slice], Batch], rows: int) -> Batch:
         """A global batch of `rows` windows on the mesh; `make` is asked only for the rows that this process holds."""
         shape, where = (rows, self.config.train.seq_len), sharding.batch_sharding(self.mesh)
         spans = {index[0].indices(rows)[:2] for index in where.addressable_devices_indices_map(shape).values()}
-        local = {span: self.recipe.fed(make(slice(*span))) for span in spans}
+        local = {span: self._fed(make(slice(*span))) for span in spans}
 
         def field(name: str):
             def rows_of(index):

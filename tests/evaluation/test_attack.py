@@ -10,6 +10,8 @@ from chinchilla_jax.data.split import Split
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.evaluation import attack, judged, robustness
 from chinchilla_jax.evaluation.attack import Attack
+from chinchilla_jax.model.adapted import Prompt
+from chinchilla_jax.parallel import mesh as meshes
 from chinchilla_jax.scaling import counts
 
 LENGTH = 8
@@ -68,6 +70,24 @@ def test_the_price_counts_every_pass(monkeypatch):
     assert attack.price(loaded, 1000, one) == f"attacking 1,000 tokens at 1 radii: {flops:.2g} FLOPs"
     monkeypatch.setattr(attack.devices, "expected_flops_per_s", lambda devices: flops / 120)
     assert attack.price(loaded, 1000, one).endswith("FLOPs, about 0:02:00")
+
+
+def test_a_soft_prompt_is_not_attacked(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(attack, "Likelihood", lambda *_: SimpleNamespace(rows=2, placed=None))
+    monkeypatch.setattr(attack, "faulty", lambda *_: {})
+    for name in ("temperature", "unigram"):
+        monkeypatch.setattr(judged, name, lambda *_: 1.0)
+    monkeypatch.setattr(robustness, "attack_report", lambda *_, **how: seen.update(how) or {"ordered": {}})
+    model = ModelConfig(layers=2, d_model=16, heads=2, head_dim=8, d_ff=32, vocab_size=64)
+    config = Config(model=model, train=TrainConfig(seq_len=LENGTH))
+    program = SimpleNamespace(config=config, mesh=meshes.build(config.mesh))
+    table = Prompt(np.zeros((64, 16)), np.zeros((3, 16)))
+    loaded = SimpleNamespace(
+        program=program, params={"embed": {"table": table}}, tokenizer=SimpleNamespace(special=(0, 1))
+    )
+    attack.measure(loaded, SimpleNamespace(valid=split(9), train=None), Attack(), print, print)
+    assert seen["special"] == (0, 1, 64, 65, 66)
 
 
 def figures(ordered=True) -> dict:

@@ -5,10 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from chinchilla_jax.config import TrainConfig
+from chinchilla_jax.config import Config, TaskConfig, TrainConfig
 from chinchilla_jax.data.split import Part, Split
 from chinchilla_jax.evaluation.likelihood import Likelihood, affordable, labels
+from chinchilla_jax.objectives.build import language
+from chinchilla_jax.training import program
 from chinchilla_jax.types import Sums
+from tests import tiny
 
 
 def test_a_validation_costs_a_tenth_at_most():
@@ -60,3 +63,14 @@ def test_one_source_is_not_told_apart(split):
 
 def test_labels_tell_sources_apart():
     assert labels(["p/a.txt", "q/b/"]) == ["a.txt", "b"] and labels(["p/a", "q/a"]) == ["p/a", "q/a"]
+
+
+def test_a_text_is_read_causally_whatever_the_task_of_the_run_was(split):
+    """A run whose prompts were read in both directions has none of them in a store: the loss is that of a causal run."""
+    train = TrainConfig(batch_size=8, seq_len=8)
+
+    def loss(task):
+        made = program.Program(Config(model=tiny.MODERN, train=train, task=task), make=language)
+        return Likelihood(made, split)(tiny.spiced(tiny.MODERN))["loss_nats_per_token"]
+
+    assert loss(TaskConfig(kind="chat", source="bidirectional")) == loss(TaskConfig())

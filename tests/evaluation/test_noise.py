@@ -10,6 +10,7 @@ from chinchilla_jax.data.batches import valid_batches
 from chinchilla_jax.data.split import Split
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.evaluation import noise
+from chinchilla_jax.finetuning.prompts import prefixed
 
 RATES = (0.02, 0.1)
 
@@ -18,13 +19,14 @@ class Counting:
     """A model that gives a token the loss of its number: the sums are then known without any model."""
 
     rows = 3
-    program = SimpleNamespace(config=SimpleNamespace(train=SimpleNamespace(seq_len=16)))
 
-    def __init__(self):
+    def __init__(self, ids=()):
+        config = SimpleNamespace(train=SimpleNamespace(seq_len=16))
+        self.program = SimpleNamespace(config=config, recipe=SimpleNamespace(fed=lambda batch: prefixed(batch, ids)))
         self.seen = []
 
     def sums(self, params, batches, poll):
-        self.seen = list(batches)
+        self.seen = [self.program.recipe.fed(batch) for batch in batches]
         for _ in self.seen:
             poll()
         return SimpleNamespace(loss=sum(float((b.weights * b.targets).sum()) for b in self.seen))
@@ -65,6 +67,23 @@ def test_typos_keep_the_targets_clean_and_count_their_bytes(store, texts):
     assert found["typo"][0.1] == pytest.approx(loss / np.log(2) / scored)
     again = noise.typo_report(None, Counting(), texts, store.tokenizer, RATES, 0)
     assert again == found != noise.typo_report(None, Counting(), texts, store.tokenizer, RATES, 1)
+
+
+def test_bytes_that_a_soft_prompt_pushes_out_of_a_window_are_not_counted(store, texts):
+    """The bits are those of the bytes that are read, which are all of them without a prompt."""
+    ids, sizes = (60000, 60001, 60002), np.array([len(piece) for piece in store.tokenizer.pieces])
+
+    def bits(model):
+        loss, read = (sum(float((b.weights * x[b.targets]).sum()) for b in model.seen) for x in (every, sizes))
+        return pytest.approx(loss / np.log(2) / read), read / store.valid.bytes
+
+    every = np.arange(len(sizes))
+    model = Counting(ids)
+    found = noise.typo_report(None, model, texts, store.tokenizer, (0.1,), 0)
+    assert (found["typo"][0.1], found["typo_scored"][0.1]) == bits(model)
+    assert 0.5 < found["typo_scored"][0.1] < found["typo_scored"][0.0] < 1
+    assert noise.word_report(None, model, texts, store.tokenizer, (0.1,), 0)[0.1] == bits(model)[0]
+    assert noise.segmentation_report(None, model, texts, store.tokenizer, 0) == bits(model)[0]
 
 
 def test_scored_targets_are_clean_tokens_in_order_and_at_most_once(store, texts):
