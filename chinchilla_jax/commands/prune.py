@@ -60,7 +60,8 @@ def run(config, args) -> dict:
         f"{args.run_dir} holds an adapter beside its base; merge it first: "
         + hints.line("merge", "--run-dir", args.run_dir, "--out", f"{beside}-merged"),
     )
-    model, batches = loaded.program.config.model, pruned_run.calibration(loaded, store.train, args.calibration_tokens)
+    model, rows = loaded.program.config.model, loaded.program.microbatch
+    batches = pruned_run.calibration(config.train, store, rows, args.calibration_tokens)
     likelihood = Likelihood(loaded.program, store.valid, max(0, config.train.eval_batches))
 
     def poll(done):

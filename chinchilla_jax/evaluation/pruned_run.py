@@ -6,19 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from chinchilla_jax.config import TuneConfig
-from chinchilla_jax.data.batches import TrainWindows
-from chinchilla_jax.data.split import Split
+from chinchilla_jax.config import TrainConfig, TuneConfig
+from chinchilla_jax.data.batches import of_text
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.training import origin, params_only, resume
 from chinchilla_jax.training.load import Loaded
 from chinchilla_jax.types import Batch
 
 
-def calibration(loaded: Loaded, split: Split, tokens: int) -> list[Batch]:
-    """The first windows of training, about `tokens` tokens in whole batches of the program's size; numpy."""
-    train, rows = loaded.program.config.train, loaded.program.microbatch
-    windows = TrainWindows(split, train.seq_len, train.seed)
+def calibration(train: TrainConfig, store: TokenStore, rows: int, tokens: int) -> list[Batch]:
+    """The first windows of training, its sources mixed as there: about `tokens` tokens in whole batches of `rows`."""
+    windows = of_text(store, train).windows
     batches = -(-tokens // (rows * train.seq_len))
     return [windows.rows(np.arange(number * rows, (number + 1) * rows)) for number in range(batches)]
 

@@ -6,21 +6,23 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.config import TrainConfig
-from chinchilla_jax.data.batches import Batches, TrainWindows
-from chinchilla_jax.data.split import Split
+from chinchilla_jax.data.batches import of_text
+from chinchilla_jax.data.split import Part, Split
 from chinchilla_jax.evaluation import pruned_run
 
-SPLIT = Split(np.arange(641, dtype=np.uint16), np.arange(0, 641, 7).astype(np.uint64), 641)
+PARTS = (Part("a", 0, 560, 560), Part("b", 560, 640, 80))
+SPLIT = Split(np.arange(641, dtype=np.uint16), np.arange(0, 641, 7).astype(np.uint64), 641, PARTS)
 
 
+@pytest.mark.parametrize("weights", [(), (1.0, 3.0)])
 @pytest.mark.parametrize("tokens, batches", [(1, 1), (64, 1), (65, 2), (320, 5)])
-def test_what_it_is_calibrated_on_is_what_training_saw_first(tokens, batches):
+def test_what_it_is_calibrated_on_is_what_training_saw_first(tokens, batches, weights):
     """Rounded up to whole batches of 4 windows of 16 tokens; the same rows as those of the run's first steps."""
     train = TrainConfig(steps=10, batch_size=4, seq_len=16, seed=3)
-    loaded = SimpleNamespace(program=SimpleNamespace(config=SimpleNamespace(train=train), microbatch=4))
-    found = pruned_run.calibration(loaded, SPLIT, tokens)
+    store = SimpleNamespace(train=SPLIT, weights=weights)
+    found = pruned_run.calibration(train, store, 4, tokens)
     assert len(found) == batches
-    steps = Batches(TrainWindows(SPLIT, 16, 3), train)
+    steps = of_text(store, train)
     for number, batch in enumerate(found):
         for name, value in vars(steps.at(number)).items():
             np.testing.assert_array_equal(getattr(batch, name), value)
