@@ -8,6 +8,7 @@ import pytest
 
 from chinchilla_jax.config import OptimizerConfig, SparsityConfig
 from chinchilla_jax.errors import UserError
+from chinchilla_jax.model.quantised import Int8
 from chinchilla_jax.optim import optimizer
 from chinchilla_jax.optim.paths import named
 from chinchilla_jax.optim.sparsity import sparsify, sparsity_report
@@ -94,3 +95,9 @@ def test_the_report_counts():
     assert whole["zeros"] == 96 + table[0].size and whole["weights"] == 384 + table.size
     assert found["dense_bytes"] == 384 * 2
     assert found["packed_bytes"] == 192 * 2 + (96 * 16 + 192) // 8, "16 (1 - S) + 1 bits a weight where there are zeros"
+
+
+def test_a_model_in_few_bits_has_no_zeros_to_report():
+    kernel = draw(0)["blocks"]["mlp"]["up"]["kernel"].at[0].set(0)
+    found = sparsity_report({"blocks": {"mlp": {"up": {"kernel": Int8.of(kernel, range(1, 2))}}}})
+    assert (found["zeros"], found["weights"], found["density"]) == (0, 0, 1.0)
