@@ -35,5 +35,10 @@ def run(config, args) -> dict:
         f"merged at step {loaded.step}: logits of {merging.ROWS} probe rows differ by at most "
         f"{found['largest_difference']:.2g} (the largest is {found['largest_logit']:.3g})"
     )
+    if filled := found["filled_zeros"]:
+        print(
+            f"warning: merging filled {filled:,} zeros of the sparse base; prune the merged run, or keep the adapter "
+            "beside its base"
+        )
     following = hints.line("generate", "--run-dir", str(out), "--prompt", "Once upon a time")
     return {"step": loaded.step, **found, "wrote": [str(out)], "next": following}

@@ -12,6 +12,7 @@ from chinchilla_jax.config import ModelConfig, TuneConfig, require
 from chinchilla_jax.model import stacks, transformer
 from chinchilla_jax.model.adapted import prefix
 from chinchilla_jax.model.weights import merged
+from chinchilla_jax.optim.sparsity import sparsity_report
 from chinchilla_jax.training import origin, params_only, resume
 from chinchilla_jax.training.load import Loaded
 from chinchilla_jax.types import Batch
@@ -21,7 +22,8 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 5e-2}  # of the largest logit
 
 
 def whole(loaded: Loaded) -> tuple[Any, dict[str, float]]:
-    """Plain parameters in one stack, and how far their logits are from those of the adapter; too far is a `UserError`.
+    """Plain parameters in one stack, how far their logits are from those of the adapter, and how many zeros of the base
+    are filled; too far is a `UserError`.
 
     What is merged into are the very matrices that the adapter was trained against: dequantised, if the base was stored
     in few bits.
@@ -36,6 +38,8 @@ def whole(loaded: Loaded) -> tuple[Any, dict[str, float]]:
         plain = jax.jit(lambda params: stacks.whole(merged(params)))(loaded.params)
         before, after = (np.asarray(_logits(params, cfg)) for params in (loaded.params, plain))
     found = {"largest_logit": float(np.abs(before).max()), "largest_difference": float(np.abs(after - before).max())}
+    zeros, left = (sparsity_report(params)["zeros"] for params in (loaded.params, plain))
+    found["filled_zeros"] = max(0, zeros - left)
     most = TOLERANCE[cfg.dtype] * found["largest_logit"]
     require(
         found["largest_difference"] <= most,

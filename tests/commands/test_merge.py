@@ -21,11 +21,13 @@ def test_what_merging_changed_is_reported(run, tmp_path, monkeypatch):
     wrote = []
     loaded = SimpleNamespace(step=7, notes=["the base has moved"])
     monkeypatch.setattr(load, "load", lambda config, run_dir, whole_mesh: loaded)
-    monkeypatch.setattr(merging, "whole", lambda given: ("params", {"largest_logit": 8.0, "largest_difference": 3e-6}))
+    found = {"largest_logit": 8.0, "largest_difference": 3e-6, "filled_zeros": 1200}
+    monkeypatch.setattr(merging, "whole", lambda given: ("params", found))
     monkeypatch.setattr(merging, "write", lambda *told: wrote.append(told))
     code, said = runs.call("merge", **{"run-dir": run, "out": tmp_path / "merged"})
     assert code == 0 and "warning: the base has moved" in said
     assert "merged at step 7: logits of 4 probe rows differ by at most 3e-06 (the largest is 8)" in said
+    assert "warning: merging filled 1,200 zeros of the sparse base; prune the merged run" in said
     assert wrote == [(tmp_path / "merged", run, loaded, "params")] and f"wrote {tmp_path / 'merged'}" in said
     assert f"generate --run-dir {tmp_path / 'merged'}" in said.splitlines()[-1]
 

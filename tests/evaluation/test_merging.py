@@ -36,10 +36,11 @@ def test_a_merge_is_measured_and_one_that_moves_logits_is_refused(monkeypatch):
     query = params["blocks"]["attention"]["query"]
     draw = np.random.default_rng(0)
     a, b = (jnp.asarray(draw.standard_normal(shape), jnp.float32) for shape in ((2, 20, 3), (2, 3, 4, 6)))
-    query["kernel"] = LowRank(query["kernel"], a, b, None, 0.5, 0.0)
+    query["kernel"] = LowRank(query["kernel"].at[0].set(0), a, b, None, 0.5, 0.0)
     plain, found = merging.whole(loaded(params))
     expected = query["kernel"].kernel + 0.5 * np.einsum("nir,nrhk->nihk", a, b)
     np.testing.assert_allclose(plain["blocks"]["attention"]["query"]["kernel"], expected, atol=1e-5)
+    assert found["filled_zeros"] == query["kernel"].kernel[0].size
     assert 0 < found["largest_difference"] < 1e-5 * found["largest_logit"]
     monkeypatch.setitem(merging.TOLERANCE, "float32", found["largest_difference"] / found["largest_logit"] / 2)
     with pytest.raises(UserError, match=r"merging moves a logit of 4 probe rows .* --model\.dtype float32"):
