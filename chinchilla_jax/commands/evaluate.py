@@ -94,7 +94,7 @@ def run(config, args) -> dict:
     for name, loss in likelihood.by_source.items():
         print(f"{'loss of ' + name:<22} {loss:,.4f}")
     report |= {"loss_by_source": likelihood.by_source} if likelihood.by_source else {}
-    report |= zeros(loaded.params, Path(args.run_dir), loaded.step)
+    report |= zeros(loaded.params, Path(args.run_dir), loaded.step) | {"store": config.data.store}
     wrote = cli.keep(Path(args.run_dir, "evaluation.json"), report)
     following = hints.line("generate", "--run-dir", args.run_dir, "--prompt", "Once upon a time")
     attacked, more = under_attack(loaded, store, attack, Path(args.run_dir)) if attack else ({}, [])

@@ -87,6 +87,7 @@ ROWS = (
     ("steps", "steps", "{}"),
     ("tokens per second (median)", "tokens_per_s", "{:,.0f}"),
     ("training loss, last step, nats per token", "train_loss", "{:.4f}"),
+    ("token store that `evaluate` read", "store", "{}"),
     ("validation loss, nats per token", "loss_nats_per_token", "{:.4f}"),
     ("validation perplexity", "perplexity", "{:.2f}"),
     ("**validation bits per byte**", "bits_per_byte", "**{:.4f}**"),

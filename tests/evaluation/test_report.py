@@ -43,10 +43,11 @@ def test_gaps_are_left_out(tmp_path, found, figures):
 def test_a_model_that_was_not_trained_here_has_no_number_of_steps(tmp_path):
     """A pruned or imported one; its checkpoint may be of step 20 all the same."""
     origin.write(tmp_path, {"source": "runs/mine", "format": "run", "step": 20, "fingerprint": "ab"})
-    (tmp_path / "evaluation.json").write_text('{"step": 20, "bits_per_byte": 1.5}')
+    (tmp_path / "evaluation.json").write_text('{"step": 20, "bits_per_byte": 1.5, "store": "data/other"}')
     figures = report.write(tmp_path)
     page = (tmp_path / "report.md").read_text()
     assert "steps" not in figures and "| steps |" not in page and "**1.5000**" in page
+    assert "| token store that `evaluate` read | data/other |" in page
     assert report.headline(figures).startswith("from runs/mine (run at step 20")
 
 
