@@ -20,7 +20,7 @@ class OptimizerConfig:
     )
     warmup_steps: int = setting(100, "steps of linear warm-up")
     final_lr_ratio: float = setting(0.1, "last learning rate over the peak; Chinchilla decays 10x")
-    decay_fraction: float = setting(0.2, "share of the run that wsd spends decaying")
+    decay_fraction: float = setting(0.2, "share of the steps behind the warm-up that wsd spends decaying")
     b1: float = setting(0.9, "decay of the first moment")
     b2: float = setting(0.95, "decay of the second moment")
     eps: float = setting(1e-8, "added to the root of the second moment")

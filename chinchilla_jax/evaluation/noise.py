@@ -141,8 +141,8 @@ def _plain(ids: np.ndarray, tokenizer: BaseTokenizer):
 
 
 def _bits(params, likelihood: Likelihood, stream: Stream, size: float, sizes: np.ndarray, poll) -> tuple[float, float]:
-    """Bits per byte of a stream of `size` bytes, and the share of these that is read: a soft prompt, which stands before
-    every document, pushes what it has no room for out of the windows.
+    """Bits per byte of a stream of `size` bytes, and the share of these that is read: a soft prompt stands before every
+    document and pushes as many tokens out of the window.
     """
     program, read = likelihood.program, 0.0
 

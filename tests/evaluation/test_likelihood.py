@@ -66,7 +66,7 @@ def test_labels_tell_sources_apart():
 
 
 def test_a_text_is_read_causally_whatever_the_task_of_the_run_was(split):
-    """A run whose prompts were read in both directions has none of them in a store: the loss is that of a causal run."""
+    """A run whose prompts were read in both directions has none of them in a store: the loss is a causal run's."""
     train = TrainConfig(batch_size=8, seq_len=8)
 
     def loss(task):
