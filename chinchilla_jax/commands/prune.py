@@ -55,11 +55,7 @@ def run(config, args) -> dict:
     for note in loaded.notes:
         terminal.say(f"warning: {note}")
     beside = run_dir.name if mirror.of(run_dir) else run_dir  # what is written is local
-    require(
-        loaded.program.recipe.plain,
-        f"{args.run_dir} holds an adapter beside its base; merge it first: "
-        + hints.line("merge", "--run-dir", args.run_dir, "--out", f"{beside}-merged"),
-    )
+    check(loaded.program.recipe, args.run_dir, beside)
     model, rows = loaded.program.config.model, loaded.program.microbatch
     batches = pruned_run.calibration(config.train, store, rows, args.calibration_tokens)
     likelihood = Likelihood(loaded.program, store.valid, max(0, config.train.eval_batches))
@@ -86,6 +82,19 @@ def run(config, args) -> dict:
     for line in table(report):
         terminal.say(line)
     return {**report, "wrote": [str(out)], "next": hints.line("evaluate", "--run-dir", str(out))}
+
+
+def check(recipe, run_dir: str, beside) -> None:
+    """Refuse what is no plain model."""
+    require(
+        not getattr(recipe, "heads", {}),
+        f"{run_dir} has a head of its own, which a pruned run has no place for; prune its base, and tune that one",
+    )
+    require(
+        recipe.plain,
+        f"{run_dir} holds an adapter beside its base; merge it first: "
+        + hints.line("merge", "--run-dir", run_dir, "--out", f"{beside}-merged"),
+    )
 
 
 def table(report: dict) -> list[str]:

@@ -1,13 +1,16 @@
 """The prune command: from a run to a run."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from chinchilla_jax.commands import prune
 from chinchilla_jax.config import CheckpointConfig
+from chinchilla_jax.errors import UserError
 from chinchilla_jax.optim import sparsefile
 from chinchilla_jax.training import restore
 from chinchilla_jax.training.checkpoint import Checkpoints
@@ -99,6 +102,13 @@ def test_a_wrong_flag_is_one_line(words, hint, tmp_path):
 def test_a_pattern_that_divides_nothing_leaves_nothing_behind(whole_run, tmp_path):
     code, said = runs.call("prune", **{"run-dir": whole_run, "out": tmp_path / "out", "pattern": "1:5"})
     assert code == 78 and "does not divide" in said.splitlines()[-1] and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("heads, said", [({"labels/kernel": (32, 2)}, "prune its base"), ({}, "merge it first")])
+def test_what_is_no_plain_model_is_told_what_to_do(heads, said):
+    """`merge` refuses a head too, so nobody is sent there with one."""
+    with pytest.raises(UserError, match=said):
+        prune.check(SimpleNamespace(heads=heads, plain=False), "runs/tuned", "runs/tuned")
 
 
 def test_no_run_and_no_out_are_one_line(tmp_path):
