@@ -18,6 +18,7 @@ from chinchilla_jax.config import require
 NEVER = -float("inf")
 COLUMNS = 128
 COLDEST = 1e-6  # below it the likeliest token is drawn with certainty, and dividing by it would overflow
+MOST = 1e9  # of a temperature or a repetition penalty, which are float32 and must not become 0 or infinite
 TOP = 20  # likeliest tokens that log-probabilities are given of
 
 
@@ -39,13 +40,15 @@ class Sampling:
     frequency_penalty: float = 0.0
 
     def __post_init__(self):
-        known = 0 <= self.temperature < float("inf")
-        require(known, f"--temperature {self.temperature} must be finite and not negative; 0 is greedy")
-        require(self.top_k >= 0, f"--top-k {self.top_k} must not be negative; 0 keeps every token")
+        require(
+            0 <= self.temperature <= MOST, f"--temperature {self.temperature} must lie in [0, {MOST:.0e}]; 0 is greedy"
+        )
+        require(0 <= self.top_k < 2**31, f"--top-k {self.top_k} must lie in [0, 2**31); 0 keeps every token")
         require(0 < self.top_p <= 1, f"--top-p {self.top_p} must lie in (0, 1]; 1 keeps every token")
         require(0 <= self.min_p <= 1, f"--min-p {self.min_p} must lie in [0, 1]; 0 keeps every token")
         require(
-            self.repetition_penalty > 0, f"--repetition-penalty {self.repetition_penalty} must be positive; 1 is off"
+            1 / MOST <= self.repetition_penalty <= MOST,
+            f"--repetition-penalty {self.repetition_penalty} must lie in [{1 / MOST:.0e}, {MOST:.0e}]; 1 is off",
         )
 
 

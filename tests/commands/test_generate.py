@@ -105,10 +105,12 @@ def test_a_chat_outlives_a_line_that_is_no_text(whole_run, monkeypatch, capsys):
         ({"seed": -1}, "--seed"),
         ({"temperature": -1}, "--temperature"),
         ({"top-k": -1}, "--top-k"),
+        ({"top-k": 3_000_000_000}, "--top-k"),
         ({"top-p": 0}, "--top-p"),
         ({"top-p": 1.5}, "--top-p"),
         ({"temperature": "nan"}, "--temperature"),
         ({"temperature": "inf"}, "--temperature"),
+        ({"temperature": "1e300"}, "--temperature"),
         ({"train.steps": 5}, "no setting of this command"),
     ],
 )

@@ -114,6 +114,8 @@ def test_a_row_is_drawn_by_its_own_seed_count_and_settings():
 
 
 BAD = [({"temperature": -1}, "--temperature"), ({"temperature": float("inf")}, "--temperature"),
+       ({"temperature": 1e300}, "--temperature"), ({"repetition_penalty": 1e-300}, "--repetition-penalty"),
+       ({"repetition_penalty": float("inf")}, "--repetition-penalty"), ({"top_k": 2**31}, "--top-k"),
        ({"top_k": -1}, "--top-k"), ({"top_p": 0}, "--top-p"), ({"top_p": 1.1}, "--top-p"),
        ({"min_p": 2}, "--min-p"), ({"repetition_penalty": 0}, "--repetition-penalty")]  # fmt: skip
 
