@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.model import transformer
 from chinchilla_jax.model.attention import MASKED, attention
-from chinchilla_jax.model.int8 import Packed8
+from chinchilla_jax.model.int8 import Packed8, packed8
 from chinchilla_jax.model.linear import Packed, dense, joined, outputs_shared, packed
 from chinchilla_jax.model.positions import TABLES
 from chinchilla_jax.model.stacks import NAMES, stacks_of
@@ -52,7 +52,7 @@ def _packed_table(table: Any, kernels: str) -> Any:
 # How decoding keeps kernels (w, kernels, contract) and tables (w, kernels).
 FORMS = {
     "float": (packed, _packed_table),
-    "int8": (lambda w, kernels, contract: Packed8.of(w, contract), lambda table, kernels: Packed8.of_table(table)),
+    "int8": (lambda w, kernels, contract: packed8(w, contract), lambda table, kernels: Packed8.of_table(table)),
 }
 
 

@@ -9,12 +9,13 @@ q lost; one product of twice the rows gives the accuracy of weight-only quantisa
 import dataclasses
 import math
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from chinchilla_jax.config import require
-from chinchilla_jax.model.adapted import prefix
+from chinchilla_jax.model.adapted import Bottleneck, prefix
 from chinchilla_jax.model.linear import look_up, product
 from chinchilla_jax.model.transformer import table_logits
 from chinchilla_jax.model.weights import array
@@ -45,6 +46,13 @@ class Packed8:
     def astype(self, dtype) -> "Packed8":
         """Itself: the type is the product's own."""
         return self
+
+
+def packed8(w: Any, contract: int) -> Any:
+    """`Packed8.of` a kernel; one with a houlsby adapter, which cannot be merged, stays below it."""
+    if isinstance(w, Bottleneck):
+        return dataclasses.replace(w, kernel=Packed8.of(w.kernel, contract))
+    return Packed8.of(w, contract)
 
 
 def _nearest(w_PD: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -151,9 +151,10 @@ def adapter(config: Config, run_dir: str, base: Loaded) -> Loaded:
 
 
 def _mesh(config: Config, whole: bool) -> Mesh:
-    """The config's mesh, or one of as few devices as its fsdp and tensor ask for."""
-    few = MeshConfig(1, abs(config.mesh.fsdp), abs(config.mesh.tensor))
-    return meshes.build(config.mesh) if whole else meshes.build(few, jax.devices()[: few.fsdp * few.tensor])
+    """The config's mesh, or one of as few devices as its fsdp and tensor ask for: all of them where one is -1."""
+    few = MeshConfig(1, config.mesh.fsdp, config.mesh.tensor)
+    count = few.fsdp * few.tensor
+    return meshes.build(config.mesh) if whole else meshes.build(few, jax.devices()[: count if count > 0 else None])
 
 
 def _program(config: Config, whole_mesh: bool, mesh: Mesh, base: "Base | None", make: objectives.Make) -> Program:

@@ -10,6 +10,7 @@ from chinchilla_jax.errors import UserError
 from chinchilla_jax.inference.engine import Engine
 from chinchilla_jax.inference.sampling import Rows, Sampling
 from chinchilla_jax.model import adapted, int8
+from chinchilla_jax.model import cache as caches
 from chinchilla_jax.model.linear import dense, look_up
 from chinchilla_jax.model.transformer import table_logits
 from tests import tiny
@@ -58,6 +59,23 @@ def test_a_model_in_int8_says_nearly_the_same(family):
     assert sizes["int8"] > 8 * sizes["float32"]  # what is left in float32 are scales, norms and biases
     assert abs(found["int8"].mean() - found["float"].mean()) < 0.02
     np.testing.assert_allclose(found["int8"], found["float"], atol=0.2)
+
+
+def test_a_kernel_below_a_houlsby_adapter():
+    cfg = dataclasses.replace(tiny.FAMILIES["modern"], layers=1, kernels="cpu")
+    params, R = tiny.spiced(cfg), 3
+    kernel = params["blocks"]["mlp"]["down"]["kernel"]
+    shapes = adapted.Bottleneck.outline(kernel.shape[:1], kernel.shape[1:-1], kernel.shape[-1:], R)
+    own = {name: DRAW.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    params["blocks"]["mlp"]["down"]["kernel"] = adapted.Bottleneck(kernel, **own)
+    x = DRAW.standard_normal((4, kernel.shape[1])).astype(np.float32)
+    plain, packed = (
+        jax.tree.map(lambda w: w[0], caches.split_layers(params, cfg, form)["blocks"][0]["mlp"]["down"]["kernel"])
+        for form in ("float", "int8")
+    )
+    assert packed.kernel.q_PD.dtype == "int8"
+    expected = dense(x, plain, "cpu")
+    np.testing.assert_allclose(dense(x, packed, "cpu"), expected, atol=0.02 * np.abs(expected).max())
 
 
 def test_a_soft_prompt_is_refused():

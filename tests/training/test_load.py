@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from chinchilla_jax.config import AdversarialConfig, Config, TuneConfig, replace, stored
+from chinchilla_jax.config import AdversarialConfig, Config, MeshConfig, TuneConfig, replace, stored
 from chinchilla_jax.disk import write_json
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.training import load, mirror
@@ -77,6 +77,11 @@ def test_what_is_loaded_has_the_shape_it_was_trained_in_and_keeps_nothing_of_att
     found = load._as_trained(asked, own)
     assert (found.model, found.optimizer, found.adversarial) == (own.model, own.optimizer, AdversarialConfig())
     assert found.mesh == asked.mesh and found.train == dataclasses.replace(asked.train, steps=700, batch_ramp=())
+
+
+@pytest.mark.parametrize("axes, devices", [((-1, 1, 1), 1), ((2, 2, 2), 4), ((1, -1, 1), 8), ((1, 2, -1), 8)])
+def test_what_decodes_takes_the_devices_that_fsdp_and_tensor_ask_for(axes, devices):
+    assert load._mesh(Config(mesh=MeshConfig(*axes)), whole=False).size == devices
 
 
 def test_a_tuned_model_is_its_base_but_for_how_it_is_computed(tmp_path):
