@@ -56,6 +56,9 @@ def run(config, args) -> dict:
         "--run-dir",
     )
     prompts = given_prompts(args)
+    require(
+        bool(prompts) or not (args.chat and args.json), "--chat --json reads nothing from the terminal; give --prompt"
+    )
     several = jax.process_count() > 1  # then each has a part of the parameters, and all compute every token
     typed = args.interactive or args.chat
     require(not (several and typed), "--interactive and --chat are for one process; give --prompt to several")
@@ -71,8 +74,7 @@ def run(config, args) -> dict:
     def complete(prompts: list[str]) -> list[dict]:
         longest = max(len(loaded.tokenizer.encode(prompt)) for prompt in prompts) + args.max_new_tokens
         require(longest <= LONGEST, f"prompt and --max-new-tokens make {longest:,} tokens, more than {LONGEST:,}")
-        if longest > meant:
-            print(f"note: {longest} tokens exceed the {meant} that the model is meant for", file=sys.stderr)
+        note_length(longest, meant)
         rows = [prompt for prompt in prompts for _ in range(args.samples)]
         seeds = [row_seed(args.seed, row) for row in range(len(rows))]
         found = []
@@ -84,7 +86,7 @@ def run(config, args) -> dict:
 
     done = complete(prompts) if prompts else []
     if args.interactive:
-        done += chat(complete)
+        done += chat(lambda line: complete([line]))
     following = hints.line("report", "--run-dir", args.run_dir)
     return {"step": loaded.step, "completions": done, "next": following}
 
@@ -109,6 +111,8 @@ def talk(loaded, how, args, prompts: list[str]) -> dict:
 
     def answer(text: str) -> list[dict]:
         require(bool(text.strip()), "nothing was said")
+        longest = len(conversation.ids) + len(conversation.prompt(text)) + args.max_new_tokens
+        note_length(longest, loaded.program.config.context)
         said = ""
         for more in conversation.ask(weights, text, args.max_new_tokens, row_seed(args.seed, len(done))):
             print(more, end="", flush=True)
@@ -126,12 +130,18 @@ def talk(loaded, how, args, prompts: list[str]) -> dict:
     return {"step": loaded.step, "completions": done, "ids": conversation.ids, "next": following}
 
 
+def note_length(longest: int, meant: int) -> None:
+    """Say where a text may become longer than its model is meant for."""
+    if longest > meant:
+        print(f"note: {longest} tokens exceed the {meant} that the model is meant for", file=sys.stderr)
+
+
 def chat(complete) -> list[dict]:
     """Continue what is typed, a line at a time, until it ends; a line that cannot be continued is said and passed."""
     done = []
     while startup.lost(sys.stdout) is None:
         try:
-            done += complete([input("\n> ")])
+            done += complete(input("\n> "))
         except (EOFError, KeyboardInterrupt):
             break
         except Exception as error:

@@ -1,5 +1,6 @@
 """The finetune command as a user types it, on a tiny run."""
 
+import io
 import json
 import math
 import shutil
@@ -227,17 +228,22 @@ def test_show_and_dry_run_train_nothing(tune):
     assert "parameters train" in said and "GB a device" in said and not folder.exists()
 
 
-def test_a_memorised_answer_stops_by_itself(tune, files):
-    """And control pieces that the base lacked are learned with it; the conversation keeps its ids."""
+def test_a_memorised_answer_stops_by_itself(tune, files, monkeypatch):
+    """And control pieces that the base lacked are learned with it; the conversation keeps its ids, also when typed."""
     settings = {"tune.method": "full", "train.steps": 60, "task.max-new-tokens": 12, "train.eval-every": 60}
     said, folder = done(tune, "chat", **settings, **{"task.valid": files / "chat.jsonl", "task.generate": 4})
     assert "control pieces added" in said
     row = runs.rows(folder)[-1]
     assert row["valid_stopped"] == row["valid_exact"] == 1.0
     words = ("--chat", "--prompt", "old songs", "--prompt", "the sea")
-    found = runs.ask("generate", *words, **{"run-dir": folder, "temperature": 0, "max-new-tokens": 12})
+    how = {"run-dir": folder, "temperature": 0, "max-new-tokens": 12}
+    found = runs.ask("generate", *words, **how)
     assert found["completions"][0] == {"prompt": "old songs", "text": "over cold stone"}
     assert len(found["ids"]) > 20 and (folder / "chat_template.jinja").read_text().count("generation %}") == 2
+    monkeypatch.setattr("sys.stdin", io.StringIO("old songs\n\nthe sea\n"))
+    code, said = runs.call("generate", "--chat", **how)
+    assert code == 0 and "over cold stone\n" in said and "nothing was said" in said
+    assert said.count("that the model is meant for") == 1, "the second answer may go beyond it"
 
 
 def test_both_directions_and_fresh_rows_under_an_adapter(tune):

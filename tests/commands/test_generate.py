@@ -77,6 +77,11 @@ def test_a_chat_refuses_what_it_would_not_do(whole_run, flags):
     assert code == 78 and "--chat gives one answer" in said
 
 
+def test_a_chat_for_programs_says_what_it_was_given(whole_run):
+    code, said = runs.call("generate", "--chat", "--json", **{"run-dir": whole_run})
+    assert code == 78 and "give --prompt" in said
+
+
 def test_a_chat_ends_with_its_input(whole_run, monkeypatch):
     lines = iter(["the sea", "old songs"])
     monkeypatch.setattr("builtins.input", lambda prompt: next(lines, None) or (_ for _ in ()).throw(EOFError))
