@@ -8,6 +8,8 @@ from chinchilla_jax.config import require
 from chinchilla_jax.errors import PeerLost
 from chinchilla_jax.parallel import peers
 
+LONGEST = 1_000_000  # seconds of patience, which clocks and waits can hold
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -20,14 +22,15 @@ class Cluster:
     patience: float = peers.PATIENCE  # seconds without a sign of life from a process that are taken for its end
 
     def __post_init__(self):
-        require(self.patience >= 5, f"--peer-timeout {self.patience:g} must be at least 5 seconds")
+        require(5 <= self.patience <= LONGEST, f"--peer-timeout {self.patience:g} must lie in [5, {LONGEST}] seconds")
         if self.coordinator or self.processes or self.process >= 0:
             require(
                 bool(self.coordinator) and self.processes > 0 and 0 <= self.process < self.processes,
                 "--coordinator HOST:PORT, --processes N and --process I (0 <= I < N) belong together",
             )
             host, _, port = self.coordinator.rpartition(":")
-            require(bool(host) and port.isdigit(), f"--coordinator {self.coordinator!r} must be HOST:PORT")
+            known = bool(host) and port.isdecimal() and 0 < int(port) < 65536
+            require(known, f"--coordinator {self.coordinator!r} must be HOST:PORT, with a port in [1, 65535]")
 
 
 def initialize(cluster: Cluster) -> None:
