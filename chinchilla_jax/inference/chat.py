@@ -40,15 +40,16 @@ class Conversation:
         self.answered: list[bool] = []  # which of them training read in one direction, as an answer
 
     def ask(self, weights: Any, text: str, new: int, seed: int) -> Iterator[str]:
-        """The answer to `text` as it grows, of `new` tokens at most; afterwards it is part of the conversation."""
-        self._say(self.prompt(text), False)
+        """The answer to `text` as it grows, of `new` tokens at most; then both are part of the conversation."""
+        prompt = self.prompt(text)
         streamer, made = Streamer(self.renderer.tokenizer), []
-        both = [numbered(self.answered)] if self.both else None
-        blocks = self.engine.stream(weights, [self.ids], new, Rows.of(self.how, [seed]), both)
+        both = [numbered([*self.answered, *[False] * len(prompt)])] if self.both else None
+        blocks = self.engine.stream(weights, [[*self.ids, *prompt]], new, Rows.of(self.how, [seed]), both)
         for [gained], _ in until(self.renderer.stops, blocks):
             made += gained
             yield streamer.feed(gained)
         yield streamer.flush()
+        self._say(prompt, False)
         self._say([*made, self.renderer.end], True)
 
     def prompt(self, text: str) -> list[int]:

@@ -63,6 +63,17 @@ def test_an_answer_without_an_end_gets_one(renderer):
     assert talk.ids[-1] == renderer.end and talk.answered[-3:] == [True] * 3
 
 
+def test_a_question_that_failed_is_no_part_of_the_conversation(renderer):
+    talk = Conversation(tiny.MODERN, renderer, Sampling(0.0))
+    talk.engine = Scripted([None, [5, renderer.end], [5, renderer.end]])
+    with pytest.raises(TypeError):
+        list(talk.ask(None, "the sea", 4, 0))
+    for _ in range(2):
+        list(talk.ask(None, "old songs", 4, 0))
+    failed, first, second = talk.engine.asked
+    assert failed != first == renderer.prompt([Turn("user", "old songs")]) == second[: len(first)]
+
+
 def test_a_template_without_turns_is_refused(renderer):
     with pytest.raises(UserError, match="chatml"):
         Conversation(tiny.MODERN, Renderer(PLAIN, renderer.tokenizer), Sampling(0.0))
