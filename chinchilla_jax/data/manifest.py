@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from chinchilla_jax.config import DataConfig, differences, flag, to_dict
+from chinchilla_jax.data.naming import with_store
 from chinchilla_jax.data.tokenizers import NAMES
 from chinchilla_jax.disk import checksum
 from chinchilla_jax.errors import UserError
@@ -37,8 +38,14 @@ def read_manifest(folder: Path) -> dict:
         seen = "" if folder.is_absolute() else f" (relative to {Path.cwd()})"
         raise UserError(
             f"{folder}{seen}: no token store here; name its folder with --data.store, or make one with "
-            "`python -m chinchilla_jax prepare`"
+            f"{making(str(folder))}"
         ) from error
+
+
+def making(store: str) -> str:
+    """The command that makes a token store in `store`."""
+    words = [] if store == with_store(DataConfig()).store else ["--data.sources", "TEXT", "--data.store", store]
+    return f"`{shlex.join(['python', '-m', 'chinchilla_jax', 'prepare', *words])}`"
 
 
 def parse_manifest(text: bytes, where: str) -> dict:

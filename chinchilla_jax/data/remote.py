@@ -12,7 +12,7 @@ import numpy as np
 
 from chinchilla_jax.config import expanded
 from chinchilla_jax.data import fs
-from chinchilla_jax.data.manifest import AGAIN, MANIFEST, check_files, parse_manifest, shards_of
+from chinchilla_jax.data.manifest import AGAIN, MANIFEST, check_files, making, parse_manifest, shards_of
 from chinchilla_jax.data.split import Split, sources_of, split_in, token_dtype
 from chinchilla_jax.data.streams import Remote, Separators, Shard
 from chinchilla_jax.data.workspace import KEY, storage_errors
@@ -157,9 +157,7 @@ def reaching(url: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise UserError(
-            f"{url}: no token store here; make one with `python -m chinchilla_jax prepare` or set --data.store"
-        ) from error
+        raise UserError(f"{url}: no token store here; make one with {making(url)} or set --data.store") from error
     except (UserError, OSError):  # such as a full disk here
         raise
     except Exception as error:

@@ -24,6 +24,12 @@ def test_no_store_names_the_command(tmp_path, make):
         TokenStore.open(tmp_path / "s")
 
 
+def test_the_command_for_a_missing_store_makes_that_one():
+    """`prepare` alone makes data/shakespeare, whichever store was asked for."""
+    assert manifests.making("data/shakespeare") == "`python -m chinchilla_jax prepare`"
+    assert manifests.making("my store").endswith("prepare --data.sources TEXT --data.store 'my store'`")
+
+
 def first_version(folder: Path) -> Path:
     """The store as the first version wrote it: no blocks, no shards, no sources of tokens."""
     manifest = json.loads((folder / "manifest.json").read_text())
