@@ -76,7 +76,7 @@ def run(config, args) -> dict:
         "after": likelihood(pruned),
         "sparsity": sparsity_report(pruned),
     }
-    pruned_run.write(out, run_dir, loaded, pruned, store)
+    pruned_run.write(out, run_dir, loaded, pruned, store, config.data.store)
     if cli.speaks():
         write_json(out / "prune.json", {"run": loaded.folder, **report})
     for line in table(report):

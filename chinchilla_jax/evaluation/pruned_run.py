@@ -21,14 +21,16 @@ def calibration(train: TrainConfig, store: TokenStore, rows: int, tokens: int) -
     return [windows.rows(np.arange(number * rows, (number + 1) * rows)) for number in range(batches)]
 
 
-def write(out: Path, run_dir: Path, loaded: Loaded, params: Any, store: TokenStore) -> None:
-    """`params` as the newest checkpoint of a run in `out`, a new folder, with the settings of the run in `run_dir`.
+def write(out: Path, run_dir: Path, loaded: Loaded, params: Any, store: TokenStore, at: str) -> None:
+    """`params` as the newest checkpoint of a run in `out`, a new folder, with the settings of the run in `run_dir`
+    and the token store that it was pruned with, `at`: an imported run knows of none.
 
     Only parameters are saved: such a run is for evaluate and generate. An average of the parameters, where the run kept
     one, is what was pruned, so the new run keeps none.
     """
     own = resume.own_config(run_dir)
     config = dataclasses.replace(own, optimizer=dataclasses.replace(own.optimizer, ema_decay=0.0), tune=TuneConfig())
+    config = dataclasses.replace(config, data=dataclasses.replace(own.data, store=at))
     dtype, leaves = loaded.program.config.model.dtype, params_only.deferred(params)
     params_only.write(out, config, run_dir, leaves, dtype=dtype, step=loaded.step, data=store.fingerprint)
     origin.inherit(out, run_dir, loaded.facts)

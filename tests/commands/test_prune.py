@@ -115,3 +115,13 @@ def test_no_run_and_no_out_are_one_line(tmp_path):
     for flags, hint in (({"out": tmp_path / "out"}, "--run-dir"), ({"run-dir": tmp_path}, "--out")):
         code, said = runs.call("prune", **flags)
         assert code == 78 and said.count("\n") == 1 and hint in said
+
+
+def test_a_pruned_run_names_the_text_that_it_was_pruned_with(copy, tiny_store, tmp_path):
+    """An imported run knows of none, and `evaluate` is the next command."""
+    settings = json.loads((copy / "config.json").read_text())
+    settings["data"]["store"] = "data/none"
+    (copy / "config.json").write_text(json.dumps(settings))
+    flags = {"run-dir": copy, "out": tmp_path / "out", "method": "magnitude", "calibration-tokens": 1}
+    runs.ask("prune", **flags, **{"data.store": tiny_store})
+    assert runs.config(tmp_path / "out").data.store == str(tiny_store)
