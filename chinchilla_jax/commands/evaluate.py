@@ -119,7 +119,8 @@ def harness_tasks(config, args) -> dict:
                 print(f"{task:<22} {name:<18} {value:,.6g}{'' if error is None else f' +- {error:.3g}'}")
     report = {"step": loaded.step, "lm_eval": found}
     wrote = cli.keep(Path(args.run_dir, "lm_eval.json"), report)
-    return {**report, "wrote": wrote, "next": hints.line("evaluate", "--run-dir", args.run_dir)}
+    following = hints.line("generate", "--run-dir", args.run_dir, "--prompt", "Once upon a time")
+    return {**report, "wrote": wrote, "next": following}
 
 
 def tuned_task(config, args, given: set[str], attack) -> dict:

@@ -1,5 +1,7 @@
 """Write a run as a Hugging Face folder, a GGUF file, a PEFT adapter, or a run of fewer bytes: sparse, or sliced."""
 
+from pathlib import Path
+
 from chinchilla_jax.commands import cli, hints
 from chinchilla_jax.config import require
 
@@ -33,11 +35,20 @@ def run(config, args) -> dict:
     terminal, run_dir = Terminal(), run_folder(args.run_dir)
     how = exported.How(args.format, args.dtype, int(args.shard_size * 1e9), args.merge)
     report = exported.export(config, run_dir, out, how, terminal.say)
-    return {**report, "wrote": [str(out)], "next": report.get("next") or following(args.format, str(out))}
+    return {**report, "wrote": [str(out)], "next": following(config, args, run_dir)}
 
 
-def following(form: str, out: str) -> str:
-    """The next command."""
-    if form in RUNS:
-        return hints.line("evaluate", "--run-dir", out)
-    return hints.line("import", out, "--run-dir", f"{out}-again", *(["--base", "BASE_RUN"] * (form == "peft")))
+def following(config, args, run_dir: Path) -> str:
+    """The next command: a run is evaluated where there is its text, and anything else comes back in."""
+    from chinchilla_jax.disk import is_remote
+    from chinchilla_jax.training.resume import own_config
+    from chinchilla_jax.training.rundir import is_store
+
+    if args.format in RUNS:
+        store = config.data.store
+        if not is_remote(store) and not is_store(Path(store)):  # that of an imported run
+            return hints.line("generate", "--run-dir", args.out, "--prompt", "Once upon a time")
+        named = ["--data.store", store] if "data.store" in vars(args) else []
+        return hints.line("evaluate", "--run-dir", args.out, *named)
+    base = ["--base", own_config(run_dir).tune.base] if args.format == "peft" else []
+    return hints.line("import", args.out, "--run-dir", f"{args.out}-again", *base)

@@ -40,9 +40,18 @@ def test_flags_are_handed_on(asked, run, tmp_path):
     }  # fmt: skip
 
 
-def test_what_is_written_as_a_run_is_evaluated_next():
-    assert {form for form in export.FORMATS if "evaluate" in export.following(form, "x")} == {"sparse", "sliced"}
-    assert export.following("peft", "x").endswith("import x --run-dir x-again --base BASE_RUN")
+@pytest.mark.parametrize("form", export.FORMATS)
+def test_the_next_command_is_one_that_works(asked, run, form, tiny_store, tmp_path):
+    """The base of an adapter is named, and text is asked for only where there is some."""
+    (run / "config.json").write_text('{"tune": {"base": "runs/base", "method": "lora"}}')
+    out, flags = str(tmp_path / "x"), {"run-dir": run, "format": form, "out": tmp_path / "x"}
+    base = ["--base", "runs/base"] * (form == "peft")
+    back = hints.line("import", out, "--run-dir", f"{out}-again", *base)
+    text = hints.line("generate", "--run-dir", out, "--prompt", "Once upon a time")
+    assert runs.ask("export", **flags)["next"] == (text if form in export.RUNS else back)
+    measured = hints.line("evaluate", "--run-dir", out, "--data.store", str(tiny_store))
+    found = runs.ask("export", **flags, **{"data.store": tiny_store})["next"]
+    assert found == (measured if form in export.RUNS else back)
     assert set(export.FORMATS) == set(exported.FORMATS) and set(export.RUNS) == set(exported.OWN)
 
 
