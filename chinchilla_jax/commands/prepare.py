@@ -49,5 +49,8 @@ def next_command(config: Config, args: argparse.Namespace, size: int) -> str:
     name = config.data.store.rstrip("/").rpartition("/")[2]
     chosen = args.config or ("quickstart" if size < SMALL else "")
     words = ["--config", chosen] if chosen else []
-    words += ["--data.store", config.data.store, "--run-dir", args.run_dir or f"runs/{name}"]
+    run_dir = args.run_dir or f"runs/{name}"
+    if config.data.tokenizer and Path(config.data.tokenizer).resolve() == Path(run_dir).resolve():
+        run_dir += "-more"  # the run that the tokenizer came from has a model of its own
+    words += ["--data.store", config.data.store, "--run-dir", run_dir]
     return hints.line("pretrain", *words)

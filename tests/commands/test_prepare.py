@@ -1,11 +1,13 @@
 """The prepare command as a user types it."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from chinchilla_jax.__main__ import main
 from chinchilla_jax.commands import hints, prepare
+from chinchilla_jax.config import Config, DataConfig
 
 LEARNS = ("pretrain", "--config", "quickstart")
 
@@ -44,6 +46,15 @@ def test_the_next_command_keeps_the_config(flags, capsys, tmp_path):
     assert main([*flags, "--config", str(config), "--run-dir", "runs/x"]) == 0
     words = ("pretrain", "--config", str(config), "--data.store", str(tmp_path / "s"), "--run-dir", "runs/x")
     assert capsys.readouterr().out.splitlines()[-1] == "next: " + hints.line(*words)
+
+
+def test_the_next_command_leaves_the_run_of_the_tokenizer_alone():
+    """`prepare --data.tokenizer runs/theirs --data.store data/theirs`, as the page on tokenizers has it."""
+    args = SimpleNamespace(config="", run_dir="")
+    for tokenizer, run_dir in (("runs/theirs", "runs/theirs-more"), ("runs/other", "runs/theirs"), ("", "runs/theirs")):
+        config = Config(data=DataConfig(store="data/theirs", tokenizer=tokenizer))
+        found = prepare.next_command(config, args, 1)
+        assert found == hints.line(*LEARNS, "--data.store", "data/theirs", "--run-dir", run_dir)
 
 
 def test_a_large_corpus_gets_no_small_settings(flags, monkeypatch, capsys, tmp_path):
