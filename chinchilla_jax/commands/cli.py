@@ -53,8 +53,9 @@ def run(name: str, summary: str, module: types.ModuleType, argv: list[str]) -> i
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("chinchilla_jax"):
             raise
-        way = "run `make env` and use .venv/bin/python" if hints.in_clone() else hints.install()
-        fix = f"{way}, or install the extra that has it"
+        way = hints.install(error.name or "")
+        fix = f"run `{way}` and use .venv/bin/python" if hints.in_clone() else way
+        fix += "" if error.name in hints.EXTRAS else ", or install the extra that has it"
         return fail(UserError(f"{sys.executable} has no package {error.name}; {fix}"), UserError.exit_code, debug)
     except BaseException as error:
         known = asked_to(error) or explained(error, name)

@@ -6,6 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
+EXTRAS = {"lm_eval": "lm-eval", "apache_beam": "beam", "wandb": "wandb"}  # by what is imported, beyond `make env`
 ROOT = Path(__file__).resolve().parents[2]  # the clone, where the package runs from one
 
 
@@ -27,9 +28,12 @@ def in_clone() -> bool:
     return (ROOT / "Makefile").is_file() and (ROOT / "requirements.txt").is_file()
 
 
-def install() -> str:
-    """The command that brings the packages."""
-    return "make env" if in_clone() else f'{interpreter()} -m pip install "chinchilla_jax[train]"'
+def install(module: str = "") -> str:
+    """The command that brings the packages, with the extra that has `module`."""
+    extra = EXTRAS.get(module, "")
+    if in_clone():
+        return "make env" + (f" EXTRA={extra}" if extra else "")
+    return f'{interpreter()} -m pip install "chinchilla_jax[{extra or "train"}]"'
 
 
 def quickstart() -> str:

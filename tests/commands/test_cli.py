@@ -52,6 +52,18 @@ def test_a_package_that_is_not_there(capsys, command):
     assert "make env" in refused(capsys, "try")
 
 
+def test_an_extra_is_named_that_is_not_there(capsys, command, monkeypatch):
+    """`make env` alone does not bring lm-eval."""
+
+    def act():
+        raise ModuleNotFoundError("No module named 'lm_eval'", name="lm_eval")
+
+    command.act = act
+    assert refused(capsys, "try").endswith(
+        "no package lm_eval; run `make env EXTRA=lm-eval` and use .venv/bin/python\n"
+    )
+
+
 def test_traceback_only_with_debug(capsys, command):
     def act():
         raise UserError("two\nlines")

@@ -25,8 +25,10 @@ def test_advice_is_that_of_a_clone_or_of_an_installed_package(tmp_path, monkeypa
     monkeypatch.setattr(hints, "interpreter", lambda: "python")
     monkeypatch.setattr(hints, "ROOT", tmp_path)
     assert hints.install() == 'python -m pip install "chinchilla_jax[train]"' and not hints.in_clone()
+    assert hints.install("lm_eval") == 'python -m pip install "chinchilla_jax[lm-eval]"'
     assert hints.quickstart() == "python -m chinchilla_jax prepare --config quickstart"
     (tmp_path / "Makefile").touch()
     assert not hints.in_clone(), "a Makefile of somebody's"
     (tmp_path / "requirements.txt").touch()
+    assert hints.install("lm_eval") == "make env EXTRA=lm-eval" and hints.install("jax") == "make env"
     assert hints.in_clone() and hints.install() == "make env" and hints.quickstart() == "make quickstart"
