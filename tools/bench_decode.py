@@ -13,7 +13,7 @@ def main() -> None:
         parser.add_argument("--batch", type=int, default=1)
         parser.add_argument("--weights", choices=("float", "int8"), default="float")
 
-    args = parse(options)
+    args = parse(options, __doc__)
     import jax
     import numpy as np
 

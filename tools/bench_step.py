@@ -26,9 +26,9 @@ SHAPES = {
 }
 
 
-def parse(extra: Callable = lambda parser: None) -> argparse.Namespace:
+def parse(extra: Callable = lambda parser: None, about: str | None = __doc__) -> argparse.Namespace:
     """The options that the side-by-side harness gives."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="tiny", choices=sorted(SHAPES))
     parser.add_argument("--dtype", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--seconds", type=float, default=20.0)
