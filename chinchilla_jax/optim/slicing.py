@@ -29,7 +29,7 @@ def sliced(leaves: dict[str, np.ndarray], cfg: ModelConfig) -> tuple[dict[str, n
     queries = (heads[..., None] * each + np.arange(each)).reshape(len(heads), -1)
     require(
         units.shape[1] < cfg.d_ff or heads.shape[1] < groups,
-        "no layer-wide neurons or heads are zero here, so there is nothing to cut out; prune with --sparsity.pattern "
+        "no layer-wide neurons or heads are zero here, so there is nothing to cut out; train with --sparsity.pattern "
         "neurons or heads, or write --format sparse",
     )
     relative = {name: 1 for name in made if name.startswith("attention/positions/") and name.endswith("_bias")}
