@@ -58,6 +58,7 @@ def write(folder: Path, run_dir: Path, loaded: Loaded, dtype: str) -> dict[str, 
     notes = export_tokenizer(run_dir, folder, program.config.context).notes
     sizes = program.base.loaded.program.config.model.vocab_size, model.vocab_size
     how = loading(f"AutoModel{row.ending if row else heads.CAUSAL}", base, len(program.config.task.labels), *sizes)
+    how = [*([exported_first(base)] if base == tune.base else []), *how]
     (folder / "README.md").write_text(card(run_dir, base, tune.method, how), encoding="utf-8")
     files.write_sums(folder)
     if tune.weights != "float":
@@ -156,6 +157,11 @@ def loading(loader: str, base: str, labels: int, there: int, wanted: int) -> lis
         *grown,
         'model = PeftModel.from_pretrained(model, "THIS_FOLDER")',
     ]
+
+
+def exported_first(base: str) -> str:
+    """What is to be done with a base that is a run of ours, which transformers cannot read."""
+    return f"# {base} is a run: name the folder that `export --run-dir {base} --format hf` writes, in its place"
 
 
 def card(run_dir: Path, base: str, method: str, how: list[str]) -> str:

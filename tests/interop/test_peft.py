@@ -147,6 +147,15 @@ def test_a_merged_export(adapters, base, tmp_path):
     assert np.abs(after[f"{name}.weight"] - before[f"{name}.weight"] - 2.5 * product).max() < 1e-6
 
 
+def test_the_card_says_that_a_base_of_ours_is_exported_first(adapters, tmp_path, monkeypatch):
+    """`from_pretrained` reads no run directory."""
+    assert "is a run" not in exported(adapters("lora"), tmp_path / "a", format="peft")
+    monkeypatch.setattr(peft, "base_name", lambda run, origin: run)
+    said = exported(adapters("lora"), tmp_path / "b", format="peft")
+    assert "--format hf` writes, in its place" in said
+    assert "--format hf` writes, in its place" in (tmp_path / "b" / "README.md").read_text()
+
+
 def test_a_head_and_rows_as_peft_writes_them(adapters, base, tmp_path):
     """Names and settings are those of a folder of peft 0.21.2; its rows are whole rows, ours what is added to them."""
     said = exported(adapters("labelled"), tmp_path / "out", format="peft")
