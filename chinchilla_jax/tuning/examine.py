@@ -61,7 +61,8 @@ def examples(config: Config, loaded: Loaded, run_dir: Path, scratch: Path, named
     )
     require(
         data.kind.name == own.kind or not data.kind.heads(dataclasses.replace(config, task=data.task)),
-        f"{run_dir} has no head for {data.kind.name}; tune it: finetune --from {run_dir} --task.train FILE",
+        f"{run_dir} has no head for {data.kind.name}; tune it: finetune --run-dir NEW --from {run_dir} "
+        "--task.train FILE",
     )
     return data
 

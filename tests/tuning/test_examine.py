@@ -44,7 +44,7 @@ def test_a_run_that_cannot_be_asked_says_why(opened, tmp_path):
     with pytest.raises(UserError, match=r"was tuned on no task; name examples with --task\.test FILE"):
         examples(tmp_path, False)
     opened.kind.name = "tags"
-    with pytest.raises(UserError, match="has no head for tags; tune it"):
+    with pytest.raises(UserError, match=r"has no head for tags; tune it: finetune --run-dir NEW --from "):
         examples(tmp_path, True, test=("new.jsonl",))
     opened.added = (320,)
     with pytest.raises(UserError, match="lacks control pieces of the template chatml"):
