@@ -59,6 +59,8 @@ def run(config, args) -> dict:
     require(
         bool(prompts) or not (args.chat and args.json), "--chat --json reads nothing from the terminal; give --prompt"
     )
+    alone = len(prompts) <= 1 and args.samples == 1
+    require(alone or not args.lookup, "--lookup guesses for a text that is alone; leave it out, or ask for one text")
     several = jax.process_count() > 1  # then each has a part of the parameters, and all compute every token
     typed = args.interactive or args.chat
     require(not (several and typed), "--interactive and --chat are for one process; give --prompt to several")

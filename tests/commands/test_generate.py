@@ -82,6 +82,12 @@ def test_a_chat_for_programs_says_what_it_was_given(whole_run):
     assert code == 78 and "give --prompt" in said
 
 
+@pytest.mark.parametrize("flags", [("--samples", "2"), ("--prompt", "the", "--prompt", "sea")])
+def test_guesses_for_several_texts_are_refused(whole_run, flags):
+    code, said = runs.call("generate", "--lookup", *flags, **{"run-dir": whole_run})
+    assert code == 78 and "--lookup guesses for a text that is alone" in said
+
+
 def test_a_chat_ends_with_its_input(whole_run, monkeypatch):
     lines = iter(["the sea", "old songs"])
     monkeypatch.setattr("builtins.input", lambda prompt: next(lines, None) or (_ for _ in ()).throw(EOFError))
