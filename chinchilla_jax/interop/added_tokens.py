@@ -42,16 +42,16 @@ def copy_with_added(folder: Path, place: Path) -> Path:
 
 def extended(folder: Path) -> bytes | None:
     """The SentencePiece model of a folder with its added tokens; None for one that is complete as it is."""
-    from google.protobuf.message import DecodeError
-    from sentencepiece import sentencepiece_model_pb2
+    from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 
     file, model = tokenizer_file(folder), sentencepiece_model_pb2.ModelProto()
     if is_json(file):
         return None
     try:
-        model.ParseFromString(file.read_bytes())
-    except DecodeError:
+        SentencePieceProcessor(model_proto=file.read_bytes())
+    except RuntimeError:
         return None  # said by whoever opens it
+    model.ParseFromString(file.read_bytes())
     pieces, new = [entry.piece for entry in model.pieces], {}
     for i, token, special in tokens(folder):
         if i < len(pieces) and pieces[i] == token:
