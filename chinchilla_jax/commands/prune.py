@@ -87,7 +87,7 @@ def run(config, args) -> dict:
 def check(recipe, run_dir: str, beside) -> None:
     """Refuse what is no plain model."""
     require(
-        not getattr(recipe, "heads", {}),
+        not recipe.heads,
         f"{run_dir} has a head of its own, which a pruned run has no place for; prune its base, and tune that one",
     )
     require(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from chinchilla_jax.config import TrainConfig, TuneConfig
+from chinchilla_jax.config import TrainConfig, TuneConfig, replace
 from chinchilla_jax.data.batches import of_text
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.training import origin, params_only, resume
@@ -29,8 +29,8 @@ def write(out: Path, run_dir: Path, loaded: Loaded, params: Any, store: TokenSto
     one, is what was pruned, so the new run keeps none.
     """
     own = resume.own_config(run_dir)
-    config = dataclasses.replace(own, optimizer=dataclasses.replace(own.optimizer, ema_decay=0.0), tune=TuneConfig())
-    config = dataclasses.replace(config, data=dataclasses.replace(own.data, store=at))
+    kept = replace(own, {"optimizer.ema_decay": 0.0, "data.store": at})
+    config = dataclasses.replace(kept, tune=TuneConfig())
     dtype, leaves = loaded.program.config.model.dtype, params_only.deferred(params)
     params_only.write(out, config, run_dir, leaves, dtype=dtype, step=loaded.step, data=store.fingerprint)
     origin.inherit(out, run_dir, loaded.facts)

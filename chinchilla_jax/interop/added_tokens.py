@@ -24,7 +24,7 @@ FILES = FILE, NAMES = "added_tokens.json", "special_tokens_map.json"
 def open_with_added(folder: Path) -> BaseTokenizer:
     """The tokenizer of a folder with its added tokens."""
     if extended(folder) is None:
-        return open_tokenizer(folder)
+        return open_tokenizer(folder)  # a copy would be named by its content, and so would its faults
     with tempfile.TemporaryDirectory() as place:
         try:
             return open_tokenizer(copy_with_added(folder, Path(place)))
@@ -47,11 +47,12 @@ def extended(folder: Path) -> bytes | None:
     file, model = tokenizer_file(folder), sentencepiece_model_pb2.ModelProto()
     if is_json(file):
         return None
+    raw = file.read_bytes()
     try:
-        SentencePieceProcessor(model_proto=file.read_bytes())
+        SentencePieceProcessor(model_proto=raw)
     except RuntimeError:
         return None  # said by whoever opens it
-    model.ParseFromString(file.read_bytes())
+    model.ParseFromString(raw)
     pieces, new = [entry.piece for entry in model.pieces], {}
     for i, token, special in tokens(folder):
         if i < len(pieces) and pieces[i] == token:
