@@ -5,7 +5,9 @@ bos is what begins a document of its token stream, and eos ends it: `bos text eo
 one (GPT-2, Qwen, SmolLM) saw documents parted by their end token alone, which then begins every document, as the
 separator of our own models does: `eos text eos text ... eos`. The eos of a chat model ends a turn, not a document,
 where the vocabulary has a token for the end of a document: that one is taken. A prompt begins with bos where the model
-has one, and with nothing else, as in transformers and llama.cpp.
+has one, and with nothing else, as in transformers and llama.cpp. A text that is judged and an empty prompt begin with
+the bos that a file names, whether or not the others do: models look at their first token from everywhere, and they
+know that one there (SmolLM2's <|im_start|>; behind <|endoftext|> its label heads learn far later).
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +30,7 @@ class Marks:
     """Ids as in `BaseTokenizer`, and all that stand for no text because a file gives them a part to play."""
 
     separator: int
+    opening: int
     start: tuple[int, ...]
     end: tuple[int, ...]
     stops: frozenset[int]
@@ -63,7 +66,7 @@ def read_marks(
     separator, end = (bos, tuple(i for i in ends[:1] if i != bos)) if uses_bos else (ends[0], ())
     stops = {separator, *end, named["eos"], *generation_ends(folder, 1 + max(vocabulary.values()))} - {-1}
     held = frozenset(i for i in {*named.values(), separator, *end} if i >= 0)
-    return Marks(separator, (bos,) if uses_bos else (), end, frozenset(stops), held)
+    return Marks(separator, bos if bos >= 0 else separator, (bos,) if uses_bos else (), end, frozenset(stops), held)
 
 
 def generation_ends(folder: Path, size: int) -> list[int]:

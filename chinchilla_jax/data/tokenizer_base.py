@@ -65,6 +65,11 @@ class BaseTokenizer:
             raise UserError(f"{self.path}: the vocabulary is empty, no token stands for text; get the file again")
 
     @property
+    def opening(self) -> int:
+        """The id that stands before a text that is judged, and alone for an empty prompt."""
+        return (*self.start, self.separator)[0]
+
+    @property
     def closing(self) -> int:
         """The id that follows the last piece of a document."""
         return self.end[0] if self.end else self.separator
@@ -93,7 +98,7 @@ class BaseTokenizer:
 
     def prompt(self, text: str) -> list[int]:
         """The ids that a model continues `text` from; never none."""
-        return [*self.start, *self.encode(text)] or [self.separator]
+        return [*self.start, *self.encode(text)] or [self.opening]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`; byte pieces that are no UTF-8 become U+FFFD."""

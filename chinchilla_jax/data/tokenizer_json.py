@@ -68,6 +68,11 @@ class JsonTokenizer(BaseTokenizer):
         return [ids[i] for i in sorted(kept) if i in self._model.encode(ids[i], add_special_tokens=False).ids]
 
     @property
+    def opening(self) -> int:
+        """The bos that tokenizer_config.json names, also where no prompt begins with it; else `separator`."""
+        return self._marks.opening
+
+    @property
     def _byte_level(self) -> bool:
         return "ByteLevel" in steps(self._facts["decoder"])
 

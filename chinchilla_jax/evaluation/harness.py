@@ -50,7 +50,7 @@ class Harness(TemplateLM):
     @property
     def prefix_token_id(self) -> int:
         """What stands before one."""
-        return (*self.tok.start, self.tok.separator)[0]
+        return self.tok.opening
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs) -> list[int]:
         """Text -> ids."""

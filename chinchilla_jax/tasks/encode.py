@@ -68,7 +68,7 @@ def example(ids: Sequence[int], trained: Sequence[bool], closing: int, closes: b
 
 def opening(tokenizer: BaseTokenizer, always: bool = True) -> list[int]:
     """What stands before a text that is judged: of their first token models keep little, as all others look at it."""
-    return list(tokenizer.start) or ([tokenizer.separator] if always else [])
+    return [tokenizer.opening] if always else list(tokenizer.start)
 
 
 @dataclass
