@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chinchilla_jax.config import ModelConfig
-from chinchilla_jax.inference.sampling import NEVER
+from chinchilla_jax.inference.sampling import NEVER, masked
 from chinchilla_jax.model import cache as caches
 from chinchilla_jax.model import transformer
 
@@ -78,8 +78,7 @@ def _search(weights: Any, cache, token_S, *, cfg, pieces: int, stops: tuple[int,
     def step(beam: Beam) -> Beam:
         one_S = jnp.ones(P * W, jnp.int32)
         hidden_S1D, cache = caches.extend(weights, beam.token_PW.reshape(-1, 1), one_S, beam.cache, cfg)
-        logits_SV = transformer.logits(weights, hidden_S1D[:, 0])
-        logits_SV = jnp.where(jnp.arange(logits_SV.shape[-1]) < pieces, logits_SV, NEVER)
+        logits_SV = masked(transformer.logits(weights, hidden_S1D[:, 0]), pieces)
         V = logits_SV.shape[-1]
         total_PWV = beam.live_PW[..., None] + jax.nn.log_softmax(logits_SV).reshape(P, W, V)
         # Twice as many as there are beams: with one end each, as many go on. More ends take more.
@@ -121,6 +120,5 @@ def endings(weights: Any, cache, token_1, next_CL: np.ndarray, *, cfg: ModelConf
     tokens_CL = jnp.concatenate([jnp.broadcast_to(token_1, (C, 1)), next_CL[:, :-1]], axis=1)
     hidden_CLD, _ = caches.extend(weights, tokens_CL, jnp.full(C, L), shown, cfg)
     logits_BV = transformer.logits(weights, hidden_CLD.reshape(C * L, -1))
-    logits_BV = jnp.where(jnp.arange(logits_BV.shape[-1]) < pieces, logits_BV, NEVER)
-    logp_BV = jax.nn.log_softmax(logits_BV)
+    logp_BV = jax.nn.log_softmax(masked(logits_BV, pieces))
     return jnp.take_along_axis(logp_BV, next_CL.reshape(-1, 1), axis=-1).reshape(C, L)

@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 
 from chinchilla_jax.config import ModelConfig
 from chinchilla_jax.inference.lookup import DRAFT, Lookup
-from chinchilla_jax.inference.sampling import NEVER, Drawn, Rows, Text, draw, scored
+from chinchilla_jax.inference.sampling import Drawn, Rows, Text, draw, masked, scored
 from chinchilla_jax.model import cache as caches
 from chinchilla_jax.model import transformer
 from chinchilla_jax.model.adapted import prefix
@@ -174,7 +174,8 @@ class Engine:
         soft = prefix(weights["embed"]["table"])
         ids, numbers = [*soft, *ids], None if numbers is None else [*[0] * len(soft), *numbers]
         state = self.start(state, slot, ids)
-        for at, stop in chunks(len(ids), length) if numbers is None else stretches(numbers):
+        whole = [(at, min(at + length, len(ids))) for at in range(0, len(ids), length)]
+        for at, stop in whole if numbers is None else stretches(numbers):
             how = {"last": stop == len(ids), "length": length, "block": numbers is not None and numbers[at] > 0}
             state, *_ = self.prefill(weights, state, slot, ids[at:stop], rows, **how)
         return state
@@ -221,11 +222,6 @@ class Engine:
                 known.add(made_BN[0].tolist())
             yield made_BN[:, : new - at]
             at += made_BN.shape[1]
-
-
-def chunks(count: int, length: int) -> list[tuple[int, int]]:
-    """Where parts of at most `length` of `count` tokens begin and end."""
-    return [(at, min(at + length, count)) for at in range(0, count, length)]
 
 
 def stretches(numbers: Sequence[int]) -> list[tuple[int, int]]:
@@ -278,8 +274,7 @@ def _prefill(
     drawn = draw(logits_1V, row, text, state.drawn_S[slot][None], pieces)
 
     def likelihoods(hidden_CD):
-        logits_CV = transformer.logits(weights, hidden_CD)
-        return scored(jnp.where(jnp.arange(cfg.vocab_size) < pieces, logits_CV, NEVER), next_C)
+        return scored(masked(transformer.logits(weights, hidden_CD), pieces), next_C)
 
     unscored = Drawn.unscored(next_C, cfg.vocab_size)
     prompt = jax.lax.cond(wanted, likelihoods, lambda _: unscored, hidden_1CD[0])

@@ -25,8 +25,8 @@ class Prefixes:
         return found[1:]
 
     def keep(self, key: bytes, block: jax.Array) -> None:
-        """Remember a block, and forget others where there is no room."""
-        if key in self.blocks or block.nbytes > self.most:
+        """Remember a new block, and forget others where there is no room."""
+        if block.nbytes > self.most:
             return
         self.blocks[key] = block
         self.bytes += block.nbytes

@@ -168,9 +168,14 @@ def adjust(logits_SV: jax.Array, rows: Rows, text: Text) -> jax.Array:
     return logits_SV + jnp.where(rows.bias_S[:, None], text.bias_SV, 0.0)
 
 
+def masked(logits_BV: jax.Array, pieces: int) -> jax.Array:
+    """Logits of what the tokenizer has: rows of the table beyond `pieces` never come."""
+    return jnp.where(jnp.arange(logits_BV.shape[-1]) < pieces, logits_BV, NEVER)
+
+
 def draw(logits_SV: jax.Array, rows: Rows, text: Text, at_S: jax.Array, pieces: int) -> Drawn:
-    """The next token of every row; `at_S` counts its draws so far, and rows of the table beyond `pieces` never come."""
-    model_SV = jnp.where(jnp.arange(logits_SV.shape[-1]) < pieces, logits_SV, NEVER)
+    """The next token of every row; `at_S` counts its draws so far."""
+    model_SV = masked(logits_SV, pieces)
     adjusts = (rows.repetition_penalty_S != 1) | (rows.presence_penalty_S != 0) | (rows.frequency_penalty_S != 0)
     logits_SV = jax.lax.cond(jnp.any(adjusts | rows.bias_S), lambda x: adjust(x, rows, text), lambda x: x, model_SV)
     hot_S = rows.temperature_S > 0
