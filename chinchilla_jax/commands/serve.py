@@ -34,11 +34,8 @@ def run(config, args) -> dict:
     """Serve until a signal ends it; running answers are finished first."""
     import asyncio
     import socket
-    from functools import partial
 
-    import uvicorn
-
-    from chinchilla_jax.serving.limits import GRACE, HEADER_BYTES, Protocol, Server, many_files
+    from chinchilla_jax.serving.limits import many_files
 
     require(1 <= args.slots <= 256, "--slots must lie in [1, 256]")
     require(1 <= args.queue <= 10_000, "--queue must lie in [1, 10000]")
@@ -47,18 +44,12 @@ def run(config, args) -> dict:
     key = _key(args)
     many_files()
     service = _service(config, args, key)
-    http = partial(Protocol, admission=service.admission())
-    options = {"http": http, "h11_max_incomplete_event_size": HEADER_BYTES, "ws": "none", "lifespan": "off"}
-    # Its warnings are of malformed requests: whoever sends them could fill the disk under the log.
-    settings = uvicorn.Config(
-        service.app(), timeout_graceful_shutdown=GRACE, log_config=None, log_level="error", access_log=False, **options
-    )
     try:
         family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
         listening = socket.create_server((args.host, args.port), family=family, backlog=2048)
     except OSError as error:
         raise UserError(f"cannot listen on {args.host}:{args.port}: {error.strerror}; see --host and --port") from error
-    server = Server(settings, service.scheduler)
+    server = service.server()
     with listening, server.capture_signals():  # from here on a signal ends it in order, also while it loads
         host = f"[{args.host}]" if ":" in args.host else args.host
         url = f"http://{host}:{listening.getsockname()[1]}"
@@ -67,7 +58,7 @@ def run(config, args) -> dict:
         print(f"serving {names} on {url}/v1 (try {url}/ in a browser)", flush=True)
         print(f"next: curl {url}/v1/completions -H 'content-type: application/json' -d '{{\"prompt\": \"Once\"}}'",
               flush=True)  # fmt: skip
-        with asyncio.Runner(loop_factory=settings.get_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
             runner.run(server.serve(sockets=[listening]))
         _leave(service.scheduler)
     return {"served": [model.name for model in service.models]}

@@ -1,13 +1,12 @@
 """Whether a request for text can be taken, decided by its first bytes: a refusal costs a hundredth of an answer."""
 
 import asyncio
-import json
 from collections.abc import Callable
-from http import HTTPStatus
 
-from chinchilla_jax.serving.protocol import ApiError, failure
+from chinchilla_jax.serving.protocol import failure, written
 
 ARRIVING = 1.0  # seconds that a request without an answer counts as one that is about to be queued
+REFUSAL = written(failure("full"))
 ROUTES = {f"POST {route} ".encode(): route for route in ("/v1/completions", "/v1/chat/completions")}
 
 
@@ -28,14 +27,3 @@ class Admission:
         self.arriving.add(who)
         loop.call_later(ARRIVING, self.arriving.discard, who)
         return True
-
-
-def written(error: ApiError) -> bytes:
-    """An answer as it goes over the wire, after which the connection closes."""
-    body, status = json.dumps(error.body).encode(), HTTPStatus(error.status)
-    lines = [f"HTTP/1.1 {status} {status.phrase}", "content-type: application/json", f"content-length: {len(body)}"]
-    lines += ["retry-after: 1"] if error.retried else []
-    return "\r\n".join([*lines, "connection: close", "\r\n"]).encode() + body
-
-
-REFUSAL = written(failure("full"))

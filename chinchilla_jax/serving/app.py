@@ -10,6 +10,7 @@ from importlib import resources
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -20,9 +21,9 @@ from chinchilla_jax.inference.scheduler import Scheduler
 from chinchilla_jax.serving import protocol
 from chinchilla_jax.serving.admission import Admission
 from chinchilla_jax.serving.job import Choice, Job, Model, control
-from chinchilla_jax.serving.limits import check_headers, check_key, check_origin, read_body
+from chinchilla_jax.serving.limits import Server, check_headers, check_key, check_origin, read_body
 from chinchilla_jax.serving.metrics import Metrics
-from chinchilla_jax.serving.protocol import ApiError, Ask, failure
+from chinchilla_jax.serving.protocol import ApiError, Ask, failed, failure
 
 LOG = logging.getLogger("uvicorn.error")
 LONG = 8192  # bytes of a body that takes milliseconds to understand
@@ -41,11 +42,12 @@ class Service:
     created: int = field(default_factory=lambda: int(time.time()))
     turns: tuple[asyncio.Lock, asyncio.Lock] = field(default_factory=lambda: (asyncio.Lock(), asyncio.Lock()))
 
-    def admission(self) -> Admission:
-        """What lets requests in; one that it refuses counts as answered."""
+    def server(self) -> Server:
+        """The routes behind their limits, to be run with sockets; a request that is not let in counts as answered."""
         scheduler, requests = self.scheduler, self.metrics.requests
-        return Admission(lambda: scheduler.room < 1, len(scheduler.running) + scheduler.most,
-                         lambda route: requests.labels(route, "429").inc())  # fmt: skip
+        admission = Admission(lambda: scheduler.room < 1, len(scheduler.running) + scheduler.most,
+                              lambda route: requests.labels(route, "429").inc())  # fmt: skip
+        return Server(self.app(), admission, scheduler)
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -55,7 +57,9 @@ class Service:
                 "/v1/models/{id:path}": self.one, "/tokenizer_info": self.info}  # fmt: skip
         routes = [Route(path, self._guarded(path, call), methods=[method])
                   for method, calls in (("POST", posts), ("GET", gets)) for path, call in calls.items()]  # fmt: skip
-        return Starlette(routes=routes, exception_handlers={404: _missing, 405: _missing})
+        app = Starlette(routes=routes, exception_handlers={404: _missing, 405: _missing})
+        app.router.redirect_slashes = False  # a redirection would lead to http:// behind whatever adds TLS
+        return app
 
     def _guarded(self, path: str, call):
         """`call` behind the key, with headers of bounded size and errors as the API words them, counted."""
@@ -85,7 +89,7 @@ class Service:
 
         So what costs next to nothing, `/health` first of all, never waits for many of them.
         """
-        raw = await read_body(request.receive, request.headers)
+        raw = await read_body(request)
         long = len(raw) > LONG
         async with self.turns[long]:
             await asyncio.sleep(0)
@@ -216,14 +220,14 @@ async def _unless_gone(work, request: HttpRequest) -> Any:
         gone.cancel()
 
 
-def failed(error: ApiError) -> Response:
-    """An error as the API words it."""
-    return JSONResponse(error.body, error.status, {"retry-after": "1"} if error.retried else {})
-
-
-async def _missing(request: HttpRequest, error) -> Response:
+async def _missing(request: HttpRequest, error: HTTPException) -> Response:
+    """What asks for a path or in a way that this server does not have."""
+    allowed = error.headers or {}
     hint = "this server has /v1/completions, /v1/chat/completions and /v1/models"
-    return failed(ApiError(error.status_code, f"{request.method} {request.url.path}: {hint}", kind="not_found_error"))
+    hint = f"this path takes {allowed['Allow']}" if allowed else hint
+    found = failed(ApiError(error.status_code, f"{request.method} {request.url.path[:100]}: {hint}"))
+    found.headers.update(allowed)
+    return found
 
 
 async def page(request: HttpRequest) -> Response:

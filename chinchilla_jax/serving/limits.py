@@ -9,15 +9,17 @@ import signal
 import socket
 import threading
 from collections.abc import Iterable, Iterator
+from functools import partial
 from urllib.parse import urlsplit
 
 import h11
 import uvicorn
+from starlette.requests import ClientDisconnect, Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from chinchilla_jax.inference.scheduler import Scheduler
-from chinchilla_jax.serving.admission import REFUSAL, Admission, written
-from chinchilla_jax.serving.protocol import ApiError
+from chinchilla_jax.serving.admission import REFUSAL, Admission
+from chinchilla_jax.serving.protocol import ApiError, written
 
 BODY_BYTES, HEADER_BYTES, SECONDS = 2**20, 2**14, 10.0
 FILES = 65_536
@@ -35,7 +37,7 @@ class Protocol(H11Protocol):
 
     watching, refused, resumed, still, mark = None, False, 0, 0.0, None
 
-    def __init__(self, *args, admission: Admission | None = None, **more):
+    def __init__(self, *args, admission: Admission, **more):
         super().__init__(*args, **more)
         self.admission = admission
 
@@ -50,7 +52,7 @@ class Protocol(H11Protocol):
         """The first bytes of a request decide whether it is read further."""
         if self.refused:
             return  # the rest of what was refused; closing now would lose the answer on its way
-        if self.admission and self.conn.states == NOTHING and not self.admission.admit(self, data, self.loop):
+        if self.conn.states == NOTHING and not self.admission.admit(self, data, self.loop):
             self.refused = True
             self.transport.write(REFUSAL)
             return self.transport.write_eof()
@@ -65,8 +67,7 @@ class Protocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         """The next request, which may be here already, is admitted for itself."""
-        if self.admission:
-            self.admission.arriving.discard(self)
+        self.admission.arriving.discard(self)
         super().on_response_complete()
 
     def resume_writing(self) -> None:
@@ -87,8 +88,7 @@ class Protocol(H11Protocol):
     def connection_lost(self, exc) -> None:
         """Nothing is left to watch."""
         super().connection_lost(exc)
-        if self.admission:
-            self.admission.arriving.discard(self)
+        self.admission.arriving.discard(self)
         if self.watching:
             self.watching.cancel()
 
@@ -99,8 +99,12 @@ class Server(uvicorn.Server):
     What still runs shortly before the end of `GRACE` is told so. A scheduler that has failed ends the server.
     """
 
-    def __init__(self, config: uvicorn.Config, scheduler: Scheduler):
-        super().__init__(config)
+    def __init__(self, app, admission: Admission, scheduler: Scheduler):
+        http = partial(Protocol, admission=admission)
+        limits = {"h11_max_incomplete_event_size": HEADER_BYTES, "timeout_graceful_shutdown": GRACE}
+        # Its warnings are of malformed requests: whoever sends them could fill the disk under the log.
+        quiet = {"log_config": None, "log_level": "error", "access_log": False}
+        super().__init__(uvicorn.Config(app, http=http, ws="none", lifespan="off", **limits, **quiet))
         self.scheduler = scheduler
 
     async def on_tick(self, counter: int) -> bool:
@@ -146,30 +150,28 @@ def check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
         raise header_too_large()
 
 
-async def read_body(receive, headers) -> bytes:
+async def read_body(request: Request) -> bytes:
     """The body of a request. Raises `ApiError` for one too large or too slow.
 
     Of one too large as much again is read and dropped: a client that is still sending would not see the answer.
     """
-    declared = headers.get("content-length", "0")
-    large = not declared.isdecimal() or int(declared[:20]) > BODY_BYTES
-    parts, size = [], 0
+    large = int(request.headers.get("content-length", 0)) > BODY_BYTES  # h11 lets nothing else than a number pass
+    body, size = bytearray(), 0
     try:
         async with asyncio.timeout(SECONDS):
-            while size < 2 * BODY_BYTES:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ApiError(400, "the body was cut")
-                size += len(message.get("body", b""))
+            async for part in request.stream():
+                size += len(part)
                 large = large or size > BODY_BYTES
-                parts = [] if large else [*parts, message.get("body", b"")]
-                if not message.get("more_body"):
+                body += b"" if large else part
+                if size >= 2 * BODY_BYTES:
                     break
+    except ClientDisconnect:
+        raise ApiError(400, "the body was cut") from None
     except TimeoutError:
         raise ApiError(413 if large else 408, f"the body took more than {SECONDS:g} seconds") from None
     if large:
         raise ApiError(413, f"the body has more than {BODY_BYTES} bytes")
-    return b"".join(parts)
+    return bytes(body)
 
 
 def check_key(headers, key: str | None) -> None:
@@ -178,7 +180,7 @@ def check_key(headers, key: str | None) -> None:
         return
     scheme, _, given = headers.get("authorization", "").partition(" ")
     if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), key.encode()) or scheme.lower() != "bearer":
-        raise ApiError(401, "wrong or missing API key", kind="authentication_error", code="invalid_api_key")
+        raise ApiError(401, "wrong or missing API key", code="invalid_api_key")
 
 
 def check_origin(headers) -> None:

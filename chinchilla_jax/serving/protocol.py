@@ -4,7 +4,10 @@ import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
+
+from starlette.responses import JSONResponse
 
 from chinchilla_jax.inference.sampling import TOP, Sampling
 
@@ -38,10 +41,10 @@ SAMPLING = {
 class ApiError(Exception):
     """An answer that is an error: HTTP status, message, and the field that caused it."""
 
-    def __init__(self, status: int, message: str, *, kind: str = "", param=None, code=None):
+    def __init__(self, status: int, message: str, *, param=None, code=None):
         super().__init__(message)
-        kind = kind or KINDS.get(status, "invalid_request_error" if status < 499 else "server_error")
-        self.status, self.retried = status, status in (429, 503)
+        kind = KINDS.get(status, "invalid_request_error" if status < 499 else "server_error")
+        self.status = status
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
@@ -53,6 +56,18 @@ def bad(name: str, message: str, code: str | None = None) -> ApiError:
 def failure(why: str) -> ApiError:
     """A new error for each request: one that is raised again and again would keep every frame it passed through."""
     return ApiError(*FAILURES[why])
+
+
+def failed(error: ApiError) -> JSONResponse:
+    """The answer that an error is."""
+    return JSONResponse(error.body, error.status, {"retry-after": "1"} if error.status in (429, 503) else {})
+
+
+def written(error: ApiError) -> bytes:
+    """The same as it goes over the wire, after which the connection closes."""
+    response, status = failed(error), HTTPStatus(error.status)
+    lines = [b": ".join(pair) for pair in (*response.raw_headers, (b"connection", b"close"))]
+    return b"\r\n".join([f"HTTP/1.1 {status} {status.phrase}".encode(), *lines, b"", response.body])
 
 
 @dataclass(frozen=True)

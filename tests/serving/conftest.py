@@ -1,9 +1,10 @@
 """The real server over the small models of `tests.slots`, on loopback, in this process."""
 
 import asyncio
+import contextlib
 import json
+import socket
 import threading
-from functools import partial
 from http.client import HTTPConnection
 
 import pytest
@@ -14,8 +15,8 @@ from tests.slots import until
 class Client:
     """Plain HTTP to the server."""
 
-    def __init__(self, port: int, service):
-        self.port, self.service = port, service
+    def __init__(self, port: int, service, admission):
+        self.port, self.service, self.admission = port, service, admission
 
     def ask(self, path: str, body=None, headers=(), method: str = ""):
         """(status, headers, body) of a request; a dict is sent as JSON."""
@@ -45,11 +46,8 @@ class Client:
 @pytest.fixture
 def client(scheduler, tokenizer):
     """The server with a chat template that spells roles as text."""
-    import uvicorn
-
     from chinchilla_jax.serving.app import Service
     from chinchilla_jax.serving.job import Model
-    from chinchilla_jax.serving.limits import HEADER_BYTES, Protocol
     from chinchilla_jax.serving.metrics import Metrics
 
     def chat(messages):
@@ -59,15 +57,12 @@ def client(scheduler, tokenizer):
     scheduler.seen = metrics.seen
     models = Model("tiny", tokenizer.stops, chat), Model("other", tokenizer.stops)
     service = Service(models, scheduler, tokenizer, metrics)
-    limits = {"h11_max_incomplete_event_size": HEADER_BYTES, "ws": "none", "lifespan": "off"}
-    http = partial(Protocol, admission=service.admission())
-    server = uvicorn.Server(
-        uvicorn.Config(service.app(), port=0, http=http, log_config=None, log_level="warning", **limits)
-    )
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    server, listening = service.server(), socket.create_server(("127.0.0.1", 0))
+    server.capture_signals = contextlib.nullcontext  # they come to the main thread alone
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
     thread.start()
     until(lambda: server.started)
-    yield Client(server.servers[0].sockets[0].getsockname()[1], service)
+    yield Client(listening.getsockname()[1], service, server.config.http.keywords["admission"])
     server.should_exit = True
     thread.join(30)
     assert not thread.is_alive()

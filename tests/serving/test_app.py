@@ -193,7 +193,7 @@ def test_a_full_queue_says_when_to_come_back(client):
         thread.join()
     until(lambda: idle(client))
     counted = client.service.metrics.requests.labels("/v1/completions", "429")
-    assert counted._value.get() == 62 and not client.service.admission().arriving
+    assert counted._value.get() == 62 and not client.admission.arriving
 
 
 @pytest.mark.parametrize("streams", [True, False])

@@ -5,11 +5,13 @@ import contextlib
 import socket
 import threading
 import time
+from functools import partial
 
 import pytest
 import uvicorn
 
 from chinchilla_jax.serving import limits
+from chinchilla_jax.serving.admission import Admission
 from tests.slots import until
 
 SENT = 65536
@@ -33,9 +35,8 @@ def served(monkeypatch):
     monkeypatch.setattr(limits, "UNREAD", 0.6)
     monkeypatch.setattr(limits, "LOOK", 0.1)
     monkeypatch.setattr(limits, "IDLE", dict.fromkeys(limits.IDLE, 0.5))
-    settings = uvicorn.Config(
-        endless, port=0, http=limits.Protocol, lifespan="off", log_config=None, log_level="critical"
-    )
+    http = partial(limits.Protocol, admission=Admission(lambda: False, 99, print))
+    settings = uvicorn.Config(endless, port=0, http=http, lifespan="off", log_config=None, log_level="critical")
     server = uvicorn.Server(settings)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
     thread.start()
