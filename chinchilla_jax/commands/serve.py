@@ -76,6 +76,8 @@ def _leave(scheduler) -> None:
 
 def _key(args) -> str | None:
     """The key of --api-key-file; needed to listen to other machines."""
+    from chinchilla_jax.data import text
+
     try:
         local = ipaddress.ip_address(args.host).is_loopback
     except ValueError:
@@ -87,7 +89,7 @@ def _key(args) -> str | None:
     if not args.api_key_file:
         return None
     try:
-        key = Path(args.api_key_file).read_text(encoding="utf-8").strip()
+        key = text.whole(Path(args.api_key_file)).strip()
     except OSError as error:
         raise UserError(f"--api-key-file {args.api_key_file}: {error.strerror}") from error
     require(bool(key), f"--api-key-file {args.api_key_file} is empty")
@@ -136,6 +138,8 @@ def _model(loaded, folder: str, name: str = ""):
     from chinchilla_jax.training.load import run_folder
 
     run_dir = run_folder(folder)
+    name = name or run_dir.resolve().name
+    require(name.isprintable(), f"a model cannot be named {name!r}; choose printable characters, see --name")
     renderer = _renderer(run_dir, loaded)
 
     def chat(said: list[tuple[str, str]]) -> list[int]:
@@ -144,7 +148,7 @@ def _model(loaded, folder: str, name: str = ""):
         return renderer.prompt([Turn(*message) for message in said])
 
     return Model(
-        name or run_dir.resolve().name,
+        name,
         renderer.stops if renderer else loaded.tokenizer.stops,
         renderer and chat,
         prefix(loaded.params["embed"]["table"]),

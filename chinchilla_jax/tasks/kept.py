@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.config import require
+from chinchilla_jax.data import text
 from chinchilla_jax.disk import read_json
 from chinchilla_jax.tasks.kinds.table import kind_of
 from chinchilla_jax.tasks.template import JINJA, Template, from_dict, from_jinja
@@ -20,7 +21,7 @@ def own_template(run: Path) -> Template | None:
     path = run / JINJA
     if not path.exists():
         return None
-    found = from_jinja(path.read_text(encoding="utf-8"))
+    found = from_jinja(text.whole(path))
     require(
         found is not None,
         f"{path} is of a kind that is not understood (ChatML is); name one with --task.template",

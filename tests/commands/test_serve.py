@@ -45,19 +45,20 @@ def test_it_serves_until_it_is_asked_to_stop(copy):
 
 
 @pytest.mark.parametrize("flags, named", [({"host": "0.0.0.0"}, "--api-key-file"), ({"host": "localhost"}, "--host"),
-                                          ({"slots": 0}, "--slots"), ({"capacity": 1}, "--capacity"),
+                                          ({"slots": 0}, "--slots"), ({"name": "a\nb"}, "--name"),
+                                          ({"capacity": 1}, "--capacity"),
                                           ({"api-key-file": "nowhere"}, "--api-key-file")])  # fmt: skip
 def test_what_is_refused(copy, flags, named):
     code, said = runs.call("serve", **{"run-dir": copy}, **flags)
     assert code == 78 and named in said
 
 
-@pytest.mark.parametrize("key", ["schlüssel", "one\ntwo", "one two", ""])
+@pytest.mark.parametrize("key", ["schlüssel".encode(), b"one\ntwo", b"one two", b"", b"schl\xfcssel"])
 def test_a_key_that_no_header_holds_is_refused(copy, tmp_path, key):
     path = tmp_path / "key"
-    path.write_text(key, encoding="utf-8")
+    path.write_bytes(key)
     code, said = runs.call("serve", **{"run-dir": copy, "api-key-file": path})
-    assert code == 78 and "--api-key-file" in said
+    assert code == 78 and f"error: {path}" in said.replace("--api-key-file ", "")
 
 
 def test_it_listens_on_ipv6_and_ends_with_0_while_it_loads(copy):

@@ -29,6 +29,9 @@ def test_what_is_not_understood_is_one_line(tmp_path):
     (tmp_path / JINJA).write_text("{{ messages }}")
     with pytest.raises(UserError, match=r"chat_template\.jinja is of a kind .* name one with --task\.template"):
         own_template(tmp_path)
+    (tmp_path / JINJA).write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"chat_template\.jinja: byte 0 is not UTF-8"):
+        own_template(tmp_path)
     (tmp_path / FILE).write_text("{")
     with pytest.raises(UserError, match=r"task\.json.*put the run's own back"):
         own_template(tmp_path)
