@@ -40,11 +40,12 @@ class Choice:
     def __init__(self, index: int, ids: list[int], room: int, job: "Job"):
         ask, model = job.ask, job.model
         self.index, self.ids, self.new = index, ids, ask.new
-        self.writer = Writer(job.tokenizer, ask.stops, begins=ask.begins)
-        self.text = job.tokenizer.decode(ids) if ask.echo else ""
+        begins = ask.echo or job.chat or ids == job.tokenizer.prompt("")  # any other text goes on with its prompt
+        self.writer = Writer(job.tokenizer, ask.stops, begins)
+        self.text = self.writer.streamer.feed(ids) if ask.echo else ""
         self.hidden = len(model.soft)  # log-probabilities of a soft prompt, which are nobody's
         self.made, self.offset, self.said, self.end = 0, 0, False, ""
-        self.spelling = Streamer(job.tokenizer, begins=ask.echo or ask.begins)  # tells how far `offset` is
+        self.spelling = Streamer(job.tokenizer, begins)  # tells how far `offset` is
         self.request = Request(
             [*model.soft, *ids],
             min(room, room if ask.new is None else max(1, ask.new)),
@@ -89,7 +90,8 @@ class Job:
             room = scheduler.capacity - len(model.soft) - len(ids)
             if room < 1:
                 message = f"the prompt has {len(ids)} tokens, and prompt and answer may have {len(ids) + room}"
-                raise ApiError(400, message, param="prompt", code="context_length_exceeded")
+                param = "messages" if self.chat else "prompt"
+                raise ApiError(400, message, param=param, code="context_length_exceeded")
             self.choices += [Choice(len(self.choices) + i, ids, room, self) for i in range(ask.n)]
 
     def tell(self, choice: Choice, event: Event) -> None:

@@ -86,7 +86,6 @@ class Ask:
     echo: bool = False
     ignore_eos: bool = False
     bias: dict[int, float] = field(default_factory=dict)
-    begins: bool = True  # whether the answer is a text of its own, or goes on with the prompt's
 
 
 def parse(body: bytes) -> dict[str, Any]:
@@ -209,7 +208,7 @@ def completion(body: dict, encode: Callable[[str], list[int]], vocabulary: int) 
         raise bad("prompt", f"prompts times n must lie in [1, {MOST_CHOICES}]")
     ids, new = [_ids(one, encode, vocabulary) for one in prompts], number(body, "max_tokens", 16, 0, MOST)
     more = {"logprobs": number(body, "logprobs", None, 0, 5), "echo": flag(body, "echo")}
-    return Ask(ids, new=new, begins=not prompt, **more, **shared)
+    return Ask(ids, new=new, **more, **shared)
 
 
 def _ids(prompt: Any, encode: Callable[[str], list[int]], vocabulary: int) -> list[int]:
