@@ -66,7 +66,7 @@ class Service:
 
         async def endpoint(request: HttpRequest) -> Response:
             try:
-                check_headers(request.headers.raw)
+                check_headers(request.scope)
                 if path not in OPEN:
                     check_key(request.headers, self.key)
                 if self.key is None:
@@ -134,7 +134,7 @@ class Service:
 
         def ids(raw: bytes) -> list[int]:
             body = protocol.parse(raw)
-            prompt = protocol.text(body.get("prompt", ""), "prompt")
+            prompt = protocol.text(body.get("prompt"), "prompt")
             start = list(self.tokenizer.start) if protocol.flag(body, "add_special_tokens") else []
             return start + self.tokenizer.encode(prompt)
 
@@ -144,7 +144,7 @@ class Service:
         """Ids -> text."""
 
         def text(raw: bytes) -> str:
-            ids = protocol.parse(raw).get("tokens", [])
+            ids = protocol.parse(raw).get("tokens")
             if not isinstance(ids, list) or not all(type(i) is int and 0 <= i < self.tokenizer.size for i in ids):
                 raise protocol.bad("tokens", f"expected ids in [0, {self.tokenizer.size})")
             return self.tokenizer.decode(ids)

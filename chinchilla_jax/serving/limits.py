@@ -4,17 +4,18 @@ import asyncio
 import contextlib
 import hmac
 import os
+import re
 import resource
 import signal
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from urllib.parse import urlsplit
 
 import h11
 import uvicorn
 from starlette.requests import ClientDisconnect, Request
+from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from chinchilla_jax.inference.scheduler import Scheduler
@@ -29,6 +30,7 @@ LOOK = 1.0  # seconds between two looks at a connection
 # Seconds without a header, with an unfinished body (a route that reads it says 408 before), without reading.
 IDLE = {h11.IDLE: SECONDS, h11.SEND_BODY: SECONDS + 2}
 UNREAD = 30.0
+LOCAL = re.compile(r"https?://(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?")  # origins of its own pages
 NOTHING = {h11.CLIENT: h11.IDLE, h11.SERVER: h11.IDLE}  # no part of a request has come
 
 
@@ -144,9 +146,10 @@ def header_too_large() -> ApiError:
     return ApiError(431, f"the header has more than {HEADER_BYTES} bytes")
 
 
-def check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
+def check_headers(scope: Scope) -> None:
     """Raise `ApiError` for more than `HEADER_BYTES`; h11 bounds a header that is still coming, not one that is here."""
-    if sum(len(name) + len(value) + 4 for name, value in headers) > HEADER_BYTES:
+    target = len(scope["raw_path"]) + len(scope["query_string"])
+    if target + sum(len(name) + len(value) + 4 for name, value in scope["headers"]) > HEADER_BYTES:
         raise header_too_large()
 
 
@@ -184,7 +187,10 @@ def check_key(headers, key: str | None) -> None:
 
 
 def check_origin(headers) -> None:
-    """Raise `ApiError` for a request that a browser sends from another site's page, which anyone may have written."""
+    """Raise `ApiError` for a request that a browser sends from another site's page, which anyone may have written.
+
+    Also from one whose name leads to this machine: without a key, the server's own pages come from loopback alone.
+    """
     origin = headers.get("origin")
-    if origin and urlsplit(origin).netloc != headers.get("host"):
+    if origin and not (LOCAL.fullmatch(origin) and origin.partition("://")[2] == headers.get("host")):
         raise ApiError(403, f"pages of {origin[:100]} may use this server only if it has an --api-key-file")

@@ -63,6 +63,21 @@ def test_several_prompts_and_choices_have_their_places(client):
     assert len({choice["text"] for choice in choices}) > 1
 
 
+def test_each_prompt_begins_a_text_or_goes_on_for_itself(client, tokenizer, monkeypatch):
+    """With a tokenizer that puts a space before a text, which is no part of it."""
+    monkeypatch.setattr(tokenizer, "prefixes_space", True)
+    word = next(id for id, piece in enumerate(tokenizer.pieces) if piece.startswith(b" ") and len(piece) > 1)
+    body = {"prompt": ["", "the"], "max_tokens": 1, "temperature": 0, "logit_bias": {word: 100}}
+    said = tokenizer.pieces[word].decode()
+    assert [choice["text"] for choice in client.json("/v1/completions", body)["choices"]] == [said[1:], said]
+
+
+def test_a_prompt_that_ends_inside_a_character_is_echoed_with_the_rest_of_it(client, tokenizer):
+    *ids, last = tokenizer.encode("海")
+    body = {"prompt": ids, "echo": True, "max_tokens": 1, "temperature": 0, "logit_bias": {last: 100}}
+    assert client.json("/v1/completions", body)["choices"][0]["text"] == "海"
+
+
 def test_a_stop_string_ends_a_text(client):
     [whole] = client.json("/v1/completions", {**GREEDY, "max_tokens": 40, "ignore_eos": True})["choices"]
     stop = whole["text"][5:8]
@@ -118,12 +133,22 @@ def test_what_is_wrong_is_an_error_object(client):
     assert client.json("/v1/completions", b"{", status=400)["error"]["type"] == "invalid_request_error"
     assert client.json("/v1/completions", {"model": "third"}, status=404)["error"]["code"] == "model_not_found"
     assert "error" in client.json("/v1/nothing", {}, status=404)
-    assert "error" in client.json("/v1/completions", status=405)
+    assert "error" in client.json("/v1/completions/", {}, status=404), "not led to another path"
+    assert len(client.json("/" + "y" * 2**13, status=404)["error"]["message"]) < 300
+    code, headers, body = client.ask("/v1/completions")
+    assert code == 405 and headers["allow"] == "POST" and b"takes POST" in body
     assert "error" in client.json("/v1/completions", b"x" * (2**20 + 1), status=413)
     assert "error" in client.json("/health", headers={"x-long": "y" * 2**14}, status=431)
+    assert "error" in client.json("/health?" + "y" * 2**14, status=431)
+    assert client.json("/tokenize", {"content": "the sea"}, status=400)["error"]["param"] == "prompt"
+    assert client.json("/detokenize", {}, status=400)["error"]["param"] == "tokens"
+    said = {"messages": [{"role": "user", "content": "the sea " * 100}]}
+    assert client.json("/v1/chat/completions", said, status=400)["error"]["param"] == "messages"
     assert client.json("/v1/completions", {**GREEDY, "n": 8}, status=400)["error"]["message"].startswith("more choices")
     foreign = {"origin": "http://elsewhere.example"}
-    assert "elsewhere" in client.json("/v1/completions", GREEDY, status=403, headers=foreign)["error"]["message"]
+    for more in ({}, {"host": "elsewhere.example"}, {"origin": "http://["}):  # the second: its name leads to us
+        asked = client.json("/v1/completions", GREEDY, status=403, headers={**foreign, **more})
+        assert "--api-key-file" in asked["error"]["message"]
     own = {"origin": f"http://127.0.0.1:{client.port}"}
     assert client.json("/v1/completions", GREEDY, headers=own)["choices"]
     client.service.key = "secret"
