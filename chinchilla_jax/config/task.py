@@ -28,7 +28,7 @@ class TaskConfig:
         "auto", "what the records are for; auto follows the first one (prompt and answer are a chat of one turn)"
     )
     train: tuple[str, ...] = setting(
-        (), "files of examples: JSON lines, JSON, CSV, TSV, text, .inter, each also .gz; or builtin:NAME"
+        (), "files of examples: JSON lines, JSON, CSV, TSV, text, .inter, each also .gz or .zst; or builtin:NAME"
     )
     valid: tuple[str, ...] = setting((), "files to validate on; none holds a share of the training files out")
     test: tuple[str, ...] = setting((), "files that are looked at once, after the last step, with the best parameters")

@@ -196,7 +196,7 @@ def open_task(
     require(bool(task.train or task.test), "name the examples with --task.train FILE")
     files = files_of(task)
     asked = KINDS.get(task.kind)
-    own = {name: getattr(task, name) for name in ("text", "label", "divider", "conversation")}
+    own = {name: getattr(task, name) for name in ("text", "label", "divider", "conversation", "labels")}
     how = {"kinds": asked.reads if asked else (), **own}
     alone = not files["train"]
     found = read(files["test" if alone else "train"], **how)

@@ -1,4 +1,7 @@
-"""Files of examples as rows of named fields: JSON lines, JSON, CSV, TSV, text, fastText, CoNLL, RecBole; any `.gz`."""
+"""Files of examples as rows of named fields: JSON lines, JSON, CSV, TSV, text, fastText, CoNLL, RecBole.
+
+Any of them may be packed with gzip or zstd.
+"""
 
 import csv
 import gzip
@@ -8,15 +11,18 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.config import require
+from chinchilla_jax.data import containers
 from chinchilla_jax.errors import UserError
+from chinchilla_jax.tasks.quoted import cells_at
 from chinchilla_jax.tasks.records import Where
 
 LABEL = "__label__"
+PACKED = (".gz", ".zst")
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # as JSON writes half of a character
 
 
@@ -31,29 +37,50 @@ class Raw:
 
 @dataclass(frozen=True)
 class Columns:
-    """What is known of a table's columns: names that mean something, those that the user gave, and two bare ones'."""
+    """What is known of a table's columns: names that mean something, those that the user gave, and two bare ones'.
+
+    `kind` of format is asked for, if any; `part` is the list that is meant of several in a JSON file.
+    """
 
     known: frozenset[str] = frozenset()
     given: tuple[str, ...] = ()
     bare: tuple[str, str] = ("text", "label")
+    kind: str = ""
+    part: str = ""
 
 
 def rows(path: str | Path, columns: Columns = Columns()) -> Iterator[Raw]:
-    """The rows of a file, or of two aligned ones that are written A+B.
+    """The rows of a file, of the list NAME of a JSON file that is written FILE:NAME, or of two aligned files A+B.
 
     Raises `UserError`, which names file and line, for what cannot be read.
     """
     first, plus, second = str(path).partition("+")
-    if plus and not os.path.exists(Path(path).expanduser()):  # false too where a name is too long
+    if plus and not there(path):
         return aligned(first, second)
-    text = decoded(Path(path).expanduser())
-    suffixes = [suffix.lower() for suffix in Path(path).suffixes if suffix.lower() != ".gz"]
+    file, colon, part = str(path).rpartition(":")
+    if not colon or there(path) or not there(file):
+        file, part = str(path), ""
+    text = decoded(Path(file).expanduser())
+    suffixes = [suffix.lower() for suffix in Path(file).suffixes if suffix.lower() not in PACKED]
     reader = READERS.get(suffixes[-1] if suffixes else "") or sniffed(text)
+    if columns.kind == "tags" and reader not in (json_lines, json_whole, comma):
+        reader = conll  # whatever the suffix: no other text holds a tag for every word
     require(
         reader is not None,
-        f"{path}: cannot tell its format; known are {', '.join(sorted({*READERS}))}, each also with .gz",
+        f"{path}: cannot tell its format; known are {', '.join(sorted({*READERS}))}, each also with .gz or .zst",
     )
-    return reader(str(path), text, columns)
+    require(not part or reader is json_whole, f"{path}: only a .json file holds lists with names; name {file} alone")
+    return reader(str(path), text, replace(columns, part=part))
+
+
+def there(path: str | Path) -> bool:
+    """Whether there is such a file; none where a name is too long."""
+    return os.path.exists(Path(path).expanduser())
+
+
+FOREIGN = {
+    b"PK\x03\x04": "a zip archive (.xlsx is one)", b"PAR1": "parquet", b"BZh": "bzip2", b"\xfd7zXZ": "xz",
+}  # fmt: skip
 
 
 def decoded(path: Path) -> str:
@@ -61,6 +88,9 @@ def decoded(path: Path) -> str:
     try:
         data = path.read_bytes()
         data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+        data = containers.zstd(path).read() if data[:4] == b"\x28\xb5\x2f\xfd" else data
+        foreign = next((name for magic, name in FOREIGN.items() if data.startswith(magic)), "")
+        require(not foreign, f"{path}: {foreign}, which is not read here; write it as text, perhaps with .gz or .zst")
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: byte {error.start:,} is not UTF-8; convert the file to UTF-8") from error
@@ -69,7 +99,7 @@ def decoded(path: Path) -> str:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; name a file of examples") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path}: damaged gzip ({error}); copy the file again") from error
+        raise UserError(f"{path}: damaged gzip or zstd ({error}); copy the file again") from error
     except OSError as error:  # a path below a file, a name that is too long, no right to read
         raise UserError(f"{path}: {error.strerror or error}; name a file of examples that can be read") from error
 
@@ -105,10 +135,9 @@ def json_lines(path: str, text: str, columns: Columns) -> Iterator[Raw]:
         number += 1
         where = Where(path, number, line)
         try:
-            found = json.loads(written)
+            found = fields_of(where, json.loads(written), columns)
         except ValueError as error:
             raise UserError(f"{where}: not JSON ({error}); one object a line is expected") from error
-        require(isinstance(found, dict), f"{where}: expected an object with named fields, found {written[:40]!r}")
         if SURROGATE.search(written):
             check_characters(where, found)
         yield Raw(where, found)
@@ -126,15 +155,43 @@ def json_whole(path: str, text: str, columns: Columns) -> Iterator[Raw]:
         found = json.loads(text)
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); correct the file, or name one of JSON lines .jsonl") from error
-    lists = [value for value in found.values() if isinstance(value, list)] if isinstance(found, dict) else [found]
-    require(len(lists) == 1, f"{path}: expected a list of records, or an object that holds one such list")
+    entries = the_list(path, found, columns.part)
     halves = SURROGATE.search(text)
-    for number, (entry, fields) in enumerate(flattened(path, lists[0]), 1):
+    for number, (entry, fields) in enumerate(flattened(path, entries), 1):
         where = Where(path, number, entry)
-        require(isinstance(fields, dict), f"{where}: expected an object with named fields, found {fields!r:.40}")
+        fields = fields_of(where, fields, columns)
         if halves:
             check_characters(where, fields)
         yield Raw(where, fields)
+
+
+def the_list(path: str, found: Any, part: str) -> list:
+    """The records of a JSON file: the list that it is, or the one that it holds, or of several the one named `part`."""
+    if not isinstance(found, dict):
+        require(isinstance(found, list) and not part, f"{path}: expected a list of records, or an object that holds it")
+        return found
+    lists = {name: value for name, value in found.items() if isinstance(value, list)}
+    if not part and len(lists) == 1:
+        return next(iter(lists.values()))
+    shown = ", ".join(lists) or "none"
+    require(
+        part in lists,
+        f"{path}: expected a list of records, or an object that holds one; of several lists, here {shown:.200}, name "
+        "the one that is meant as in FILE.json:NAME",
+    )
+    return lists[part]
+
+
+def fields_of(where: Where, found: Any, columns: Columns) -> dict[str, Any]:
+    """A record's fields by name; those of a list are named by number, or as two bare columns."""
+    if isinstance(found, list) and (numbered(columns) or (len(found) == 2 and not columns.given)):
+        return dict(zip(columns.bare if not columns.given else map(str, range(len(found))), found))
+    require(
+        isinstance(found, dict),
+        f"{where}: expected an object with named fields, or a list whose fields --task.text 0 --task.label 1 name by "
+        f"number; found {found!r:.40}",
+    )
+    return found
 
 
 def check_characters(where: Where, fields: dict) -> None:
@@ -188,25 +245,17 @@ def comma(path: str, text: str, columns: Columns) -> Iterator[Raw]:
 def tabs(path: str, text: str, columns: Columns) -> Iterator[Raw]:
     """Unquoted columns: a quote or a carriage return in a field is its own.
 
-    But a line that is too short and whose last field opens a quote goes on in the next one, up to the closing quote.
+    But a field that opens with a quote holds the tabs and newlines up to the closing quote where the line has too many
+    fields without that, or too few, or where its last field has no closing quote and the next line is no line.
     """
 
     def lines() -> Iterator[tuple[int, list[str]]]:
-        width, open_cells, start = 0, None, 0
-        for line, written in enumerate(text.split("\n"), 1):
-            cells = written.rstrip("\r").split("\t")
-            if open_cells is not None:
-                head, first, rest = open_cells[:-1], f"{open_cells[-1]}\n{cells[0]}", cells[1:]
-                closed = cells[0].endswith('"') and len(head) + 1 + len(rest) == width
-                cells = [*head, first[1:-1].replace('""', '"') if closed else first, *rest]
-            else:
-                start, width = line, width or len(cells)
-                closed = len(cells) >= width or not cells[-1].startswith('"')
-            open_cells = None if closed else cells
-            if closed:
-                yield start, cells
-        if open_cells is not None:
-            yield start, open_cells
+        written = [line.rstrip("\r") for line in text.split("\n")]
+        width = start = 0
+        while start < len(written):
+            cells, count = cells_at(written, start, width)
+            yield start + 1, cells
+            width, start = width or len(cells), start + count
 
     return named(path, lines(), columns)
 
@@ -225,7 +274,8 @@ def named(path: str, lines: Iterator[tuple[int, list[str]]], columns: Columns) -
         where = Where(path, number, line)
         require(
             len(cells) == len(names),
-            f"{where}: {len(cells)} fields where there are {len(names)} columns ({', '.join(names)})",
+            f"{where}: {len(cells)} fields where there are {len(names)} columns ({', '.join(names)}); "
+            "correct the line, or put a field with a separator or a newline into quotes",
         )
         yield Raw(where, dict(zip(names, cells)), not header and not numbered(columns))
 
@@ -252,15 +302,20 @@ def header_of(path: str, cells: list[str], columns: Columns) -> tuple[list[str],
         return lower, True
     if len(cells) == 2 and not columns.given:
         return list(columns.bare), False
-    raise UserError(
-        f"{path}: no column is known among {', '.join(names)!r:.200}; name yours with --task.text and --task.label "
-        "(numbers from 0 for a file without a header)"
-    )
+    mend = "name yours with --task.text and --task.label (numbers from 0 for a file without a header)"
+    mend = "write a first line that names user, item and timestamp" if columns.kind == "items" else mend
+    raise UserError(f"{path}: no column is known among {', '.join(names)!r:.200}; {mend}")
 
 
 def plain_text(path: str, text: str, columns: Columns) -> Iterator[Raw]:
-    """fastText lines where the first one has a label, else the whole file as one document."""
+    """fastText lines where the first one has a label, columns where tabs part them, else the file as one document.
+
+    Tabs part columns where every line has one of them, or another kind is asked for than text.
+    """
     if not text.lstrip().startswith(LABEL):
+        counts = [line.count("\t") for line in text.split("\n") if line.strip()]
+        if counts and counts[0] and columns.kind != "text" and (columns.kind or {*counts} == {1}):
+            return (yield from tabs(path, text, columns))
         if text.strip():
             yield Raw(Where(path, 1, 1), {"text": text})
         return
@@ -277,8 +332,8 @@ def plain_text(path: str, text: str, columns: Columns) -> Iterator[Raw]:
 
 
 def conll(path: str, text: str, columns: Columns) -> Iterator[Raw]:
-    """Sentences of a word a line, parted by blank lines; the last column is the tag."""
-    tabbed, number, words, tags, start = "\t" in text, 0, [], [], 1
+    """Sentences of a word a line, parted by blank lines; the last column is the tag, or all are named by number."""
+    tabbed, number, held, start = "\t" in text, 0, [], 1
     for line, written in enumerate([*text.split("\n"), ""], 1):
         cells = written.strip().split("\t") if tabbed else written.split()
         cells = [cell.strip() for cell in cells]
@@ -288,13 +343,16 @@ def conll(path: str, text: str, columns: Columns) -> Iterator[Raw]:
         if cells and any(cells):
             where = Where(path, number + 1, line)
             require(len(cells) > 1, f"{where}: a word without a tag: {written!r:.60}")
-            start = start if words else line
-            words.append(cells[0])
-            tags.append(cells[-1])
-        elif words:
+            start = start if held else line
+            even = not held or not numbered(columns) or len(cells) == len(held[0])
+            require(even, f"{where}: {len(cells)} columns, and the line before has others; write as many in every line")
+            held.append(cells)
+        elif held:
             number += 1
-            yield Raw(Where(path, number, start), {"tokens": words, "tags": tags})
-            words, tags = [], []
+            byname = {"tokens": [cells[0] for cells in held], "tags": [cells[-1] for cells in held]}
+            fields = {str(i): list(column) for i, column in enumerate(zip(*held))} if numbered(columns) else byname
+            yield Raw(Where(path, number, start), fields)
+            held = []
 
 
 def recbole(path: str, text: str, columns: Columns) -> Iterator[Raw]:

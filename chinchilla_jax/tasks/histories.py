@@ -12,7 +12,7 @@ from chinchilla_jax.tasks.records import History, Tally, Where
 REPEATED = "events that repeat another: the same user, item and timestamp"
 NAMES = {
     "user": ("user", "user_id", "userid"),
-    "item": ("item", "item_id", "itemid"),
+    "item": ("item", "item_id", "itemid", "movie_id", "movieid", "product_id", "productid"),
     "timestamp": ("timestamp", "time"),
 }
 

@@ -1,6 +1,7 @@
 """Records with labels: a text, a pair of texts, or a text with an opinion on each of its entities."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from chinchilla_jax.config import require
@@ -8,6 +9,7 @@ from chinchilla_jax.tasks.dialogues import text_of
 from chinchilla_jax.tasks.records import Conversation, Labelled, Tally, Where
 
 SEVERAL = "records with several labels, of which the first counts"
+NUMBERED = "records whose labels are numbers, taken for the names of --task.labels in their order"
 DIVIDER = "<div>"  # of several labels in one field, as in MultiDoGO
 
 
@@ -18,18 +20,30 @@ def labels_of(where: Where, value: Any) -> tuple[str, ...]:
 
 
 def _name(where: Where, label: Any) -> str:
-    require(isinstance(label, (str, int)), f"{where}: label {label!r:.40} is neither a name nor a whole number")
+    label = int(label) if isinstance(label, float) and label.is_integer() else label
+    known = isinstance(label, (str, int))
+    require(known, f"{where}: label {label!r:.40} is neither a name nor a whole number; write one of these")
     require(bool(str(label).strip()), f"{where}: an empty label")
     return str(label).strip()
 
 
-def labelled(*names: str) -> Callable:
-    """The texts in the fields `names` with their label."""
+def by_name(record: Labelled, names: Sequence[str], tally: Tally) -> Labelled:
+    """The record with the names of labels that are numbers, from 0, and no names themselves."""
+    numbered = [label not in names and label.isdecimal() and int(label) < len(names) for label in record.labels]
+    if not any(numbered):
+        return record
+    tally.note(NUMBERED, record.where)
+    made = (names[int(label)] if number else label for label, number in zip(record.labels, numbered))
+    return replace(record, labels=tuple(dict.fromkeys(made)))
+
+
+def labelled(*names: str, label: str = "label") -> Callable:
+    """The texts in the fields `names` with what is in the field `label`."""
 
     def make(where: Where, fields: dict, tally: Tally) -> Iterator[Labelled]:
         texts = tuple(text_of(where, fields, name) for name in names)
         if all(text.strip() for text in texts):
-            yield Labelled(where, texts, labels_of(where, fields["label"]))
+            yield Labelled(where, texts, labels_of(where, fields[label]))
         else:
             tally.note("records dropped: an empty text", where)
 

@@ -45,6 +45,7 @@ FORMATS = (
     Format("Alpaca", "chat", ("instruction", "output"), dialogues.alpaca),
     Format("SQuAD", "spans", ("context", "question", "answers"), spans.question),
     Format("SQuAD", "spans", ("context", "question", "is_impossible"), spans.question),
+    Format("SQuAD", "spans", ("context", "question", "answer"), spans.question),
     Format("question and answer", "chat", ("question", "answer"), dialogues.pair("question", "answer")),
     Format("tagged words", "tags", ("tokens", "tags"), spans.words),
     Format("tagged words", "tags", ("tokens", "ner_tags"), spans.words),
@@ -55,6 +56,8 @@ FORMATS = (
     Format("labelled pair", "labels", ("text_a", "text_b", "label"), labelled.labelled("text_a", "text_b")),
     Format("labelled text", "labels", ("text", "label"), labelled.labelled("text")),
     Format("labelled text", "labels", ("sentence", "label"), labelled.labelled("sentence")),
+    Format("labelled pair", "labels", ("sentence1", "sentence2", "label"), labelled.labelled("sentence1", "sentence2")),
+    Format("labelled text", "labels", ("text", "labels"), labelled.labelled("text", label="labels")),
     Format("translation", "chat", ("translation",), dialogues.translation),
     Format("source and target", "chat", ("source", "target"), dialogues.pair("source", "target")),
     Format("summary", "chat", ("document", "summary"), dialogues.summary("document", "summary")),
@@ -70,7 +73,10 @@ HEADLESS = (
     "files of two columns without a known header, whose first line is read as a record (of a header, name the columns "
     "with --task.text and --task.label)"
 )
-BARE = {("chat",): ("source", "target")}  # two columns without a header, where they are not text and label
+# What --task.text and --task.label name, and two columns without a header are, where that is not text and label.
+BARE = {("chat",): ("source", "target"), ("tags",): ("text", "entities")}
+MEND = "name your own with --task.text and --task.label"
+UNREAD = "files of which only the text is read, and none of their other fields (a label is named with --task.label)"
 
 
 @dataclass
@@ -85,12 +91,12 @@ class Found:
 
 def read(
     paths: Iterable[str | Path], kinds: tuple[str, ...] = (), text: str = "", label: str = "", divider: str = "",
-    conversation: str = "",
+    conversation: str = "", labels: tuple[str, ...] = (),
 ) -> Found:  # fmt: skip
     """The records of `paths`, all of one format of the `kinds` asked for, or of any; the first record decides.
 
     `text` and `label` name the user's own fields for these two; `divider` stands between labels of one field, and
-    texts with the same value of the field `conversation` are one record.
+    texts with the same value of the field `conversation` are one record. A label may be the number of one of `labels`.
     Raises `UserError`, which names file and line.
     """
     tally, records, form, names = Tally(), [], None, [str(path) for path in paths]
@@ -98,7 +104,7 @@ def read(
     require(bool(names), "no file of examples; name one with --task.train")
     for path in names:
         pair = BARE.get(kinds[:1], ("text", "label"))
-        columns = Columns(KNOWN, tuple(name for name in (text, label, conversation) if name), pair)
+        columns = Columns(KNOWN, tuple(name for name in (text, label, conversation) if name), pair, *kinds[:1])
         found = (divided(renamed(raw, text, label, pair), divider) for raw in rows(path, columns))
         first = next(found, None)
         require(first is not None, f"{path}: no record in this file; add some, or leave the file out")
@@ -109,13 +115,19 @@ def read(
             form = Format("events", "items", (), histories.history)
             records += histories.events(whole, tally)
             continue
-        foreign = path.removesuffix(".gz").endswith(".inter") and not histories.is_event(first.fields)
+        foreign = path.removesuffix(".gz").removesuffix(".zst").endswith(".inter") and not histories.is_event(
+            first.fields
+        )
         require(not foreign, histories.lacking(first))
         form = form or chosen(first, kinds)
+        if form.kind == "text" and not kinds and len(first.fields) > 1:
+            tally.note(UNREAD, first.where)
         for raw in whole:
             if not any(one.fits(raw.fields) for one in FORMATS if one.make is form.make):
                 raise UserError(misfit(raw, form))
             made = list(form.make(raw.where, raw.fields, tally))
+            if labels and form.kind == "labels":
+                made = [labelled.by_name(record, labels, tally) for record in made]
             records += made
             if conversation:
                 require(
@@ -134,14 +146,24 @@ def renamed(raw: Raw, text: str, label: str, pair: tuple[str, str]) -> Raw:
     """A row with the user's own names for text and label replaced by the `pair` that its kind has for them."""
     for name, own in (("text", text), ("label", label)):
         require(
-            not own or own in raw.fields,
+            not own or own in raw.fields or within(raw.fields, own) is not None,
             f"{raw.where}: --task.{name} {own}: no such field; found {', '.join(raw.fields)}",
         )
+    if pair[0] == "text" and isinstance(within(raw.fields, text or "tokens"), list):
+        pair = ("tokens", "tags")
     given = {name: own for name, own in zip(pair, (text, label)) if own}
     if not given:
         return raw
     rest = {name: value for name, value in raw.fields.items() if name not in given and name not in given.values()}
-    return Raw(raw.where, rest | {name: raw.fields[own] for name, own in given.items()})
+    return Raw(raw.where, rest | {name: within(raw.fields, own) for name, own in given.items()})
+
+
+def within(fields: dict[str, Any], name: str) -> Any:
+    """The field `name`, or the one that `a.b` names: b of a; None where there is none."""
+    if name in fields:
+        return fields[name]
+    outer, dot, inner = name.partition(".")
+    return within(fields[outer], inner) if dot and isinstance(fields.get(outer), dict) else None
 
 
 def divided(raw: Raw, divider: str) -> Raw:
@@ -158,11 +180,14 @@ def chosen(raw: Raw, kinds: tuple[str, ...]) -> Format:
     suitable = [form for form in FORMATS if not kinds or form.kind in kinds]
     found = next((form for form in suitable if form.fits(raw.fields)), None)
     if found is None:
-        known = "; ".join(dict.fromkeys(", ".join(form.needs) for form in suitable))
+        events = ["user, item, timestamp"] if "items" in (kinds or KINDS) else []
+        known = "; ".join(dict.fromkeys([", ".join(form.needs) for form in suitable] + events))
+        plain = list(raw.fields) == ["text"] and ".txt" in raw.where.file
+        mend = "a text of pairs has a tab in every line, and two aligned files are written A+B" if plain else MEND
         asked = f" of {' or '.join(kinds)}" if kinds else ""
         raise UserError(
             f"{raw.where}: the fields {', '.join(raw.fields) or '(none)'} are no known format{asked}; known are: "
-            f"{known}; name your own with --task.text and --task.label"
+            f"{known}; {mend}"
         )
     return found
 

@@ -85,14 +85,18 @@ def slots(where: Where, fields: dict, tally: Tally) -> Iterator[Spans]:
 
 
 def question(where: Where, fields: dict, tally: Tally) -> Iterator[Question]:
-    """SQuAD's fields; `answers` are objects or texts, none where the question `is_impossible`.
+    """SQuAD's fields; `answers` are objects or texts, `answer` one of these; none where it `is_impossible`.
 
     A blank answer is none. One that does not occur in the context is left out; without any other the record is.
     """
     context, asked = text_of(where, fields, "context"), text_of(where, fields, "question")
-    answers = listed(where, fields.get("answers"))
+    lone = fields.get("answer", [])
+    answers = listed(where, fields.get("answers", lone if isinstance(lone, list) else [lone]))
     impossible = fields.get("is_impossible", False)
-    require(bool(answers) or impossible or "answers" in fields, f"{where}: no answers, and not is_impossible")
+    require(
+        bool(answers) or impossible or "answers" in fields or "answer" in fields,
+        f"{where}: no answers, and not is_impossible",
+    )
     found, absent = [], 0
     for answer in [] if impossible else answers:
         if not isinstance(answer, str):

@@ -6,6 +6,7 @@ import pytest
 
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.tasks.read import read
+from tests.tasks.made import SHARED
 
 
 def test_columns_of_two_languages_either_way(tmp_path):
@@ -150,3 +151,62 @@ def test_two_columns_without_a_known_header(tmp_path):
     assert len(read([tmp_path / "a.csv"], text="review", label="sentiment").records) == 1
     with pytest.raises(UserError, match="no column is known among 'review, sentiment'"):
         read([tmp_path / "a.csv"], text="Review")
+
+
+def test_lists_of_a_json_file(tmp_path):
+    """As in CLINC150: several lists, of pairs without names."""
+    path = tmp_path / "a.json"
+    path.write_text('{"train": [["t", "x"], ["u", "y"]], "test": [["v", "x"]]}')
+    assert [r.texts[0] for r in read([f"{path}:train"]).records] == ["t", "u"]
+    assert read([f"{path}:test"], text="1", label="0").records[0].labels == ("v",)
+    for name, message in (("", "here train, test, name"), (":dev", "here train, test, name")):
+        with pytest.raises(UserError, match=message):
+            read([f"{path}{name}"])
+    (tmp_path / "b.csv").write_text("text,label\nt,x\n")
+    with pytest.raises(UserError, match="holds lists with names"):
+        read([f"{tmp_path}/b.csv:train"])
+    (tmp_path / "c.jsonl").write_text('["t", "x", 1]\n')
+    assert read([tmp_path / "c.jsonl"], text="0", label="1").records[0].labels == ("x",)
+    with pytest.raises(UserError, match=r"--task\.text 0"):
+        read([tmp_path / "c.jsonl"])
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data/tasks here")
+def test_clinc150():
+    path = SHARED / "intent" / "clinc150" / "data_full.json.gz"
+    found = read([f"{path}:train"]).records
+    assert len(found) == 15_000 and len({r.labels for r in found}) == 150
+
+
+def test_zstd_and_other_packings(tmp_path):
+    import pyarrow
+
+    whole = pyarrow.compress(b'{"text": "t", "label": "x"}\n' * 99, codec="zstd", asbytes=True)
+    (tmp_path / "a.jsonl.zst").write_bytes(whole)
+    assert len(read([tmp_path / "a.jsonl.zst"]).records) == 99
+    for data, message in ((whole[:20], "damaged"), (b"PK\x03\x04", "zip"), (b"BZh9", "bzip2"), (b"PAR1", "parquet")):
+        (tmp_path / "b.jsonl.zst").write_bytes(data)
+        with pytest.raises(UserError, match=message):
+            read([tmp_path / "b.jsonl.zst"])
+
+
+def test_pairs_and_tagged_words_in_text_files(tmp_path):
+    (tmp_path / "pairs.txt").write_text("good day\tGuten Tag\nso\tja\n")
+    assert len(read([tmp_path / "pairs.txt"], ("chat",)).records) == 2
+    assert read([tmp_path / "pairs.txt"]).records[0].labels == ("Guten Tag",)
+    assert len(read([tmp_path / "pairs.txt"], ("text",)).records) == 1
+    (tmp_path / "lines.txt").write_text("good day\n")
+    with pytest.raises(UserError, match=r"two aligned files are written A\+B"):
+        read([tmp_path / "lines.txt"], ("chat",))
+    for name in ("a.txt", "a.tsv", "a.iob2"):
+        (tmp_path / name).write_text("EU\tB-ORG\nsays\tO\n\nHi\tO\n")
+        assert [r.words for r in read([tmp_path / name], ("tags",)).records] == [("EU", "says"), ("Hi",)]
+
+
+def test_columns_of_conll_by_number(tmp_path):
+    (tmp_path / "a.conll").write_text("# id = 1\n1\tEU\tB-ORG\t_\n2\tsays\tO\t_\n")
+    found = read([tmp_path / "a.conll"], ("tags",), text="1", label="2").records[0]
+    assert (found.words, found.tags) == (("EU", "says"), ("B-ORG", "O"))
+    (tmp_path / "a.conll").write_text("1\tEU\tB-ORG\n2\tsays\n")
+    with pytest.raises(UserError, match=r"a.conll:2 .*2 columns, and"):
+        read([tmp_path / "a.conll"], ("tags",), text="1", label="2")

@@ -12,6 +12,16 @@ def test_labels_with_a_divider(tmp_path):
     assert read([tmp_path / "a.tsv"]).records[0].labels == ("greet", "book")
 
 
+def test_labels_by_number(tmp_path):
+    """As in GoEmotions, whose names stand in a file of their own."""
+    (tmp_path / "a.tsv").write_text("t\t0,2\tid\nu\t1\tid\nv\tjoy\tid\nw\t9\tid\n")
+    how = {"text": "0", "label": "1", "divider": ","}
+    found = read([tmp_path / "a.tsv"], labels=("anger", "joy", "pride"), **how)
+    assert [r.labels for r in found.records] == [("anger", "pride"), ("joy",), ("joy",), ("9",)]
+    assert list(found.tally.counts.values()) == [2]
+    assert read([tmp_path / "a.tsv"], labels=("2", "1", "0"), **how).records[0].labels == ("0", "2")
+
+
 def said(name, *pairs):
     return [{"talk": name, "text": text, "label": label} for text, label in pairs]
 

@@ -64,6 +64,9 @@ RECORDS = {
     ),
     "label": ({"text": "t", "label": "good"}, (Labelled, ("t",), ("good",))),
     "label by number": ({"sentence": "t", "label": 3}, (Labelled, ("t",), ("3",))),
+    "label by a number with a point": ({"text": "t", "label": 3.0}, (Labelled, ("t",), ("3",))),
+    "pair of GLUE": ({"sentence1": "t", "sentence2": "u", "label": 1}, (Labelled, ("t", "u"), ("1",))),
+    "labels": ({"text": "t", "labels": [2, 0]}, (Labelled, ("t",), ("2", "0"))),
     "several labels": ({"text": "t", "label": ["b", "a", "b"]}, (Labelled, ("t",), ("b", "a"))),
     "entailment": ({"premise": "t", "hypothesis": "u", "label": "no"}, (Labelled, ("t", "u"), ("no",))),
     "pair": ({"text_a": "t", "text_b": "u", "label": "no"}, (Labelled, ("t", "u"), ("no",))),
@@ -83,6 +86,7 @@ RECORDS = {
         {"context": "c", "question": "q", "answers": ["x", "y"]},
         (Question, "c", "q", (("x", -1), ("y", -1))),
     ),
+    "one answer": ({"context": "c", "question": "q", "answer": "c"}, (Question, "c", "q", (("c", -1),))),
     "impossible": ({"context": "c", "question": "q", "answers": [], "is_impossible": True}, (Question, "c", "q", ())),
     "translation": ({"translation": {"en": "q", "de": "a"}}, (Dialogue, asked())),
     "source and target": ({"source": "q", "target": "a"}, (Dialogue, asked())),
@@ -111,6 +115,26 @@ def test_every_format(tmp_path, name):
 def test_several_files_keep_their_places(tmp_path):
     paths = [lines(tmp_path, {"text": "t", "label": "x"}, name=name) for name in ("a.jsonl", "b.jsonl")]
     assert [r.where.file for r in read(paths).records] == [str(path) for path in paths]
+
+
+OWN = {
+    "words": ({"words": ["A", "b"], "ner": ["B-x", "O"]}, {"text": "words", "label": "ner"}, ("A", "b"), ("B-x", "O")),
+    "spans": ({"said": "A b", "found": [[0, 1, "x"]]}, {"text": "said", "label": "found"}, "A b", ((0, 1, "x"),)),
+    "fields in a field": ({"in": {"w": ["A"], "t": ["O"]}}, {"text": "in.w", "label": "in.t"}, ("A",), ("O",)),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_own_names_of_tags(tmp_path, name):
+    record, names, *expected = OWN[name]
+    _, *values = vars(read([lines(tmp_path, record)], ("tags",), **names).records[0]).values()
+    assert values == expected
+
+
+def test_fields_that_are_not_read_are_said(tmp_path):
+    found = read([lines(tmp_path, {"text": "t", "intent": "x"})])
+    assert found.kind == "text" and "none of their other fields" in found.tally.lines()[0]
+    assert not read([lines(tmp_path, {"text": "t", "intent": "x"})], ("text",)).tally.counts
 
 
 # --- Ten ways to break a reader
