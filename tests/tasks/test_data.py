@@ -72,7 +72,12 @@ QUESTIONS = [{"context": f"{word} is old", "question": "what?", "answers": ["old
     "records, task, message",
     [
         (LABELLED[:1], {}, "--task.valid"),
-        ([{"text": "a", "label": "x"}, {"text": "b", "label": "x"}], {}, "one label alone"),
+        ([{"text": "a", "label": "x"}, {"text": "b", "label": "x"}], {}, "data.* one label alone .*--task.label"),
+        (
+            [{"user": f"u{i}", "items": ["a", "b", "c", "d"]} for i in range(3)],
+            {"kind": "items", "core": 0},
+            "has pieces of text; leave --from out",
+        ),
         ([{"tokens": [word, "b"], "tags": ["O", "PER"]} for word in "ac"], {}, "neither O nor B-TYPE"),
         (MESSAGES, {"language": "Chinese"}, "no code of two or three letters"),
         (MESSAGES, {"template": "alpacca"}, "did you mean alpaca"),

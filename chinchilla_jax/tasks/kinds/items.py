@@ -65,8 +65,13 @@ def catalogue(task: TaskConfig, train: Sequence[History], held: Sequence[History
 
 def known(encoder: Encoder, record: History) -> list[int]:
     """The ids of a history; -1 for an item that is not in the catalogue."""
-    find = encoder.renderer.tokenizer.known
-    return [-1 if (number := find(item)) is None else number for item in record.items]
+    tokenizer = encoder.renderer.tokenizer
+    require(
+        isinstance(tokenizer, tokenizer_items.ItemTokenizer),
+        f"{record.where.file}: items are asked for, and the model to start from has pieces of text; leave --from out, "
+        "or name a run that was tuned on items",
+    )
+    return [-1 if (number := tokenizer.known(item)) is None else number for item in record.items]
 
 
 def encode(encoder: Encoder, record: History, encode: Encode) -> Iterator[tuple[Example, ...]]:
