@@ -95,7 +95,7 @@ class TaskData:
             digest.update(f"{len(part)}\n".encode())
             for record in part:
                 # Where the files lie is no part of what is in them.
-                values = [value for name, value in vars(record).items() if name != "where"]
+                values = [value for name, value in vars(record).items() if name not in ("where", "places")]
                 digest.update(repr(values).encode("utf-8", "replace"))
         return digest.hexdigest()
 
@@ -260,7 +260,12 @@ def files_of(task: TaskConfig) -> dict[str, tuple[str, ...]]:
 def _settled(task: TaskConfig, kind: Kind, train: Sequence[Record]) -> TaskConfig:
     """The task with its kind and its labels. Raises `UserError` for settings that the kind has no use for."""
     labels = task.labels or (kind.names(train) if kind.names else ())
-    require(not kind.names or len(labels) > 1, f"one label alone ({', '.join(labels)}): there is nothing to tell apart")
+    file = train[0].where.file if train else "the examples"
+    require(
+        not kind.names or len(labels) > 1,
+        f"{file}: one label alone ({', '.join(labels)}), and nothing to tell apart; add records with others to "
+        "--task.train, or name the right field with --task.label",
+    )
     require(
         not task.conversation or kind.name == "labels",
         f"--task.conversation belongs to --task.kind labels; records of kind {kind.name} stand alone",

@@ -9,7 +9,7 @@ from chinchilla_jax.tasks.dialogues import text_of
 from chinchilla_jax.tasks.records import Conversation, Labelled, Tally, Where
 
 SEVERAL = "records with several labels, of which the first counts"
-NUMBERED = "records whose labels are numbers, taken for the names of --task.labels in their order"
+NUMBERED = "records whose labels are numbers, taken for the names of the labels in their order"
 DIVIDER = "<div>"  # of several labels in one field, as in MultiDoGO
 
 
@@ -28,8 +28,10 @@ def _name(where: Where, label: Any) -> str:
 
 
 def by_name(record: Labelled, names: Sequence[str], tally: Tally) -> Labelled:
-    """The record with the names of labels that are numbers, from 0, and no names themselves."""
-    numbered = [label not in names and label.isdecimal() and int(label) < len(names) for label in record.labels]
+    """The record with the names of labels that are numbers, from 0, where no name is a number itself."""
+    if any(name.isdecimal() for name in names):
+        return record
+    numbered = [label.isdecimal() and int(label) < len(names) for label in record.labels]
     if not any(numbered):
         return record
     tally.note(NUMBERED, record.where)
@@ -70,6 +72,9 @@ def conversations(records: Iterable[Labelled], names: Iterable[Any], tally: Tall
         if len(record.labels) > 1:
             tally.note(SEVERAL, record.where)
     return [
-        Conversation(said[0].where, tuple(one.texts[0] for one in said), tuple(one.labels[0] for one in said), name)
+        Conversation(
+            said[0].where, tuple(one.texts[0] for one in said), tuple(one.labels[0] for one in said), name,
+            tuple(one.where for one in said),
+        )
         for (_, name), said in found.items()
-    ]
+    ]  # fmt: skip

@@ -132,6 +132,11 @@ class Labelled:
         """(text, its label) for every label that a head of one label gives."""
         return tuple((" | ".join(self.texts), label) for label in self.labels[:1])
 
+    @property
+    def places(self) -> tuple[Where, ...]:
+        """Where each of these stands."""
+        return (self.where,)
+
     def mistyped(self, typo: Typo) -> "Labelled":
         """The same labels for mistyped texts."""
         return replace(self, texts=tuple(map(typo, self.texts)))
@@ -139,9 +144,10 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Conversation(Labelled):
-    """What was said in a conversation, in its order, and as many labels; `name` tells it from others."""
+    """What was said in a conversation, in its order, as many labels and `places`; `name` tells it from others."""
 
     name: str = ""
+    places: tuple[Where, ...] = ()
 
     @property
     def group(self) -> str:

@@ -19,7 +19,7 @@ def test_labels_by_number(tmp_path):
     found = read([tmp_path / "a.tsv"], labels=("anger", "joy", "pride"), **how)
     assert [r.labels for r in found.records] == [("anger", "pride"), ("joy",), ("joy",), ("9",)]
     assert list(found.tally.counts.values()) == [2]
-    assert read([tmp_path / "a.tsv"], labels=("2", "1", "0"), **how).records[0].labels == ("0", "2")
+    assert read([tmp_path / "a.tsv"], labels=("1", "2", "3"), **how).records[0].labels == ("0", "2")
 
 
 def said(name, *pairs):
@@ -37,6 +37,7 @@ def test_texts_of_a_conversation_are_one_record(tmp_path):
     first, second, third = found.records
     assert (first.texts, first.labels, first.group) == (("hi", "a flight"), ("greet", "book"), "1")
     assert first.judged == (("hi", "greet"), ("a flight", "book")) and first.where.line == 1
+    assert [place.number for place in first.places] == [1, 3]
     assert third.judged == (("bye", "end"),) and third.where.file == str(paths[1])
     assert second.judged == (("ok", "yes"),) and second.where.line == 2
     assert sorted(found.tally.counts.values()) == [1, 1], "an empty text, and a text with two labels"

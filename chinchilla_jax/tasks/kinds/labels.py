@@ -171,14 +171,14 @@ class Classes:
 
     def __call__(self, params: Any, poll: Callable[[], None]) -> tuple[Figures, Rows]:
         names, found, right, chosen, p = self.examination.data.task.labels, [], [], [], []
-        left = [list(record.judged) for record in self.examination.records]
+        left = [list(zip(record.judged, record.places)) for record in self.examination.records]
         for item, target, log_p_C in at_last(self.examination, self.log_p, params, poll):
             right.append(target)
             chosen.append(int(log_p_C.argmax()))
             p.append(float(np.exp(log_p_C.max())))
             output, reference = names[chosen[-1]], names[target]
-            text, _ = left[item.record].pop(0)
-            row = {"record": str(item.where), "input": text, "output": output, "reference": reference}
+            (text, _), where = left[item.record].pop(0)
+            row = {"record": str(where), "input": text, "output": output, "reference": reference}
             found.append({**row, "probability": round(p[-1], 4)})
         right_N, chosen_N = np.array(right, int), np.array(chosen, int)
         figures = classes.single(right_N, chosen_N, len(names))

@@ -106,7 +106,11 @@ def test_texts_of_conversations_are_judged_one_by_one(tokenizer):
     draw = np.random.default_rng(0)
     talks = [
         Conversation(
-            HERE, tuple(f"wind {n} {i}" for i in range(n % 5 + 1)), tuple(draw.choice(["a", "b"], n % 5 + 1)), str(n)
+            HERE,
+            tuple(f"wind {n} {i}" for i in range(n % 5 + 1)),
+            tuple(draw.choice(["a", "b"], n % 5 + 1)),
+            str(n),
+            tuple(Where("here", 10 * n + i, 1) for i in range(n % 5 + 1)),
         )
         for n in range(12)
     ]
@@ -115,6 +119,7 @@ def test_texts_of_conversations_are_judged_one_by_one(tokenizer):
     figures, rows = Oracle(data, lambda batch: sure(batch.targets, 2)).judged()
     assert figures["accuracy"] == 1.0 and len(rows) == sum(len(talk.texts) for talk in talks)
     assert [(row["input"], row["reference"]) for row in rows] == [pair for talk in talks for pair in talk.judged]
+    assert [row["record"] for row in rows] == [str(place) for talk in talks for place in talk.places]
     balanced = data.balanced(data.first)
     say = {0: 0.0, 1: 0.0}
     for part in (part for item in balanced for part in item.parts):
