@@ -72,7 +72,7 @@ QUESTIONS = [{"context": f"{word} is old", "question": "what?", "answers": ["old
     "records, task, message",
     [
         (LABELLED[:1], {}, "--task.valid"),
-        ([{"text": "a", "label": "x"}, {"text": "b", "label": "x"}], {}, "data.* one label alone .*--task.label"),
+        ([{"text": "a", "label": "x"}, {"text": "b", "label": "x"}], {}, r"a\.jsonl: one label alone .*--task\.label"),
         (
             [{"user": f"u{i}", "items": ["a", "b", "c", "d"]} for i in range(3)],
             {"kind": "items", "core": 0},
