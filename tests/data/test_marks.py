@@ -14,12 +14,14 @@ from tests.data import jsons
 def test_what_begins_and_ends_a_text(tmp_path):
     gpt = open_tokenizer(jsons.write(tmp_path / "a", jsons.byte_level(), eos_token={"content": "<|im_end|>"}))
     assert (gpt.separator, gpt.start, gpt.end, gpt.stops) == (0, (), (), {0, 2}), "a turn's end ends no document"
-    assert gpt.prompt("a") == gpt.encode("a") and gpt.prompt("") == [0]
+    assert gpt.prompt("a") == gpt.encode("a") and gpt.prompt("") == [0] == [gpt.opening]
     llama = open_tokenizer(jsons.write(tmp_path / "b", jsons.fallback(prefix=True), eos_token="</s>"))
     assert (llama.separator, llama.start, llama.end, llama.stops) == (1, (1,), (2,), {1, 2})
     assert llama.document("a").tolist() == [1, *llama.encode("a"), 2] and llama.closing == 2
     told = {"eos_token": "</s>", "bos_token": "<s>", "add_bos_token": False}
-    assert open_tokenizer(jsons.write(tmp_path / "c", jsons.fallback(prefix=True), **told)).start == ()
+    bare = open_tokenizer(jsons.write(tmp_path / "c", jsons.fallback(prefix=True), **told))
+    assert (bare.separator, bare.start, bare.opening) == (2, (), 1), "a bos that is named is what models know first"
+    assert bare.prompt("") == [1] and bare.prompt("a") == bare.encode("a") and bare.document("a")[0] == 2
     (tmp_path / "c/generation_config.json").write_text(json.dumps({"eos_token_id": [2, 7]}))
     assert open_tokenizer(tmp_path / "c").stops == {2, 7}
 

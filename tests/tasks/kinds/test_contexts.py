@@ -26,7 +26,7 @@ def test_the_place_of_an_answer(context, answers, place):
 class Letters:
     """A tokenizer of a piece a letter."""
 
-    separator, start = 0, ()
+    separator, opening = 0, 0
 
     def encode(self, text):
         return [ord(letter) for letter in text]

@@ -69,12 +69,12 @@ TALK = Conversation(HERE, ("wind", "the sea", "old songs"), ("a", "b", "a"), "on
 def test_a_text_of_one_token_has_a_token_before_it(tokenizer):
     """Where a tokenizer puts none there; a model keeps little of its first token."""
     bare = SimpleNamespace(
-        start=(), separator=tokenizer.separator, encode=lambda text: [7] * len(text.split()), controls={}
+        start=(), opening=3, separator=tokenizer.separator, encode=lambda text: [7] * len(text.split()), controls={}
     )
     [part] = examples(
         encoder(Renderer(PLAIN, bare), 12, labels=("a", "b"), kind="labels"), Labelled(HERE, ("x",), ("b",))
     )
-    assert part.tokens.tolist() == [tokenizer.separator, 7] and part.targets[-1] == 1
+    assert part.tokens.tolist() == [3, 7] and part.targets[-1] == 1
     theirs = encoder(Renderer(PLAIN, bare), 12, labels=("a", "b"), kind="labels", opening=False)
     assert examples(theirs, Labelled(HERE, ("x",), ("b",)))[0].tokens.tolist() == [7]
 
