@@ -15,6 +15,7 @@ from typing import Any
 from chinchilla_jax import config as settings
 from chinchilla_jax.config import Config, ModelConfig, closest, expanded, require, stored
 from chinchilla_jax.data.naming import with_store
+from chinchilla_jax.disk import is_remote
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.model import presets
 
@@ -72,7 +73,7 @@ def told(config: Config) -> set[str]:
 def _with_store_of(run_dir: str, config: Config) -> Config:
     """A run's config keeps its store as it was typed: found again from another folder, where it lies above the run."""
     store = Path(config.data.store)
-    if not config.data.store or "://" in config.data.store or store.exists():
+    if not config.data.store or is_remote(config.data.store) or store.exists():
         return config
     places = (above / store for above in Path(run_dir).resolve().parents)
     found = next((place for place in places if (place / "manifest.json").is_file()), store)

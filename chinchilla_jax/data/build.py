@@ -17,7 +17,7 @@ from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.data.workspace import publish, workspace
-from chinchilla_jax.disk import checksum, sync
+from chinchilla_jax.disk import checksum, is_remote, sync
 from chinchilla_jax.errors import UserError
 
 ELSEWHERE = (
@@ -47,8 +47,8 @@ def prepare(
         if [source["name"] for source in found["sources"]] != list(config.sources):
             say("WARNING: it holds another source, since the one asked for was not to be had; --force tries again")
         return found
-    is_remote = "://" in config.store
-    target = remote.local(config.store, b"") if is_remote else Path(expanded(config.store))
+    is_url = is_remote(config.store)
+    target = remote.local(config.store, b"") if is_url else Path(expanded(config.store))
     sources, state = open_sources(config, say, skip_broken), states(config)
     units = [source.units for source in sources]
     size = sum(unit["bytes"] for of in units for unit in of)
@@ -57,7 +57,7 @@ def prepare(
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(workspace(target, key=key, say=say))
         made, root, finished = folder / "store", str(folder), str(folder / "store")
-        if is_remote and config.engine == "beam":  # whose workers do not see this machine's disk
+        if is_url and config.engine == "beam":  # whose workers do not see this machine's disk
             root, finished = stack.enter_context(remote.workspace(config.store, key)), config.store.rstrip("/")
         made.mkdir(exist_ok=True)
         run = stack.enter_context(engine(config.engine, config.beam_options, config.workers, size))
@@ -69,7 +69,7 @@ def prepare(
         for left in made.glob("*.part"):  # of a run that was killed while it wrote
             left.unlink()
         manifest = describe(config, corpus, tokenizer, counts, made, state, files)
-        if is_remote:
+        if is_url:
             remote.upload(made, config.store)
         else:
             publish(made, target)
@@ -84,7 +84,7 @@ def given_tokenizer(config: DataConfig) -> str:
 def existing(config: DataConfig, force: bool) -> dict | None:
     """The manifest of a usable store, None if one is to be made, `UserError` if another one is in its place."""
     target = Path(expanded(config.store))
-    if "://" in config.store:
+    if is_remote(config.store):
         if force or not remote.exists(config.store):
             return None
     elif not target.exists() or (target.is_dir() and not any(target.iterdir())):

@@ -20,7 +20,7 @@ from chinchilla_jax.data import cards, containers, fs, own_output, records
 from chinchilla_jax.data.documents import Document, Notes, Source
 from chinchilla_jax.data.naming import is_pattern
 from chinchilla_jax.data.text import BOM, Broken, decode, wide
-from chinchilla_jax.disk import unreachable
+from chinchilla_jax.disk import is_remote, unreachable
 from chinchilla_jax.errors import UserError
 
 PIECE = 1 << 20
@@ -45,7 +45,7 @@ def open_path(name: str, field: str, skip_broken: bool = False, left_out: tuple[
     Hidden files, folders of `left_out`, and what this program writes (token stores, runs, data sets) are no text.
     """
     top = Path(expanded(name))
-    if fs.is_remote(name) or _is_pattern(top):
+    if is_remote(name) or _is_pattern(top):
         return _open_url(name, field, skip_broken)
     skipped: Counter = Counter()
     own_output.refuse(name, top)
@@ -58,7 +58,7 @@ def open_path(name: str, field: str, skip_broken: bool = False, left_out: tuple[
 def is_there(name: str) -> bool:
     """Whether `open_path` is to look for this: a URL, a pattern, or a file or folder of this machine."""
     top = Path(expanded(name))
-    return fs.is_remote(name) or _is_pattern(top) or top.exists()
+    return is_remote(name) or _is_pattern(top) or top.exists()
 
 
 def _is_pattern(path: Path) -> bool:
@@ -68,7 +68,7 @@ def _is_pattern(path: Path) -> bool:
 
 def _open_url(name: str, field: str, skip_broken: bool) -> Source:
     """The source of a remote file, folder or pattern, or of a pattern on this machine."""
-    url = name if fs.is_remote(name) else HERE + os.path.abspath(expanded(name))
+    url = name if is_remote(name) else HERE + os.path.abspath(expanded(name))
     try:
         found = fs.listing(url)
         own = own_output.remote(found, whole=url not in found and not is_pattern(url))
@@ -85,7 +85,7 @@ def _open_url(name: str, field: str, skip_broken: bool) -> Source:
     paths = [path.removeprefix(HERE) for path in paths]
     _refuse_none(name, paths, skipped)
     parts = units(name, paths, field, skip_broken)
-    state = str(found) if fs.is_remote(name) else _state([Path(path) for path in paths])
+    state = str(found) if is_remote(name) else _state([Path(path) for path in paths])
     return Source(name=name, licence=LICENCE, units=parts, state=state, skipped=skipped)
 
 

@@ -12,11 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from chinchilla_jax.data.naming import is_pattern
-
-
-def is_remote(path: str) -> bool:
-    """Whether `path` is a URL."""
-    return "://" in path
+from chinchilla_jax.disk import is_remote
 
 
 def join(folder: str, *names: str) -> str:

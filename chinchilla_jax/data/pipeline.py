@@ -22,6 +22,7 @@ from chinchilla_jax.data.stages import near, rows, sampling, sharding, splitting
 from chinchilla_jax.data.stages.splitting import Plan, Totals
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import copy_tokenizer, open_tokenizer, tokenizer_file
+from chinchilla_jax.disk import is_remote
 from chinchilla_jax.errors import UserError
 
 # Training reads no more text than this: its memory peaks at 1.0 GB (BPE) and 0.7 GB (unigram) then.
@@ -58,7 +59,7 @@ class Pipeline:
             fs.write(fs.join(self.root, "contamination"), found.tobytes())
         jobs.save(
             self.root,
-            {"config": to_dict(self.config), "store": self.store, **jobs.shape(size, fs.is_remote(self.root))},
+            {"config": to_dict(self.config), "store": self.store, **jobs.shape(size, is_remote(self.root))},
         )
         self.job = jobs.load(self.root, self.version)
 
@@ -228,16 +229,16 @@ class Pipeline:
     def encode(self, corpus: Corpus, tokenizer: BaseTokenizer, made: Path) -> tuple[dict, dict]:
         """Write streams, indices and the validation text; gives the counts of both splits, and the files' checksums."""
         size = sum(corpus.totals.bytes)
-        free = float("inf") if fs.is_remote(self.store) else shutil.disk_usage(self.store).free
+        free = float("inf") if is_remote(self.store) else shutil.disk_usage(self.store).free
         if free < size:
             raise UserError(
                 f"{free / 1e6:,.0f} MB are free for about {size / 1e6:,.0f} MB of tokens in {self.config.store}; free "
                 "some space or choose another --data.store"
             )
         path = tokenizer_file(made)
-        if fs.is_remote(self.root):
+        if is_remote(self.root):
             fs.write(self.job.path("tokenizer", path.name), path.read_bytes())
-        shared = self.job.path("tokenizer", path.name) if fs.is_remote(self.root) else str(path)
+        shared = self.job.path("tokenizer", path.name) if is_remote(self.root) else str(path)
         more = {"sources": len(self.sources), "tokenizer": shared, "sha256": tokenizer.sha256}
         tasks = self.partitions(bytes=size // self.job.partitions, **more)
         groups = self.run("encode", "encoding", tasks)

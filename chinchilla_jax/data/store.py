@@ -26,6 +26,7 @@ from chinchilla_jax.data.manifest import SPLITS, VALID_TEXT, check_files, finger
 from chinchilla_jax.data.split import Split, split_in
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import open_tokenizer
+from chinchilla_jax.disk import is_remote
 from chinchilla_jax.errors import UserError
 
 # Checking the checksums of a larger store on every start would take seconds; its sizes are checked always.
@@ -64,7 +65,7 @@ class TokenStore:
         `verify` compares checksums; None does so up to 2 GiB and compares sizes beyond. Raises `UserError` for a
         store that is missing, damaged or of another version.
         """
-        if "://" in str(path):
+        if is_remote(path):
             folder, manifest, splits = remote.open_parts(str(path))
         else:
             folder = Path(expanded(str(path)))

@@ -14,12 +14,13 @@ from chinchilla_jax.data.stages.rows import leaders, merged, read_texts
 from chinchilla_jax.data.stages.splitting import Plan
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import open_tokenizer
+from chinchilla_jax.disk import is_remote
 
 
 @functools.lru_cache(2)
 def tokenizer_of(path: str, sha256: str) -> BaseTokenizer:
     """The tokenizer at `path`, loaded once a process; `sha256` tells it from another of the same name."""
-    if not fs.is_remote(path):
+    if not is_remote(path):
         return open_tokenizer(path)
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder, path.rpartition("/")[2])
