@@ -12,7 +12,6 @@ import numpy as np
 from chinchilla_jax.config import TrainConfig
 from chinchilla_jax.data import streams
 from chinchilla_jax.data.mixture import Mixture, Sequence, lanes_of
-from chinchilla_jax.data.mixture import permute as permute
 from chinchilla_jax.data.split import Split
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.errors import UserError

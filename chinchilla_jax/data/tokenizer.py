@@ -2,7 +2,7 @@
 
 SentencePiece writes a space as U+2581 and cannot tell it from a real U+2581. Texts are therefore cut at that
 character, which is spelled as its three byte pieces instead. A model without a piece for U+2581, trained on text with
-few spaces, would spell a space so too: there it is the byte piece of a space. `train` is in `tokenizer_train.py`.
+few spaces, would spell a space so too: there it is the byte piece of a space.
 """
 
 import functools
@@ -14,14 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from chinchilla_jax.data.marks import CONFIG, read_marks
-from chinchilla_jax.data.tokenizer_base import PROBE as PROBE
-from chinchilla_jax.data.tokenizer_base import BaseTokenizer, check_utf8
-from chinchilla_jax.data.tokenizer_base import Streamer as Streamer
-from chinchilla_jax.data.tokenizer_train import train as train
+from chinchilla_jax.data.tokenizer_base import SPACE, BaseTokenizer, check_utf8
 from chinchilla_jax.disk import read_json
 from chinchilla_jax.errors import UserError
 
-SPACE = "\u2581"
 SPACE_BYTES = tuple(f"<0x{byte:02X}>" for byte in SPACE.encode())
 PART = 1000
 LONGEST_PART = 5000

@@ -9,6 +9,7 @@ import numpy as np
 
 from chinchilla_jax.errors import UserError
 
+SPACE = "\u2581"  # as SentencePiece, and files of its kind, write a space
 PROBE = "  two  spaces\r\n\ttab \ufb01 \u00e9 e\u0301 \u2460 \uff21 \U0001f600 \x07 end  "
 PROBE += f"{string.punctuation} \u2018\u2019 \u201c\u201d \u2026 \u2013 \u2014 \u00ab\u00bb "
 

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 
 from chinchilla_jax.data.marks import read_marks
-from chinchilla_jax.data.tokenizer_base import BaseTokenizer, check_utf8
+from chinchilla_jax.data.tokenizer_base import SPACE, BaseTokenizer, check_utf8
 from chinchilla_jax.errors import UserError
 
-SPACE = "\u2581"
 BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 UTF8_BYTES = [*range(0x80), *range(0x80, 0xC0), *range(0xC2, 0xF5)]  # all that UTF-8 ever has
 SEQUENCES = ("decoders", "pretokenizers", "normalizers", "processors")

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chinchilla_jax.data.tokenizer_base import SPACE
 from chinchilla_jax.errors import UserError
 
-SPACE = "\u2581"
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # types of pieces, in both formats
 HOPELESS = -1e6
 IDENTITY = ("identity", "")

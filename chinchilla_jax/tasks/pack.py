@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from chinchilla_jax.data.batches import permute
 from chinchilla_jax.data.hashing import seeded
+from chinchilla_jax.data.mixture import permute
 from chinchilla_jax.tasks.encode import Example, Item
 from chinchilla_jax.types import Batch
 

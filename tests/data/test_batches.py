@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.config import TrainConfig
-from chinchilla_jax.data.batches import Batches, TrainWindows, gather, permute, valid_batches
+from chinchilla_jax.data.batches import Batches, TrainWindows, gather, valid_batches
+from chinchilla_jax.data.mixture import permute
 from chinchilla_jax.data.split import Split
 from chinchilla_jax.errors import UserError
 

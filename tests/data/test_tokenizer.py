@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chinchilla_jax.config import DataConfig
-from chinchilla_jax.data.tokenizer import SPACE, Streamer, Tokenizer, parts, train
+from chinchilla_jax.data.tokenizer import Tokenizer, parts
+from chinchilla_jax.data.tokenizer_base import SPACE, Streamer
+from chinchilla_jax.data.tokenizer_train import train
 from chinchilla_jax.errors import UserError
 from tests.data.conftest import story
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from chinchilla_jax.data.tokenizer import SPACE, Streamer
+from chinchilla_jax.data.tokenizer_base import SPACE, Streamer
 
 
 @pytest.mark.parametrize("text", ["naïve 海风 👩‍👩‍👧 déjà\n", f"a{SPACE}b"])

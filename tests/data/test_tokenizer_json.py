@@ -9,12 +9,12 @@ import pytest
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
-from chinchilla_jax.data.tokenizer_base import Streamer
+from chinchilla_jax.data.tokenizer_base import SPACE, Streamer
 from chinchilla_jax.data.tokenizer_json import JsonTokenizer, byte_table
 from chinchilla_jax.data.tokenizers import copy_tokenizer, open_tokenizer, tokenizer_file
 from chinchilla_jax.errors import UserError
 from tests.data import jsons
-from tests.data.test_tokenizer import NASTY, SPACE, pieces_of
+from tests.data.test_tokenizer import NASTY, pieces_of
 
 KINDS = {
     "byte-level": jsons.byte_level,

@@ -7,7 +7,8 @@ import sentencepiece
 
 from chinchilla_jax.config import DataConfig
 from chinchilla_jax.data import tokenizer_train
-from chinchilla_jax.data.tokenizer import SPACE, Tokenizer
+from chinchilla_jax.data.tokenizer import Tokenizer
+from chinchilla_jax.data.tokenizer_base import SPACE
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.interop import sentencepiece as sp
 from tests.data.conftest import story
