@@ -33,28 +33,17 @@ def read(path: str, start: int = 0, size: int | None = None) -> bytes:
     return found
 
 
-def _part(path: str) -> str:
-    """Where a file is written first: a name of its own for every process and thread that writes the same one."""
-    return f"{path}.{os.getpid()}.{threading.get_ident()}.part"
-
-
 def write(path: str, content: bytes | memoryview, sync: bool = False) -> None:
     """Write a file that is there whole or not at all, and its folder."""
     if is_remote(path):
         found, name = _remote(path)
         found.pipe_file(name, bytes(content))
         return
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    part = _part(path)
-    try:
-        with open(part, "wb") as file:
-            file.write(content)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        Path(part).unlink(missing_ok=True)
+    with writing(path) as file:
+        file.write(content)
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def exists(path: str) -> bool:
@@ -152,7 +141,7 @@ def writing(path: str) -> Iterator[BinaryIO]:
             yield file
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    part = _part(path)
+    part = f"{path}.{os.getpid()}.{threading.get_ident()}.part"  # several may write the same file at a time
     try:
         with open(part, "wb") as file:
             yield file

@@ -203,9 +203,7 @@ class Pipeline:
         held = sampling.sample(self.job, corpus.plan, shares)
         # A block may begin or end inside a character.
         texts = lambda: (text.decode(errors="ignore") for text in held)  # noqa: E731
-        part = made / "tokenizer.part"
-        pieces = tokenizer_train.train(texts, config, part)
-        part.rename(made / "tokenizer.model")
+        pieces = tokenizer_train.train(texts, config, made / "tokenizer.model")
         for line in tokenizer_train.fewer(pieces, config.vocab_size, "data.vocab_size"):
             say(line)
         return open_tokenizer(made)

@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from chinchilla_jax.config import DataConfig, flag
+from chinchilla_jax.data import fs
 from chinchilla_jax.errors import UserError
 
 SENTENCE = 2000  # characters; at four bytes each still below LONGEST
@@ -71,10 +71,7 @@ def train(texts: Callable[[], Iterable[str]], config: DataConfig, path: str | Pa
             f"choose another --data.vocab-size ({str(error).strip()})"
         ) from error
     made = on_grid(model.getvalue()) if config.tokenizer_kind == "unigram" else model.getvalue()
-    with open(path, "wb") as file:
-        file.write(made)
-        file.flush()
-        os.fsync(file.fileno())
+    fs.write(str(path), made, sync=True)
     return sentencepiece.SentencePieceProcessor(model_proto=made).get_piece_size()
 
 
