@@ -243,7 +243,7 @@ class Pipeline:
         self.write_valid_text(str(made / VALID_TEXT), groups)
         counts, shards = {}, []
         for split in SPLITS:
-            table = sharding.pieces(groups, split, SPLITS)
+            table = sharding.pieces(groups, split)
             fs.write(self.job.path(f"{split}.pieces"), table.tobytes())
             counts[split] = self.summary(groups, split)
             shards += self.shards(split, counts[split]["tokens"], tokenizer)

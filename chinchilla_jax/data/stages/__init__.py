@@ -3,6 +3,7 @@
     read    a part of a source       -> its documents, cleaned and filtered, in sorted segments
     merge   a range of hashes        -> the documents there without exact duplicates, in their final order
     near    a band of the signatures -> pairs of documents that look alike
+    settle  a range of hashes        -> the documents there without near-duplicates, or grouped with them
     encode  a range of hashes        -> tokens
     shard   a stretch of the stream  -> a file of the store
 

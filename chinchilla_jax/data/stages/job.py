@@ -32,10 +32,6 @@ class Job:
         """A path below the root."""
         return fs.join(self.root, *names)
 
-    def result(self, stage: str, task: dict) -> dict:
-        """What a finished task gave."""
-        return json.loads(fs.read(self.path(stage, f"{task['name']}.json")))
-
 
 def shape(size: int, remote: bool = False) -> dict[str, int]:
     """How `size` bytes of input are cut: bits of the hash that name a partition, bytes of a segment.

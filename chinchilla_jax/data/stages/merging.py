@@ -5,14 +5,13 @@ import numpy as np
 from chinchilla_jax.data import fs
 from chinchilla_jax.data.filters.chain import EXAMPLES
 from chinchilla_jax.data.stages.job import Job
-from chinchilla_jax.data.stages.rows import BANDS, SKETCH, VALID, heads, read_partition
+from chinchilla_jax.data.stages.rows import BANDS, SKETCH, final_order, heads, read_partition
 
 
 def run(job: Job, task: dict) -> dict:
     """Write the rows of a partition; gives the number of duplicates by source, and some of them with their copies."""
     rows = read_partition(job, task["partition"])
-    # Of equal documents one that its source holds out comes first, then the one of the first source.
-    order = np.lexsort((rows["source"], rows["own"] != VALID, rows["low"], rows["key"]))
+    order = final_order(rows)
     rows = rows[order]
     again = np.zeros(len(rows), bool)
     if job.config.deduplicate and len(rows):

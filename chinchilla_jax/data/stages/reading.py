@@ -2,7 +2,8 @@
 
 import functools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,7 +17,8 @@ from chinchilla_jax.data.stages.rows import FREE, ROW, TRAIN, VALID, write_segme
 from chinchilla_jax.errors import UserError
 
 OWN = {"": FREE, "train": TRAIN, "valid": VALID}
-BATCH = 1 << 18  # characters that are filtered at a time
+BATCH = 1 << 18  # characters that are filtered, or bytes that are compared, at a time
+T = TypeVar("T")
 
 
 def run(job: Job, unit: dict) -> dict:
@@ -31,7 +33,7 @@ def run(job: Job, unit: dict) -> dict:
         segments.append(f"{unit['name']}-{len(segments):04}")
         held.write(segments[-1])
 
-    for batch in batches(sources.read_unit(unit, notes)):
+    for batch in batches(sources.read_unit(unit, notes), lambda document: len(document.text)):
         counts["documents"] += len(batch)
         for document in chain(batch, account):
             held.add(document, counts)
@@ -58,29 +60,17 @@ def chain_of(job: Job) -> Chain:
     return Chain(job.config, found)
 
 
-def batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    """Documents in lists of about `BATCH` characters."""
-    held, size = [], 0
-    for document in documents:
-        held.append(document)
-        size += len(document.text)
-        if size >= BATCH:
+def batches(items: Iterable[T], size: Callable[[T], int]) -> Iterator[list[T]]:
+    """Items in lists whose sizes add up to about `BATCH`."""
+    held, total = [], 0
+    for item in items:
+        held.append(item)
+        total += size(item)
+        if total >= BATCH:
             yield held
-            held, size = [], 0
+            held, total = [], 0
     if held:
         yield held
-
-
-def runs(texts: list[bytes]) -> Iterator[list[bytes]]:
-    """Texts in lists of about `BATCH` bytes."""
-    start = size = 0
-    for stop, text in enumerate(texts, 1):
-        size += len(text)
-        if size >= BATCH:
-            yield texts[start:stop]
-            start, size = stop, 0
-    if start < len(texts):
-        yield texts[start:]
 
 
 class Segment:
@@ -120,7 +110,7 @@ class Segment:
         if self._job.config.near.mode == "off":
             return {}
         keys, sketches = [], []
-        for batch in runs(self.texts):
+        for batch in batches(self.texts, len):
             found, there = minhash.signatures([text.decode() for text in batch], self._job.config.near.words)
             keys.append(minhash.bands(found, there))
             sketches.append(minhash.sketch(found))
@@ -132,10 +122,7 @@ class Segment:
         rows = np.zeros(len(self.texts), ROW)
         rows["key"], rows["low"] = seeded(digests[:, 0], self._job.config.seed), digests[:, 1]
         rows["size"] = np.fromiter(map(len, self.texts), np.uint64, len(self.texts))
-        rows["source"], rows["own"], rows["lines"] = (
-            self._source,
-            np.frombuffer(bytes(self._own), np.uint8),
-            self._lines,
-        )
+        rows["source"], rows["lines"] = self._source, self._lines
+        rows["own"] = np.frombuffer(bytes(self._own), np.uint8)
         write_segment(self._job, name, rows, self.texts, self.signatures())
         self._clear()

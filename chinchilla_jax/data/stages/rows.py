@@ -22,12 +22,20 @@ def boundaries(bits: int) -> np.ndarray:
     return np.arange(1 << bits, dtype=np.uint64) << np.uint64(64 - bits) if bits else np.zeros(1, np.uint64)
 
 
+def final_order(rows: np.ndarray) -> np.ndarray:
+    """The indices that put rows in the order of their hash.
+
+    Of equal documents one that its source holds out comes first, then the one of the first source.
+    """
+    return np.lexsort((rows["source"], rows["own"] != VALID, rows["low"], rows["key"]))
+
+
 def write_segment(job: Job, name: str, rows: np.ndarray, texts: list[bytes], extra: dict[str, np.ndarray]) -> None:
     """Write documents in the order of their hash, and where each partition of them begins (rows, bytes).
 
     `extra` are further arrays with a row a document, in files of their own.
     """
-    order = np.lexsort((rows["source"], rows["own"] != VALID, rows["low"], rows["key"]))
+    order = final_order(rows)
     rows = rows[order]
     ends = np.cumsum(rows["size"], dtype=np.uint64)
     rows["offset"] = ends - rows["size"]

@@ -6,20 +6,21 @@ from collections.abc import Iterator
 import numpy as np
 
 from chinchilla_jax.data import fs
+from chinchilla_jax.data.manifest import SPLITS
 from chinchilla_jax.data.stages.job import Job
 
 PIECE = np.dtype([("start", "<i8"), ("tokens", "<i8"), ("offset", "<i8"), ("document", "<i8"), ("documents", "<i8")])
 
 
-def pieces(groups: list[dict], split: str, splits: tuple[str, ...]) -> np.ndarray:
+def pieces(groups: list[dict], split: str) -> np.ndarray:
     """Where the group of each (source, partition) begins in the stream, in its file of tokens and in that of lengths.
 
     `groups` are the results of `encode` by partition; the stream goes source by source. PIECE (S * P,).
     """
-    table = np.array([[group[name] for name in splits] for group in groups], np.int64)  # P, split, S, 3
+    table = np.array([[group[name] for name in SPLITS] for group in groups], np.int64)  # P, split, S, 3
     flat = table.reshape(len(groups), -1, 3)
     before = np.cumsum(flat, axis=1) - flat
-    at, sources = splits.index(split), table.shape[2]
+    at, sources = SPLITS.index(split), table.shape[2]
     own, own_before = table[:, at], before[:, at * sources : (at + 1) * sources]
     found = np.zeros((sources, len(groups)), PIECE)
     found["documents"], found["tokens"] = own[:, :, 0].T, own[:, :, 1].T

@@ -26,6 +26,3 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert loaded == job.Job(str(tmp_path), "there", config, 3, 7) and loaded.partitions == 8
     job.save(str(tmp_path), {**values, "bits": 4})
     assert job.load(str(tmp_path), "1") is loaded and job.load(str(tmp_path), "2").bits == 4
-    (tmp_path / "read").mkdir()
-    (tmp_path / "read/0001.json").write_text('{"documents": 3}')
-    assert loaded.result("read", {"name": "0001"}) == {"documents": 3}

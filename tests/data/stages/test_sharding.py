@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.data import fs
+from chinchilla_jax.data.manifest import SPLITS
 from chinchilla_jax.data.stages import sharding
 from chinchilla_jax.data.stages.sharding import BlockSums
 from tests.data.stages import small
@@ -26,7 +27,6 @@ LENGTHS = {  # of documents, by partition, split and source
     (0, "train"): ([3, 1], []), (1, "train"): ([], [2, 2]), (2, "train"): ([5], [1]), (3, "train"): ([4], [6, 1, 1]),
     (0, "valid"): ([2], []), (1, "valid"): ([], []), (2, "valid"): ([], [3]), (3, "valid"): ([1], [1]),
 }  # fmt: skip
-SPLITS = ("train", "valid")
 
 
 def encode(job) -> tuple[list[dict], dict[str, list[list[int]]]]:
@@ -57,7 +57,7 @@ def test_shards_together_are_the_stream_source_by_source(tmp_path, split, most):
     job = small.job(tmp_path)
     groups, expected = encode(job)
     documents = expected[split]
-    table = sharding.pieces(groups, split, SPLITS)
+    table = sharding.pieces(groups, split)
     fs.write(job.path(f"{split}.pieces"), table.tobytes())
     whole = [token for document in documents for token in document]
     tokens, starts = [], []
