@@ -15,6 +15,7 @@ VERSION, VERSIONS = 2, (1, 2)  # what is written, and what is read
 SPLITS = ("train", "valid")
 MANIFEST = "manifest.json"
 VALID_TEXT = "valid.txt"
+DAMAGED = "damaged, its checksum is not the manifest's"
 AGAIN = "make it again from its text: `python -m chinchilla_jax prepare --data.sources TEXT --data.store STORE --force`"
 
 
@@ -95,7 +96,7 @@ def check_files(folder: Path, manifest: dict, checksums: bool) -> None:
         elif path.stat().st_size != entry["bytes"]:
             flaw = f"{path.stat().st_size:,} bytes, expected {entry['bytes']:,}"
         elif checksums and checksum(path) != entry["xxh3_128"]:
-            flaw = "damaged, its checksum is not the manifest's"
+            flaw = DAMAGED
         if flaw:
             raise UserError(f"{path}: {flaw}; {again(folder, manifest)}")
 

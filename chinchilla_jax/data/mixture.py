@@ -127,4 +127,4 @@ def lanes_of(train: TrainConfig, split: Split) -> int:
 
     A stream in one file keeps the order that it always had.
     """
-    return 1 if isinstance(split.tokens, np.ndarray) or not split.sharded else math.gcd(*(b for _, b in train.phases))
+    return math.gcd(*(rows for _, rows in train.phases)) if split.sharded else 1

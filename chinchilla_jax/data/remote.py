@@ -12,7 +12,7 @@ import numpy as np
 
 from chinchilla_jax.config import expanded
 from chinchilla_jax.data import fs
-from chinchilla_jax.data.manifest import AGAIN, MANIFEST, check_files, making, parse_manifest, shards_of
+from chinchilla_jax.data.manifest import AGAIN, DAMAGED, MANIFEST, check_files, making, parse_manifest, shards_of
 from chinchilla_jax.data.split import Split, sources_of, split_in, token_dtype
 from chinchilla_jax.data.streams import Remote, Separators, Shard
 from chinchilla_jax.data.workspace import KEY, storage_errors
@@ -22,7 +22,6 @@ from chinchilla_jax.errors import UserError
 CACHE = "~/.cache/chinchilla_jax/stores"
 BLOCK = 1 << 23
 CACHE_BYTES = 32 << 30  # most bytes of training text that are kept of a store
-DAMAGED = "damaged, its checksum is not the manifest's"
 
 
 def open_parts(url: str, cache: Path | None = None, limit: int = CACHE_BYTES) -> tuple[Path, dict, dict[str, Split]]:
@@ -52,7 +51,7 @@ def fetched_split(url: str, manifest: dict, folder: Path, limit: int) -> Split:
     blocks = folder / "blocks"
     blocks.mkdir(exist_ok=True)
     dtype = token_dtype(manifest["tokenizer"]["pieces"])
-    tokens = Remote(found, dtype, blocks, limit, lambda where, what: UserError(f"{where}: {what}; {AGAIN}"))
+    tokens = Remote(found, dtype, blocks, limit)
     starts = Separators(tokens, manifest["tokenizer"]["separator"], counts["documents"])
     return Split(tokens, starts, counts["bytes"], sources_of(counts), sharded=len(found) > 1)
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from chinchilla_jax.data import fs
+from chinchilla_jax.data.manifest import AGAIN, DAMAGED
+from chinchilla_jax.errors import UserError
 
 MEMORY = 1 << 30  # bytes of blocks of a remote stream that are kept in memory
 FETCHERS = 16  # blocks that are fetched at the same time
@@ -95,11 +97,9 @@ class Remote:
     The folder holds about `limit` bytes at most; `fetched` counts the bytes that came over the network.
     """
 
-    def __init__(
-        self, shards: list[Shard], dtype: np.dtype, folder: Path, limit: int, refuse: Callable[[str, str], Exception]
-    ):
+    def __init__(self, shards: list[Shard], dtype: np.dtype, folder: Path, limit: int):
         self.dtype, self.fetched = dtype, 0
-        self._shards, self._folder, self._limit, self._refuse = shards, folder, limit, refuse
+        self._shards, self._folder, self._limit = shards, folder, limit
         self._firsts = np.array([shard.start for shard in shards])
         self._open: OrderedDict[tuple[int, int], np.ndarray] = OrderedDict()
         self._kept: OrderedDict[Path, int] = OrderedDict(
@@ -176,11 +176,11 @@ class Remote:
         try:
             content = fs.read(shard.url, number * shard.block, min(shard.block, total - number * shard.block))
         except OSError as error:
-            raise self._refuse(shard.url, f"cannot be read from the token store ({error})") from error
+            raise UserError(f"{shard.url}: cannot be read from the token store ({error}); {AGAIN}") from error
         with self._lock:
             self.fetched += len(content)
         if xxhash.xxh3_64_intdigest(content) != expected:
-            raise self._refuse(shard.url, "damaged, its checksum is not the manifest's")
+            raise UserError(f"{shard.url}: {DAMAGED}; {AGAIN}")
         return content
 
     def _shrink(self) -> None:

@@ -8,6 +8,7 @@ import xxhash
 
 from chinchilla_jax.data import streams
 from chinchilla_jax.data.stages.sharding import BlockSums
+from chinchilla_jax.errors import UserError
 
 SIZES = (5, 0, 7, 1, 30)
 STREAM = np.random.default_rng(0).integers(1, 60_000, sum(SIZES)).astype("<u2")
@@ -57,8 +58,7 @@ def remote(folder, block: int = 16, limit: int = 1 << 20) -> streams.Remote:
         sums.update(part.tobytes())
         shards.append(streams.Shard(str(path), partial(np.asarray, sums.end()), block, start, len(part)))
         start += len(part)
-    refuse = lambda where, what: ValueError(f"{where}: {what}")  # noqa: E731
-    return streams.Remote(shards, STREAM.dtype, folder / "cache", limit, refuse)
+    return streams.Remote(shards, STREAM.dtype, folder / "cache", limit)
 
 
 def test_a_remote_stream_fetches_each_block_once(tmp_path):
@@ -90,9 +90,9 @@ def test_what_arrives_damaged_or_not_at_all_is_refused(tmp_path):
     tokens = remote(tmp_path)
     (tmp_path / "3.bin").write_bytes(STREAM[13:].tobytes()[:-1] + b"?")
     assert tokens[13:21].tolist() == STREAM[13:21].tolist()
-    with pytest.raises(ValueError, match=r"3\.bin: damaged"):
+    with pytest.raises(UserError, match=r"3\.bin: damaged"):
         tokens[40:43]
     (tmp_path / "0.bin").unlink()
-    with pytest.raises(ValueError, match=r"0\.bin: cannot be read"):
+    with pytest.raises(UserError, match=r"0\.bin: cannot be read"):
         tokens[:2]
     assert not list((tmp_path / "cache").glob("0.bin*"))
