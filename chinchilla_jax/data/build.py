@@ -9,9 +9,9 @@ from chinchilla_jax.config import DataConfig, expanded, require
 from chinchilla_jax.data import remote
 from chinchilla_jax.data.documents import Say
 from chinchilla_jax.data.engines import engine
-from chinchilla_jax.data.manifest import MANIFEST, VERSION, seal
+from chinchilla_jax.data.manifest import MANIFEST, VERSION, digest, seal
 from chinchilla_jax.data.naming import with_store
-from chinchilla_jax.data.pipeline import Corpus, Pipeline, fingerprint
+from chinchilla_jax.data.pipeline import Corpus, Pipeline
 from chinchilla_jax.data.sources import open_sources, states
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
@@ -52,7 +52,7 @@ def prepare(
     sources, state = open_sources(config, say, skip_broken), states(config)
     units = [source.units for source in sources]
     size = sum(unit["bytes"] for of in units for unit in of)
-    key = fingerprint({"settings": identity(config), "states": [state, *(s.state for s in sources)], "units": units,
+    key = digest({"settings": identity(config), "states": [state, *(s.state for s in sources)], "units": units,
                        "version": VERSION, "tokenizer": given_tokenizer(config)})  # fmt: skip
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(workspace(target, key=key, say=say))

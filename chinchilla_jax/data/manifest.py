@@ -81,10 +81,14 @@ def stream_files(manifest: dict) -> list[str]:
 
 def seal(manifest: dict) -> str:
     """The checksum of a manifest's other entries, which stands in the manifest itself."""
+    return digest({name: value for name, value in manifest.items() if name != "xxh3_128"})
+
+
+def digest(values: dict) -> str:
+    """A hash of plain values."""
     import xxhash
 
-    rest = {name: value for name, value in manifest.items() if name != "xxh3_128"}
-    return xxhash.xxh3_128_hexdigest(json.dumps(rest, sort_keys=True).encode())
+    return xxhash.xxh3_128_hexdigest(json.dumps(values, sort_keys=True).encode())
 
 
 def check_files(folder: Path, manifest: dict, checksums: bool) -> None:

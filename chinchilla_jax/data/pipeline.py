@@ -49,6 +49,17 @@ class Pipeline:
         self.sources, self.engine, self.show = sources, engine, show
         self.units = numbered(sources)
 
+    @property
+    def named(self) -> str:
+        """The sources as the user named them."""
+        return f"--data.sources {' '.join(source.name for source in self.sources)}"
+
+    def without_text(self) -> UserError:
+        """What is said where a split is left without text."""
+        return UserError(
+            f"after leaving out empty documents and duplicates one split has no text; add text to {self.named}"
+        )
+
     def start(self) -> None:
         """Write the settings of the job."""
         size = sum(unit["bytes"] for unit in self.units)
@@ -74,14 +85,14 @@ class Pipeline:
         names = [name for found in read for name in found["segments"]]
         if not names:
             documents = sum(found.get("documents", 0) for found in read)
-            filtered = sum(entry["in"][0] - entry["out"][0] for found in read for entry in found["account"].values())
+            filtered = sum(map(left_out, read))
             raise UserError(
-                f"--data.sources {' '.join(s.name for s in self.sources)}: no text in {documents:,} documents"
+                f"{self.named}: no text in {documents:,} documents"
                 + (f", of which the filters left out {filtered:,}; loosen them" if filtered else "")
             )
         self.check_used(read, say)
         rows.collect_cuts(self.job, names)
-        merged = self.run("merge", "merging", self.partitions(sources=len(self.sources)))
+        merged = self.run("merge", "merging", self.partitions())
         settled, clusters = self.near(merged)
         totals = Totals.of(self.job, len(self.sources))
         plan = self.split(totals)
@@ -108,7 +119,7 @@ class Pipeline:
             found = near.clusters(self.job, tasks, minhash.threshold(config.jaccard, config.words))
             fs.write(path, json.dumps(found).encode())
         before = np.concatenate([[0], np.cumsum(documents)]).tolist()
-        settle = [{**task, "first": before[task["partition"]]} for task in self.partitions(sources=len(self.sources))]
+        settle = [{**task, "first": before[task["partition"]]} for task in self.partitions()]
         return self.run("settle", "settling", settle), json.loads(fs.read(path))
 
     def account(self, read: list[dict], merged: list[dict], counts: list[dict], clusters: dict) -> list[dict]:
@@ -133,11 +144,11 @@ class Pipeline:
 
     def check_used(self, read: list[dict], say: Say) -> None:
         """Say what the sources have to say; a --data.field that none of them looked at is an error."""
-        for number, source in enumerate(self.sources):
-            for unit, found in zip(self.units, read):
-                if unit["source"] == number:
-                    source.said.update(found["said"])
-                    source.records += found["records"]
+        for unit, found in zip(self.units, read):
+            source = self.sources[unit["source"]]
+            source.said.update(found["said"])
+            source.records += found["records"]
+        for source in self.sources:
             for text, count in source.said.items():
                 say(f"{source.name}: {count:,} {text}")
         if self.config.field != DataConfig().field and not any(source.records for source in self.sources):
@@ -153,10 +164,7 @@ class Pipeline:
             return plan
         cut = sampling.tail(self.job, plan.limit, plan.limit / splitting.TOO_LARGE)
         if cut is None:
-            raise UserError(
-                "after leaving out empty documents and duplicates one split has no text; add text to "
-                f"--data.sources {' '.join(s.name for s in self.sources)}"
-            )
+            raise self.without_text()
         return replace(cut, keys=plan.keys)
 
     def count(self, number: int, read: list[dict], merged: list[dict], settled: list[dict], totals: Totals) -> dict:
@@ -171,14 +179,15 @@ class Pipeline:
             "bytes": totals.bytes[number],
             "duplicates": sum(found["duplicates"][number] for found in merged),
             "near_duplicates": sum(found["near"][number] for found in settled),
-            "filtered": sum(entry["in"][0] - entry["out"][0] for f in mine for entry in f["account"].values()),
+            "filtered": sum(map(left_out, mine)),
             "empty": sum(found.get("empty", 0) for found in mine),
             "skipped": {kind: count for kind, count in skipped.items() if count},
         }
 
     def partitions(self, **more) -> list[dict]:
         """A task for every range of hashes."""
-        return [{"name": f"{n:04}", "partition": n, **more} for n in range(self.job.partitions)]
+        task = {"sources": len(self.sources), **more}
+        return [{"name": f"{n:04}", "partition": n, **task} for n in range(self.job.partitions)]
 
     def tokenizer(self, corpus: Corpus, made: Path, say: Say) -> BaseTokenizer:
         """Train the tokenizer on a sample of the training split into the folder `made`, or copy the given one."""
@@ -237,9 +246,8 @@ class Pipeline:
         if is_remote(self.root):
             fs.write(self.job.path("tokenizer", path.name), path.read_bytes())
         shared = self.job.path("tokenizer", path.name) if is_remote(self.root) else str(path)
-        more = {"sources": len(self.sources), "tokenizer": shared, "sha256": tokenizer.sha256}
-        tasks = self.partitions(bytes=size // self.job.partitions, **more)
-        groups = self.run("encode", "encoding", tasks)
+        more = {"tokenizer": shared, "sha256": tokenizer.sha256}
+        groups = self.run("encode", "encoding", self.partitions(bytes=size // self.job.partitions, **more))
         self.write_valid_text(str(made / VALID_TEXT), groups)
         counts, shards = {}, []
         for split in SPLITS:
@@ -274,10 +282,7 @@ class Pipeline:
         of = [[sum(group[split][n][k] for group in groups) for k in range(3)] for n in range(len(self.sources))]
         documents, tokens, size = (sum(column) for column in zip(*of))
         if not documents:
-            raise UserError(
-                "after leaving out empty documents and duplicates one split has no text; add text to "
-                f"--data.sources {' '.join(s.name for s in self.sources)}"
-            )
+            raise self.without_text()
         return {
             "tokens": tokens + 1,
             "documents": documents,
@@ -315,8 +320,6 @@ def numbered(sources: list[Source]) -> list[dict]:
     return [{**unit, "name": f"{number:06}"} for number, unit in enumerate(found)]
 
 
-def fingerprint(values: dict) -> str:
-    """A hash of plain values."""
-    import xxhash
-
-    return xxhash.xxh3_128_hexdigest(json.dumps(values, sort_keys=True).encode())
+def left_out(found: dict) -> int:
+    """How many documents the filters left out of what a task of stage `read` gave."""
+    return sum(entry["in"][0] - entry["out"][0] for entry in found["account"].values())
