@@ -9,7 +9,7 @@ from pathlib import Path
 from chinchilla_jax.data import fs
 from chinchilla_jax.errors import UserError
 
-UNFINISHED = ".preparing"  # ending of the hidden folder beside a store that is being made
+UNFINISHED = ".preparing"  # ending of the folder beside a store in which that is being made
 
 # Kind (as counted, and for one of it) -> the sets of files of which one is complete in such a folder.
 KINDS = {

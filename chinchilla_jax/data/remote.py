@@ -13,6 +13,7 @@ import numpy as np
 from chinchilla_jax.config import expanded
 from chinchilla_jax.data import fs
 from chinchilla_jax.data.manifest import AGAIN, DAMAGED, MANIFEST, check_files, making, parse_manifest, shards_of
+from chinchilla_jax.data.own_output import UNFINISHED
 from chinchilla_jax.data.split import Split, sources_of, split_in, token_dtype
 from chinchilla_jax.data.streams import Remote, Separators, Shard
 from chinchilla_jax.data.workspace import KEY, storage_errors
@@ -136,7 +137,7 @@ def workspace(url: str, key: str) -> Iterator[str]:
 
     A store that is there is replaced file by file: its manifest goes first.
     """
-    folder = f"{url.rstrip('/')}.preparing"
+    folder = f"{url.rstrip('/')}{UNFINISHED}"
     with reaching(url):
         if not fs.exists(fs.join(folder, KEY)) or fs.read(fs.join(folder, KEY)).decode() != key:
             fs.remove(folder)

@@ -46,17 +46,14 @@ class JsonTokenizer(BaseTokenizer):
         self.separator, self.start, self.end, self.stops = marks.separator, marks.start, marks.end, marks.stops
         self.adds_bos = bool(marks.start)
         self.check_text(self._model.get_vocab(with_added_tokens=False).values())
-        self._close()
+        # bos, eos and pad are control tokens also where the file takes them out of a text.
+        self._model.add_special_tokens([name for name in self.controls if name not in self._controls])
         self._literals = self._taken_for_others()
         split_literals(self._model, self._literals)
         self.prefixes_space = bool(plain) and self.pieces[plain[0]].startswith(b" ")
         spelling = [self._vocabulary.get(f"<0x{byte:02X}>", -1) for byte in SPACE.encode()]
         spelled = self._byte_pieces and min(spelling) >= 0
         self._space_ids = np.array(spelling, np.int32) if spelled else None
-
-    def _close(self) -> None:
-        """Make control tokens of bos, eos and pad also where the file takes them out of a text."""
-        self._model.add_special_tokens([name for name in self.controls if name not in self._controls])
 
     def _taken_for_others(self) -> list[str]:
         """Spellings of control tokens and byte pieces in which a model, such as a unigram one, finds the token."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import BaseFileLock
 
 from chinchilla_jax import locks
+from chinchilla_jax.data.own_output import UNFINISHED
 from chinchilla_jax.disk import sync
 from chinchilla_jax.errors import UserError
 
@@ -26,7 +27,7 @@ def workspace(
     is the one that names `store`. Raises `UserError` while another process prepares the same store and when the disk is
     full.
     """
-    folder = store.parent / f".{store.name}.preparing"
+    folder = store.parent / f".{store.name}{UNFINISHED}"
     lock, keep = _locked(folder, store, flag), False
     try:
         if key and (folder / KEY).is_file() and (folder / KEY).read_text() == key:
