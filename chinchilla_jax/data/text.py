@@ -16,6 +16,7 @@ MARKS = {
 }
 # Wide encodings without a mark, by the place of the byte that is not zero in a plain letter; the widest first.
 WIDE = {"utf-32le": (4, 0), "utf-32be": (4, 3), "utf-16le": (2, 0), "utf-16be": (2, 1)}
+UNPACK = {".gz": "gunzip -c", ".zst": "zstd -dc"}  # ending of a compressed file -> what writes its content
 READABLE = frozenset(b"\t\n\r" + bytes(range(32, 127)))
 WHOLE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
 
@@ -40,9 +41,9 @@ def wide(head: bytes) -> str:
 def decode(text: bytes, path: Path | str, offset: int = 0) -> str:
     """`text`, which stands at byte `offset` of `path`, as UTF-8; a `Broken` names the place and what can be done."""
     place = text.find(b"\0")
-    if place >= 0 and wide(text[:8192]):
-        raise Broken(f"{path}: {convert(path, wide(text[:8192]))}")
     if place >= 0:
+        if name := wide(text[:8192]):
+            raise Broken(f"{path}: {convert(path, name)}")
         raise Broken(f"{path}: byte {offset + place:,} is NUL, so this is no plain text; replace it")
     try:
         return text.decode()
@@ -53,8 +54,8 @@ def decode(text: bytes, path: Path | str, offset: int = 0) -> str:
 def convert(path: Path | str, encoding: str) -> str:
     """The advice for a file in a known encoding."""
     command = f"iconv -f {encoding} -t utf-8"
-    packed = str(path).lower().endswith(".gz")
-    command = f"gunzip -c {path} | {command}" if packed else f"{command} {path}"
+    unpack = UNPACK.get(Path(path).suffix.lower())
+    command = f"{unpack} {path} | {command}" if unpack else f"{command} {path}"
     return f"the text is in {encoding.upper()}, not UTF-8; convert it: `{command} > NEW.txt`"
 
 

@@ -3,6 +3,7 @@
 import gzip
 import subprocess
 
+import pyarrow
 import pytest
 
 from chinchilla_jax.data import files, text
@@ -29,6 +30,12 @@ def test_wide_encodings_are_named_and_the_advice_works(tmp_path, encoding, name)
     command = said.split("`")[1].removesuffix(" > NEW.txt")
     done = subprocess.run(["sh", "-c", command], capture_output=True, check=True)
     assert done.stdout.decode().removeprefix("\ufeff") == PLAIN
+
+
+def test_the_advice_for_a_zstd_file_unpacks_it(tmp_path):
+    path = tmp_path / "a.txt.zst"
+    said = refused(path, pyarrow.Codec("zstd").compress(PLAIN.encode("utf-16"), asbytes=True))
+    assert f"`zstd -dc {path} | iconv -f utf-16 -t utf-8 > NEW.txt`" in said
 
 
 def test_marked_utf_16_without_any_nul(tmp_path):
