@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from chinchilla_jax.config import require
+from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.tasks.encode import CUT, Encoder, Example, opening
 from chinchilla_jax.tasks.kinds import heads, tables
 from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
@@ -64,8 +65,7 @@ def encode(encoder: Encoder, record: Tagged | Spans, encode: Encode) -> Iterator
     if changed:
         encoder.tally.note(WIDENED, record.where, changed)
     tokenizer, twice = encoder.renderer.tokenizer, encoder.task.source == "twice"
-    gap = not tokenizer.prefixes_space
-    ids = [encode(" " * (gap and blank) + word) for word, blank in zip(words, blanks)]
+    ids = [encode(text) for text in spelled(tokenizer, words, blanks)]
     between = tokenizer.encode("\n") if twice else []
     start = opening(tokenizer)
     room = encoder.limit - len(start) - len(between)
@@ -87,6 +87,12 @@ def encode(encoder: Encoder, record: Tagged | Spans, encode: Encode) -> Iterator
         at += len(each)
     if weights.any():
         yield (encoder.segment(tokens, targets, weights),)
+
+
+def spelled(tokenizer: BaseTokenizer, words: Sequence[str], blanks: Sequence[bool]) -> list[str]:
+    """Each word as it is encoded: behind its blank, where the tokenizer puts none there itself."""
+    gap = not tokenizer.prefixes_space
+    return [" " * (gap and blank) + word for word, blank in zip(words, blanks)]
 
 
 def fitting(sizes: Sequence[int], room: int) -> int:
@@ -158,8 +164,7 @@ def with_pieces(encoder: Encoder, record: Tagged | Spans) -> list[bool]:
     """Whether each word has a piece."""
     tokenizer = encoder.renderer.tokenizer
     words, _, blanks, _ = words_of(record)
-    gap = not tokenizer.prefixes_space
-    return [bool(tokenizer.encode(" " * (gap and blank) + word)) for word, blank in zip(words, blanks)]
+    return [bool(tokenizer.encode(text)) for text in spelled(tokenizer, words, blanks)]
 
 
 def tagged(references: Sequence[list[str]], outputs: Sequence[list[str]], freely: Sequence[list[str]]) -> Figures:

@@ -8,6 +8,7 @@ import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from chinchilla_jax.tasks.metrics.entities import scores
 from chinchilla_jax.tasks.metrics.extras import library
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -33,13 +34,7 @@ def squad_f1(output: str, reference: str) -> float:
     said, there = normalised(output).split(), normalised(reference).split()
     if not said or not there:
         return float(said == there)
-    return harmonic(sum((Counter(said) & Counter(there)).values()), len(said), len(there))
-
-
-def harmonic(same: int, said: int, there: int) -> float:
-    """2 p r / (p + r)."""
-    precision, recall = same / max(said, 1), same / max(there, 1)
-    return 2 * precision * recall / (precision + recall) if same else 0.0
+    return scores(sum((Counter(said) & Counter(there)).values()), len(said), len(there))[2]
 
 
 def cmrc_exact(output: str, reference: str) -> float:
@@ -51,7 +46,7 @@ def cmrc_exact(output: str, reference: str) -> float:
 def cmrc_f1(output: str, reference: str) -> float:
     """F1 of the longest common *substring* of characters and Latin words; 0 where both are empty, as in the script."""
     said, there = segments(output), segments(reference)
-    return harmonic(common(said, there), len(said), len(there))
+    return scores(common(said, there), len(said), len(there))[2]
 
 
 def segments(text: str) -> list[str]:
