@@ -22,9 +22,16 @@ def text_of(where: Where, fields: dict, name: str) -> str:
 
 
 def turns_of(where: Where, messages: Any, name: str) -> list[Turn]:
-    """OpenAI's messages as turns, joined where one role speaks twice in a row."""
+    """OpenAI's messages as turns."""
     require(isinstance(messages, list) and bool(messages), f"{where}: {name} is no list of messages")
     return [_message(where, message, name) for message in messages]
+
+
+def turns_in(where: Where, fields: dict, name: str, role: str) -> list[Turn]:
+    """The turns of a field: a list of messages, or the text of one `role`."""
+    if isinstance(fields[name], list):
+        return turns_of(where, fields[name], name)
+    return [Turn(role, text_of(where, fields, name))]
 
 
 def _message(where: Where, message: Any, name: str) -> Turn:
@@ -107,13 +114,8 @@ def pair(source: str, target: str) -> Callable:
     """Two named texts (or lists of messages) as question and answer."""
 
     def make(where: Where, fields: dict, tally: Tally) -> Iterator[Dialogue]:
-        sides = []
-        for name, role in ((source, "user"), (target, "assistant")):
-            value = fields[name]
-            sides += (
-                turns_of(where, value, name) if isinstance(value, list) else [Turn(role, text_of(where, fields, name))]
-            )
-        return dialogue(where, sides, tally, messages=isinstance(fields[source], list))
+        turns = turns_in(where, fields, source, "user") + turns_in(where, fields, target, "assistant")
+        return dialogue(where, turns, tally, messages=isinstance(fields[source], list))
 
     return make
 
@@ -146,11 +148,8 @@ def preference(where: Where, fields: dict, tally: Tally) -> Iterator[Preference]
     """`chosen` and `rejected`, behind a `prompt` or as two whole conversations with a common beginning."""
     sides = {}
     for name in ("prompt", "chosen", "rejected"):
-        value, role = fields.get(name), "user" if name == "prompt" else "assistant"
-        if value is not None:
-            sides[name] = (
-                turns_of(where, value, name) if isinstance(value, list) else [Turn(role, text_of(where, fields, name))]
-            )
+        if fields.get(name) is not None:
+            sides[name] = turns_in(where, fields, name, "user" if name == "prompt" else "assistant")
     for name in ("chosen", "rejected"):
         require(name in sides, f"{where}: {name} is null, not a text")
     good, bad, prompt = sides["chosen"], sides["rejected"], sides.get("prompt", [])

@@ -115,10 +115,8 @@ class Encoder:
 
     def dialogue(self, record: Dialogue, encode: Encode) -> Iterator[tuple[Example, ...]]:
         """A dialogue, or windows of it in which every answer is trained once."""
-        turns = self.asked(record)
-        rendered = self.renderer.turns(turns, encode)
-        if len(rendered) > len(turns):
-            turns = [Turn("system", self.renderer.template.system), *turns]
+        turns = self.renderer.opened(self.asked(record))
+        rendered = [self.renderer.turn(turn, encode) for turn in turns]
         for window, closes in self.windows(turns, rendered, record.where, encode):
             ids = [*self.renderer.tokenizer.start, *(i for turn in window for i in turn.ids)]
             trained = [False] * (len(ids) - sum(len(t.ids) for t in window)) + [m for turn in window for m in turn.mask]

@@ -91,10 +91,13 @@ class Renderer:
 
     def turns(self, turns: Iterable[Turn], encode: Encode | None = None) -> list[Rendered]:
         """A conversation, with the template's own first turn where it has none."""
+        return [self.turn(turn, encode) for turn in self.opened(turns)]
+
+    def opened(self, turns: Iterable[Turn]) -> list[Turn]:
+        """The turns, behind the template's own first one where they have none."""
         turns = list(turns)
-        if self.template.system and not (turns and turns[0].role == "system"):
-            turns = [Turn("system", self.template.system), *turns]
-        return [self.turn(turn, encode) for turn in turns]
+        own = self.template.system and not (turns and turns[0].role == "system")
+        return [Turn("system", self.template.system), *turns] if own else turns
 
     def prompt(self, turns: Iterable[Turn]) -> Ids:
         """What a model is asked with; the ids of training begin with the same."""
