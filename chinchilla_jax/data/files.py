@@ -248,7 +248,7 @@ def read(
         kind = "zstd" if path.name.lower().endswith(".zst") else "gzip"
         broken(Broken(f"{path}: damaged {kind} file ({error}); replace it or pass --skip-broken"))
     except (PermissionError, FileNotFoundError, IsADirectoryError) as error:
-        broken(Broken(f"{path}: cannot be read ({error.strerror}); change that or pass --skip-broken"))
+        broken(Broken(f"{path}: cannot be read ({error.strerror or repr(error)}); change that or pass --skip-broken"))
 
 
 def _pieces(file: BinaryIO, path: Path) -> Iterator[tuple[str, str]]:

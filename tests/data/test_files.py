@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chinchilla_jax.data import files
+from chinchilla_jax.data import files, fs
 from chinchilla_jax.errors import UserError
 from tests.data.reading import documents
 
@@ -146,3 +146,10 @@ def test_linked_folders_are_read_once_and_loops_end(tmp_path):
     source = files.open_path(str(top), "text")
     assert [document.text for document in documents(source)] == ["a", "b"]
     assert source.skipped["folders seen before"] == 2 and source.skipped["links to a folder above"] == 1
+
+
+def test_a_remote_file_that_is_gone_says_so():
+    """fsspec's errors have no text of the system's."""
+    found = []
+    list(files.read(fs.Url("memory://gone.txt"), "text", found.append))
+    assert "memory://gone.txt: cannot be read (FileNotFoundError" in str(found[0])
