@@ -15,7 +15,7 @@ from chinchilla_jax.evaluation.writing import Beams, Chooser, Writer
 from chinchilla_jax.parallel import sharding
 from chinchilla_jax.tasks.data import TaskData
 from chinchilla_jax.tasks.encode import Item
-from chinchilla_jax.tasks.pack import in_order, text_bytes
+from chinchilla_jax.tasks.pack import in_order
 from chinchilla_jax.tasks.records import Record
 from chinchilla_jax.training.program import Program, shardings_of
 
@@ -39,8 +39,7 @@ class Validator:
         self.rows = self.program.microbatch
         self.likelihood = Likelihood(self.program, None)
         self.take(self.records)
-        parts = [part for item in self.items for part in item.parts]
-        self.bytes = text_bytes(parts, self.data.tokenizer.sizes) if self.data.kind.in_bytes else None
+        self.bytes = self.data.bytes_of(self.items)
 
     def take(self, records: Sequence[Record]) -> None:
         """Judge these from now on, with a judge of their own: one may keep where the words of a record begin."""

@@ -57,7 +57,8 @@ class TaskData:
             check_dropped(self.encoder.tally, len(self.train), self.seq_len)
         if self.train and self.task.balance:
             self.first = self.balanced(self.first)
-        self.packed = Packed(self.items, self.seq_len, self.seed, blocks=self.blocks, bytes_per_token=self.bytes)
+        per_token = self.bytes_of(self.first)
+        self.packed = Packed(self.items, self.seq_len, self.seed, blocks=self.blocks, bytes_per_token=per_token)
 
     @property
     def kind(self) -> Kind:
@@ -75,10 +76,9 @@ class TaskData:
         """Whether batches say which tokens are read in both directions."""
         return self.task.source == "bidirectional"
 
-    @property
-    def bytes(self) -> float | None:
-        """Bytes of text for each target; None where targets are labels or pairs."""
-        parts = [part for item in self.first for part in item.parts]
+    def bytes_of(self, items: Sequence[Item]) -> float | None:
+        """Bytes of text for each target of some items; None where targets are labels or pairs."""
+        parts = [part for item in items for part in item.parts]
         return text_bytes(parts, self.tokenizer.sizes) if self.kind.in_bytes else None
 
     @property
