@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from chinchilla_jax.config import Config, DataConfig, TaskConfig, closest, flag, require
 from chinchilla_jax.data import tokenizer_train
 from chinchilla_jax.objectives.build import language
@@ -42,6 +44,18 @@ class Examination(Protocol):
 
     def writer(self) -> Callable[..., list[Any]]:
         """write(params, prompts, blocks, most tokens, poll): `evaluation.writing.Writer`."""
+
+
+def by_item(
+    examination: Examination, run: Callable, params: Any, poll: Callable[[], None]
+) -> Iterator[tuple[Any, np.ndarray]]:
+    """(item, what `run` says at each of its tokens) for every item."""
+    for held, _, out_BLC in examination.over(run, params, poll):
+        for row, items in enumerate(held):
+            start = 0
+            for item in items:
+                yield item, out_BLC[row, start : start + len(item)]
+                start += len(item)
 
 
 def nothing(examination: Examination) -> Judge:

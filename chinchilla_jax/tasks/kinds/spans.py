@@ -13,7 +13,7 @@ from chinchilla_jax.tasks import splits
 from chinchilla_jax.tasks.encode import Encoder, Example, opening
 from chinchilla_jax.tasks.kinds import heads, tables
 from chinchilla_jax.tasks.kinds.contexts import closing, context_of, place_of, windows
-from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
+from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows, by_item
 from chinchilla_jax.tasks.kinds.span_head import CANDIDATE, END, START, likeliest, span_head, span_log_p
 from chinchilla_jax.tasks.metrics import answers
 from chinchilla_jax.tasks.records import Question, Tally
@@ -107,14 +107,9 @@ class Reader:
     def __call__(self, params: Any, poll: Callable[[], None]) -> tuple[Figures, Rows]:
         records = self.examination.records
         said = {number: [(-np.inf, ""), np.inf] for number in range(len(records))}  # (score, text), score of no answer
-        for held, batch, log_p_BL2 in self.examination.over(self.log_p, params, poll):
-            for row, items in enumerate(held):
-                at = 0
-                for item in items:
-                    part = slice(at, at + len(item))
-                    at += len(item)
-                    log_p_C2 = log_p_BL2[row, part][np.asarray(batch.targets[row, part]) & CANDIDATE > 0]
-                    self.read(said[item.record], records[item.record], log_p_C2, self.starts[id(item)])
+        for item, log_p_L2 in by_item(self.examination, self.log_p, params, poll):
+            log_p_C2 = log_p_L2[item.parts[0].targets & CANDIDATE > 0]
+            self.read(said[item.record], records[item.record], log_p_C2, self.starts[id(item)])
         return self.scored(said)
 
     def read(self, said: list, record: Question, log_p_C2: np.ndarray, start: int) -> None:

@@ -12,7 +12,7 @@ from chinchilla_jax.config import require
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.tasks.encode import CUT, Encoder, Example, opening
 from chinchilla_jax.tasks.kinds import heads, tables
-from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows
+from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows, by_item
 from chinchilla_jax.tasks.kinds.labels import compiled_head
 from chinchilla_jax.tasks.metrics import entities
 from chinchilla_jax.tasks.records import Spans, Tagged
@@ -133,14 +133,8 @@ class Tagger:
     def __call__(self, params: Any, poll: Callable[[], None]) -> tuple[Figures, Rows]:
         records = self.examination.records
         found = {number: ([OUTSIDE] * len(words_of(r)[0]),) * 2 for number, r in enumerate(records)}
-        for held, _, log_p_BLC in self.examination.over(self.log_p, params, poll):
-            for row, items in enumerate(held):
-                start = 0
-                for item in items:
-                    part = item.parts[0]
-                    log_p_NC = log_p_BLC[row, start : start + len(part)][part.weights > 0]
-                    start += len(part)
-                    found[item.record] = self.outputs(item.record, log_p_NC)
+        for item, log_p_LC in by_item(self.examination, self.log_p, params, poll):
+            found[item.record] = self.outputs(item.record, log_p_LC[item.parts[0].weights > 0])
         rows = [
             {
                 "record": str(record.where), "input": list(words_of(record)[0]), "output": found[number][0],
