@@ -3,7 +3,6 @@
 Letters: B rows of a batch, L tokens of a row, T tokens of a stream. All arrays are numpy and made on the host.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -110,18 +109,14 @@ class Batches:
         """B at `step`."""
         return next(rows for start, rows in reversed(self.train.phases) if step >= start)
 
-    def first_row(self, step: int) -> int:
-        """How many rows all steps before `step` have used."""
-        return self.train.rows_before(step)
-
     def at(self, step: int, rows: slice | None = None) -> Batch:
         """The batch of `step`, or those `rows` of it that a host needs."""
-        numbers_B = self.first_row(step) + np.arange(self.batch_rows(step))
+        numbers_B = self.train.rows_before(step) + np.arange(self.batch_rows(step))
         return self.windows.rows(numbers_B if rows is None else numbers_B[rows])
 
     def documents(self) -> int:
         """The most documents of a row, by a sample of `SAMPLED` rows spread over the run."""
-        numbers_B = np.unique(np.linspace(0, self.first_row(self.train.steps) - 1, SAMPLED).astype(np.int64))
+        numbers_B = np.unique(np.linspace(0, self.train.rows_before(self.train.steps) - 1, SAMPLED).astype(np.int64))
         return int(self.windows.rows(numbers_B).segments.max())
 
     def figures(self, loss: float) -> dict[str, float]:
@@ -139,23 +134,18 @@ def of_text(store: TokenStore, train: TrainConfig) -> Batches:
     return Batches(MixedWindows(store.train, mixture), train)
 
 
-def valid_batches(split: Split, seq_len: int, batch_size: int, limit: int = 0) -> Iterator[Batch]:
-    """Batches over a whole stream in order, every token but the first being a target once; `limit` batches if not 0.
-
-    The last window ends in padding and the last batch is filled up with empty rows (weights and segments 0).
-    """
-    for number in range(valid_count(split, seq_len, batch_size, limit)):
-        yield valid_batch(split, seq_len, batch_size, number)
-
-
 def valid_count(split: Split, seq_len: int, batch_size: int, limit: int = 0) -> int:
-    """How many batches those are."""
+    """How many batches a whole stream fills, in order; `limit` of them at most if that is not 0."""
     windows = -(-(len(split.tokens) - 1) // seq_len)
     batches = -(-windows // batch_size)
     return min(batches, limit) if limit else batches
 
 
 def valid_batch(split: Split, seq_len: int, batch_size: int, number: int, rows: slice = slice(None)) -> Batch:
-    """Batch `number` of them, or those `rows` of it that a host needs."""
+    """Batch `number` of a whole stream in order, or those `rows` of it that a host needs.
+
+    Every token but the first is a target once. The last window ends in padding and the last batch is filled up with
+    empty rows (weights and segments 0).
+    """
     rows_B = (number * batch_size + np.arange(batch_size, dtype=np.int64))[rows]
     return gather(split, rows_B * seq_len, seq_len)

@@ -39,7 +39,7 @@ class Stream:
         return cls(*(np.concatenate(arrays) for arrays in zip(*documents)), starts)
 
     def batches(self, rows: int, length: int) -> Iterator[Batch]:
-        """Windows in order, as `valid_batches` cuts them."""
+        """Windows in order, as `valid_batch` cuts them."""
         split = Split(np.append(self.tokens, 0), self.starts, 0)
         for first in range(0, -(-len(self.tokens) // length), rows):
             starts_B = (first + np.arange(rows)) * length

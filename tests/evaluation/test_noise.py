@@ -1,12 +1,11 @@
 """Faulty text, held to the plain evaluation at rate 0 and to sums by hand."""
 
-import itertools
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from chinchilla_jax.data.batches import valid_batches
+from chinchilla_jax.data.batches import valid_batch, valid_count
 from chinchilla_jax.data.split import Split
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.evaluation import noise
@@ -49,7 +48,9 @@ def test_rate_0_is_the_plain_evaluation(store, texts):
     """The same windows, tokens, targets, weights, segments and positions as those of the store; and the same bytes."""
     model = Counting()
     noise.typo_report(None, model, texts, store.tokenizer, (), 0)
-    for found, expected in itertools.zip_longest(model.seen, valid_batches(store.valid, 16, model.rows)):
+    assert len(model.seen) == valid_count(store.valid, 16, model.rows)
+    for number, found in enumerate(model.seen):
+        expected = valid_batch(store.valid, 16, model.rows, number)
         for name, value in vars(expected).items():
             np.testing.assert_array_equal(getattr(found, name), value)
     assert sum(len(text.encode()) for text in texts) == store.valid.bytes
