@@ -22,15 +22,13 @@ def made(monkeypatch):
     likelihood = SimpleNamespace(sums=lambda params, batches, poll: Sums(6.0, 4.0, {}), placed=lambda batch: batch)
     monkeypatch.setattr(tasks, "Likelihood", lambda program, split: likelihood)
     monkeypatch.setattr(tasks, "in_order", lambda items, *how: [(item, item.parts) for item in items])
-    monkeypatch.setattr(tasks, "text_bytes", lambda parts, sizes: len(parts) / 2)
 
     def make(records=RECORDS, in_bytes=False, keep=lambda record: True, **changes):
         items = [SimpleNamespace(parts=[n, n]) for n, record in enumerate(records) if keep(record)]
-        kind = SimpleNamespace(
-            in_bytes=in_bytes, judge=lambda _: lambda params, poll: ({"right": 1.0}, [{"said": "x"}])
-        )
+        kind = SimpleNamespace(judge=lambda _: lambda params, poll: ({"right": 1.0}, [{"said": "x"}]))
         data = SimpleNamespace(
             kind=kind, task=TaskConfig(generate=3), seq_len=8, blocks=False, judged=lambda records, name: items,
+            bytes_of=lambda items: sum(len(item.parts) for item in items) / 2 if in_bytes else None,
             tokenizer=SimpleNamespace(sizes=None, size=50), renderer=SimpleNamespace(stops=frozenset()),
         )  # fmt: skip
         program = SimpleNamespace(microbatch=2, config=SimpleNamespace(model=None))
