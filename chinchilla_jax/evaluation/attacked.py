@@ -98,10 +98,11 @@ class Attacked(Validator):
             return robustness.attacked(move, batch, radius * unit_BL1, points, steps, self.attack.restarts)[name]
 
     def __call__(self, params: Any, poll: Poll = lambda: None) -> dict[str, Figure | float]:
-        """The kind's figures under the attack; `right` is the share of predictions that are, with its error."""
+        """The kind's figures under the attack; `right` is the share of predictions that are, with its standard error,
+        which of one prediction alone is not-a-number."""
         figures, rows = self.judge(params, poll)
         right, n = np.mean([not self.data.kind.wrong(row) for row in rows]), len(rows)
-        error = math.sqrt(right * (1 - right) / max(n - 1, 1))
+        error = math.sqrt(right * (1 - right) / (n - 1)) if n > 1 else math.nan
         return {"loss": self.nats / self.weight, **figures, "right": (float(right), error)}
 
 

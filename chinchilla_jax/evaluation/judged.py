@@ -13,6 +13,7 @@ mixture       (1 - MIXTURE) p + MIXTURE unigram
 temperature   softmax(logits / T), T fitted on clean text that is not attacked
 """
 
+import math
 from collections.abc import Iterable
 from functools import partial
 
@@ -98,8 +99,11 @@ def temperature(params, batches: Iterable[Batch], cfg: ModelConfig) -> float:
 
 
 def mean_and_error(sums_B: np.ndarray, weights_B: np.ndarray) -> tuple[float, float]:
-    """Mean a token, and its standard error by windows, which are what was drawn: that of a ratio of sums."""
+    """Mean a token, and its standard error by windows, which are what was drawn: that of a ratio of sums.
+
+    One window does not say how windows differ: its error is not-a-number, null in JSON.
+    """
     total, n = weights_B.sum(), int((weights_B > 0).sum())
     mean = sums_B.sum() / total
     left = sums_B - mean * weights_B
-    return float(mean), float(np.sqrt(np.square(left).sum() * n / max(n - 1, 1)) / total)
+    return float(mean), float(np.sqrt(np.square(left).sum() * n / (n - 1)) / total) if n > 1 else math.nan

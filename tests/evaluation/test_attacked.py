@@ -1,6 +1,7 @@
 """A task under attack: mistyped records, the table, and kinds that have no head; the attack itself: test_finetune."""
 
 import dataclasses
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -32,6 +33,18 @@ def test_a_kind_without_a_head_is_refused():
     data = SimpleNamespace(kind=KINDS["text"])
     with pytest.raises(UserError, match="kinds with a head of their own, and text has none; without --task it attacks"):
         attacked.Attacked(program, data, [])
+
+
+def test_one_record_alone_has_no_standard_error():
+    def of(rows):
+        judge = object.__new__(attacked.Attacked)
+        judge.nats, judge.weight, judge.data = 1.0, 1.0, SimpleNamespace(kind=SimpleNamespace(wrong=bool))
+        judge.judge = lambda params, poll: ({}, rows)
+        return judge(None)["right"]
+
+    right, error = of([0])
+    assert right == 1.0 and math.isnan(error) and "± nan" in attacked.shown((right, error))
+    assert of([0, 1]) == (0.5, 0.5)
 
 
 @pytest.mark.parametrize("metric, tables", [("accuracy", 1), ("loss", 1), ("f1", 2)])

@@ -52,6 +52,8 @@ def test_standard_errors_are_those_of_windows():
     sums, even = draw.standard_normal(40), np.full(40, 5.0)
     mean, error = judged.mean_and_error(np.append(sums, 0), np.append(even, 0))
     assert mean == pytest.approx(sums.mean() / 5) and error == pytest.approx(sums.std(ddof=1) / 5 / 40**0.5)
+    mean, error = judged.mean_and_error(np.array([6.0, 0.0]), np.array([4.0, 0.0]))
+    assert mean == 1.5 and np.isnan(error), "one window has a mean and no error"
     weights = draw.integers(1, 9, 200).astype(float)
     sums = weights * 3 + draw.standard_normal(200) * weights
     again = draw.integers(0, 200, (4000, 200))
