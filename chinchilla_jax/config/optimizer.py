@@ -34,8 +34,8 @@ class OptimizerConfig:
         require(0 <= self.final_lr_ratio <= 1, "--optimizer.final-lr-ratio must lie in [0, 1]")
         require(0 < self.decay_fraction <= 1, "--optimizer.decay-fraction must lie in (0, 1]")
         require(
-            self.schedule != "cosine" or self.decay_fraction == type(self).decay_fraction,
-            f"--optimizer.decay-fraction {self.decay_fraction} is nothing that cosine looks at; set "
+            self.schedule == "wsd" or self.decay_fraction == type(self).decay_fraction,
+            f"--optimizer.decay-fraction {self.decay_fraction} is nothing that {self.schedule} looks at; set "
             "--optimizer.schedule wsd",
         )
         for name in ("b1", "b2", "ema_decay"):

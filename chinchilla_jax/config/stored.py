@@ -34,11 +34,11 @@ def from_json(values: Any) -> Config:
 
 # Settings that did nothing without another, and were not refused then: the setting that they go with, where it is off.
 IDLE = {
-    "model": ("rope_scaling", "none", ("rope_factor",)),
-    "optimizer": ("schedule", "cosine", ("decay_fraction",)),
-    "adversarial": ("method", "off", ("radius", "delayed")),
-    "corruption": ("share", 0.0, ("copies", "weight")),
-    "sparsity": ("method", "off", ("target",)),
+    "model": ("rope_scaling", ("none",), ("rope_factor",)),
+    "optimizer": ("schedule", ("cosine", "constant"), ("decay_fraction",)),
+    "adversarial": ("method", ("off",), ("radius", "delayed")),
+    "corruption": ("share", (0.0,), ("copies", "weight")),
+    "sparsity": ("method", ("off",), ("target",)),
 }
 
 
@@ -47,7 +47,7 @@ def without_idle(values: dict[str, Any]) -> dict[str, Any]:
     found = dict(values)
     for section, (needs, off, names) in IDLE.items():
         old = values.get(section)
-        if isinstance(old, dict) and old.get(needs) == off:
+        if isinstance(old, dict) and old.get(needs) in off:
             found[section] = {name: value for name, value in old.items() if name not in names}
     return found
 

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chinchilla_jax.config import Config, ModelConfig, replace, require
+from chinchilla_jax.config import Config, ModelConfig, OptimizerConfig, replace, require
 from chinchilla_jax.scaling import counts
 
 DECAY = 0.2  # share of a run that its rate decays over: matches a cosine (Haegele et al. 2024, arXiv:2405.18392)
@@ -132,7 +132,8 @@ def fork(steps: int) -> int:
 
 def trunk_of(config: Config, steps: int) -> Config:
     """The run at a constant rate that the branches of a cluster leave."""
-    return replace(config, {"optimizer.schedule": "constant", "optimizer.decay_fraction": 1.0, "train.steps": steps})
+    constant = {"optimizer.schedule": "constant", "optimizer.decay_fraction": OptimizerConfig.decay_fraction}
+    return replace(config, {**constant, "train.steps": steps})
 
 
 # A design says how long the runs of each size are, in tokens, when the longest run of the largest size costs C FLOPs.

@@ -19,7 +19,7 @@ from typing import Any
 
 import jax
 
-from chinchilla_jax.config import Config, differences, replace, require, to_dict
+from chinchilla_jax.config import Config, OptimizerConfig, differences, replace, require, to_dict
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.disk import write_json
 from chinchilla_jax.errors import Preempted, UserError
@@ -172,7 +172,8 @@ def _trunk(config: Config, run_dir: Path, asked: Config) -> Config:
         changed = {name: pair for name, pair in differences(first, now).items() if name in new}
         resume.refuse_harmful(run_dir, changed, own, "choose another --run-dir, or leave them as they were")
         return replace(own, {name: value for name, (_, value) in changed.items()})
-    longer = {"optimizer.schedule": "constant", "train.steps": MARGIN * config.train.steps}
+    constant = {"optimizer.schedule": "constant", "optimizer.decay_fraction": OptimizerConfig.decay_fraction}
+    longer = {**constant, "train.steps": MARGIN * config.train.steps}  # the cooldown's share is the clock's to say
     return replace(config, longer | {name: share / MARGIN for name, share in _shares(config).items()})
 
 

@@ -18,6 +18,10 @@ BAD = [
 ]
 
 
+def test_a_constant_rate_has_no_share_to_decay_over():
+    refused({"optimizer.schedule": "constant", "optimizer.decay_fraction": 0.5}, "nothing that constant looks at")
+
+
 @pytest.mark.parametrize("path, value, hint", BAD)
 def test_bad_values_are_refused_in_one_line(path, value, hint):
     refused({path: value}, hint)

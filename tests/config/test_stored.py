@@ -42,6 +42,8 @@ def test_a_run_keeps_going_whose_settings_did_nothing():
     values["model"] |= {"rope_factor": 8.0}
     values["optimizer"] |= {"decay_fraction": 0.5}
     assert stored.from_json(values) == Config()
+    values["optimizer"] |= {"schedule": "constant", "decay_fraction": 1.0}  # the trunk of an older sweep
+    assert stored.from_json(values) == settings.replace(Config(), {"optimizer.schedule": "constant"})
     with pytest.raises(UserError, match=r"need an --adversarial\.method"):
         stored.from_json({"adversarial": {"radius": 0.1}})  # written by hand: no program leaves the method out
     used = settings.replace(

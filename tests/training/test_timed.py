@@ -59,6 +59,12 @@ def test_too_little_time_is_one_step_more():
     assert rang == [None, None, None, "the clock"] and alarm.remaining == 1
 
 
+def test_a_run_with_a_cooldown_of_its_own_begins_as_a_trunk(tmp_path):
+    """Where the clock decides the cooldown, the share that was set says nothing."""
+    asked = replace(TRUNK, {"optimizer.schedule": "wsd", "optimizer.decay_fraction": 0.5})
+    assert timed._trunk(asked, tmp_path, asked).optimizer == TRUNK.optimizer
+
+
 @pytest.mark.parametrize("done, remaining", [(1800, 600), (11, 1), (500, 3), (3, 20)])
 def test_the_cooldown_is_the_trunk_up_to_where_it_leaves(done, remaining):
     run = cooldown(TRUNK, done, remaining)
