@@ -16,6 +16,7 @@ def run(config, args) -> dict:
     out = cli.fresh(args.out, "--out")
 
     from chinchilla_jax.evaluation import merging
+    from chinchilla_jax.optim.sparsity import filled_warning
     from chinchilla_jax.parallel import host
     from chinchilla_jax.training.load import load, run_folder
     from chinchilla_jax.training.resume import own_config
@@ -35,10 +36,7 @@ def run(config, args) -> dict:
         f"merged at step {loaded.step}: logits of {merging.ROWS} probe rows differ by at most "
         f"{found['largest_difference']:.2g} (the largest is {found['largest_logit']:.3g})"
     )
-    if filled := found["filled_zeros"]:
-        print(
-            f"warning: merging filled {filled:,} zeros of the sparse base; prune the merged run, or keep the adapter "
-            "beside its base"
-        )
+    for line in filled_warning(found["filled_zeros"]):
+        print(f"warning: {line}")
     following = hints.line("generate", "--run-dir", str(out), "--prompt", "Once upon a time")
     return {"step": loaded.step, **found, "wrote": [str(out)], "next": following}

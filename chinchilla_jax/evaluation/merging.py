@@ -12,7 +12,7 @@ from chinchilla_jax.config import ModelConfig, TuneConfig, require
 from chinchilla_jax.model import stacks, transformer
 from chinchilla_jax.model.adapted import prefix
 from chinchilla_jax.model.weights import merged
-from chinchilla_jax.optim.sparsity import sparsity_report
+from chinchilla_jax.optim.sparsity import filled_zeros
 from chinchilla_jax.training import origin, params_only, resume
 from chinchilla_jax.training.load import Loaded
 from chinchilla_jax.types import Batch
@@ -38,8 +38,7 @@ def whole(loaded: Loaded) -> tuple[Any, dict[str, float]]:
         plain = jax.jit(lambda params: stacks.whole(merged(params)))(loaded.params)
         before, after = (np.asarray(_logits(params, cfg)) for params in (loaded.params, plain))
     found = {"largest_logit": float(np.abs(before).max()), "largest_difference": float(np.abs(after - before).max())}
-    zeros, left = (sparsity_report(params)["zeros"] for params in (loaded.params, plain))
-    found["filled_zeros"] = max(0, zeros - left)
+    found["filled_zeros"] = filled_zeros(loaded.params, plain)
     most = TOLERANCE[cfg.dtype] * found["largest_logit"]
     require(
         found["largest_difference"] <= most,

@@ -19,6 +19,7 @@ from chinchilla_jax.interop.rounding import Rounding
 from chinchilla_jax.model import stacks
 from chinchilla_jax.model.weights import is_node, merged
 from chinchilla_jax.optim import slicing, sparsefile
+from chinchilla_jax.optim.sparsity import filled_warning, filled_zeros
 from chinchilla_jax.training import origin as origins
 from chinchilla_jax.training import params_only, resume
 from chinchilla_jax.training.load import Loaded, load
@@ -53,10 +54,10 @@ def export(config: Config, run_dir: Path, out: Path, how: How, say: Say) -> dict
     return {"step": loaded.step, "format": how.format, "dtype": how.dtype, **report}
 
 
-def whole(loaded: Loaded, how: How) -> tuple[Any, Rounding | None]:
+def whole(loaded: Loaded, how: How, say: Say) -> tuple[Any, Rounding | None]:
     """All parameters as plain arrays in one stack, a head among them, and their loss where rounding will change it.
 
-    Adapters are merged where that was asked for, and refused else.
+    Adapters are merged where that was asked for, and refused else; `say` is told of zeros that this fills.
     """
     nodes = any(is_node(w) for w in jax.tree.leaves(loaded.params, is_leaf=is_node))
     require(
@@ -64,6 +65,8 @@ def whole(loaded: Loaded, how: How) -> tuple[Any, Rounding | None]:
         f"this run holds adapters: --merge writes a whole {how.format} model, --format peft the adapters alone",
     )
     params = jax.jit(lambda params: stacks.whole(merged(params)))(loaded.params)
+    for line in filled_warning(filled_zeros(loaded.params, params) if nodes else 0):
+        say(f"warning: {line}")
     require(
         how.format == "hf" or "heads" not in params,
         f"this run has a head of its own, which --format {how.format} has no place for; --format hf has",
@@ -76,7 +79,7 @@ def huggingface(folder: Path, run_dir: Path, loaded: Loaded, how: How, say: Say)
     require(how.dtype != "q8_0", "--dtype q8_0 is a type of GGUF; choose bfloat16, or --format gguf")
     folder.mkdir()
     config_json.choose(loaded.program.config.model, head=head(loaded))  # refuses before anything is computed
-    params, rounding = whole(loaded, how)
+    params, rounding = whole(loaded, how, say)
     made = write_huggingface.Model(params, loaded.program.config, head(loaded))
     report = write_huggingface.write(folder, run_dir, made, how.dtype, how.limit)
     if made.head and how.dtype != "float32":
@@ -89,7 +92,7 @@ def gguf(path: Path, run_dir: Path, loaded: Loaded, how: How, say: Say) -> dict[
     """A file for llama.cpp."""
     cfg, origin = loaded.program.config.model, origins.read(run_dir)
     gguf_names.architecture_of(cfg)
-    params, rounding = whole(loaded, how)
+    params, rounding = whole(loaded, how, say)
     tensors = list(write_huggingface.all_tensors(params, cfg, np.dtype(np.float32)))
     told = {"name": run_dir.absolute().name, **({"license": origin["license"]} if origin.get("license") else {})}
     report = gguf_write.write(path, run_dir, tensors, cfg, loaded.program.config.context, how.dtype, **told)
@@ -115,7 +118,7 @@ def adapter(folder: Path, run_dir: Path, loaded: Loaded, how: How, say: Say) -> 
 
 def sparse(folder: Path, run_dir: Path, loaded: Loaded, how: How, say: Say) -> dict[str, Any]:
     """A run directory whose zeros take no room, for evaluate, generate and whatever else loads a run."""
-    leaves = arrays(loaded, how)
+    leaves = arrays(loaded, how, say)
     folder.mkdir()
     config, tokenizer = alone(run_dir), open_tokenizer(run_dir).sha256
     resume.write_run(folder, config, run_dir)
@@ -127,7 +130,7 @@ def sparse(folder: Path, run_dir: Path, loaded: Loaded, how: How, say: Say) -> d
 
 def cut(folder: Path, run_dir: Path, loaded: Loaded, how: How, say: Say) -> dict[str, Any]:
     """A run directory of a smaller dense model, without what is dead."""
-    leaves = arrays(loaded, how)
+    leaves = arrays(loaded, how, say)
     made, model = slicing.sliced(leaves, loaded.program.config.model)
     own = alone(run_dir)
     shape = {name: getattr(model, name) for name in ("d_ff", "heads", "kv_heads", "preset")}
@@ -140,10 +143,10 @@ def cut(folder: Path, run_dir: Path, loaded: Loaded, how: How, say: Say) -> dict
     return sizes(leaves, sum(leaf.nbytes for leaf in made.values()))
 
 
-def arrays(loaded: Loaded, how: How) -> dict[str, np.ndarray]:
+def arrays(loaded: Loaded, how: How, say: Say) -> dict[str, np.ndarray]:
     """All parameters by path, in host memory."""
     require(how.dtype == "float32", f"--format {how.format} keeps the run's float32 bit for bit; leave out --dtype")
-    return {name: np.asarray(leaf) for name, leaf in named_leaves(whole(loaded, how)[0]).items()}
+    return {name: np.asarray(leaf) for name, leaf in named_leaves(whole(loaded, how, say)[0]).items()}
 
 
 def alone(run_dir: Path) -> Config:

@@ -122,3 +122,18 @@ def sparsity_report(params: Any, bits: int = 16) -> dict[str, Any]:
         "packed_bytes": -(-packed // 8),
         "densities": {n: [round(float(c) * len(left[n]) / size[n], 6) for c in left[n]] for n in kernels},
     }
+
+
+def filled_zeros(before: Any, after: Any) -> int:
+    """The zeros of weight matrices `before` adapters were merged that are there no more `after` it."""
+    zeros, left = (sparsity_report(params)["zeros"] for params in (before, after))
+    return max(0, zeros - left)
+
+
+def filled_warning(filled: int) -> list[str]:
+    """What to say of so many filled zeros, and what to do instead; nothing of none."""
+    line = (
+        f"merging filled {filled:,} zeros of the sparse base; keep the adapter beside its base, or `merge` and `prune` "
+        "the merged run"
+    )
+    return [line] if filled else []

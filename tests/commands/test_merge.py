@@ -27,7 +27,7 @@ def test_what_merging_changed_is_reported(run, tmp_path, monkeypatch):
     code, said = runs.call("merge", **{"run-dir": run, "out": tmp_path / "merged"})
     assert code == 0 and "warning: the base has moved" in said
     assert "merged at step 7: logits of 4 probe rows differ by at most 3e-06 (the largest is 8)" in said
-    assert "warning: merging filled 1,200 zeros of the sparse base; prune the merged run" in said
+    assert "warning: merging filled 1,200 zeros of the sparse base; keep the adapter" in said
     assert wrote == [(tmp_path / "merged", run, loaded, "params")] and f"wrote {tmp_path / 'merged'}" in said
     assert f"generate --run-dir {tmp_path / 'merged'}" in said.splitlines()[-1]
 

@@ -2,11 +2,16 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from chinchilla_jax.interop.exported import How, whole
+from chinchilla_jax.model.weights import LowRank
+from chinchilla_jax.optim.sparsity import filled_warning
 from tests import runs, tiny
 from tests.interop import folders, readers
 from tests.interop.test_imported import IDS_BL, imported, our_logits
@@ -109,6 +114,21 @@ def test_a_flipped_byte_is_refused(name, run, tmp_path):
     code, said = runs.call("import", str(tmp_path / "out"), **{"run-dir": tmp_path / "again"})
     assert code == 78 and said.count("error:") == 1 and name in said, said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_a_merge_says_how_many_zeros_of_a_sparse_base_it_fills():
+    """As `merge` does; a run without adapters merges nothing."""
+    params, draw, said = tiny.spiced(tiny.MODERN), np.random.default_rng(0), []
+    query = params["blocks"]["attention"]["query"]
+    query["kernel"] = query["kernel"].at[0].set(0)
+    how = How("hf", "float32", 1, True)
+    whole(SimpleNamespace(params=params), how, said.append)
+    assert said == []
+    a, b = (jnp.asarray(draw.standard_normal(shape), jnp.float32) for shape in ((2, 20, 3), (2, 3, 4, 6)))
+    filled = query["kernel"][0].size
+    query["kernel"] = LowRank(query["kernel"], a, b, None, 0.5, 0.0)
+    whole(SimpleNamespace(params=params), how, said.append)
+    assert said == [f"warning: {line}" for line in filled_warning(filled)] and f"filled {filled:,} zeros" in said[0]
 
 
 def test_nothing_is_overwritten(run, tmp_path):
