@@ -145,6 +145,7 @@ def chat(complete) -> list[dict]:
         try:
             done += complete(input("\n> "))
         except (EOFError, KeyboardInterrupt):
+            print()  # what follows does not stand behind the prompt sign
             break
         except Exception as error:
             known = error if isinstance(error, UserError) else explained(error, "generate")

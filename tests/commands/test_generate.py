@@ -95,6 +95,16 @@ def test_a_chat_ends_with_its_input(whole_run, monkeypatch):
     assert [found["prompt"] for found in report["completions"]] == ["the sea", "old songs"]
 
 
+@pytest.mark.parametrize("end", [EOFError, KeyboardInterrupt])
+def test_what_follows_a_chat_begins_a_line(end, monkeypatch, capsys):
+    def typed(prompt):
+        print(prompt, end="")
+        raise end
+
+    monkeypatch.setattr("builtins.input", typed)
+    assert generate.chat(None) == [] and capsys.readouterr().out == "\n> \n"
+
+
 def test_a_chat_outlives_a_line_that_is_no_text(whole_run, monkeypatch, capsys):
     lines = iter(["the sea", "caf\udce9", "old " * 600_000, "old songs"])
     monkeypatch.setattr("builtins.input", lambda prompt: next(lines, None) or (_ for _ in ()).throw(EOFError))
