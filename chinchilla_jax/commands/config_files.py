@@ -29,7 +29,7 @@ def resolve(args: argparse.Namespace) -> Config:
     """The config file (or the run directory's, or the defaults), then the preset, then single settings.
 
     `args.told` becomes the settings that a config file says, if one is given. Those of `args.decided` are left out: the
-    command finds them itself.
+    command finds them itself. Sources other than the config's have a store of their own, unless one is named.
     """
     decided = getattr(args, "decided", ())
     given = {name: value for name, value in vars(args).items() if "." in name and name not in decided}
@@ -52,7 +52,10 @@ def resolve(args: argparse.Namespace) -> Config:
     if given.get("model.preset"):
         shape = {f"model.{k}": v for k, v in presets.settings(given["model.preset"]).items()}
         given = {**shape, **given}
-    config = settings.replace(config, {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    if given.get("data.sources", config.data.sources) != config.data.sources:
+        given = {"data.store": "", **given}  # the store of the config holds, and is named after, another text
+    config = settings.replace(config, given)
     typed = {name: settings.get(config, name) for name in SETTINGS_WITH_PATHS}
     full = {k: tuple(map(expanded, v)) if isinstance(v, tuple) else expanded(v) for k, v in typed.items()}
     config = settings.replace(config, full)

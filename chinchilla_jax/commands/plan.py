@@ -73,10 +73,13 @@ def run(config, args) -> dict:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, planned)
     print(table(planned))
-    following = hints.line("pretrain", "--plan", str(path), "--run-dir", args.run_dir or "runs/planned")
+    train = ["pretrain", "--plan", str(path), "--run-dir", args.run_dir or "runs/planned"]
+    following = hints.line(*train)
     if planned["text"]["unique_tokens"] is None and not said.tokenizer:
-        name = "" if said.own or "data.sources" in said.given else " --data.sources YOUR_TEXT"
-        following = hints.line("prepare", "--config", str(path)) + name + " && " + following
+        known = said.own or "data.sources" in said.given
+        name = config.data.store if "data.store" in vars(args) else "data/planned"
+        text, store = ([], []) if known else (["--data.sources", "YOUR_TEXT"], ["--data.store", name])
+        following = f"{hints.line('prepare', '--config', str(path), *text, *store)} && {hints.line(*train, *store)}"
     return {**planned, "seconds": time.monotonic() - began, "wrote": [str(path)], "next": following}
 
 

@@ -138,6 +138,17 @@ def test_the_store_of_a_text_is_named_after_it(command):
     assert [seen.data.store for seen in command.seen] == ["data/shakespeare", "data/emma", "s"]
 
 
+def test_another_text_than_that_of_a_config_has_a_store_of_its_own(command, tmp_path):
+    """Such as that of a plan.json, which names every setting; the text and the store that it names stay together."""
+    path = tmp_path / "plan.json"
+    path.write_text('{"config": {"data": {"sources": ["shakespeare"], "store": "data/shakespeare"}}}')
+    line = ["try", "--config", str(path)]
+    for more in ([], ["shakespeare"], ["novels/emma.txt"], ["novels/emma.txt", "--data.store", "s"]):
+        assert main([*line, *(["--data.sources", *more] if more else [])]) == 0
+    found = ["data/shakespeare", "data/shakespeare", "data/emma", "s"]
+    assert [seen.data.store for seen in command.seen] == found
+
+
 def test_a_received_config_chooses_no_compile_cache(tmp_path, capsys):
     """What is in the cache is executed."""
     path = tmp_path / "config.json"

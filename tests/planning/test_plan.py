@@ -284,6 +284,9 @@ def test_the_plan_knows_its_text(tiny_store, tmp_path, capfd):
     assert main([*line, "--data.store", str(tmp_path / "none")]) == 0
     said = capfd.readouterr().out
     assert "name your text" in said and "--data.sources YOUR_TEXT" in said and "hakespeare" not in said
+    assert said.splitlines()[-1].count(f"--data.store {tmp_path / 'none'}") == 2, "one store, prepared and trained on"
+    assert main(line) == 0
+    assert capfd.readouterr().out.splitlines()[-1].count("--data.store data/planned") == 2
 
 
 def test_a_named_law_keeps_its_recipe(tmp_path, capfd):
