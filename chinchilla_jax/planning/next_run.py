@@ -13,7 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chinchilla_jax.config import require
+from chinchilla_jax.config import require, stored
+from chinchilla_jax.errors import UserError
+from chinchilla_jax.planning import ladder
+from chinchilla_jax.planning.plan import COUNTS
 from chinchilla_jax.scaling.lawfile import LawFile
 
 BOUNDS = (1 / 8, 8)  # sizes over the optimal one that are looked at
@@ -32,7 +35,11 @@ class Next:
 
 
 def next_runs(law: LawFile, target: float, budget: float, most: int = 1) -> tuple[float, list[Next]]:
-    """(standard deviation of ln D/N at `target` FLOPs now, at most `most` runs of `budget` FLOPs together)."""
+    """(standard deviation of ln D/N at `target` FLOPs now, at most `most` runs of `budget` FLOPs together).
+
+    Where the law has its recipe, sizes are those of shapes like the recipe's. Raises `UserError` for a budget or target
+    that is no positive number, and where no such shape is near.
+    """
     require(budget > 0 and np.isfinite(budget), f"--budget {budget:g}: a positive number of FLOPs for the next runs")
     require(target > 0 and np.isfinite(target), f"--flops {target:g}: a positive number of FLOPs to plan for")
     laws = law.replicates
@@ -63,8 +70,27 @@ def next_runs(law: LawFile, target: float, budget: float, most: int = 1) -> tupl
 def _grid(law: LawFile, budget: float) -> tuple[np.ndarray, np.ndarray]:
     """N and D of the candidates: sizes round the optimum of budgets up to `budget`."""
     C = np.repeat(budget * np.geomspace(CHEAPEST, 1, BUDGETS), SIZES)
-    N = law.surface.optimum(C, law.per_nd)[0] * np.tile(np.geomspace(*BOUNDS, SIZES), BUDGETS)
-    return N, C / law.per_nd / N
+    N = _shaped(law, law.surface.optimum(C, law.per_nd)[0] * np.tile(np.geomspace(*BOUNDS, SIZES), BUDGETS))
+    real = np.isfinite(N)
+    require(bool(real.any()), f"--budget {budget:g}: no shape like that of the law's recipe is of a size near the "
+            "optimal one; name another budget")  # fmt: skip
+    return N[real], (C / law.per_nd / N)[real]
+
+
+def _shaped(law: LawFile, N: np.ndarray) -> np.ndarray:
+    """The sizes of the shapes of the law's recipe nearest to `N`, not-a-number where none is near; without a recipe any
+    size can be."""
+    if not law.recipe:
+        return N
+    base, count = stored.from_json(law.recipe["config"]).model, COUNTS[law.count]
+
+    def nearest(size: float) -> float:
+        try:
+            return count(ladder.rung(base, size, count))
+        except UserError:
+            return np.nan
+
+    return np.array([nearest(size) for size in N], np.float64)
 
 
 def _scatter(law: LawFile) -> float:

@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 
+from chinchilla_jax.config import stored
 from chinchilla_jax.errors import UserError
+from chinchilla_jax.planning import ladder
 from chinchilla_jax.planning.next_run import BOUNDS, next_runs
+from chinchilla_jax.planning.plan import COUNTS
 from chinchilla_jax.scaling import lawfile
 from chinchilla_jax.scaling.analysis import Settings, law_of
 from chinchilla_jax.scaling.law import Surface
+from chinchilla_jax.scaling.published import law_of as law_named
 from chinchilla_jax.scaling.runs import table
 
 TRUTH = Surface(6.16924638, 7.67015673, 0.59730681, 0.34731, 0.367172)
@@ -60,6 +64,20 @@ def test_sizes_stay_within_their_bounds():
         assert BOUNDS[0] * (1 - 1e-9) <= run.N / best <= BOUNDS[1] * (1 + 1e-9)
     lefts = [run.left for run in found]
     assert lefts == sorted(lefts, reverse=True)
+
+
+def test_sizes_are_those_of_shapes_that_there_are():
+    """By a law with its recipe: small budgets ask for sizes below the smallest shape, and for sizes between shapes."""
+    law = law_named("debian-cpu")
+    base, count = stored.from_json(law.recipe["config"]).model, COUNTS[law.count]
+    for budget in (3e9, 2e13):
+        _, found = next_runs(law, 1e16, budget, 3)
+        assert found
+        for run in found:
+            assert count(ladder.rung(base, run.N, count)) == run.N
+            assert run.N * run.D * law.per_nd == pytest.approx(run.flops)
+    with pytest.raises(UserError, match="--budget 1000: no shape like that of the law's recipe"):
+        next_runs(law, 1e16, 1e3)
 
 
 def test_what_cannot_be_is_refused(capfd, tmp_path):
