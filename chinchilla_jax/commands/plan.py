@@ -106,9 +106,9 @@ def with_text(config, told: bool = False) -> tuple:
         pieces, tokens = manifest["tokenizer"]["pieces"], manifest["splits"]["train"]["tokens"]
         text = {"unique_tokens": tokens, "tokenizer": manifest["tokenizer"]["sha256"][:12]}
     elif config.data.tokenizer and not config.model.vocab_size:
-        from chinchilla_jax.data.tokenizers import open_tokenizer
+        from chinchilla_jax.data.added_tokens import open_with_added
 
-        pieces = open_tokenizer(config.data.tokenizer).size
+        pieces = open_with_added(config.data.tokenizer).size
     if config.model.vocab_size or not pieces:
         return config, text
     return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=pieces)), text

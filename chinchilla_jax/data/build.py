@@ -7,6 +7,7 @@ from pathlib import Path
 from chinchilla_jax import config as settings
 from chinchilla_jax.config import DataConfig, expanded, require
 from chinchilla_jax.data import remote
+from chinchilla_jax.data.added_tokens import open_with_added
 from chinchilla_jax.data.documents import Say
 from chinchilla_jax.data.engines import engine
 from chinchilla_jax.data.manifest import MANIFEST, VERSION, digest, seal
@@ -15,7 +16,6 @@ from chinchilla_jax.data.pipeline import Corpus, Pipeline
 from chinchilla_jax.data.sources import open_sources, states
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
-from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.data.workspace import publish, workspace
 from chinchilla_jax.disk import checksum, is_remote, sync
 from chinchilla_jax.errors import UserError
@@ -78,7 +78,7 @@ def prepare(
 
 def given_tokenizer(config: DataConfig) -> str:
     """The hash of the tokenizer that the settings name, or nothing."""
-    return open_tokenizer(config.tokenizer).sha256 if config.tokenizer else ""
+    return open_with_added(config.tokenizer).sha256 if config.tokenizer else ""
 
 
 def existing(config: DataConfig, force: bool) -> dict | None:

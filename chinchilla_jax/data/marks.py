@@ -21,7 +21,9 @@ from chinchilla_jax.errors import UserError
 CONFIG = "tokenizer_config.json"
 GENERATION = "generation_config.json"
 TEMPLATE = "chat_template.jinja"
-SIDECARS = (CONFIG, "special_tokens_map.json", GENERATION, TEMPLATE)
+NAMES = "special_tokens_map.json"
+SIDECARS = (CONFIG, NAMES, GENERATION, TEMPLATE)
+ADDED = "added_tokens.json"  # what it lists becomes part of a tokenizer.model that is copied
 DOCUMENT_ENDS = ("<|endoftext|>", "<|end_of_text|>", "<|end▁of▁sentence|>", "</s>", "<eos>")
 
 

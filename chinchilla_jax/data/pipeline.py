@@ -10,6 +10,7 @@ import numpy as np
 
 from chinchilla_jax.config import DataConfig, flag, to_dict
 from chinchilla_jax.data import fs, tokenizer_train
+from chinchilla_jax.data.added_tokens import copy_with_added, open_with_added
 from chinchilla_jax.data.documents import Say, Source
 from chinchilla_jax.data.engines import Engine
 from chinchilla_jax.data.filters import contamination, language, minhash
@@ -21,7 +22,7 @@ from chinchilla_jax.data.stages import job as jobs
 from chinchilla_jax.data.stages import near, rows, sampling, sharding, splitting
 from chinchilla_jax.data.stages.splitting import Plan, Totals
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
-from chinchilla_jax.data.tokenizers import copy_tokenizer, open_tokenizer, tokenizer_file
+from chinchilla_jax.data.tokenizers import open_tokenizer, tokenizer_file
 from chinchilla_jax.disk import is_remote
 from chinchilla_jax.errors import UserError
 
@@ -193,11 +194,11 @@ class Pipeline:
         """Train the tokenizer on a sample of the training split into the folder `made`, or copy the given one."""
         config = self.config
         if config.tokenizer:
-            given, default = open_tokenizer(config.tokenizer), DataConfig()
+            given, default = open_with_added(config.tokenizer), DataConfig()
             for name in ("vocab_size", "tokenizer_kind", "tokenizer_sentences"):
                 if getattr(config, name) not in (getattr(default, name), given.size):
                     say(f"WARNING: {flag('data.' + name)} is not followed: --data.tokenizer is there already")
-            copy_tokenizer(config.tokenizer, made)
+            copy_with_added(config.tokenizer, made)
             if not given.lossless:
                 say(
                     f"WARNING: {config.tokenizer} does not give every text back unchanged (its normalisation loses "

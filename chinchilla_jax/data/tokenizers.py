@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from chinchilla_jax.data.marks import SIDECARS
+from chinchilla_jax.data.marks import ADDED, SIDECARS
 from chinchilla_jax.data.tokenizer import Tokenizer
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizer_items import ItemTokenizer, is_catalogue
@@ -59,7 +59,7 @@ def fetched(url: str) -> Path:
         there = epath.Path(url)
         is_folder = there.is_dir()
         top = there if is_folder else there.parent
-        for name in (*(NAMES if is_folder else (there.name,)), *SIDECARS):
+        for name in (*(NAMES if is_folder else (there.name,)), *SIDECARS, ADDED):
             if (top / name).exists():
                 (folder / name).write_bytes((top / name).read_bytes())
     except Exception as error:

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from chinchilla_jax.config import require
+from chinchilla_jax.data.added_tokens import FILES, copy_with_added, open_with_added
 from chinchilla_jax.data.marks import GENERATION, TEMPLATE, ends_of
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import is_json, tokenizer_file
 from chinchilla_jax.disk import plain, read_json, write_json
 from chinchilla_jax.errors import UserError, one_line
 from chinchilla_jax.interop import architectures, heads
-from chinchilla_jax.interop.added_tokens import FILES, copy_with_added, open_with_added
 from chinchilla_jax.interop.names import LAYER, their_shapes
 from chinchilla_jax.interop.source import check_tensors, heads_of
 from chinchilla_jax.interop.tensors import FLOATS, Tensors, locate

@@ -12,40 +12,43 @@ from typing import Any
 
 from chinchilla_jax.config import require
 from chinchilla_jax.data.controls import appended
-from chinchilla_jax.data.marks import CONFIG, content
+from chinchilla_jax.data.marks import ADDED, CONFIG, NAMES, content
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import copy_tokenizer, is_json, open_tokenizer, tokenizer_file
-from chinchilla_jax.disk import read_json
+from chinchilla_jax.disk import is_remote, read_json
 from chinchilla_jax.errors import UserError
 
-FILES = FILE, NAMES = "added_tokens.json", "special_tokens_map.json"
+FILES = ADDED, NAMES
 
 
-def open_with_added(folder: Path) -> BaseTokenizer:
-    """The tokenizer of a folder with its added tokens."""
-    if extended(folder) is None:
-        return open_tokenizer(folder)  # a copy would be named by its content, and so would its faults
+def open_with_added(path: str | Path) -> BaseTokenizer:
+    """The tokenizer in a file or folder, with the tokens that its folder adds. Raises what `open_tokenizer` does, and a
+    `UserError` for tokens that cannot stand behind its pieces."""
+    if extended(path) is None:
+        return open_tokenizer(path)  # a copy would be named by its content, and so would its faults
     with tempfile.TemporaryDirectory() as place:
         try:
-            return open_tokenizer(copy_with_added(folder, Path(place)))
+            return open_tokenizer(copy_with_added(path, Path(place)))
         except UserError as error:
-            raise UserError(str(error).replace(place, str(folder))) from error
+            theirs = path if is_remote(path) else tokenizer_file(path).parent
+            raise UserError(str(error).replace(place, str(theirs))) from error
 
 
-def copy_with_added(folder: Path, place: Path) -> Path:
+def copy_with_added(path: str | Path, place: Path) -> Path:
     """As `copy_tokenizer`, with the added tokens in the copy."""
-    copied, fresh = copy_tokenizer(folder, place), extended(folder)
+    copied, fresh = copy_tokenizer(path, place), extended(path)
     if fresh is not None:
         copied.write_bytes(fresh)
     return copied
 
 
-def extended(folder: Path) -> bytes | None:
-    """The SentencePiece model of a folder with its added tokens; None for one that is complete as it is."""
+def extended(path: str | Path) -> bytes | None:
+    """The SentencePiece model in a file or folder with its added tokens; None for one that is complete as it is, for
+    another kind of tokenizer, and for what cannot be read."""
     from sentencepiece import SentencePieceProcessor, sentencepiece_model_pb2
 
-    file, model = tokenizer_file(folder), sentencepiece_model_pb2.ModelProto()
-    if is_json(file):
+    file, model = tokenizer_file(path), sentencepiece_model_pb2.ModelProto()
+    if is_json(file) or not file.is_file():
         return None
     raw = file.read_bytes()
     try:
@@ -54,7 +57,7 @@ def extended(folder: Path) -> bytes | None:
         return None  # said by whoever opens it
     model.ParseFromString(raw)
     pieces, new = [entry.piece for entry in model.pieces], {}
-    for i, token, special in tokens(folder):
+    for i, token, special in tokens(file.parent):
         if i < len(pieces) and pieces[i] == token:
             continue
         free = len(pieces) + len(new)
@@ -72,7 +75,7 @@ def tokens(folder: Path) -> list[tuple[int, str, bool]]:
     told, where = read_json(folder / CONFIG, missing={}), folder / CONFIG
     found = told.get("added_tokens_decoder")
     if found is None:
-        special, where = parts(told) | parts(read_json(folder / NAMES, missing={})), folder / FILE
+        special, where = parts(told) | parts(read_json(folder / NAMES, missing={})), folder / ADDED
         listed = [(i, token, token in special) for token, i in read_json(where, missing={}).items()]
     else:
         held = isinstance(found, dict) and all(isinstance(token, dict) for token in found.values())

@@ -6,11 +6,12 @@ import shutil
 import pytest
 
 from chinchilla_jax.config import DataConfig
-from chinchilla_jax.data import tokenizer_train
+from chinchilla_jax.data import build, tokenizer_train
+from chinchilla_jax.data.added_tokens import copy_with_added, open_with_added
+from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.data.tokenizers import open_tokenizer
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.interop import huggingface
-from chinchilla_jax.interop.added_tokens import copy_with_added, open_with_added
 from tests.data.conftest import story
 from tests.interop import folders
 from tests.interop.damage import KIND
@@ -50,6 +51,19 @@ def test_added_tokens_stand_behind_the_pieces(files, model, tmp_path):
     assert found.encode("old songs") == plain.encode("old songs")
     (tmp_path / "copy").mkdir()
     assert open_tokenizer(copy_with_added(tmp_path / "theirs", tmp_path / "copy")).sha256 == found.sha256
+
+
+@pytest.mark.parametrize("name", ["", "tokenizer.model"])
+def test_a_store_is_made_with_the_added_tokens(name, model, tmp_path):
+    """Whether --data.tokenizer names the folder or the file in it; the same settings find the store complete."""
+    source, said = folder(tmp_path / "theirs", model, OLD), []
+    (tmp_path / "text.txt").write_text("the <sea> wind carries old songs\n" * 50)
+    config = DataConfig((str(tmp_path / "text.txt"),), store=str(tmp_path / "s"), tokenizer=str(source / name))
+    build.prepare(config, say=said.append, show=False)
+    store = TokenStore.open(config.store)
+    assert store.tokenizer.sha256 == open_with_added(source).sha256 and SIZE + 1 in store.train.tokens
+    build.prepare(config, say=said.append, show=False)
+    assert "complete" in said[-1]
 
 
 def test_a_model_that_is_complete_stays_as_it_is(model, tmp_path):
