@@ -60,6 +60,7 @@ def run(config, args) -> dict:
     from chinchilla_jax.data.store import TokenStore
     from chinchilla_jax.evaluation.compression import bits_per_byte
     from chinchilla_jax.evaluation.likelihood import Likelihood
+    from chinchilla_jax.model.adapted import prefix
     from chinchilla_jax.parallel import host
     from chinchilla_jax.tasks import kept
     from chinchilla_jax.training.load import load, run_folder
@@ -83,6 +84,7 @@ def run(config, args) -> dict:
     report = {
         "step": loaded.step,
         **figures,
+        **left_out(len(prefix(loaded.params["embed"]["table"])), figures["tokens"], len(store.valid.tokens) - 1),
         "bytes": store.valid.bytes,
         "documents": len(store.valid.starts),
         **bits_per_byte(store.valid_text),
@@ -96,16 +98,35 @@ def run(config, args) -> dict:
     report |= {"loss_by_source": likelihood.by_source} if likelihood.by_source else {}
     report |= zeros(loaded.params, Path(args.run_dir), loaded.step) | {"store": config.data.store}
     wrote = cli.keep(Path(args.run_dir, "evaluation.json"), report)
-    following = hints.line("generate", "--run-dir", args.run_dir, "--prompt", "Once upon a time")
+    following = hints.use(loaded.program.config, args.run_dir)
     attacked, more = under_attack(loaded, store, attack, Path(args.run_dir)) if attack else ({}, [])
     return {**report, **attacked, "wrote": [*wrote, *more], "next": following}
 
 
+def left_out(soft: int, counted: int, there: int) -> dict[str, int]:
+    """Says how many of the tokens that are there a prompt of `soft` rows leaves no place for, if any."""
+    if not soft or counted == there:
+        return {}
+    print(
+        f"note: {there - counted:,} of {there:,} tokens are left out: a soft prompt of {soft} stands before each "
+        "document, and what it pushes out of a window is not read; a larger --train.seq-len leaves out less"
+    )
+    return {"tokens_left_out": there - counted}
+
+
 def harness_tasks(config, args) -> dict:
     """The figures of tasks of lm-evaluation-harness, printed and kept in lm_eval.json."""
+    from chinchilla_jax.training.load import load, run_folder
+    from chinchilla_jax.training.resume import own_config
+
+    source = own_config(run_folder(args.run_dir)).task.source
+    require(
+        source == "causal",
+        f"{args.run_dir} does not read its inputs from left to right (--task.source {source}), as tasks of lm-eval are "
+        "scored; evaluate it with --task",
+    )
     from chinchilla_jax.evaluation import harness
     from chinchilla_jax.parallel import host
-    from chinchilla_jax.training.load import load
 
     host.keep_freed_memory()
     loaded = load(config, args.run_dir, whole_mesh=True)
@@ -119,7 +140,7 @@ def harness_tasks(config, args) -> dict:
                 print(f"{task:<22} {name:<18} {value:,.6g}{'' if error is None else f' +- {error:.3g}'}")
     report = {"step": loaded.step, "lm_eval": found}
     wrote = cli.keep(Path(args.run_dir, "lm_eval.json"), report)
-    following = hints.line("generate", "--run-dir", args.run_dir, "--prompt", "Once upon a time")
+    following = hints.use(loaded.program.config, args.run_dir)
     return {**report, "wrote": wrote, "next": following}
 
 

@@ -47,7 +47,7 @@ def following(config, args, run_dir: Path) -> str:
     if args.format in RUNS:
         store = config.data.store
         if not is_remote(store) and not is_store(Path(store)):  # that of an imported run
-            return hints.line("generate", "--run-dir", args.out, "--prompt", "Once upon a time")
+            return hints.use(own_config(run_dir), args.out)
         named = ["--data.store", store] if "data.store" in vars(args) else []
         return hints.line("evaluate", "--run-dir", args.out, *named)
     base = ["--base", own_config(run_dir).tune.base] if args.format == "peft" else []

@@ -6,6 +6,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from chinchilla_jax.config import Config
+
 EXTRAS = {"lm_eval": "lm-eval", "apache_beam": "beam", "wandb": "wandb"}  # by what is imported, beyond `make env`
 ROOT = Path(__file__).resolve().parents[2]  # the clone, where the package runs from one
 
@@ -13,6 +15,15 @@ ROOT = Path(__file__).resolve().parents[2]  # the clone, where the package runs 
 def line(*words: str) -> str:
     """The command line that runs `words` with the interpreter that is running now."""
     return shlex.join([interpreter(), "-m", "chinchilla_jax", *words])
+
+
+def use(config: Config, run_dir: str, prompt: str = "Once upon a time") -> str:
+    """The command that shows what the model of a run with this `config` does: a text, or the task that it has a head
+    for, which writes none."""
+    from chinchilla_jax.tasks.kinds.table import heads
+
+    words = ("evaluate", "--task", "--task.test", "FILE") if heads(config) else ("generate", "--prompt", prompt)
+    return line(words[0], "--run-dir", run_dir, *words[1:])
 
 
 def interpreter() -> str:

@@ -41,12 +41,11 @@ def run(config, args) -> dict:
     from chinchilla_jax.training.metrics import Terminal
 
     terminal = Terminal()
-    following = hints.line("generate", "--run-dir", args.run_dir, "--prompt", "The capital of France is")
     if (path / "adapter_config.json").exists():
         require(bool(args.base), f"{path} holds an adapter; name the run of its base model with --base")
         origin = imported.write_adapter(path, run_dir, args.base, config)
         terminal.say(f"a {origin['architecture']} adapter of {args.base}")
-        return {"origin": origin, "wrote": [str(run_dir)], "next": following}
+        return {"origin": origin, "wrote": [str(run_dir)], "next": following(run_dir)}
     require(not args.base, f"--base belongs to an adapter, and {path} holds none")
     source = imported.open_source(path, tuple(args.ignore))
     origin = imported.write(source, path, run_dir, config, terminal.say)
@@ -61,4 +60,11 @@ def run(config, args) -> dict:
         terminal.say(f"{name:<14} {value:,}" if isinstance(value, int) else f"{name:<14} {value or 'not told'}")
     if "context" in origin:
         terminal.say(f"warning: the context is {origin['context']}")
-    return {**report, "origin": origin, "wrote": [str(run_dir)], "next": following}
+    return {**report, "origin": origin, "wrote": [str(run_dir)], "next": following(run_dir)}
+
+
+def following(run_dir: Path) -> str:
+    """The command that shows what was imported at work."""
+    from chinchilla_jax.training.resume import own_config
+
+    return hints.use(own_config(run_dir), str(run_dir), "The capital of France is")

@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from chinchilla_jax import config as configs
-from chinchilla_jax.commands import hints
+from chinchilla_jax.commands import evaluate, hints
 from chinchilla_jax.evaluation import attack, noise
 from chinchilla_jax.training.load import load
 from tests import runs
@@ -45,6 +45,19 @@ def test_tokens_that_make_no_character_leave_the_typos_out(monkeypatch):
     loaded = SimpleNamespace(tokenizer=SimpleNamespace(lossless=True), program=Mock())
     monkeypatch.setattr(noise, "excerpts", lambda *_: [])
     assert attack.faulty(loaded, Mock(), attack.Attack()) == {}
+
+
+def test_tokens_that_a_soft_prompt_leaves_no_place_for_are_said(capsys):
+    assert evaluate.left_out(0, 90, 90) == evaluate.left_out(4, 90, 90) == {} and capsys.readouterr().out == ""
+    assert evaluate.left_out(4, 1000, 1234) == {"tokens_left_out": 234}
+    assert "note: 234 of 1,234 tokens are left out: a soft prompt of 4 " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind, source", [("chat", "bidirectional"), ("spans", "twice")])
+def test_tasks_of_lm_eval_are_refused_where_inputs_are_not_read_from_left_to_right(kind, source, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"task": {"kind": kind, "source": source}}))
+    code, said = runs.call("evaluate", "--lm-eval", "shakespeare_bits", **{"run-dir": tmp_path})
+    assert code == 78 and said.count("\n") == 1 and f"--task.source {source}" in said and "with --task" in said
 
 
 def test_it_prints_the_figures_and_writes_them_down(copy):

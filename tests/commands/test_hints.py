@@ -3,6 +3,7 @@
 import sys
 
 from chinchilla_jax.commands import hints
+from chinchilla_jax.config import Config, replace
 
 
 def test_the_next_command_names_the_interpreter_that_runs(tmp_path, monkeypatch):
@@ -19,6 +20,16 @@ def test_the_next_command_names_the_interpreter_that_runs(tmp_path, monkeypatch)
     ):
         monkeypatch.setattr(sys, "executable", str(executable))
         assert hints.line("report", "--run-dir", "a b") == f"{said} -m chinchilla_jax report --run-dir 'a b'"
+
+
+def test_a_model_with_a_head_is_shown_by_its_task():
+    shape = {"model.vocab_size": 64, "model.d_model": 16}
+    text = hints.line("generate", "--run-dir", "r", "--prompt", "Once upon a time")
+    assert hints.use(replace(Config(), shape), "r") == text
+    task = hints.line("evaluate", "--run-dir", "r", "--task", "--task.test", "FILE")
+    for kind, labels in (("labels", ("a", "b")), ("tags", ("O", "B-x")), ("spans", ())):
+        config = replace(Config(), {**shape, "task.kind": kind, "task.labels": labels})
+        assert hints.use(config, "r") == task
 
 
 def test_advice_is_that_of_a_clone_or_of_an_installed_package(tmp_path, monkeypatch):

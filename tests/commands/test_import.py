@@ -21,6 +21,8 @@ def test_an_adapter_is_imported_beside_its_base(adapter, tmp_path, monkeypatch):
 
     def note(*told):
         seen.extend(told[:3])
+        told[1].mkdir()
+        (told[1] / "config.json").write_text("{}")
         return {"architecture": "LORA"}
 
     monkeypatch.setattr(imported, "write_adapter", note)
