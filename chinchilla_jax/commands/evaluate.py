@@ -60,7 +60,6 @@ def run(config, args) -> dict:
     from chinchilla_jax.data.store import TokenStore
     from chinchilla_jax.evaluation.compression import bits_per_byte
     from chinchilla_jax.evaluation.likelihood import Likelihood
-    from chinchilla_jax.model.adapted import prefix
     from chinchilla_jax.parallel import host
     from chinchilla_jax.tasks import kept
     from chinchilla_jax.training.load import load, run_folder
@@ -84,7 +83,7 @@ def run(config, args) -> dict:
     report = {
         "step": loaded.step,
         **figures,
-        **left_out(len(prefix(loaded.params["embed"]["table"])), figures["tokens"], len(store.valid.tokens) - 1),
+        **left_out(loaded.params, figures["tokens"], len(store.valid.tokens) - 1),
         "bytes": store.valid.bytes,
         "documents": len(store.valid.starts),
         **bits_per_byte(store.valid_text),
@@ -98,13 +97,15 @@ def run(config, args) -> dict:
     report |= {"loss_by_source": likelihood.by_source} if likelihood.by_source else {}
     report |= zeros(loaded.params, Path(args.run_dir), loaded.step) | {"store": config.data.store}
     wrote = cli.keep(Path(args.run_dir, "evaluation.json"), report)
-    following = hints.use(loaded.program.config, args.run_dir)
     attacked, more = under_attack(loaded, store, attack, Path(args.run_dir)) if attack else ({}, [])
-    return {**report, **attacked, "wrote": [*wrote, *more], "next": following}
+    return {**report, **attacked, "wrote": [*wrote, *more], "next": hints.use(loaded.program.config, args.run_dir)}
 
 
-def left_out(soft: int, counted: int, there: int) -> dict[str, int]:
-    """Says how many of the tokens that are there a prompt of `soft` rows leaves no place for, if any."""
+def left_out(params, counted: int, there: int) -> dict[str, int]:
+    """Says how many of the tokens that are there a soft prompt leaves no place for, if any."""
+    from chinchilla_jax.model.adapted import prefix
+
+    soft = len(prefix(params["embed"]["table"]))
     if not soft or counted == there:
         return {}
     print(

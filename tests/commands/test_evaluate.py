@@ -6,11 +6,13 @@ import os
 from types import SimpleNamespace
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 
 from chinchilla_jax import config as configs
 from chinchilla_jax.commands import evaluate, hints
 from chinchilla_jax.evaluation import attack, noise
+from chinchilla_jax.model.adapted import Prompt
 from chinchilla_jax.training.load import load
 from tests import runs
 
@@ -48,8 +50,10 @@ def test_tokens_that_make_no_character_leave_the_typos_out(monkeypatch):
 
 
 def test_tokens_that_a_soft_prompt_leaves_no_place_for_are_said(capsys):
-    assert evaluate.left_out(0, 90, 90) == evaluate.left_out(4, 90, 90) == {} and capsys.readouterr().out == ""
-    assert evaluate.left_out(4, 1000, 1234) == {"tokens_left_out": 234}
+    table = np.ones((9, 2), np.float32)
+    plain, soft = {"embed": {"table": table}}, {"embed": {"table": Prompt(table, np.ones((4, 2), np.float32))}}
+    assert evaluate.left_out(plain, 90, 99) == evaluate.left_out(soft, 90, 90) == {} and capsys.readouterr().out == ""
+    assert evaluate.left_out(soft, 1000, 1234) == {"tokens_left_out": 234}
     assert "note: 234 of 1,234 tokens are left out: a soft prompt of 4 " in capsys.readouterr().out
 
 
