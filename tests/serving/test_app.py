@@ -216,9 +216,9 @@ def test_a_full_queue_says_when_to_come_back(client):
         assert code == 429 and headers["retry-after"] and json.loads(body)["error"]["type"] == "rate_limit_error"
     for thread in threads:
         thread.join()
-    until(lambda: idle(client))
+    until(lambda: idle(client) and not client.admission.arriving)
     counted = client.service.metrics.requests.labels("/v1/completions", "429")
-    assert counted._value.get() == 62 and not client.admission.arriving
+    assert counted._value.get() == 62
 
 
 @pytest.mark.parametrize("streams", [True, False])

@@ -119,7 +119,8 @@ def test_an_error_on_one_process_ends_both_and_is_told(fault, copy, tiny_store, 
     settings = {**runs.SILENT, "train.eval-every": 5 if fault == "hook" else 0}
     first, second = two_processes(run_dir, tiny_store, (69, code), 1, wrap, **settings)
     assert time.monotonic() - began < 90, "a minute, and the start of Python"
-    assert "error: a peer was lost" in first and first.count("error:") == 1
+    [told] = [line for line in first.splitlines() if line.startswith("error:")]  # libraries write of theirs elsewhere
+    assert told.startswith("error: a peer was lost")
     if message:
         assert f"error: process 1 of 2 fails: {message}" in second and f"process 1 ({message}" in first
     if fault not in ("restore", "hook"):
