@@ -43,7 +43,7 @@ class TaskConfig:
         "", "labels: field that names the conversation of a text; each is judged behind what was said before it"
     )
     opening: bool = setting(
-        True, "labels: a text begins with what begins a document, also where its tokenizer puts nothing there"
+        True, "labels: a text begins with bos, or what parts documents, also where its tokenizer puts nothing there"
     )
     style: Literal["auto", "squad", "cmrc"] = setting(
         "auto", "whose exact match and F1 score answers: SQuAD's, or CMRC 2018's where questions are Chinese"

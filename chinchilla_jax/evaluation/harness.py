@@ -30,7 +30,7 @@ class Harness(TemplateLM):
     """A loaded run as lm-eval asks for one.
 
     A text is encoded as `transformers` encodes it with the exported folder: nothing stands before it but the
-    bos of an imported model that has one. What has no context follows the token that starts documents.
+    bos of an imported model that has one. What has no context follows the bos that the tokenizer names, if any.
     """
 
     def __init__(self, loaded: Loaded):

@@ -8,8 +8,9 @@
 best of the shared task had 0.4186.
 
 RUN was SmolLM2-135M-Instruct, of which the first 12 layers are kept, read in both directions: 428 steps of 4 rows of
-128 tokens, about 13 CPU minutes with validation and test in float32. Test strict F1 **0.4067** (precision 0.570, recall 0.316), 0.4002 without
-Viterbi; validation 0.473 and 0.501. One seed; another run, in bfloat16 and behind `<|endoftext|>`, 0.3956.
+128 tokens, about 13 CPU minutes with validation and test in float32. Test strict F1 **0.4067** (precision 0.570, recall
+0.316), 0.4002 without Viterbi; validation 0.473 and 0.501. One seed; another run, in bfloat16 and behind
+`<|endoftext|>`, 0.3956.
 """
 
 from chinchilla_jax.config import Config, OptimizerConfig, TaskConfig, TrainConfig, TuneConfig
