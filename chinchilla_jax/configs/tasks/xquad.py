@@ -9,8 +9,8 @@ F1 15.56 (Chinese, by characters, 0.00 and 19.00; German 0.25 and 14.53). A run 
 it by `evaluate --run-dir RUN --task --task.test XQUAD/xquad.en.json.gz`.
 
 RUN was SmolLM2-135M-Instruct, of which the first 12 layers are kept: 413 steps of 2 rows of 1,024 tokens, about 45 CPU
-minutes in float32. On the 136 questions held out exact match 18.4 and F1 27.4 after one pass, **23.5** and **32.9** after
-two, the loss still falling. One seed; the better of the two was chosen on them, and there is no other test.
+minutes in float32. On the 136 questions held out exact match 18.4 and F1 27.4 after one pass, **23.5** and **32.9**
+after two, the loss still falling. One seed; the better of the two was chosen on them, and there is no other test.
 """
 
 from chinchilla_jax.config import Config, OptimizerConfig, TaskConfig, TrainConfig, TuneConfig
