@@ -24,11 +24,14 @@ FILES = ADDED, NAMES
 def open_with_added(path: str | Path) -> BaseTokenizer:
     """The tokenizer in a file or folder, with the tokens that its folder adds. Raises what `open_tokenizer` does, and a
     `UserError` for tokens that cannot stand behind its pieces."""
-    if extended(path) is None:
+    fresh = extended(path)
+    if fresh is None:
         return open_tokenizer(path)  # a copy would be named by its content, and so would its faults
     with tempfile.TemporaryDirectory() as place:
         try:
-            return open_tokenizer(copy_with_added(path, Path(place)))
+            copied = copy_tokenizer(path, Path(place))
+            copied.write_bytes(fresh)
+            return open_tokenizer(copied)
         except UserError as error:
             theirs = path if is_remote(path) else tokenizer_file(path).parent
             raise UserError(str(error).replace(place, str(theirs))) from error

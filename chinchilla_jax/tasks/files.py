@@ -61,8 +61,7 @@ def rows(path: str | Path, columns: Columns = Columns()) -> Iterator[Raw]:
     if not colon or there(path) or not there(file):
         file, part = str(path), ""
     text = decoded(Path(file).expanduser())
-    suffixes = [suffix.lower() for suffix in Path(file).suffixes if suffix.lower() not in PACKED]
-    reader = READERS.get(suffixes[-1] if suffixes else "") or sniffed(text)
+    reader = READERS.get(suffix(file)) or sniffed(text)
     if columns.kind == "tags" and reader not in (json_lines, json_whole, comma):
         reader = conll  # whatever the suffix: no other text holds a tag for every word
     require(
@@ -71,6 +70,12 @@ def rows(path: str | Path, columns: Columns = Columns()) -> Iterator[Raw]:
     )
     require(not part or reader is json_whole, f"{path}: only a .json file holds lists with names; name {file} alone")
     return reader(str(path), text, replace(columns, part=part))
+
+
+def suffix(path: str | Path) -> str:
+    """The ending of a file that tells its format, in lower case, behind which it may be packed."""
+    found = [ending.lower() for ending in Path(path).suffixes if ending.lower() not in PACKED]
+    return found[-1] if found else ""
 
 
 def there(path: str | Path) -> bool:

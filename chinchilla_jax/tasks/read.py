@@ -12,7 +12,7 @@ from typing import Any
 from chinchilla_jax.config import require
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.tasks import dialogues, histories, labelled, spans
-from chinchilla_jax.tasks.files import Columns, Raw, rows
+from chinchilla_jax.tasks.files import Columns, Raw, rows, suffix
 from chinchilla_jax.tasks.records import Record, Tally, Where
 
 
@@ -115,9 +115,7 @@ def read(
             form = Format("events", "items", (), histories.history)
             records += histories.events(whole, tally)
             continue
-        foreign = path.removesuffix(".gz").removesuffix(".zst").endswith(".inter") and not histories.is_event(
-            first.fields
-        )
+        foreign = suffix(path) == ".inter" and not histories.is_event(first.fields)
         require(not foreign, histories.lacking(first))
         form = form or chosen(first, kinds)
         if form.kind == "text" and not kinds and len(first.fields) > 1:
