@@ -97,6 +97,8 @@ class Engine:
         few, found = self.few, []
         for self.few in (0, few):
             state = self.start(state, 0, [0])
+            state, *_ = self.prefill(weights, state, 0, [0] * CHUNK, rows, last=False)
+            state = self.start(state, 0, [0])
             state, *_ = self.prefill(weights, state, 0, [0, 1, 2], rows)
             state, drawn = self.decode(weights, state, [0], rows)
             kept = np.asarray(self.take(state, 0, 0))  # keys and values of every layer
@@ -123,14 +125,15 @@ class Engine:
 
     def prefill(
         self, weights: Any, state: State, slot: int, ids: Sequence[int], rows: Rows, *, last: bool = True,
-        after: int = 0, wanted: bool = False, length: int = CHUNK, block: bool = False,
+        after: int = 0, wanted: bool = False, length: int | None = None, block: bool = False,
     ) -> tuple[State, Drawn, Drawn]:  # fmt: skip
-        """Read a chunk of the prompt of `slot`, at most `length` tokens; the `last` one draws the text's first token.
+        """Read a chunk of the prompt of `slot`; the `last` one draws the text's first token.
 
+        It is padded to `length` tokens, by default to what `padded` says of so many.
         Last in what it gives are the chunk's next tokens, whose last is `after`, with log-probabilities where `wanted`.
         With `block`, the chunk's tokens see each other in both directions.
         """
-        tokens_C, next_C = np.zeros(length, np.int32), np.zeros(length, np.int32)
+        tokens_C, next_C = np.zeros((2, length or padded(len(ids))), np.int32)
         tokens_C[: len(ids)] = ids
         next_C[: len(ids)] = [*ids[1:], after]
         args = tokens_C, next_C, np.int32(len(ids)), np.int32(slot), rows, np.bool_(last), np.bool_(wanted)
@@ -222,6 +225,11 @@ class Engine:
                 known.add(made_BN[0].tolist())
             yield made_BN[:, : new - at]
             at += made_BN.shape[1]
+
+
+def padded(count: int) -> int:
+    """The tokens that a call reads where a chunk has `count`: a short prompt takes half the time."""
+    return BUCKET if count <= BUCKET else CHUNK
 
 
 def stretches(numbers: Sequence[int]) -> list[tuple[int, int]]:

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from chinchilla_jax.inference.engine import CHUNK, Engine
+from chinchilla_jax.inference.engine import CHUNK, Engine, padded
 from chinchilla_jax.inference.lookup import DRAFT, Lookup
 from chinchilla_jax.inference.prefixes import Prefixes
 from chinchilla_jax.inference.sampling import Drawn, Rows, Sampling
 
-CHUNKS = 4  # parts of prompts that are read between two decoding calls, which wait for them
+READ = 4 * CHUNK  # tokens of prompts, with their padding, that are read between two decoding calls, which wait
 
 
 class Token(NamedTuple):
@@ -163,7 +163,7 @@ class Scheduler:
                 request.tell(Event([], [], "failed"))
 
     def _step(self) -> bool:
-        """Admit, read a few chunks of prompts, decode; False when there is nothing left to do and none will come."""
+        """Admit, read some of the prompts, decode; False when there is nothing left to do and none will come."""
         with self.changed:
             while not self._busy:
                 if self.state == "draining":
@@ -171,10 +171,9 @@ class Scheduler:
                 self.changed.wait()
             self._drop()
             self._admit()
-        for _ in range(CHUNKS):
-            reading = [request for request in self.running if request and request.read < len(request.ids)]
-            if reading:
-                self._read(min(reading, key=lambda request: request.asked))
+        left = READ
+        while left > 0 and (reading := [one for one in self.running if one and one.read < len(one.ids)]):
+            left -= self._read(min(reading, key=lambda request: request.asked))
         for model in self.models:
             writing = [one for one in self.running if one and one.made and one.model == model]
             if writing and not (len(writing) == 1 and self._guess(writing[0])):
@@ -205,7 +204,8 @@ class Scheduler:
         self.running[request.slot] = None
         self.rows.put(request.slot, Sampling(0.0), 0)
 
-    def _read(self, request: Request) -> None:
+    def _read(self, request: Request) -> int:
+        """A chunk of its prompt; how many tokens the call read, with padding."""
         self._reuse(request)
         at, weights = request.read, self.models[request.model]
         chunk = request.ids[at : at + CHUNK]
@@ -227,6 +227,7 @@ class Scheduler:
         if request.echo or last:
             told = _tokens(prompt)[: len(chunk) - last] if request.echo else []
             self._tell(request, told, gained)
+        return padded(len(chunk))
 
     def _reuse(self, request: Request) -> None:
         """Copy whole chunks that were read before, but the one that gives the first token."""

@@ -54,6 +54,22 @@ def test_tokens_and_log_probabilities_are_the_same_alone_and_in_company(schedule
     assert [len(prompt) for _, prompt, _ in alone] == [0, 0, 0, 89, 0, 0, 63], "echo scores every token but the first"
 
 
+def test_short_prompts_are_read_at_once_and_long_ones_between_calls(scheduler, monkeypatch):
+    """Up to a bound that counts the padding, by the length of the program that reads."""
+    monkeypatch.setattr("chinchilla_jax.inference.scheduler.READ", 64)
+    calls, prefill, decode, engine = [], scheduler.engine._prefill, scheduler.engine.decode, scheduler.engine
+    read = lambda *args, **how: (calls.append(args[2].size), prefill(*args, **how))[1]  # noqa: E731
+    monkeypatch.setattr(engine, "_prefill", read)
+    monkeypatch.setattr(engine, "decode", lambda *args: (calls.append(0), decode(*args))[1])
+    for sizes, expected in (((3, 32, 5), [32, 32, 0, 32, 0]), ((1, 33, 100), [32, 64, 0, 64, 0, 64, 0])):
+        made = [request(list(range(3, 3 + size)), new=12) for size in sizes]
+        calls.clear()
+        scheduler.submit(made)
+        for one in made:
+            whole(one)
+        assert calls[: len(expected)] == expected
+
+
 def test_a_text_ends_at_a_stop_and_its_slot_is_free(scheduler):
     one = request([5], new=30, how=Sampling(0))
     scheduler.submit([one])
