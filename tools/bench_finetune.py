@@ -1,8 +1,9 @@
 """A LoRA step on a model of SmolLM2-135M's shape, in turns with peft + transformers + torch; prints one JSON line.
 
-    python tools/bench_finetune.py --peft-python /path/to/python-with-torch-and-peft [--rounds 7]
+    python tools/bench_finetune.py --peft-python /path/to/python-with-torch-and-peft [--rounds 7] [--trained 0.1]
 
-Both sides: float32, rank 8 on all projections, 4 rows of 128 tokens, cross-entropy over every token, clip at 1, AdamW
+Both sides: float32, rank 8 on all projections, 4 rows of 128 tokens, cross-entropy over every token (or over the last
+`--trained` share of each row, as where prompts have no loss), clip at 1, AdamW
 on the adapter alone, random weights. Each round is a step of ours and a step of theirs, one after the other, and the
 ratio is the median over rounds of theirs over ours (above 1: ours is faster): of the time by the clock, and of the CPU
 time, which other jobs trouble less. Threads that wait for each other spend that too, so take it with `--threads 1`.
@@ -23,13 +24,13 @@ SHAPE = {"layers": 30, "d_model": 576, "heads": 9, "kv_heads": 3, "head_dim": 64
 ROWS, LENGTH, RANK = 4, 128, 8
 
 
-def ours(threads: int):
+def ours(threads: int, trained: int):
     """A function that makes one step with this package."""
     sys.path.insert(0, str(ROOT))
     import jax
     import numpy as np
 
-    from chinchilla_jax.config import Config, ModelConfig, OptimizerConfig, TrainConfig, TuneConfig
+    from chinchilla_jax.config import Config, ModelConfig, OptimizerConfig, TaskConfig, TrainConfig, TuneConfig
     from chinchilla_jax.model import transformer
     from chinchilla_jax.parallel.host import keep_freed_memory
     from chinchilla_jax.training.program import Program
@@ -39,6 +40,7 @@ def ours(threads: int):
     model = ModelConfig(positions="rope", mlp="swiglu", tied=True, rope_theta=100000.0, norm_eps=1e-5, **SHAPE)
     config = Config(
         model=model,
+        task=TaskConfig(kind="text" if trained == LENGTH else "chat"),
         tune=TuneConfig(method="lora", rank=RANK),
         optimizer=OptimizerConfig(peak_lr=3e-4, warmup_steps=0, weight_decay=0.0),
         train=TrainConfig(steps=1000, seq_len=LENGTH, batch_size=ROWS),
@@ -49,7 +51,9 @@ def ours(threads: int):
     tokens = np.random.default_rng(0).integers(0, SHAPE["vocab_size"], (ROWS, LENGTH + 1)).astype(np.int32)
     ones = np.ones((ROWS, LENGTH), np.int32)
     positions = np.broadcast_to(np.arange(LENGTH, dtype=np.int32), ones.shape)
-    rows = Batch(tokens[:, :-1], tokens[:, 1:], ones.astype(np.float32), ones, positions)
+    weights = ones.astype(np.float32)
+    weights[:, : LENGTH - trained] = 0
+    rows = Batch(tokens[:, :-1], tokens[:, 1:], weights, ones, positions)
 
     def part(span):
         return Batch(**{name: value[span] for name, value in vars(rows).items()})
@@ -64,7 +68,7 @@ def ours(threads: int):
     return step
 
 
-def theirs(threads: int):
+def theirs(threads: int, trained: int):
     """The same with torch."""
     import peft
     import torch
@@ -84,7 +88,8 @@ def theirs(threads: int):
     moving = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(moving, lr=3e-4, betas=(0.9, 0.95), weight_decay=0.0)
     tokens = torch.randint(0, SHAPE["vocab_size"], (ROWS, LENGTH + 1))
-    targets = tokens[:, 1:].contiguous()
+    targets = tokens[:, 1:].clone()
+    targets[:, : LENGTH - trained] = -100
 
     def step() -> float:
         loss = model(input_ids=tokens[:, :-1], labels=targets, shift_labels=targets).loss
@@ -100,10 +105,10 @@ def theirs(threads: int):
 SIDES = {"ours": ours, "theirs": theirs}
 
 
-def serve(side: str, threads: int) -> None:
+def serve(side: str, threads: int, trained: int) -> None:
     """Make a step for every line of standard input and answer with its seconds and its loss."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-threads:])
-    step = SIDES[side](threads)
+    step = SIDES[side](threads, trained)
     for _ in range(2):
         step()
     print("ready", flush=True)
@@ -113,9 +118,9 @@ def serve(side: str, threads: int) -> None:
         print(json.dumps([time.perf_counter() - began, time.process_time() - spent, loss]), flush=True)
 
 
-def start(python: str, side: str, threads: int) -> subprocess.Popen:
+def start(python: str, side: str, args: argparse.Namespace) -> subprocess.Popen:
     """A side in a process of its own."""
-    command = [python, __file__, "--side", side, "--threads", str(threads)]
+    command = [python, __file__, "--side", side, "--threads", str(args.threads), "--trained", str(args.trained)]
     env = os.environ | {"JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
 
@@ -133,12 +138,13 @@ def main() -> None:
     parser.add_argument("--peft-python", help="interpreter that has torch, transformers and peft")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--trained", type=float, default=1.0, help="share of every row's tokens that have a loss")
     parser.add_argument("--side", choices=sorted(SIDES), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.side:
-        return serve(args.side, args.threads)
-    both = {"ours": start(sys.executable, "ours", args.threads)}
-    both |= {"theirs": start(args.peft_python or sys.executable, "theirs", args.threads)}
+        return serve(args.side, args.threads, max(1, round(args.trained * LENGTH)))
+    both = {"ours": start(sys.executable, "ours", args)}
+    both |= {"theirs": start(args.peft_python or sys.executable, "theirs", args)}
     try:
         for name, process in both.items():
             if process.stdout.readline().strip() != "ready":

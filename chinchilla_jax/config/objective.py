@@ -17,6 +17,10 @@ class ObjectiveConfig:
     logits: Literal["auto", "float32", "compute"] = setting(
         "auto", "type of the training loss's logits before float32 sums; auto: --model.dtype on NVIDIA cards"
     )
+    positions: Literal["auto", "all", "trained"] = setting(
+        "auto",
+        "whose logits are computed: all, or those with a loss; auto: the latter for tasks whose prompts have none",
+    )
     activation_l1: float = setting(0.0, "weight of the mean L1 norm of the hidden activations (mlp reglu or relu2)")
 
     def __post_init__(self):

@@ -1,5 +1,6 @@
 """Log-probabilities of given continuations, in batches of a few fixed shapes."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -83,13 +84,13 @@ class Scorer:
     def _score(self, params: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
         config = self.program.config
         hidden_BLD = transformer.apply(params, batch, config.model)
-        tile_tokens = tile_size(config.model, config.objective)
+        tiling = tile_size(config.model, dataclasses.replace(config.objective, positions="trained"))
 
         def one(table_VD, tile):
-            losses_SM, (p_SMV, _, _, hit_SMV) = tile_losses(table_VD, 0.0, tile)
+            losses_SM, (p_SMV, _, _, hit_SMV) = tile_losses(table_VD, 0.0, tile[:2])
             likeliest_SM = jnp.any(hit_SMV & (p_SMV == 1), -1)  # p is relative to the likeliest token's
             return jnp.sum(losses_SM), (losses_SM, likeliest_SM)
 
         table_VD = transformer.unembedding(params)
-        _, (losses_BL, best_BL) = over_tiles(one, table_VD, (hidden_BLD, batch.targets), tile_tokens)
+        _, (losses_BL, best_BL) = over_tiles(one, table_VD, (hidden_BLD, batch.targets, batch.weights), tiling)
         return -jnp.sum(losses_BL * batch.weights, 1), jnp.all(best_BL | (batch.weights == 0), 1)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from chinchilla_jax.config import ModelConfig, ObjectiveConfig, require
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives.objective import Objective, plain
-from chinchilla_jax.parallel.tiles import over_tiles, sweep, tile_size
+from chinchilla_jax.parallel.tiles import Tiling, over_tiles, sweep, tile_size
 from chinchilla_jax.types import Batch, Sums
 
 RECTIFIED = ("reglu", "relu2")  # what has exact zeros
@@ -44,7 +44,7 @@ def tile_gradients(z_loss, logits, table_VD, tile):
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def cross_entropy(
-    hidden_BLD, table_VD, targets_BL, weights_BL, z_loss: float, tile_tokens: int, logits: str = "float32"
+    hidden_BLD, table_VD, targets_BL, weights_BL, z_loss: float, tiling: Tiling, logits: str = "float32"
 ) -> jax.Array:
     """sum over tokens of weight * (log Z - logit[target] + z_loss * log(Z)^2), in nats and float32.
 
@@ -55,17 +55,17 @@ def cross_entropy(
     def summed(table_VD, tile):
         return jnp.sum(tile[2] * tile_losses(table_VD, z_loss, tile[:2], logits)[0]), ()
 
-    return over_tiles(summed, table_VD, (hidden_BLD, targets_BL, weights_BL), tile_tokens)[0]
+    return over_tiles(summed, table_VD, (hidden_BLD, targets_BL, weights_BL), tiling)[0]
 
 
-def _forward(hidden_BLD, table_VD, targets_BL, weights_BL, z_loss, tile_tokens, logits):
+def _forward(hidden_BLD, table_VD, targets_BL, weights_BL, z_loss, tiling, logits):
     arrays = hidden_BLD, targets_BL, weights_BL
     of_tile = partial(tile_gradients, z_loss, logits)
-    loss, (dx_BLD, losses_BL), dtable_VD = sweep(of_tile, table_VD, arrays, tile_tokens)
+    loss, (dx_BLD, losses_BL), dtable_VD = sweep(of_tile, table_VD, arrays, tiling)
     return loss, (dx_BLD, dtable_VD, losses_BL)
 
 
-def _backward(z_loss, tile_tokens, logits, saved, cotangent):
+def _backward(z_loss, tiling, logits, saved, cotangent):
     dx_BLD, dtable_VD, losses_BL = saved
     return dx_BLD * cotangent.astype(dx_BLD.dtype), dtable_VD * cotangent, None, losses_BL * cotangent
 
@@ -73,13 +73,13 @@ def _backward(z_loss, tile_tokens, logits, saved, cotangent):
 cross_entropy.defvjp(_forward, _backward)
 
 
-def token_losses(hidden_BLD, table_VD, targets_BL, tile_tokens: int) -> jax.Array:
-    """-log p of every target (B, L), without anything of a gradient."""
+def token_losses(hidden_BLD, table_VD, targets_BL, weights_BL, tiling: Tiling) -> jax.Array:
+    """-log p of every target that has a weight (B, L), without anything of a gradient."""
 
     def losses(table_VD, tile):
-        return 0.0, (tile_losses(table_VD, 0.0, tile)[0],)
+        return 0.0, (tile_losses(table_VD, 0.0, tile[:2])[0],)
 
-    return over_tiles(losses, table_VD, (hidden_BLD, targets_BL), tile_tokens)[1][0]
+    return over_tiles(losses, table_VD, (hidden_BLD, targets_BL, weights_BL), tiling)[1][0]
 
 
 def forward(params, batch: Batch, cfg: ModelConfig, weight: float, **how):
@@ -124,11 +124,11 @@ def dense(
         not settings.activation_l1 or cfg.mlp in RECTIFIED,
         f"--objective.activation-l1 wants activations that can be 0; set --model.mlp {' or '.join(RECTIFIED)}",
     )
-    tile_tokens = tile_size(cfg, settings)
+    tiling = tile_size(cfg, settings)
     rounded = LOGITS.get(cfg.kernels, "float32") if settings.logits == "auto" else settings.logits
 
     def next_token(hidden_BLD, table_VD, batch: Batch, z_loss: float = settings.z_loss, logits: str = rounded):
-        loss = cross_entropy(hidden_BLD, table_VD, batch.targets, batch.weights, z_loss, tile_tokens, logits)
+        loss = cross_entropy(hidden_BLD, table_VD, batch.targets, batch.weights, z_loss, tiling, logits)
         return loss, hidden_BLD
 
     def met(head, hidden_BLD, params, batch):

@@ -3,10 +3,12 @@
 A tile of positions meets the whole vocabulary, and its gradients are formed at once in the same sweep, so that logits
 are computed once (three products instead of four). Where the vocabulary is split over devices that have different
 tokens, a tile's tokens are gathered and every device meets them with its own rows of the table (`parallel/vocabulary`).
-Letters: S shards, M tokens of a tile in a shard, n tiles.
+Letters: S shards, M tokens of a tile in a shard, n tiles; P shards of the batch, T tokens of one.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,16 @@ from chinchilla_jax.parallel.vocabulary import tokens_travel
 TILE_TOKENS = {"cpu": 1024, "reference": 1024, "cuda": 8192, "tpu": 8192}
 TILE_LOGITS = 2**28  # and never more logits than this, a gigabyte in float32
 PIECES = range(128, 1025)  # rows of a split table whose gradient by one tile is made at once, a sixteenth if that many
-TILE_ARRAYS = 4  # of a tile's size that exist together; they share `tile_tokens` where memory is what matters
+# A tile of positions that train: small, since of few of them the last tile is most of the work.
+TRAINED_TOKENS = {"cpu": 256, "reference": 256, "cuda": 1024, "tpu": 1024}
+TILE_ARRAYS = 4  # of a tile's size that exist together; they share the tokens where memory is what matters
+
+
+class Tiling(NamedTuple):
+    """Tokens of a tile on one device, and whether tiles are left out in which no position has a weight."""
+
+    tokens: int
+    trained: bool = False
 
 
 class Layout:
@@ -46,16 +57,21 @@ class Layout:
         return tuple(constrain(x, self.batch, "member", *[None] * (x.ndim - 2)) for x in tile)
 
 
-def cut(arrays: tuple[jax.Array, ...], tile_tokens: int, layout: Layout):
-    """Cut arrays (B, L, ...) along L into n tiles of at most about `tile_tokens` tokens a shard: (n, S, M, ...).
+def cut(arrays: tuple[jax.Array, ...], tiling: Tiling, layout: Layout):
+    """Cut arrays (B, L, ...) into n tiles of at most about `tiling.tokens` tokens a shard: (n, S, M, ...).
 
     S, the shards of the batch, stays an axis of its own, so that each device sums the table's gradient over its own
-    tokens and the sum over devices happens once, after the last tile. Also returns the way back.
+    tokens and the sum over devices happens once, after the last tile. Also returns the way back, and the loop over the
+    tiles, as `jax.lax.scan` is.
     """
-    S = shards(layout.batch)
+    tokens = max(1, tiling.tokens // TILE_ARRAYS) if layout.split else tiling.tokens
+    return (_trained_first if tiling.trained else _by_place)(arrays, tokens, shards(layout.batch))
+
+
+def _by_place(arrays: tuple[jax.Array, ...], tokens: int, S: int):
+    """Tiles that are cut along L."""
     B, L = arrays[0].shape[:2]
-    tile_tokens = max(1, tile_tokens // TILE_ARRAYS) if layout.split else tile_tokens
-    n = -(-(B // S) * L // tile_tokens)
+    n = -(-(B // S) * L // tokens)
     length = -(-L // n)
     n = -(-L // length)
 
@@ -68,34 +84,81 @@ def cut(arrays: tuple[jax.Array, ...], tile_tokens: int, layout: Layout):
         x = tiles.reshape(n, S, B // S, length, *tiles.shape[3:])
         return jnp.moveaxis(x, 0, 2).reshape(B, n * length, *tiles.shape[3:])[:, :L]
 
-    return tuple(map(tiles, arrays)), join
+    return tuple(map(tiles, arrays)), join, jax.lax.scan
 
 
-def tile_size(cfg: ModelConfig, settings: ObjectiveConfig) -> int:
-    """Tokens of a tile on one device."""
-    most = max(1, TILE_LOGITS // cfg.vocab_size)
-    return settings.tile_tokens or min(TILE_TOKENS[cfg.kernels], most)
+def _trained_first(arrays: tuple[jax.Array, ...], tokens: int, S: int):
+    """Positions with a weight, the last of `arrays`, before the others, and a loop over the tiles that have any.
+
+    In a task whose prompts have no loss that is a tenth of the logits. Values of the others are not defined.
+    """
+    B, L = arrays[0].shape[:2]
+    P = shards("batch")  # every device orders its own tokens; of a split table S is fewer
+    T = B // P * L
+    M = min(max(1, tokens * S // P), T)
+    n = -(-T // M)
+    there_PT = arrays[-1].reshape(P, T) != 0
+    order_PT = jnp.argsort(~there_PT, axis=1)
+    back_PT = jnp.argsort(order_PT, axis=1)
+
+    def placed(x, at_PT):
+        return jnp.take_along_axis(x, at_PT.reshape(P, T, *[1] * (x.ndim - 2)), axis=1)
+
+    def tiles(x):
+        x = placed(x.reshape(P, T, *x.shape[2:]), order_PT)
+        x = jnp.pad(x, [(0, 0), (0, n * M - T)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(P, n, M, *x.shape[2:]), 1, 0).reshape(n, S, P // S * M, *x.shape[2:])
+
+    def join(tiles):
+        x = jnp.moveaxis(tiles.reshape(n, P, M, *tiles.shape[3:]), 0, 1).reshape(P, n * M, *tiles.shape[3:])
+        return placed(x, back_PT).reshape(B, L, *tiles.shape[3:])
+
+    count = -(-jnp.max(jnp.sum(there_PT, axis=1)) // M)
+    return tuple(map(tiles, arrays)), join, partial(_first, count)
 
 
-def over_tiles(of_tile, table_VD: jax.Array, arrays: tuple[jax.Array, ...], tile_tokens: int):
+def _first(count: jax.Array, one: Callable, carry, tiles: tuple[jax.Array, ...]):
+    """`jax.lax.scan` over the first `count` tiles, which is known at run time."""
+
+    def at(i):
+        return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, i, keepdims=False), tiles)
+
+    _, of_one = jax.eval_shape(lambda: one(carry, at(0)))
+    values = jax.tree.map(lambda x: jnp.zeros((len(tiles[0]), *x.shape), x.dtype), of_one)
+
+    def body(i, found):
+        carry, new = one(found[0], at(i))
+        return carry, jax.tree.map(lambda x, y: jax.lax.dynamic_update_index_in_dim(x, y, i, 0), found[1], new)
+
+    return jax.lax.fori_loop(0, count, body, (carry, values))
+
+
+def tile_size(cfg: ModelConfig, settings: ObjectiveConfig) -> Tiling:
+    """How the tokens of a device are cut."""
+    most, trained = max(1, TILE_LOGITS // cfg.vocab_size), settings.positions == "trained"
+    usual = (TRAINED_TOKENS if trained else TILE_TOKENS)[cfg.kernels]
+    return Tiling(settings.tile_tokens or min(usual, most), trained)
+
+
+def over_tiles(of_tile, table_VD: jax.Array, arrays: tuple[jax.Array, ...], tiling: Tiling):
     """One pass over the tiles, without anything of a gradient.
 
     `of_tile(table_VD, tile) -> number, values` with `values` a tuple of arrays (S, M, ...); returns the sum of the
     numbers, and the values as (B, L, ...).
     """
     layout = Layout(table_VD, arrays[0].shape[:2])
-    tiles, join = cut(arrays, tile_tokens, layout)
+    tiles, join, scan = cut(arrays, tiling, layout)
     compute_VD = layout.table(table_VD, arrays[0].dtype)
 
     def one(total, tile):
         number, values = of_tile(compute_VD, layout.gathered(tile))
         return total + number, layout.scattered(values)
 
-    total, values = jax.lax.scan(one, jnp.zeros((), jnp.float32), tiles)
+    total, values = scan(one, jnp.zeros((), jnp.float32), tiles)
     return total, tuple(map(join, values))
 
 
-def sweep(tile_gradients, table_VD: jax.Array, arrays: tuple[jax.Array, ...], tile_tokens: int):
+def sweep(tile_gradients, table_VD: jax.Array, arrays: tuple[jax.Array, ...], tiling: Tiling):
     """One pass over the tiles: the loss, what each token gives, and the table's gradient.
 
     `tile_gradients(table_VD, tile) -> loss, values, products` with `values` a tuple of arrays (S, M, ...), which come
@@ -103,7 +166,7 @@ def sweep(tile_gradients, table_VD: jax.Array, arrays: tuple[jax.Array, ...], ti
     `arrays[0]` are hidden states, in whose type the products are done.
     """
     layout = Layout(table_VD, arrays[0].shape[:2])
-    tiles, join = cut(arrays, tile_tokens, layout)
+    tiles, join, scan = cut(arrays, tiling, layout)
     compute_VD = layout.table(table_VD, arrays[0].dtype)
     S, (V, D) = tiles[0].shape[1], table_VD.shape
     add = _add_in_place if layout.split else _add
@@ -113,7 +176,7 @@ def sweep(tile_gradients, table_VD: jax.Array, arrays: tuple[jax.Array, ...], ti
         loss, values, products = tile_gradients(compute_VD, layout.gathered(tile))
         return (carry[0] + loss, add(carry[1], products)), layout.scattered(values)
 
-    (loss, dtable_SVD), values = jax.lax.scan(one, (jnp.zeros((), jnp.float32), zeros_SVD), tiles)
+    (loss, dtable_SVD), values = scan(one, (jnp.zeros((), jnp.float32), zeros_SVD), tiles)
     # The layout of the table's parameter: a scatter of the sum, not a whole copy each.
     dtable_VD = constrain(dtable_SVD.sum(0), "vocab" if layout.rows else None, "embed")
     return loss, tuple(map(join, values)), dtable_VD.astype(table_VD.dtype)
@@ -155,7 +218,7 @@ def _add_in_place(sum_SVD: jax.Array, products: tuple) -> jax.Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 5))
-def tiled(of, moving, table_VD, fixed, arrays, tile_tokens: int) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+def tiled(of, moving, table_VD, fixed, arrays, tiling: Tiling) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     """Sum of weight * loss over tokens, and the further figures of `of` (B, L); `sweep` by automatic differentiation.
 
     `of(logits, hiddens, *arrays) -> losses, figures`, all of a tile: float32 logits (S, M, V) of every hidden state,
@@ -163,10 +226,10 @@ def tiled(of, moving, table_VD, fixed, arrays, tile_tokens: int) -> tuple[jax.Ar
     states (B, L, D) that meet `table_VD`, to both of which gradients go; `fixed` are (hidden, table) pairs, all
     constant; of `arrays` (B, L) the last one is the weights, which `of` does not see.
     """
-    return _tiled_forward(of, moving, table_VD, fixed, arrays, tile_tokens)[0]
+    return _tiled_forward(of, moving, table_VD, fixed, arrays, tiling)[0]
 
 
-def _tiled_forward(of, moving, table_VD, fixed, arrays, tile_tokens):
+def _tiled_forward(of, moving, table_VD, fixed, arrays, tiling):
     batch = moving[0].shape[:2]
     tables = [Layout(table, batch).table(table, moving[0].dtype) for _, table in fixed]
     k, n = len(moving), len(moving) + len(fixed)
@@ -186,11 +249,11 @@ def _tiled_forward(of, moving, table_VD, fixed, arrays, tile_tokens):
         return loss, (*dhiddens, *figures), list(zip(down, hiddens))
 
     arrays = (*moving, *(x for x, _ in fixed), *arrays)
-    loss, values, dtable_VD = sweep(tile_gradients, table_VD, arrays, tile_tokens)
+    loss, values, dtable_VD = sweep(tile_gradients, table_VD, arrays, tiling)
     return (loss, values[k:]), (values[:k], dtable_VD)
 
 
-def _tiled_backward(of, tile_tokens, saved, cotangents):
+def _tiled_backward(of, tiling, saved, cotangents):
     dmoving, dtable_VD = saved
     return tuple(dx * cotangents[0].astype(dx.dtype) for dx in dmoving), dtable_VD * cotangents[0], None, None
 

@@ -22,6 +22,7 @@ HARMLESS = (
     "model.documents",
     "objective.tile_tokens",
     "objective.logits",
+    "objective.positions",
     "data.",  # the data's fingerprint, in every checkpoint, speaks for it
     *(f"task.{name}" for name in ("train", "valid", "test", "text", "label", "generate", "max_new_tokens", "patience")),
     "train.microbatches",

@@ -14,6 +14,7 @@ from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives import perturb
 from chinchilla_jax.parallel import mesh as meshes
 from chinchilla_jax.parallel.sharding import batch_sharding, replicated
+from chinchilla_jax.parallel.tiles import Tiling
 from tests import tiny
 
 SPECIAL = (0, 1, 2, 3)
@@ -132,7 +133,7 @@ def test_it_does_not_form_gradients_of_parameters(model, batch):
 
     def whole(params, delta):
         hidden, table = transformer.apply(params, batch, cfg, delta_BLD=delta), transformer.unembedding(params)
-        return robustness.cross_entropy(hidden, table, batch.targets, batch.weights, 0.0, 99999)
+        return robustness.cross_entropy(hidden, table, batch.targets, batch.weights, 0.0, Tiling(99999))
 
     aim = robustness.language(cfg)
     full = flops(jax.grad(whole), params, delta)

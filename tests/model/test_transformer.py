@@ -11,6 +11,7 @@ import pytest
 
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives.dense import cross_entropy
+from chinchilla_jax.parallel.tiles import Tiling
 from tests import tiny
 from tests.model import twin
 
@@ -27,7 +28,7 @@ VARIANTS = {
 def total(params, delta_BLD, batch, cfg):
     """The loss as the dense objective forms it."""
     hidden_BLD = transformer.apply(params, batch, cfg, delta_BLD=delta_BLD)
-    return cross_entropy(hidden_BLD, transformer.unembedding(params), batch.targets, batch.weights, 0.0, 512)
+    return cross_entropy(hidden_BLD, transformer.unembedding(params), batch.targets, batch.weights, 0.0, Tiling(512))
 
 
 @functools.cache

@@ -10,7 +10,16 @@ import jax
 import numpy as np
 import pytest
 
-from chinchilla_jax.config import AdversarialConfig, Config, MeshConfig, OptimizerConfig, TrainConfig, replace, to_dict
+from chinchilla_jax.config import (
+    AdversarialConfig,
+    Config,
+    MeshConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    TrainConfig,
+    replace,
+    to_dict,
+)
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.objectives import build as objectives
 from chinchilla_jax.objectives import dense as dense_objective
@@ -65,10 +74,11 @@ def test_off_leaves_the_compiled_program_as_it_is(monkeypatch):
 
 @pytest.mark.parametrize("settings", [ALL[0], {"method": "pgd", "steps": 2}, ALL[4]], ids=lambda s: s["method"])
 def test_the_same_under_remat_with_layers_unrolled_and_other_kernels(settings):
-    """What a backward pass computes again, and how, is the attack that it was."""
+    """What a backward pass computes again, and how, is the attack that it was; logits of what trains alone as well."""
     two = dataclasses.replace(MODERN, layers=2)
     way = dataclasses.replace(two, remat="full", kernels="cpu", scan_unroll=2)
-    rolled, other = (gradients(config(cfg, **settings)) for cfg in (two, way))
+    rolled = gradients(config(two, **settings))
+    other = gradients(replace(config(way, **settings), {"objective.positions": "trained"}))
     assert tiny.worst(other, rolled, floor=0.1) < (1e-3 if settings["method"] == "vat" else 1e-4)
 
 
@@ -133,10 +143,11 @@ DOCUMENTS = [[16], [3, 9], [5, 5, 5], [1], [16], [8, 8], [2, 14], [10]]
 ROWS = [tiny.packed(DOCUMENTS, 16, 32, seed) for seed in range(4)]
 
 
-def trained(mesh: tuple[int, int, int], steps: int = 3, parts: int = 1, **attack):
+def trained(mesh: tuple[int, int, int], positions: str, steps: int = 3, parts: int = 1, **attack):
     """Losses and gradient norms of a few steps, and the carry after them."""
     config = Config(
         model=SPREAD,
+        objective=ObjectiveConfig(positions=positions),
         mesh=MeshConfig(*mesh),
         optimizer=OptimizerConfig(peak_lr=3e-3, warmup_steps=0),
         train=TrainConfig(steps=10, seq_len=16, batch_size=8, microbatches=parts),
@@ -179,7 +190,9 @@ def trained(mesh: tuple[int, int, int], steps: int = 3, parts: int = 1, **attack
     ],
 )
 def test_one_device_and_eight(attack):
-    (one, kept), (eight, shared) = (trained(mesh, **attack) for mesh in ((1, 1, 1), (2, 2, 2)))
+    (one, kept), (eight, shared) = (
+        trained(mesh, which, **attack) for mesh, which in (((1, 1, 1), "all"), ((2, 2, 2), "trained"))
+    )
     np.testing.assert_allclose(eight[:, :2], one[:, :2], rtol=1e-5)
     np.testing.assert_allclose(eight[:, 2], one[:, 2], rtol=1e-4)
     if attack.get("delayed"):

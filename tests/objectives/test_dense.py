@@ -13,6 +13,7 @@ from chinchilla_jax.config import ObjectiveConfig
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives.dense import cross_entropy, dense
+from chinchilla_jax.parallel.tiles import Tiling
 from chinchilla_jax.training.step import accumulate
 from chinchilla_jax.types import Batch
 from tests import tiny
@@ -25,44 +26,47 @@ HIDDEN, TABLE = (DRAW.standard_normal(shape).astype(np.float32) for shape in ((B
 TARGETS = DRAW.integers(0, V, (B, L))
 WEIGHTS = (DRAW.random((B, L)) * (DRAW.random((B, L)) < 0.7)).astype(np.float32)
 
+TWELVE = Tiling(12)
+
 
 @functools.cache
 def naive(z_loss: float):
     return tiny.jit(jax.value_and_grad(tiny.naive_loss, argnums=(0, 1)))(HIDDEN, TABLE, TARGETS, WEIGHTS, z_loss)
 
 
-def tiled(z_loss: float, tile_tokens: int, dtype=jnp.float32, logits: str = "float32"):
+def tiled(z_loss: float, tiling: Tiling, dtype=jnp.float32, logits: str = "float32"):
     ours = tiny.jit(jax.value_and_grad(cross_entropy, argnums=(0, 1)), static_argnums=(4, 5, 6))
-    return ours(jnp.asarray(HIDDEN, dtype), TABLE, TARGETS, WEIGHTS, z_loss, tile_tokens, logits)
+    return ours(jnp.asarray(HIDDEN, dtype), TABLE, TARGETS, WEIGHTS, z_loss, tiling, logits)
 
 
 @pytest.mark.parametrize("z_loss", [0.0, 0.1])
-@pytest.mark.parametrize("tile_tokens", [1, 9, 12, 42, 1000])
-def test_tiles_equal_the_naive_loss(tile_tokens, z_loss):
-    assert tiny.worst(tiled(z_loss, tile_tokens), naive(z_loss)) < 1e-5
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("tokens", [1, 9, 12, 42, 1000])
+def test_tiles_equal_the_naive_loss(tokens, trained, z_loss):
+    assert tiny.worst(tiled(z_loss, Tiling(tokens, trained)), naive(z_loss)) < 1e-5
 
 
 def test_the_value_alone_is_the_same_number():
-    alone = tiny.jit(cross_entropy, static_argnums=(4, 5))(HIDDEN, TABLE, TARGETS, WEIGHTS, 0.1, 12)
-    assert float(alone) == pytest.approx(float(tiled(0.1, 12)[0]), rel=1e-6)
+    alone = tiny.jit(cross_entropy, static_argnums=(4, 5))(HIDDEN, TABLE, TARGETS, WEIGHTS, 0.1, TWELVE)
+    assert float(alone) == pytest.approx(float(tiled(0.1, TWELVE)[0]), rel=1e-6)
 
 
 def test_a_factor_outside_reaches_the_gradients():
     def scaled(hidden_BLD, table_VD):
-        return -3.0 * cross_entropy(hidden_BLD, table_VD, TARGETS, WEIGHTS, 0.0, 12)
+        return -3.0 * cross_entropy(hidden_BLD, table_VD, TARGETS, WEIGHTS, 0.0, TWELVE)
 
     found = tiny.jit(jax.grad(scaled, argnums=(0, 1)))(HIDDEN, TABLE)
     assert tiny.worst(found, jax.tree.map(lambda g: -3 * g, naive(0.0)[1])) < 1e-5
 
 
 def test_tokens_without_weight_get_exactly_no_gradient():
-    _, (dx_BLD, _) = tiled(0.1, 12)
+    _, (dx_BLD, _) = tiled(0.1, TWELVE)
     assert (WEIGHTS == 0).any() and not np.asarray(dx_BLD)[WEIGHTS == 0].any()
 
 
 @pytest.mark.parametrize("logits", ["float32", "compute"])
 def test_bfloat16_operands_stay_close_and_the_table_gets_float32(logits):
-    loss, (dx_BLD, dtable_VD) = tiled(0.0, 12, jnp.bfloat16, logits)
+    loss, (dx_BLD, dtable_VD) = tiled(0.0, TWELVE, jnp.bfloat16, logits)
     assert (loss.dtype, dx_BLD.dtype, dtable_VD.dtype) == (jnp.float32, jnp.bfloat16, jnp.float32)
     assert tiny.worst((loss, (dx_BLD, dtable_VD)), naive(0.0)) < 0.03
 
@@ -81,7 +85,7 @@ def test_rounded_logits_are_an_option_that_cards_take_in_training_alone():
 
 def test_extreme_logits_stay_finite():
     run = tiny.jit(jax.value_and_grad(cross_entropy, argnums=(0, 1)), static_argnums=(4, 5))
-    loss, grads = run(HIDDEN * 1e4, TABLE, TARGETS, WEIGHTS, 0.0, 12)
+    loss, grads = run(HIDDEN * 1e4, TABLE, TARGETS, WEIGHTS, 0.0, TWELVE)
     assert np.isfinite(loss) and all(np.isfinite(g).all() for g in grads)
 
 

@@ -46,8 +46,8 @@ def by_answer(x_BL, batch: Batch) -> jax.Array:
 def pair_scores(config: Config, params, batch: Batch) -> jax.Array:
     """`scores` under whole parameters."""
     hidden_BLD = transformer.apply(params, batch, config.model)
-    tile_tokens = tile_size(config.model, config.objective)
-    losses_BL = token_losses(hidden_BLD, transformer.unembedding(params), batch.targets, tile_tokens)
+    tiling = tile_size(config.model, config.objective)
+    losses_BL = token_losses(hidden_BLD, transformer.unembedding(params), batch.targets, batch.weights, tiling)
     return scores(losses_BL, batch, config.task.preference == "ipo")
 
 
@@ -77,7 +77,7 @@ def preference(config: Config, binding: Binding) -> Objective:
     The gradient of the loss by a token's log-probability is the same for all tokens of an answer, so the second sweep
     over the vocabulary is a cross-entropy with other weights.
     """
-    task, tile_tokens = config.task, tile_size(config.model, config.objective)
+    task, tiling = config.task, tile_size(config.model, config.objective)
     stored, mean = task.reference == "stored", task.preference == "ipo"
     inner = binding.bind(dense(config.model, config.objective))
 
@@ -95,14 +95,14 @@ def preference(config: Config, binding: Binding) -> Objective:
 
         def head(hidden_BLD, table_VD, _):
             fixed = jax.lax.stop_gradient((hidden_BLD, table_VD))
-            losses_BL = token_losses(*fixed, batch.targets, tile_tokens)
+            losses_BL = token_losses(*fixed, batch.targets, batch.weights, tiling)
 
             def total(losses_BL):
                 found_BP, margin_BP = pair_losses(task, scores(losses_BL, batch, mean), reference_BP2)
                 return jnp.sum(found_BP * there_BP), margin_BP
 
             (loss, margin_BP), weights_BL = jax.value_and_grad(total, has_aux=True)(losses_BL)
-            plain = cross_entropy(hidden_BLD, table_VD, batch.targets, weights_BL, 0.0, tile_tokens)
+            plain = cross_entropy(hidden_BLD, table_VD, batch.targets, weights_BL, 0.0, tiling)
             return plain + jax.lax.stop_gradient(loss - plain), (loss, margin_BP)
 
         def summed(params):
