@@ -22,7 +22,7 @@ TILE_TOKENS = {"cpu": 1024, "reference": 1024, "cuda": 8192, "tpu": 8192}
 TILE_LOGITS = 2**28  # and never more logits than this, a gigabyte in float32
 PIECES = range(128, 1025)  # rows of a split table whose gradient by one tile is made at once, a sixteenth if that many
 # A tile of positions that train: small, since of few of them the last tile is most of the work.
-TRAINED_TOKENS = {"cpu": 128, "reference": 128, "cuda": 1024, "tpu": 1024}
+TRAINED_TOKENS = {"cpu": 128, "reference": 128, "cuda": 2048, "tpu": 2048}
 TILE_ARRAYS = 4  # of a tile's size that exist together; they share the tokens where memory is what matters
 
 
