@@ -90,11 +90,13 @@ STYLES: dict[str, tuple[Callable, Callable]] = {"squad": (squad_exact, squad_f1)
 
 
 def best(style: str, output: str, references: Sequence[str]) -> tuple[float, float]:
-    """(exact match, F1), each the best over the references; no reference means that there is no answer.
+    """(exact match, F1), each the best over the references; where there is none, both are whether there is no output.
 
-    SQuAD's references that normalise to nothing are left out where another is left, as in the script of 2.0.
+    SQuAD's references that normalise to nothing are left out where another is left, as in the script of 2.0. CMRC's
+    script knows no question without an answer.
     """
     exact, f1 = STYLES[style]
     kept = [reference for reference in references if normalised(reference)] if style == "squad" else references
-    kept = kept or [""]
+    if not kept:
+        return (exact(output, ""),) * 2
     return max(exact(output, r) for r in kept), max(f1(output, r) for r in kept)

@@ -68,4 +68,5 @@ def test_the_best_reference_counts_and_none_means_no_answer():
     assert answers.best("squad", "cat", ["dog", "the cat sat", "Cat."]) == (1.0, 1.0)
     assert answers.best("squad", "", []) == (1.0, 1.0) and answers.best("squad", "cat", []) == (0.0, 0.0)
     assert answers.best("squad", "cat", ["the", "dog"]) == (0.0, 0.0)
+    assert answers.best("cmrc", "", []) == (1.0, 1.0) and answers.best("cmrc", "北京", []) == (0.0, 0.0)
     assert answers.best("cmrc", "北京大学", ["北京", "清华"]) == (0.0, pytest.approx(2 / 3))
