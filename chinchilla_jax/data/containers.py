@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 from chinchilla_jax.data import fs
@@ -17,10 +16,10 @@ ROWS = 1 << 10  # of a parquet file that are read at a time
 class Zstd(io.RawIOBase):
     """A file with zstd's compression; one that is cut off or damaged is an `EOFError`."""
 
-    def __init__(self, path: str):
+    def __init__(self, opened: BinaryIO):
         import pyarrow
 
-        self._stream = pyarrow.CompressedInputStream(pyarrow.PythonFile(fs.opened(path)), "zstd")
+        self._stream = pyarrow.CompressedInputStream(pyarrow.PythonFile(opened, mode="r"), "zstd")
 
     def readable(self) -> bool:
         """It is."""
@@ -36,9 +35,9 @@ class Zstd(io.RawIOBase):
         return len(found)
 
 
-def zstd(path: Path | str) -> BinaryIO:
-    """A zstd file opened for reading what it holds."""
-    return io.BufferedReader(Zstd(str(path)), 1 << 20)
+def zstd(opened: BinaryIO) -> BinaryIO:
+    """What an opened zstd file holds, for reading."""
+    return io.BufferedReader(Zstd(opened), 1 << 20)
 
 
 def parquet(path: str, field: str, groups: tuple[int, int] | None, notes: Notes) -> Iterator[tuple[str, str]]:

@@ -200,10 +200,10 @@ def uncompressed(name: str) -> str:
 
 def open_file(path: Path | fs.Url) -> BinaryIO:
     """A file opened for reading bytes, decompressed if its name ends in .gz or .zst."""
-    name = path.name.lower()
+    name, opened = path.name.lower(), fs.opened(str(path))
     if name.endswith(".zst"):
-        return containers.zstd(path)
-    return gzip.open(fs.opened(str(path)), "rb") if name.endswith(".gz") else fs.opened(str(path))
+        return containers.zstd(opened)
+    return gzip.open(opened, "rb") if name.endswith(".gz") else opened
 
 
 def read(

@@ -93,7 +93,7 @@ def decoded(path: Path) -> str:
     try:
         data = path.read_bytes()
         data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-        data = containers.zstd(path).read() if data[:4] == b"\x28\xb5\x2f\xfd" else data
+        data = containers.zstd(io.BytesIO(data)).read() if data[:4] == b"\x28\xb5\x2f\xfd" else data
         foreign = next((name for magic, name in FOREIGN.items() if data.startswith(magic)), "")
         require(not foreign, f"{path}: {foreign}, which is not read here; write it as text, perhaps with .gz or .zst")
         return data.decode("utf-8-sig")
@@ -342,7 +342,8 @@ def conll(path: str, text: str, columns: Columns) -> Iterator[Raw]:
     for line, written in enumerate([*text.split("\n"), ""], 1):
         cells = written.strip().split("\t") if tabbed else written.split()
         cells = [cell.strip() for cell in cells]
-        comment = written.startswith("#") and ("\t" not in written if tabbed else len(cells) != 2)
+        word = "\t" in written if tabbed else len(cells) in (2, *map(len, held[:1]))
+        comment = written.startswith("#") and not word
         if comment or cells[:1] == ["-DOCSTART-"]:
             continue
         if cells and any(cells):
