@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from chinchilla_jax.config import TaskConfig, require
-from chinchilla_jax.tasks.kinds.chat import OF_ANY, Answers, encode_as, pair
+from chinchilla_jax.tasks.kinds.chat import OF_ANY, Answers, encode_as, pair, wrong
 from chinchilla_jax.tasks.kinds.kind import AUGMENTS, WRITES, Figures, Kind
 from chinchilla_jax.tasks.kinds.summary import MARKS
 from chinchilla_jax.tasks.metrics import answers, similarity
@@ -46,5 +46,5 @@ KIND = Kind(
     "answer", encode_as(dialogue), FIGURES, judge=partial(Answers, score=score, dialogue=dialogue),
     reads=("chat", "spans"), in_bytes=True, keeps_template=True, generates=True, columns=("stopped", "references"),
     fallback="lines",
-    check=check, follows=("sampling", *AUGMENTS, *WRITES),
+    check=check, follows=("sampling", *AUGMENTS, *WRITES), wrong=wrong,
 )  # fmt: skip

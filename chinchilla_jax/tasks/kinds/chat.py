@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from chinchilla_jax.tasks.encode import Encoder
-from chinchilla_jax.tasks.kinds.kind import AUGMENTS, WRITES, Examination, Figures, Kind, Rows
+from chinchilla_jax.tasks.kinds.kind import AUGMENTS, WRITES, Examination, Figures, Kind, Rows, spread
 from chinchilla_jax.tasks.metrics import extras, similarity
 from chinchilla_jax.tasks.records import Dialogue, Record, Turn
 
@@ -27,8 +27,7 @@ class Answers:
         self.data, self.score = examination.data, score
         made = (dialogue(record) for record in examination.records)
         found = [one for each in made if isinstance(each, Dialogue) for one in asked(each, self.data.task.turns)]
-        count = min(examination.most, len(found))
-        self.asked = [found[n * len(found) // count] for n in range(count)]
+        self.asked = spread(found, examination.most)
         self.references = [references(record) for record in self.asked]
         texts = [text for given in self.references for text in given]
         language = similarity.code_of(self.data.task.language)
@@ -64,6 +63,11 @@ class Answers:
             }
             for record, prompt, one, given in zip(self.asked, prompts, written, self.references)
         ]  # fmt: skip
+
+
+def wrong(row: dict[str, Any]) -> bool:
+    """Whether a line of predictions.jsonl is none of its references, but for blanks round it: as `exact` counts."""
+    return row["output"].strip() not in map(str.strip, row.get("references", [row["reference"]]))
 
 
 def asked(record: Dialogue, turns: str) -> list[Dialogue]:
@@ -109,5 +113,5 @@ FIGURES = OF_ANY | dict.fromkeys(("distinct1", "distinct2", "length", "similarit
 KIND = Kind(
     "chat", Encoder.dialogue, FIGURES, judge=partial(Answers, score=talk), reads=("chat",),
     in_bytes=True, keeps_template=True, generates=True, columns=("stopped", "references"),
-    follows=("sampling", *AUGMENTS, *WRITES),
+    follows=("sampling", *AUGMENTS, *WRITES), wrong=wrong,
 )  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 
 from chinchilla_jax.tasks.encode import Encoder
 from chinchilla_jax.tasks.kinds.chat import pair
-from chinchilla_jax.tasks.kinds.kind import AUGMENTS, Examination, Figures, Kind, Rows
+from chinchilla_jax.tasks.kinds.kind import AUGMENTS, Examination, Figures, Kind, Rows, spread
 from chinchilla_jax.tasks.kinds.labels import FIGURES, confusion, divide, label_names, number_of, sections
 from chinchilla_jax.tasks.metrics import classes
 from chinchilla_jax.tasks.records import Dialogue, Labelled, Turn
@@ -36,11 +36,11 @@ def ending(renderer: Renderer, label: str) -> list[int]:
 
 
 class Choices:
-    """The figures of a label head, of the first records."""
+    """The figures of a label head, of some of the records while it trains."""
 
     def __init__(self, examination: Examination):
         self.data, task = examination.data, examination.data.task
-        self.records = list(examination.records)[: examination.most]
+        self.records = spread(examination.records, examination.most)
         endings = [ending(self.data.renderer, label) for label in task.labels]
         self.chooser = examination.chooser(endings)
         self.divisors = np.array([len(ids) if task.choose == "mean" else 1 for ids in endings])

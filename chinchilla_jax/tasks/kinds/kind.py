@@ -58,6 +58,12 @@ def by_item(
                 start += len(item)
 
 
+def spread(records: Sequence[Any], most: int) -> list[Any]:
+    """So many of some records at most, evenly: the first of a file that is sorted by label would have one label."""
+    count = min(most, len(records))
+    return [records[n * len(records) // count] for n in range(count)]
+
+
 def nothing(examination: Examination) -> Judge:
     """A judge for which the loss is all there is."""
     return lambda params, poll: ({}, [])

@@ -3,7 +3,7 @@
 from functools import partial
 
 from chinchilla_jax.tasks.encode import Encoder
-from chinchilla_jax.tasks.kinds.chat import OF_ANY, Answers
+from chinchilla_jax.tasks.kinds.chat import OF_ANY, Answers, wrong
 from chinchilla_jax.tasks.kinds.kind import AUGMENTS, WRITES, Kind
 from chinchilla_jax.tasks.metrics import similarity
 
@@ -13,5 +13,5 @@ KIND = Kind(
     "summary", Encoder.dialogue, FIGURES, judge=partial(Answers, score=similarity.rouge), reads=("chat",),
     in_bytes=True, keeps_template=True, generates=True, columns=("stopped", "references"),
     fallback="lines", keeps_start=True,
-    follows=("sampling", *AUGMENTS, *WRITES),
+    follows=("sampling", *AUGMENTS, *WRITES), wrong=wrong,
 )  # fmt: skip

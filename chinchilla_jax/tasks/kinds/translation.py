@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from chinchilla_jax.tasks.encode import Encoder
-from chinchilla_jax.tasks.kinds.chat import OF_ANY, Answers
+from chinchilla_jax.tasks.kinds.chat import OF_ANY, Answers, wrong
 from chinchilla_jax.tasks.kinds.kind import AUGMENTS, WRITES, Examination, Figures, Kind
 from chinchilla_jax.tasks.metrics import similarity
 
@@ -26,5 +26,5 @@ class Translations(Answers):
 KIND = Kind(
     "translation", Encoder.dialogue, OF_ANY | {"bleu": True, "chrf2": True}, judge=Translations,
     reads=("chat",), in_bytes=True, keeps_template=True, generates=True,
-    columns=("stopped", "references"), fallback="lines", follows=("sampling", *AUGMENTS, *WRITES),
+    columns=("stopped", "references"), fallback="lines", follows=("sampling", *AUGMENTS, *WRITES), wrong=wrong,
 )  # fmt: skip

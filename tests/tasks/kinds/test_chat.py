@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from chinchilla_jax.tasks.kinds import chat
+from chinchilla_jax.tasks.kinds.table import KINDS
 from chinchilla_jax.tasks.records import Dialogue, Document, Turn
 from tests.tasks.made import HERE
 
@@ -52,6 +53,13 @@ def test_what_is_asked_goes_up_to_an_answer_and_any_reference_is_right():
     assert figures == pytest.approx({"exact": 2 / 3, "stopped": 2 / 3, "empty": 1 / 3, "count": 3})
     assert [row["reference"] for row in rows] == ["b", "x", "u"] and rows[1]["references"] == ["x", "y", " z "]
     assert "references" not in rows[0] and rows[0]["output"] == " b\n", "as it was written"
+
+
+def test_what_is_wrong_is_what_is_not_exact():
+    row = {"output": " b\n", "reference": "a"}
+    assert chat.wrong(row) and not chat.wrong(row | {"reference": "b"})
+    assert not chat.wrong(row | {"references": ["a", "b "]}) and chat.wrong(row | {"references": ["a", "c"]})
+    assert all(KINDS[name].wrong is chat.wrong for name in ("chat", "translation", "summary", "answer"))
 
 
 def test_a_few_are_asked_and_none_where_nothing_asks():

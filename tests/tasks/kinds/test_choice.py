@@ -1,5 +1,7 @@
 """Labels as endings."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from chinchilla_jax.errors import UserError
@@ -16,5 +18,10 @@ def test_a_label_ends_as_it_is_trained(whole_run, tmp_path):
             trained = part.targets[part.weights > 0].tolist()
             ids = choice.ending(data.renderer, record.labels[0])
             assert trained[: len(ids)] == ids and ids[-1] == data.renderer.end
+    asked = SimpleNamespace(data=data, records=[*data.train, *data.train], most=2, chooser=len)
+    asked.records.sort(key=lambda record: record.labels)
+    assert {record.labels for record in choice.Choices(asked).records} == {("wind",), ("cold stone",)}, (
+        "of a sorted file"
+    )
     with pytest.raises(UserError, match="none of the training set's"):
         of_kind(whole_run, tmp_path, "choice", records, labels=("wind", "sea"))
