@@ -30,7 +30,7 @@ MOST_CONFUSED = 20
 def label_names(records: Sequence[Labelled], most: int = 1) -> tuple[str, ...]:
     """The first label of every text once, or the first `most`; sorted, numbers by their value."""
     names = {label for record in records for label in record.labels[: most * len(record.judged)]}
-    return tuple(sorted(names, key=lambda name: (0, int(name), "") if name.isdecimal() else (1, 0, name)))
+    return tuple(sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)))
 
 
 def divide(

@@ -1,7 +1,4 @@
-"""Classification: accuracy, F1 by label, Matthews' correlation, calibration; one label a record or several.
-
-A reference of -1 is a label that training has not seen: no output is right about it.
-"""
+"""Classification: accuracy, F1 by label, Matthews' correlation, calibration; one label a record or several."""
 
 import numpy as np
 
@@ -12,8 +9,8 @@ def f1(right, said, there) -> np.ndarray:
 
 
 def confusion(reference_N: np.ndarray, output_N: np.ndarray, labels: int) -> np.ndarray:
-    """Counts by (reference, output): (labels + 1, labels), the last row being labels unknown to training."""
-    counts = np.zeros((labels + 1, labels), np.int64)
+    """Counts by (reference, output): (labels, labels)."""
+    counts = np.zeros((labels, labels), np.int64)
     np.add.at(counts, (reference_N, output_N), 1)
     return counts
 
@@ -27,7 +24,7 @@ def single(reference_N: np.ndarray, output_N: np.ndarray, labels: int) -> dict[s
     if not len(reference_N):
         return dict.fromkeys(("accuracy", "macro_f1", "weighted_f1", "mcc"), 0.0)
     counts = confusion(reference_N, output_N, labels)
-    right, said, there = counts.diagonal(), counts.sum(0), counts.sum(1)[:labels]
+    right, said, there = counts.diagonal(), counts.sum(0), counts.sum(1)
     each, seen = f1(right, said, there), (said + there) > 0
     return {
         "accuracy": right.sum() / len(reference_N),
@@ -42,7 +39,7 @@ def matthews(reference_N: np.ndarray, output_N: np.ndarray, labels: int) -> floa
     counts = confusion(reference_N, output_N, labels).astype(np.float64)
     said, there, total = counts.sum(0), counts.sum(1), counts.sum()
     spread = (total**2 - (said**2).sum()) * (total**2 - (there**2).sum())
-    same = counts.trace() * total - (said * there[:labels]).sum()
+    same = counts.trace() * total - (said * there).sum()
     return same / np.sqrt(spread) if spread > 0 else 0.0
 
 

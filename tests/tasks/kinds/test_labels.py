@@ -12,7 +12,7 @@ from chinchilla_jax.model import transformer
 from chinchilla_jax.objectives.objective import WHOLE
 from chinchilla_jax.tasks.encode import Example, Item
 from chinchilla_jax.tasks.kinds.heads import head_rows, labels
-from chinchilla_jax.tasks.kinds.labels import RARE, WITHOUT
+from chinchilla_jax.tasks.kinds.labels import RARE, WITHOUT, label_names
 from chinchilla_jax.tasks.kinds.table import KINDS
 from chinchilla_jax.tasks.pack import filled
 from chinchilla_jax.tasks.records import Conversation, Labelled, Tally, Where
@@ -99,6 +99,13 @@ def test_a_conversation_that_is_too_long_is_divided(tokenizer):
     assert "divided" in "".join(made.tally.counts)
     with pytest.raises(UserError, match="label 'c' is none of"):
         made.items(Conversation(HERE, ("wind", "wind"), ("a", "c"), "one"), 0)
+
+
+def test_labels_have_one_order():
+    """Also those of the same number, whose order in a set is another in every process."""
+    names = [*("0" * n + "1" for n in range(6)), "2", "10", "b", "a"]
+    found = label_names([Labelled(HERE, ("t",), (name,)) for name in names])
+    assert found == ("000001", "00001", "0001", "001", "01", "1", "2", "10", "a", "b")
 
 
 def test_texts_of_conversations_are_judged_one_by_one(tokenizer):

@@ -22,13 +22,6 @@ def test_one_label_a_record():
         assert found["mcc"] == pytest.approx(sk.matthews_corrcoef(reference, output), abs=1e-12)
 
 
-def test_a_label_unknown_to_training_is_never_right():
-    reference, output = np.array([0, 1, -1, -1]), np.array([0, 1, 1, 1])
-    found = classes.single(reference, output, 2)
-    expected = sk.f1_score([0, 1, 9, 9], output, average="macro", labels=[0, 1])
-    assert found["accuracy"] == 0.5 and found["macro_f1"] == pytest.approx(expected)
-
-
 def test_several_labels_a_record_and_their_threshold():
     for seed in range(1000):
         draw = np.random.default_rng(seed)
