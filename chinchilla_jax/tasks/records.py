@@ -190,9 +190,11 @@ class Spans(Document):
     spans: tuple[tuple[int, int, str], ...]
 
     def mistyped(self, typo: Typo) -> "Spans":
-        """The text cut at the ends of spans and mistyped part by part, so that every span moves with its text."""
+        """The text cut at the ends of spans and mistyped part by part, so that every span moves with its text; a part
+        of which nothing would be left stays."""
         cuts = sorted({0, len(self.text), *(at for start, end, _ in self.spans for at in (start, end))})
-        parts = [typo(self.text[start:end]) for start, end in pairwise(cuts)]
+        whole = [self.text[start:end] for start, end in pairwise(cuts)]
+        parts = [typo(part) or part for part in whole]
         moved = dict(zip(cuts, accumulate(map(len, parts), initial=0)))
         return replace(
             self, text="".join(parts), spans=tuple((moved[start], moved[end], name) for start, end, name in self.spans)

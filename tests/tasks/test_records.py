@@ -40,4 +40,5 @@ def test_every_record_that_a_head_judges_can_be_mistyped():
     moved = record.mistyped(lambda t: double(2 * c for c in t))
     found = [(moved.text[start:end], name) for start, end, name in moved.spans]
     assert found == [("AAddaa  LLeeee", "PER"), ("LLeeee", "LAST")] and moved.text == double(2 * c for c in record.text)
+    assert record.mistyped(lambda t: "" if t == "Lee" else t) == record, "a span is never without a text"
     assert Spans(HERE, "", ()).mistyped(str.upper) == Spans(HERE, "", ())
