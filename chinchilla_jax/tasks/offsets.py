@@ -8,8 +8,9 @@ import numpy as np
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.tasks.render import Encode
 
+HAN_KANA = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # written without blanks
 # Han and kana one by one, other letters and digits as words, any other character by itself; with what is blank before.
-UNITS = re.compile(r"\s*(?:[^\W_\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+|\S|$)")
+UNITS = re.compile(rf"\s*(?:[^\W_{HAN_KANA}]+|\S|$)")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from chinchilla_jax.tasks.kinds import heads, tables
 from chinchilla_jax.tasks.kinds.kind import Examination, Figures, Kind, Rows, by_item
 from chinchilla_jax.tasks.kinds.labels import compiled_head
 from chinchilla_jax.tasks.metrics import entities
+from chinchilla_jax.tasks.offsets import HAN_KANA
 from chinchilla_jax.tasks.records import Spans, Tagged
 from chinchilla_jax.tasks.render import Encode
 
@@ -22,8 +23,8 @@ OUTSIDE = "O"
 BARE = "words without a piece of their own, which count as O"
 WIDENED = "entities widened to whole words, or left out because they overlap"
 UNKNOWN = "tags of a type that the training set lacks, which no output can match"
-WORD = re.compile(r"[^\W\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+|[^\s]")  # a run of letters, or one other character
-UNSPACED = re.compile(r"[\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]")
+WORD = re.compile(rf"[^\W{HAN_KANA}]+|[^\s]")  # a run of letters, or one other character
+UNSPACED = re.compile(rf"[{HAN_KANA}\u3000-\u303f\uff00-\uffef]")
 
 
 @functools.lru_cache(maxsize=1 << 16)

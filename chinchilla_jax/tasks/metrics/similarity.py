@@ -12,7 +12,7 @@ from typing import Any
 from chinchilla_jax.config import require
 from chinchilla_jax.tasks.metrics.extras import library
 
-HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 KANA, HANGUL = r"\u3040-\u30ff", r"\uac00-\ud7af"
 ROUGE = ("rouge1", "rouge2", "rougeL")
 TOKENIZERS = {"zh": "zh", "ja": "char", "ko": "char"}  # of sacrebleu; MeCab's need a dictionary
@@ -73,7 +73,7 @@ def rouge(outputs: Sequence[str], references: Sequence[Sequence[str]], language:
     English is stemmed (Porter); other languages that use spaces lose what is not a-z or 0-9, as in rouge-score.
     """
     scorer_of, spaced = library("rouge_score.rouge_scorer").RougeScorer, language not in TOKENIZERS
-    scorer = scorer_of(ROUGE, use_stemmer=True) if spaced else scorer_of(ROUGE, tokenizer=Characters())
+    scorer = scorer_of(ROUGE, use_stemmer=language == "en") if spaced else scorer_of(ROUGE, tokenizer=Characters())
     total = dict.fromkeys(ROUGE, 0.0)
     for output, given in zip(outputs, references, strict=True):
         each = [scorer.score(reference, output) for reference in given]

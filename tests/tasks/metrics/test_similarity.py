@@ -117,6 +117,8 @@ def test_libraries_are_asked_with_their_own_settings():
     scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
     best = [max(scorer.score(r, o)["rougeL"].fmeasure for r in given) for o, given in zip(outputs, several)]
     assert similarity.rouge(outputs, several, "en")["rougeL"] == pytest.approx(sum(best) / 10, abs=1e-9)
+    assert similarity.rouge(["running"], [["runs"]], "en")["rouge1"] == 100.0
+    assert similarity.rouge(["running"], [["runs"]], "de")["rouge1"] == 0.0, "the stemmer is one of English"
 
 
 def test_variety_and_languages():
@@ -127,6 +129,7 @@ def test_variety_and_languages():
     for text, language in (
         ("Guten Tag", "en"),
         ("你好世界 ok", "zh"),
+        ("\U00020bb7\U0002000b", "zh"),  # characters beyond the first 65,536
         ("こんにちは世界", "ja"),
         ("안녕", "ko"),
         ("", "en"),
