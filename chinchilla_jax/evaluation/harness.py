@@ -1,7 +1,7 @@
 """A run behind lm-evaluation-harness: its tasks, and ours from local files, without a network."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -124,19 +124,29 @@ def generation(asked: dict[str, Any]) -> tuple[list[str], int, Sampling]:
 
 def run(loaded: Loaded, tasks: Sequence[str], limit: int | None, shots: int | None) -> dict[str, dict[str, Any]]:
     """{task: {metric: value}} of tasks: names of ours, YAML files, or names of lm-eval's own."""
-    found = [specification(task) for task in tasks]
+    found = [tried(task, specification, task) for task in tasks]
     named = [task for task in found if isinstance(task, str)]
     manager = TaskManager(include_defaults=bool(named))
     for name in named:
         require(name in manager.all_tasks, f"--lm-eval {name} is no task of lm-eval, no YAML file, and none of ours: "
                 f"{', '.join(sorted(ours()))}")  # fmt: skip
-    try:
-        found = [task for one in found for task in manager.load(one)["tasks"].values()]
-    except OSError as error:
-        raise UserError(f"--lm-eval: the documents of a task could not be read ({str(error)[:200]})") from error
+    found = [task for name, one in zip(tasks, found) for task in tried(name, manager.load, one)["tasks"].values()]
     results = simple_evaluate(Harness(loaded), tasks=found, limit=limit, num_fewshot=shots, bootstrap_iters=0,
                               task_manager=manager)  # fmt: skip
     return {name: figures(row, results["samples"].get(name, [])) for name, row in results["results"].items()}
+
+
+def tried(task: str, read: Callable, told: Any) -> Any:
+    """What `read` makes of what is told of a task; a `UserError` for whatever its file or its documents have wrong."""
+    try:
+        return read(told)
+    except UserError:
+        raise
+    except Exception as error:
+        why = f"{type(error).__name__}: {str(error)[:200]}"
+        raise UserError(
+            f"--lm-eval {task} could not be read ({why}); correct its YAML file or its documents"
+        ) from error
 
 
 def ours() -> dict[str, Path]:
@@ -151,23 +161,38 @@ def specification(task: str) -> str | dict[str, Any]:
         return task
     found = load_yaml(path, resolve_func=True)
     require(isinstance(found, dict) and "task" in found, f"{path} names no task")
-    files = found.get("dataset_kwargs", {}).get("data_files", {})
-    if isinstance(files, dict):
-        beside = {split: str(path.parent.resolve() / file) for split, file in files.items()}
-        found["dataset_kwargs"] = {**found.get("dataset_kwargs", {}), **({"data_files": beside} if beside else {})}
+    kwargs = found.get("dataset_kwargs") or {}
+    if files := kwargs.get("data_files"):
+        found["dataset_kwargs"] = {**kwargs, "data_files": beside(path.parent.resolve(), files)}
     return found
+
+
+def beside(folder: Path, files: Any) -> Any:
+    """A file in a folder, or each of a list, or of a table of them."""
+    if isinstance(files, dict):
+        return {split: beside(folder, file) for split, file in files.items()}
+    return [beside(folder, file) for file in files] if isinstance(files, list) else str(folder / files)
 
 
 def figures(row: dict[str, Any], samples: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """The metrics of a task, with the standard error of those that are means of one number a document."""
+    """The metrics of a task, with the standard error of those that are means of one number a document.
+
+    A task that reads its answers in several ways has a sample and a metric for each: `exact_match,strict-match`.
+    """
     samples = list(samples)
-    found: dict[str, Any] = {"documents": len(samples)} if samples else {}
-    for key, value in row.items():
-        metric, _, kind = key.partition(",")
-        if not kind or not isinstance(value, (int, float)):
-            continue
-        found[metric] = float(value)
-        each = [sample[metric] for sample in samples if isinstance(sample.get(metric), (bool, int, float))]
-        if len(each) == len(samples) > 1 and math.isclose(np.mean(each), value, abs_tol=1e-9):
-            found[f"{metric}_stderr"] = float(np.std(each, ddof=1) / math.sqrt(len(each)))
+    documents = len({sample["doc_id"] for sample in samples})
+    found: dict[str, Any] = {"documents": documents} if samples else {}
+    keys = {key: key.split(",", 1) for key, value in row.items() if "," in key and isinstance(value, (int, float))}
+    metrics = [metric for metric, _ in keys.values()]
+    for key, (metric, way) in keys.items():
+        name = metric if metrics.count(metric) == 1 else key
+        found[name] = float(row[key])
+        each = [sample[metric] for sample in samples if sample["filter"] == way and is_number(sample.get(metric))]
+        if len(each) == documents > 1 and math.isclose(np.mean(each), row[key], abs_tol=1e-9):
+            found[f"{name}_stderr"] = float(np.std(each, ddof=1) / math.sqrt(documents))
     return found
+
+
+def is_number(value: Any) -> bool:
+    """Whether a document's own part of a metric is a number."""
+    return isinstance(value, (bool, int, float))

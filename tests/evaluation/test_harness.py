@@ -97,6 +97,32 @@ def test_the_command_with_our_tasks_and_a_file(copy, tmp_path):
     assert report["rows"]["bits_per_byte"] == pytest.approx(-sum(nats) / math.log(2) / size, rel=1e-6)
 
 
+def test_a_task_that_reads_answers_in_two_ways_has_both_figures():
+    ways = {"strict": [1.0, 0.0, 0.0], "loose": [1.0, 1.0, 0.0]}
+    samples = [{"doc_id": i, "filter": way, "em": v} for way, each in ways.items() for i, v in enumerate(each)]
+    row = {"alias": "x", "em,strict": 1 / 3, "em_stderr,strict": "N/A", "em,loose": 2 / 3, "other,loose": 5}
+    found = harness.figures(row, samples)
+    assert (found["documents"], found["em,strict"], found["em,loose"], found["other"]) == (3, 1 / 3, 2 / 3, 5.0)
+    assert found["em,strict_stderr"] == found["em,loose_stderr"] == pytest.approx(1 / 3)
+    assert harness.figures({"acc,none": 0.5}, [])["acc"] == 0.5
+
+
+def test_files_lie_beside_their_task(tmp_path):
+    for told, found in (("a.jsonl", "{}/a.jsonl"), ("[a, b]", ["{}/a", "{}/b"]), ("{test: [a]}", {"test": ["{}/a"]})):
+        (tmp_path / "t.yaml").write_text(f"task: t\ndataset_kwargs:\n  data_files: {told}\n")
+        made = harness.specification(str(tmp_path / "t.yaml"))["dataset_kwargs"]["data_files"]
+        assert json.dumps(made) == json.dumps(found).replace("{}/", f"{tmp_path}/")
+    (tmp_path / "t.yaml").write_text("task: t\ndataset_kwargs:\n")
+    assert harness.specification(str(tmp_path / "t.yaml"))["task"] == "t"
+
+
+@pytest.mark.parametrize("text", ["task: [", "- a", "task: t\nbogus: 1", "task: t\nprocess_docs: !function lost.f"])
+def test_a_task_that_cannot_be_read_is_one_line(tmp_path, text):
+    (tmp_path / "t.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"(?s)t.yaml could not be read .*; correct its YAML file"):
+        harness.run(None, [str(tmp_path / "t.yaml")], None, None)
+
+
 @pytest.mark.parametrize("words, hint", [(("--limit", "3"), "--lm-eval"), (("--lm-eval", "lost.yaml"), "lost.jsonl"),
                                          (("--lm-eval", "shakespeare_bits", "--limit", "0"), "--limit 0"),
                                          (("--lm-eval", "no_task"), "shakespeare_words"),
