@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.config import require
+from chinchilla_jax.disk import write_text
 from chinchilla_jax.errors import UserError
 from chinchilla_jax.training import origin
 from chinchilla_jax.training.metrics import read, si
@@ -26,7 +27,7 @@ def write(run_dir: Path, out: Path | None = None) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     if rows:
         draw(rows, figures, out / PICTURE)
-    (out / "report.md").write_text(page(run_dir, rows, figures), encoding="utf-8")
+    write_text(out / "report.md", page(run_dir, rows, figures))
     return figures
 
 

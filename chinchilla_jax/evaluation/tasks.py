@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from chinchilla_jax.disk import finite, write_text
 from chinchilla_jax.evaluation.likelihood import Likelihood
 from chinchilla_jax.evaluation.writing import Beams, Chooser, Writer
 from chinchilla_jax.parallel import sharding
@@ -91,5 +92,6 @@ class Validator:
 
 
 def write_predictions(path: Path, rows: list[dict[str, Any]]) -> None:
-    """A line of JSON for every prediction."""
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    """A line of JSON for every prediction, null for what is no number; by the first of several processes."""
+    if jax.process_index() == 0:
+        write_text(path, "".join(json.dumps(finite(row), ensure_ascii=False) + "\n" for row in rows))

@@ -76,7 +76,13 @@ def test_answers_are_as_served_or_by_beam_search(made, monkeypatch, beam, kind):
 
 
 def test_predictions_are_a_line_of_json_each(tmp_path):
-    rows = [{"text": "naïve\n海"}, {"right": True}]
+    rows = [{"text": "naïve\n海"}, {"right": True}, {"gap": math.inf, "p": [math.nan]}]
     tasks.write_predictions(tmp_path / "p.jsonl", rows)
     lines = (tmp_path / "p.jsonl").read_text(encoding="utf-8").splitlines()
-    assert list(map(json.loads, lines)) == rows and "海" in lines[0]
+    assert list(map(json.loads, lines)) == [*rows[:2], {"gap": None, "p": [None]}] and "海" in lines[0]
+
+
+def test_one_of_several_processes_writes_predictions(tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks.jax, "process_index", lambda: 1)
+    tasks.write_predictions(tmp_path / "p.jsonl", [{"text": "x"}])
+    assert not list(tmp_path.iterdir())
