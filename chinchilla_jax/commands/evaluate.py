@@ -50,6 +50,10 @@ def run(config, args) -> dict:
         require(value is None or value >= (name == "limit"), f"--{name} {value} is too few")
     asked = {name for name in vars(args) if name.startswith("task.")}
     require(args.task or not asked, f"{flag(min(asked, default=''))} belongs to --task; add it")
+    unread = "data.store" in vars(args) and (args.task or args.lm_eval)
+    require(
+        not unread, f"--data.store is not read with {'--task' if args.task else '--lm-eval'}; leave one of them out"
+    )
     several = (args.task or args.attack) and args.lm_eval
     require(not several, "--lm-eval is an evaluation apart from --task and --attack; run them one after the other")
     if args.task:
@@ -117,20 +121,18 @@ def left_out(params, counted: int, there: int) -> dict[str, int]:
 
 def harness_tasks(config, args) -> dict:
     """The figures of tasks of lm-evaluation-harness, printed and kept in lm_eval.json."""
-    from chinchilla_jax.training.load import load, run_folder
-    from chinchilla_jax.training.resume import own_config
+    from chinchilla_jax.evaluation import harness
+    from chinchilla_jax.parallel import host
+    from chinchilla_jax.training.load import load
 
-    source = own_config(run_folder(args.run_dir)).task.source
+    host.keep_freed_memory()
+    loaded = load(config, args.run_dir, whole_mesh=True)
+    source = loaded.program.config.task.source
     require(
         source == "causal",
         f"{args.run_dir} does not read its inputs from left to right (--task.source {source}), as tasks of lm-eval are "
         "scored; evaluate it with --task",
     )
-    from chinchilla_jax.evaluation import harness
-    from chinchilla_jax.parallel import host
-
-    host.keep_freed_memory()
-    loaded = load(config, args.run_dir, whole_mesh=True)
     for note in loaded.notes:
         print(f"warning: {note}")
     found = harness.run(loaded, args.lm_eval, args.limit, args.shots)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chinchilla_jax.config import require
+from chinchilla_jax.config import Config, require
 from chinchilla_jax.evaluation import robustness
 from chinchilla_jax.evaluation.attack import Attack, notes, shown
 from chinchilla_jax.evaluation.tasks import Poll, Validator
@@ -22,11 +22,21 @@ from chinchilla_jax.evaluation.typos import corrupt
 from chinchilla_jax.model.adapted import Shifted, prefix
 from chinchilla_jax.objectives.objective import Binding
 from chinchilla_jax.parallel import sharding
+from chinchilla_jax.tasks.kinds.kind import Kind
 from chinchilla_jax.tasks.records import Record
 from chinchilla_jax.training.program import shardings_of
 
 NAMES = ("rand", "fgm", *(f"pgd{count}" for count in robustness.STEPS))
 Figure = tuple[float, float]  # a mean and its standard error
+
+
+def check(kind: Kind, config: Config) -> None:
+    """Refuse a kind that writes: its loss is not what is right, and nothing carries a gradient through its answers."""
+    require(
+        bool(kind.heads(config)),
+        f"--attack with --task is for kinds with a head of their own, and {kind.name} has none; without --task it "
+        "attacks the loss of every token of a store",
+    )
 
 
 @dataclass
@@ -40,11 +50,6 @@ class Attacked(Validator):
         config, kind = self.program.config, self.data.kind
         self.cfg = robustness.exact(config.model)
         loss = kind.objective(dataclasses.replace(config, model=self.cfg), Binding()).loss
-        require(
-            loss is not None and bool(kind.heads(config)),
-            f"--attack with --task is for kinds with a head of their own, and {kind.name} has none; without --task it "
-            "attacks the loss of every token of a store",
-        )
 
         def total(params, batch, delta_BLD):
             return loss(params, batch, None, delta_BLD, priced=False)[0]

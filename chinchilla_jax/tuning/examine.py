@@ -5,8 +5,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from chinchilla_jax.config import Config, require
-from chinchilla_jax.disk import read_json, write_json
+from chinchilla_jax.disk import read_json, write_json, write_text
 from chinchilla_jax.evaluation import attacked
 from chinchilla_jax.evaluation.attack import Attack
 from chinchilla_jax.evaluation.tasks import Validator, write_predictions
@@ -17,6 +19,7 @@ from chinchilla_jax.training.metrics import Terminal
 from chinchilla_jax.tuning import report
 
 NAME = "evaluated"  # of the files: figures, predictions, report
+SEEN = "these records are those of validation, by which the best step was chosen; name others with --task.test FILE"
 
 
 def examine(
@@ -30,19 +33,22 @@ def examine(
     loaded = load(config, str(run_dir), make=kinds.of_task)
     with tempfile.TemporaryDirectory() as scratch:
         data = examples(config, loaded, run_dir, Path(scratch), "task.test" in given)
-        records = data.test or data.valid
+        if attack:
+            attacked.check(data.kind, loaded.program.config)
+        records, seen = data.test or data.valid, [] if data.test else [SEEN]
         validator = Validator(loaded.program, data, records, "test", tuned(run_dir))
         figures, predictions = validator(loaded.params)
         found = {
             "run_dir": loaded.folder, "kind": data.kind.name, "labels": list(data.task.labels), "step": loaded.step,
-            "records": len(records), "examples": [*data.notes, *validator.data.encoder.tally.lines()], **figures,
+            "records": len(records), "examples": [*seen, *data.notes, *data.encoder.tally.lines()], **figures,
         }  # fmt: skip
         if attack:
             found["attack"] = attacked.measure(validator, attack, loaded.params, terminal.say, terminal.show)
             found["under_attack"] = attacked.table(found["attack"], data.kind.metric)
     write_predictions(out / f"{NAME}_predictions.jsonl", predictions)
-    write_json(out / f"{NAME}.json", found)
-    (out / f"{NAME}.md").write_text(page(run_dir.name, found, predictions), encoding="utf-8")
+    if jax.process_index() == 0:
+        write_json(out / f"{NAME}.json", found)
+        write_text(out / f"{NAME}.md", page(run_dir.name, found, predictions))
     return found
 
 

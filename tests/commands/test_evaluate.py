@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 from types import SimpleNamespace
 from unittest.mock import Mock
 
@@ -58,8 +59,11 @@ def test_tokens_that_a_soft_prompt_leaves_no_place_for_are_said(capsys):
 
 
 @pytest.mark.parametrize("kind, source", [("chat", "bidirectional"), ("spans", "twice")])
-def test_tasks_of_lm_eval_are_refused_where_inputs_are_not_read_from_left_to_right(kind, source, tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps({"task": {"kind": kind, "source": source}}))
+def test_tasks_of_lm_eval_are_refused_where_inputs_are_not_read_from_left_to_right(kind, source, tmp_path, monkeypatch):
+    config = configs.replace(configs.Config(), {"task.kind": kind, "task.source": source})
+    loaded = SimpleNamespace(program=SimpleNamespace(config=config), notes=[])
+    monkeypatch.setattr("chinchilla_jax.training.load.load", lambda *args, **how: loaded)
+    monkeypatch.setitem(sys.modules, "chinchilla_jax.evaluation.harness", Mock())
     code, said = runs.call("evaluate", "--lm-eval", "shakespeare_bits", **{"run-dir": tmp_path})
     assert code == 78 and said.count("\n") == 1 and f"--task.source {source}" in said and "with --task" in said
 
@@ -104,6 +108,8 @@ def test_attack_gives_the_whole_protocol(copy):
         (("--attack", "--attack-seed", "-1"), "--attack-seed"),
         (("--attack", "--radii", "much"), "--radii"),
         (("--radii", "0.1"), "--attack"),
+        (("--task", "--data.store", "a"), "--data.store is not read with --task"),
+        (("--lm-eval", "shakespeare_bits", "--data.store", "a"), "--data.store is not read with --lm-eval"),
     ],
 )
 def test_a_wrong_attack_is_one_line(words, hint, tmp_path):

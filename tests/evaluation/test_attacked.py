@@ -29,10 +29,8 @@ def test_mistakes_come_into_the_texts_alone_and_by_the_seed():
 
 def test_a_kind_without_a_head_is_refused():
     config = replace(Config(), {"model.vocab_size": 64, "model.kernels": "reference", "task.kind": "text"})
-    program = SimpleNamespace(config=config)
-    data = SimpleNamespace(kind=KINDS["text"])
     with pytest.raises(UserError, match="kinds with a head of their own, and text has none; without --task it attacks"):
-        attacked.Attacked(program, data, [])
+        attacked.check(KINDS["text"], config)
 
 
 def test_one_record_alone_has_no_standard_error():

@@ -7,6 +7,9 @@ import pytest
 
 from chinchilla_jax.config import Config, TaskConfig, replace
 from chinchilla_jax.errors import UserError
+from chinchilla_jax.evaluation.attack import Attack
+from chinchilla_jax.tasks.kinds.table import KINDS
+from chinchilla_jax.tasks.records import Tally
 from chinchilla_jax.tuning import examine
 
 
@@ -55,6 +58,24 @@ def test_thresholds_are_those_of_the_best_validation(tmp_path):
     assert examine.tuned(tmp_path) == {}
     (tmp_path / "finetune.json").write_text(json.dumps({"best": {"valid_threshold": 0.3, "valid_f1": 0.8}}))
     assert examine.tuned(tmp_path) == {"threshold": 0.3, "f1": 0.8}
+
+
+@pytest.mark.parametrize("test", [[], ["one"]])
+def test_what_is_judged_is_said_where_validation_has_seen_it(monkeypatch, tmp_path, test):
+    data = SimpleNamespace(test=test, valid=["a", "b"], notes=["a note"], kind=KINDS["text"], task=TaskConfig())
+    data.encoder = SimpleNamespace(tally=Tally())
+    loaded = SimpleNamespace(program=SimpleNamespace(config=Config()), params={}, folder="run", step=3)
+    judged = lambda program, data, records, name, tuned: lambda params: ({f"{name}_loss": len(records)}, [])  # noqa: E731
+    for name, stub in (("load", loaded), ("examples", data)):
+        monkeypatch.setattr(examine, name, lambda *args, stub=stub, **how: stub)
+    monkeypatch.setattr(examine, "Validator", judged)
+    given = Config(), tmp_path, tmp_path, set()
+    found = examine.examine(*given, None, None)
+    assert found["examples"] == ["a note"] if test else [examine.SEEN, "a note"] and found["test_loss"] == 2 - len(test)
+    assert (examine.SEEN in (tmp_path / "evaluated.md").read_text()) == (not test)
+    monkeypatch.setattr(examine, "Validator", None)  # refused before anything is judged
+    with pytest.raises(UserError, match="--attack with --task is for kinds with a head"):
+        examine.examine(*given, Attack(), None)
 
 
 def test_the_page_has_the_figures_and_those_under_attack(monkeypatch):
