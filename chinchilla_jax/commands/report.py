@@ -31,8 +31,10 @@ def run(config, args) -> dict:
 
 def tuned(run_dir: Path, out: Path) -> dict:
     """The page of a run of finetune."""
+    from chinchilla_jax.training.resume import own_config
     from chinchilla_jax.tuning import report
 
     figures = report.write(run_dir, out)
     print(report.headline(figures))
-    return {**figures, "wrote": [str(out / "report.md"), str(out / report.PICTURE)]}
+    following = hints.use(own_config(run_dir), str(run_dir))
+    return {**figures, "wrote": [str(out / "report.md"), str(out / report.PICTURE)], "next": following}

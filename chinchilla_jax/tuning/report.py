@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from chinchilla_jax.config import require
-from chinchilla_jax.disk import read_json
+from chinchilla_jax.disk import read_json, write_text
 from chinchilla_jax.tasks.kinds.table import kind_of
 from chinchilla_jax.training.metrics import read
 from chinchilla_jax.tuning.run import PREDICTIONS
@@ -14,6 +14,7 @@ FOUND = "finetune.json"  # the figures of a run, which the page is written from
 PICTURE = "report.png"
 EXAMPLES = 10
 LONGEST = 300  # characters of a text in an example
+SHOWN = 20  # characters of a label in the picture
 
 
 def headline(found: dict[str, Any]) -> str:
@@ -38,8 +39,9 @@ def write(run_dir: Path, out: Path | None = None) -> dict[str, Any]:
     require((run_dir / FOUND).exists(), f"{run_dir} has not ended yet; go on with finetune --run-dir {run_dir}")
     found, out = read_json(run_dir / FOUND, "write it again with finetune"), out or run_dir
     rows, predictions = read(run_dir / "metrics.jsonl"), read(run_dir / PREDICTIONS)
+    out.mkdir(parents=True, exist_ok=True)
     draw(rows, found, kind_of(found["kind"]).matrix(found, predictions), out / PICTURE)
-    (out / "report.md").write_text(page(run_dir.name, found, predictions), encoding="utf-8")
+    write_text(out / "report.md", page(run_dir.name, found, predictions))
     return found
 
 
@@ -69,9 +71,21 @@ def draw(rows: list[dict], found: dict[str, Any], matrix: list[list[int]], path)
     if matrix:
         axes[2].imshow(matrix, cmap="Blues")
         axes[2].set(xlabel="predicted", ylabel="label", title="validation, best step")
+        how = {"labels": ticks(found["labels"]), "fontsize": 7, "parse_math": False}
+        axes[2].set_xticks(range(len(matrix)), rotation=90, **how)
+        axes[2].set_yticks(range(len(matrix)), **how)
     for each in axes[:2]:
         each.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
+
+
+def ticks(labels: list[str]) -> list[str]:
+    """Names for an axis, cut where they are long; for one that the font cannot write its place in "By label"."""
+    from matplotlib import font_manager
+
+    written = font_manager.get_font(font_manager.findfont(font_manager.FontProperties())).get_charmap()
+    cut = [f"{name[:SHOWN]}..." if len(name) > SHOWN + 3 else name for name in labels]
+    return [name if all(ord(c) in written for c in name) else f"{place}." for place, name in enumerate(cut, 1)]
 
 
 def page(name: str, found: dict[str, Any], predictions: list[dict]) -> str:
@@ -97,5 +111,7 @@ def shortened(value: Any) -> Any:
     """A prediction whose long texts are cut in the middle."""
     if isinstance(value, dict):
         return {name: shortened(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return list(map(shortened, value))
     half = LONGEST // 2
     return f"{value[:half]} ... {value[-half:]}" if isinstance(value, str) and len(value) > LONGEST else value
