@@ -42,20 +42,8 @@ def options(parser) -> None:
 def run(config, args) -> dict:
     """Measure the newest checkpoint on the whole validation set; evaluation.json keeps the figures."""
     given = {name: getattr(args, name) for name in ATTACK if getattr(args, name) is not None}
-    for name in given:
-        require(args.attack, f"{flag(name)} belongs to --attack; add it")
-    for name in ("limit", "shots"):
-        value = getattr(args, name)
-        require(value is None or bool(args.lm_eval), f"--{name} belongs to --lm-eval; add it")
-        require(value is None or value >= (name == "limit"), f"--{name} {value} is too few")
     asked = {name for name in vars(args) if name.startswith("task.")}
-    require(args.task or not asked, f"{flag(min(asked, default=''))} belongs to --task; add it")
-    unread = "data.store" in vars(args) and (args.task or args.lm_eval)
-    require(
-        not unread, f"--data.store is not read with {'--task' if args.task else '--lm-eval'}; leave one of them out"
-    )
-    several = (args.task or args.attack) and args.lm_eval
-    require(not several, "--lm-eval is an evaluation apart from --task and --attack; run them one after the other")
+    check(args, given, asked)
     if args.task:
         return tuned_task(config, args, asked, attack_of(args, given))
     if args.lm_eval:
@@ -103,6 +91,23 @@ def run(config, args) -> dict:
     wrote = cli.keep(Path(args.run_dir, "evaluation.json"), report)
     attacked, more = under_attack(loaded, store, attack, Path(args.run_dir)) if attack else ({}, [])
     return {**report, **attacked, "wrote": [*wrote, *more], "next": hints.use(loaded.program.config, args.run_dir)}
+
+
+def check(args, given: dict, asked: set[str]) -> None:
+    """Refuse flags that do not belong together: `given` are those of --attack, `asked` those of --task."""
+    for name in given:
+        require(args.attack, f"{flag(name)} belongs to --attack; add it")
+    for name in ("limit", "shots"):
+        value = getattr(args, name)
+        require(value is None or bool(args.lm_eval), f"--{name} belongs to --lm-eval; add it")
+        require(value is None or value >= (name == "limit"), f"--{name} {value} is too few")
+    require(args.task or not asked, f"{flag(min(asked, default=''))} belongs to --task; add it")
+    unread = "data.store" in vars(args) and (args.task or args.lm_eval)
+    require(
+        not unread, f"--data.store is not read with {'--task' if args.task else '--lm-eval'}; leave one of them out"
+    )
+    several = (args.task or args.attack) and args.lm_eval
+    require(not several, "--lm-eval is an evaluation apart from --task and --attack; run them one after the other")
 
 
 def left_out(params, counted: int, there: int) -> dict[str, int]:
