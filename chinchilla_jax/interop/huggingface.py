@@ -46,10 +46,10 @@ class Folder:
             self.task = heads.read_as(self.task, read_task(folder))
         self._folder = folder
         where, files = locate(folder)
-        where = {name: path for name, path in where.items() if not DERIVED.search(name)}
         layers = self.model.layers
         require(layers <= len(where), f"{folder}: num_hidden_layers is {layers}, and there are {len(where)} tensors")
         self._tensors = Tensors(where)
+        where = {name: path for name, path in where.items() if not DERIVED.search(name)}
         self.files = [plain(path) for path in (folder / CONFIG, *files, *self._tokenizer_files())]
         self.facts = {"format": "hf", "architecture": architecture, **said}
         tokenizer = open_with_added(folder)  # refused here, under the names that a person knows

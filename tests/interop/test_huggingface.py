@@ -210,6 +210,15 @@ def test_a_bias_that_we_lack(tmp_path):
     refused(tmp_path / "source", tmp_path, "o_proj.bias is not 0")
 
 
+@pytest.mark.parametrize("shards", [1, 2])
+def test_tables_of_rotary_waves_are_passed_over(shards, tmp_path):
+    """Llama 2's files hold them; they follow from the settings."""
+    told = folders.settings(KIND)
+    waves = {f"model.layers.{n}.self_attn.rotary_emb.inv_freq": np.ones(3, np.float32) for n in (0, 1)}
+    source = folders.write(tmp_path / "source", told, folders.tensors(told) | waves, shards)
+    assert not waves.keys() & huggingface.Folder(source).shapes.keys()
+
+
 def test_many_layers_that_are_not_there(whole, tmp_path):
     source = shutil.copytree(whole / "single", tmp_path / "source")
     tell(source, num_hidden_layers=2_000_000_000)
