@@ -38,6 +38,7 @@ FORMS = {
 
 
 TEXT = "CAUSAL_LM"
+MERGE = "merge the adapter into its base with peft's merge_and_unload, and import that"
 TABLES = {"embed_tokens", "lm_head"}  # whose rows may train
 
 # Keys that change nothing of what a finished adapter computes, and values of others that say nothing.
@@ -64,7 +65,7 @@ def to_tune(told: Mapping[str, Any], modules: set[str], base: str) -> TuneConfig
         for key, value in told.items()
         if key not in NEUTRAL | READ and value not in (None, False, "", 0) and value not in ([], {})
     ]
-    require(not unknown, f"adapter_config.json has settings that are not supported: {', '.join(unknown[:5])}")
+    require(not unknown, f"adapter_config.json has settings that are not supported: {', '.join(unknown[:5])}; {MERGE}")
     flags = {key: bool(told.get(key, False)) for key in ("use_rslora", "use_dora")}
     names = [
         name
@@ -73,16 +74,16 @@ def to_tune(told: Mapping[str, Any], modules: set[str], base: str) -> TuneConfig
     ]
     on = " with " + " and ".join(key for key, value in flags.items() if value) if any(flags.values()) else ""
     require(len(names) == 1, f"peft_type {told.get('peft_type')!r}{on} is not supported; {', '.join(FORMS)} are")
-    require(told.get("bias", "none") == "none", f"bias {told.get('bias')!r} is not supported")
+    require(told.get("bias", "none") == "none", f"bias {told.get('bias')!r} is not supported; {MERGE}")
     start = told.get("init_lora_weights", True)
-    require(start in STARTS, f"init_lora_weights {start!r} changes the base model; not supported")
+    require(start in STARTS, f"init_lora_weights {start!r} changes the base model; {MERGE}")
     unknown = sorted(module for module in modules if module not in KNOWN)
-    require(not unknown, f"adapters of {', '.join(unknown)} are not supported; those of projections are")
+    require(not unknown, f"adapters of {', '.join(unknown)} are not supported, those of projections are; {MERGE}")
     saved = told.get("modules_to_save") or []
     head = head_of(told)
     able = HEADS[head].saved if head else ()
     known = isinstance(saved, list) and all(name in able for name in saved)
-    require(known, f"modules_to_save {str(saved)[:40]} is not supported; heads of {', '.join(HEADS)} are")
+    require(known, f"modules_to_save {str(saved)[:40]} is not supported, heads of {', '.join(HEADS)} are; {MERGE}")
     common = {"base": base, "targets": ",".join(sorted(modules)), "rows": rows_of(told)}
     return SETTINGS[names[0]](names[0], told, common)
 
@@ -111,9 +112,16 @@ def rows_of(told: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(lists[0]) if lists else ()
 
 
+def table(told: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """rank_pattern or alpha_pattern: values by expressions, or by tensors."""
+    found = told.get(key) or {}
+    require(isinstance(found, Mapping), f"adapter_config.json: {key} is {str(found)[:40]}, no table")
+    return found
+
+
 def of_module(told: Mapping[str, Any], key: str, module: str, kind: type, default: Any) -> Any:
     """What rank_pattern or alpha_pattern gives a module: the value of the first expression that its name ends with."""
-    pattern = told.get(key) or {}
+    pattern = table(told, key)
     try:
         name = next((name for name in pattern if re.fullmatch(rf"(.*\.)?({name})", module)), None)
     except re.error as error:
@@ -123,7 +131,7 @@ def of_module(told: Mapping[str, Any], key: str, module: str, kind: type, defaul
 
 def _number(told: Mapping[str, Any], key: str, kind: type = int, least: float = 1) -> Any:
     value = told.get(key)
-    ok = type(value) in ((int,) if kind is int else (int, float)) and value >= least
+    ok = type(value) in ((int,) if kind is int else (int, float)) and least <= value < 2**31
     require(ok, f"adapter_config.json: {key} is {value!r}")
     return kind(value)
 
@@ -134,14 +142,13 @@ def _low_rank(name: str, told: Mapping[str, Any], common: dict[str, Any]) -> Tun
 
 
 def _adalora(name: str, told: Mapping[str, Any], common: dict[str, Any]) -> TuneConfig:
-    require(not told.get("alpha_pattern"), "alpha_pattern of an AdaLoRA adapter is not supported")
+    require(not told.get("alpha_pattern"), f"alpha_pattern of an AdaLoRA adapter is not supported; {MERGE}")
     start = _number(told, "init_r")
-    alpha = float(told.get("lora_alpha") or 0)
     return TuneConfig(
         method=name,
         start_rank=start,
         rank=min(start, _number(told, "target_r")),
-        alpha=alpha if alpha > 0 else float(start),
+        alpha=_number(told, "lora_alpha", float, 0) or float(start),
         dropout=_number(told, "lora_dropout", float, 0),
         beta=_number(told, "beta1", float, 0),
         orthogonality=_number(told, "orth_reg_weight", float, 0),
@@ -151,7 +158,7 @@ def _adalora(name: str, told: Mapping[str, Any], common: dict[str, Any]) -> Tune
 
 def _ia3(name: str, told: Mapping[str, Any], common: dict[str, Any]) -> TuneConfig:
     inward = told.get("feedforward_modules") or []
-    inward = {inward} if isinstance(inward, str) else {part.split(".")[-1] for part in inward}
+    inward = {str(part).split(".")[-1] for part in (inward if isinstance(inward, list) else [inward])}
     targets = set(common["targets"].split(","))
     require(
         inward & targets == targets & {FORWARD},

@@ -39,13 +39,7 @@ class Adapter:
     def _modules(self, path: Path) -> set[str]:
         found = {name: names.MODULE.fullmatch(name) for name in self.arrays}
         odd = [name for name, match in found.items() if not match and not self._beside(name)]
-        whole = [name for name in odd if name.endswith((".embed_tokens.weight", ".base_layer.weight"))]
-        require(
-            not whole,
-            f"{path} holds a whole table, {whole[0] if whole else ''}: merge the adapter into its base with peft's "
-            "merge_and_unload, and import that",
-        )
-        require(not odd, f"{path}: {', '.join(odd[:3])} is not understood")
+        require(not odd, f"{path}: {', '.join(odd[:3])} is not supported; {peft_config.MERGE}")
         return {match.group(1) for match in found.values() if match}
 
     def _beside(self, name: str) -> bool:
@@ -78,10 +72,11 @@ class Adapter:
         """Take columns and rows of one for vectors, put AdaLoRA's triplets back, and give LoRA's matrices one rank."""
         if "a" in (form := peft_config.FORMS[self.tune.method].tensors) and self.tune.method != "adalora":
             self._level(form["a"], form["b"])
-        pattern = self.told.get("rank_pattern") or {}
+        pattern, count = peft_config.table(self.told, "rank_pattern"), self.tune.start_rank
         for key, alive in pattern.items() if self.tune.method == "adalora" else ():
-            module, places = names.PREFIX + key.rpartition(".lora_")[0], np.array(alive, bool)
-            require(places.shape == (self.tune.start_rank,), f"rank_pattern of {key} has {len(places)} entries")
+            held = isinstance(alive, list) and len(alive) == count and all(type(each) is bool for each in alive)
+            require(held, f"rank_pattern of {key} is no list of {count} times true or false")
+            module, places = names.PREFIX + key.rpartition(".lora_")[0], np.array(alive)
             for part, axis in (("lora_A", 0), ("lora_B", 1), ("lora_E", 0)):
                 self._spread(f"{module}.{part}", places, axis)
         for name, x in self.arrays.items():

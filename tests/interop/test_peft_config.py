@@ -25,6 +25,14 @@ REFUSED = {
     "replicas": ({"layer_replication": [[0, 2]]}, {"q_proj"}, "layer_replication"),
     "another module": ({}, {"qkv_proj"}, "qkv_proj"),
     "no rank": ({"r": 0}, {"q_proj"}, "r is 0"),
+    "a rank beyond all": ({"r": 10**400}, {"q_proj"}, "r is 1000"),
+    "an endless alpha": ({"lora_alpha": float("inf")}, {"q_proj"}, "lora_alpha is inf"),
+    "an alpha in words": (
+        {"peft_type": "ADALORA", "init_r": 2, "target_r": 1, "lora_alpha": "8"},
+        {"q_proj"},
+        "lora_alpha is '8'",
+    ),
+    "a number of inputs": ({"peft_type": "IA3", "feedforward_modules": 5}, {"down_proj"}, "feedforward_modules 5"),
     "IA3 of inputs": ({"peft_type": "IA3", "feedforward_modules": ["k_proj"]}, {"k_proj"}, "feedforward_modules"),
 }
 
@@ -51,6 +59,8 @@ def test_a_pattern_holds_for_the_modules_whose_names_end_so():
         peft_config.of_module(told, "rank_pattern", "k_proj", int, 8)
     with pytest.raises(UserError, match="no table of expressions"):
         peft_config.of_module({"rank_pattern": {"(": 2}}, "rank_pattern", "k_proj", int, 8)
+    with pytest.raises(UserError, match=r"rank_pattern is \['k_proj'\], no table"):
+        peft_config.of_module({"rank_pattern": ["k_proj"]}, "rank_pattern", "k_proj", int, 8)
 
 
 def test_an_alpha_below_one_is_a_scale_like_any_other():

@@ -93,8 +93,10 @@ def test_triplets_of_adalora_stand_where_they_stood(tmp_path):
         assert np.array_equal(kept.reshape(-1), small[f"{UP}{part}"].reshape(-1))
         assert not np.compress(~np.array(places), whole, axis).any()
     for broken, message in (
-        ({"rank_pattern": {"model.layers.0.mlp.up_proj.lora_E": [True] * 3}}, "has 3 entries"),
+        ({"rank_pattern": {"model.layers.0.mlp.up_proj.lora_E": [True] * 3}}, "is no list of 4 times true or false"),
         ({"rank_pattern": {"model.layers.0.mlp.up_proj.lora_E": [True, True, True, False]}}, "rank_pattern leaves 3"),
+        ({"rank_pattern": {"model.layers.0.mlp.up_proj.lora_E": 4}}, "is no list of 4 times true or false"),
+        ({"rank_pattern": [1]}, r"rank_pattern is \[1\], no table"),
         ({"rank_pattern": {"model.layers.1.mlp.up_proj.lora_E": places}}, "layers.1.*lora_A is missing"),
     ):
         with pytest.raises(UserError, match=message):
@@ -102,8 +104,9 @@ def test_triplets_of_adalora_stand_where_they_stood(tmp_path):
 
 
 @pytest.mark.parametrize("tensors, message", [
-    ({"base_model.model.model.embed_tokens.weight": random(5, 4)}, "whole table.*merge_and_unload"),
-    ({UP + "base_layer.weight": random(5, 4)}, "whole table"), ({"extra": random(2)}, "extra is not understood"),
+    ({"base_model.model.model.embed_tokens.weight": random(5, 4)}, "embed_tokens.weight is not .*merge_and_unload"),
+    ({"base_model.model.lm_head.lora_A.weight": random(2, 4)}, "lm_head.lora_A.weight is not .*merge_and_unload"),
+    ({UP + "base_layer.weight": random(5, 4)}, "merge_and_unload"), ({"extra": random(2)}, "extra is not supported"),
     ({UP + "lora_A.weight": np.zeros((2, 4), np.int32)}, "holds I32; F32, F16, BF16 are read"),
 ])  # fmt: skip
 def test_what_is_no_adapter_is_named(tmp_path, tensors, message):
