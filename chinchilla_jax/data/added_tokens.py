@@ -18,8 +18,6 @@ from chinchilla_jax.data.tokenizers import copy_tokenizer, is_json, open_tokeniz
 from chinchilla_jax.disk import is_remote, read_json
 from chinchilla_jax.errors import UserError
 
-FILES = ADDED, NAMES
-
 
 def open_with_added(path: str | Path) -> BaseTokenizer:
     """The tokenizer in a file or folder, with the tokens that its folder adds. Raises what `open_tokenizer` does, and a

@@ -46,15 +46,17 @@ def read_marks(
 
     Raises `UserError` where there is nothing to part documents with.
     """
-    told = read_json(folder / CONFIG, missing={})
-    called = {name: content(told.get(f"{name}_token")) for name in ("bos", "eos", "pad")}
+    told, beside = read_json(folder / CONFIG, missing={}), read_json(folder / NAMES, missing={})
+    keys = {name: f"{name}_token" for name in ("bos", "eos", "pad")}
+    called = {name: content(told.get(key) or beside.get(key)) for name, key in keys.items()}
     named = {name: vocabulary.get(piece, -1) for name, piece in called.items()}
     adds = told.get("add_bos_token")
     if adds not in (None, True, False):
         raise UserError(f"{folder / CONFIG}: add_bos_token is {str(adds)[:40]!r}, neither true nor false")
     for name in ("bos", "eos"):
         if called[name] and named[name] < 0:
-            raise UserError(f"{folder / CONFIG}: {name}_token {called[name][:40]!r} is no token of the tokenizer")
+            where = folder / (CONFIG if told.get(keys[name]) else NAMES)
+            raise UserError(f"{where}: {name}_token {called[name][:40]!r} is no token of the tokenizer")
     uses_bos = bool(prefix) if adds is None else bool(adds)
     bos = named["bos"] if named["bos"] >= 0 else next(iter(prefix), -1)
     uses_bos = uses_bos and bos >= 0

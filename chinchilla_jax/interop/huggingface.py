@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from chinchilla_jax.config import require
-from chinchilla_jax.data.added_tokens import FILES, copy_with_added, open_with_added
-from chinchilla_jax.data.marks import GENERATION, TEMPLATE, ends_of
+from chinchilla_jax.data.added_tokens import copy_with_added, open_with_added
+from chinchilla_jax.data.marks import ADDED, GENERATION, NAMES, TEMPLATE, ends_of
 from chinchilla_jax.data.tokenizer_base import BaseTokenizer
 from chinchilla_jax.data.tokenizers import is_json, tokenizer_file
 from chinchilla_jax.disk import plain, read_json, write_json
@@ -68,7 +68,7 @@ class Folder:
 
     def _tokenizer_files(self) -> list[Path]:
         file = tokenizer_file(self._folder)
-        beside = (TOKENIZER_CONFIG, *(() if is_json(file) else FILES))
+        beside = (TOKENIZER_CONFIG, NAMES, *(() if is_json(file) else (ADDED,)))
         return [path for path in (file, *(self._folder / name for name in beside)) if path.exists()]
 
     def _take_out_zeros(self, biases: set[str]) -> None:

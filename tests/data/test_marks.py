@@ -24,6 +24,13 @@ def test_what_begins_and_ends_a_text(tmp_path):
     assert bare.prompt("") == [1] and bare.prompt("a") == bare.encode("a") and bare.document("a")[0] == 2
     (tmp_path / "c/generation_config.json").write_text(json.dumps({"eos_token_id": [2, 7]}))
     assert open_tokenizer(tmp_path / "c").stops == {2, 7}
+    older = tmp_path / "d/special_tokens_map.json"
+    jsons.write(tmp_path / "d", jsons.byte_level())
+    older.write_text(json.dumps({"eos_token": {"content": "<|im_end|>"}}))
+    assert open_tokenizer(tmp_path / "d").stops == {0, 2}, "told in the file that older folders have for it"
+    older.write_text(json.dumps({"eos_token": "<zz>"}))
+    with pytest.raises(UserError, match=r"special_tokens_map\.json: eos_token '<zz>' is no token"):
+        open_tokenizer(tmp_path / "d")
 
 
 @pytest.mark.parametrize(("told", "message"), [({"eos_token": "<zz>"}, "eos_token '<zz>' is no token"),
