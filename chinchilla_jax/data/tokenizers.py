@@ -41,7 +41,8 @@ def tokenizer_file(path: str | Path) -> Path:
     found = next((folder / name for name in NAMES if (folder / name).is_file()), None)
     if found is None:
         where = path if is_remote(path) else folder
-        raise UserError(f"{where}: no tokenizer in this folder ({' or '.join(NAMES)}); see --data.tokenizer")
+        way = f"put its {' or '.join(NAMES)} there, or see --data.tokenizer"
+        raise UserError(f"{where}: no tokenizer in this folder; {way}")
     return found
 
 
