@@ -8,6 +8,7 @@ from chinchilla_jax.config import require
 SECTIONS = ("data.store", "mesh", "checkpoint.verify")
 FORMATS = ("hf", "gguf", "peft", "sparse", "sliced")
 RUNS = ("sparse", "sliced")  # what is written is a run directory again
+SHARD = 5.0  # gigabytes
 DTYPES = ("float32", "bfloat16", "float16", "q8_0")
 
 
@@ -19,14 +20,15 @@ def options(parser) -> None:
     add("--out", metavar="PATH", help="folder to write (gguf: file); must not exist")
     add("--dtype", default="float32", choices=DTYPES, help="type of the weights (q8_0: gguf alone); says what "
         "rounding does to the loss [float32]")  # fmt: skip
-    add("--shard-size", type=float, default=5.0, metavar="GB", help="most gigabytes of a file of weights [5]")
+    add("--shard-size", type=float, default=SHARD, metavar="GB", help="most gigabytes of a file (hf alone) [5]")
     add("--merge", action="store_true", help="write an adapter run as a whole model, its adapters merged")
 
 
 def run(config, args) -> dict:
     """Load the newest checkpoint and write it, whole or not at all."""
     out = cli.fresh(args.out, "--out")
-    require(args.shard_size > 0, f"--shard-size {args.shard_size} must be above 0")
+    require(0 < args.shard_size < 1e9, f"--shard-size {args.shard_size} must be above 0 and finite")
+    require(args.shard_size == SHARD or args.format == "hf", f"--format {args.format} has no shards; omit --shard-size")
 
     from chinchilla_jax.interop import exported
     from chinchilla_jax.training.load import run_folder

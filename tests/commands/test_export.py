@@ -31,9 +31,9 @@ def asked(monkeypatch):
 
 
 def test_flags_are_handed_on(asked, run, tmp_path):
-    flags = {"format": "gguf", "dtype": "q8_0", "shard-size": 0.5, "out": tmp_path / "m.gguf"}
+    flags = {"format": "gguf", "dtype": "q8_0", "out": tmp_path / "m.gguf"}
     found = runs.ask("export", "--merge", **{"run-dir": run}, **flags)
-    assert asked.how == exported.How("gguf", "q8_0", 500_000_000, True) and asked.out == tmp_path / "m.gguf"
+    assert asked.how == exported.How("gguf", "q8_0", 5_000_000_000, True) and asked.out == tmp_path / "m.gguf"
     assert asked.run_dir == run and found == {
         "step": 7, "wrote": [str(tmp_path / "m.gguf")],
         "next": hints.line("import", f"{tmp_path}/m.gguf", "--run-dir", f"{tmp_path}/m.gguf-again"),
@@ -57,6 +57,8 @@ def test_the_next_command_is_one_that_works(asked, run, form, tiny_store, tmp_pa
 
 @pytest.mark.parametrize("flags, message", [
     ({}, "name what to write with --out"), ({"out": "new", "shard-size": 0}, "--shard-size 0.0 must be above 0"),
+    ({"out": "new", "shard-size": "inf"}, "--shard-size inf must be above 0 and finite"),
+    ({"out": "new", "shard-size": 1, "format": "gguf"}, "--format gguf has no shards; omit --shard-size"),
     ({"out": "."}, "--out . is there already"), ({"out": "new", "format": "onnx"}, "invalid choice: 'onnx'"),
     ({"out": "gs://bucket/x"}, "this has to be a local path"), ({"out": "new", "run-dir": "none"}, "none"),
 ])  # fmt: skip
