@@ -20,7 +20,7 @@ from chinchilla_jax.interop import peft_names as names
 from chinchilla_jax.interop.architectures import ARCHITECTURES
 from chinchilla_jax.interop.names import Name, find
 from chinchilla_jax.interop.tokenizers import export_tokenizer
-from chinchilla_jax.interop.write_huggingface import TYPES
+from chinchilla_jax.interop.write_huggingface import TYPES, rounded
 from chinchilla_jax.interop.write_tensors import Tensor, write_file
 from chinchilla_jax.model.weights import array
 from chinchilla_jax.tasks import kept
@@ -43,7 +43,8 @@ def write(folder: Path, run_dir: Path, loaded: Loaded, dtype: str) -> dict[str, 
     arrays |= {names.delta(table).theirs: x for table, x in rows.items()}
     leaves = {names.head(leaf, tune.method == "prompt").theirs: leaf for leaf in recipe.heads}
     arrays |= {name: np.asarray(below(loaded.trained["heads"], leaf), np.float32) for name, leaf in leaves.items()}
-    tensors = [Tensor(name, x.shape, TYPES[dtype], partial(x.astype, TYPES[dtype])) for name, x in arrays.items()]
+    kind = TYPES[dtype]
+    tensors = [Tensor(name, x.shape, kind, partial(rounded, name, x, kind)) for name, x in arrays.items()]
     base = base_name(tune.base, origins.read(program.base.folder))
     modules = sorted({find(site.name).theirs.split(".")[-2] for site in recipe.sites})
     told = peft_config.to_config(tune, model, modules, base, ranks)

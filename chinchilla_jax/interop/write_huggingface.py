@@ -80,12 +80,17 @@ def _layer(leaf: jax.Array, n: int) -> np.ndarray:
 
 def _tensor(name: Name, theirs: str, shape: tuple[int, ...], make, dtype: np.dtype) -> Tensor:
     def made() -> np.ndarray:
-        with np.errstate(over="ignore"):
-            found = name.to_theirs(make()).astype(dtype)
-        require(bool(np.isfinite(found).all()), f"{theirs} does not fit into {dtype}; choose --dtype bfloat16")
-        return found
+        return rounded(theirs, name.to_theirs(make()), dtype)
 
     return Tensor(theirs, name.flattened(shape), dtype, made)
+
+
+def rounded(name: str, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """A tensor in a shorter type; `UserError` for one that does not fit."""
+    with np.errstate(over="ignore"):
+        found = x.astype(dtype)
+    require(bool(np.isfinite(found).all()), f"{name} does not fit into {dtype}; choose --dtype bfloat16")
+    return found
 
 
 def quoted(name: str) -> str:

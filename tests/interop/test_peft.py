@@ -207,6 +207,13 @@ def test_a_run_that_reads_both_ways_has_no_class(adapters, base, tmp_path, monke
         assert code == 78 and "both directions" in said and not list(tmp_path.iterdir())
 
 
+def test_what_a_short_type_cannot_hold_is_refused(adapters, tmp_path, monkeypatch):
+    monkeypatch.setattr(peft, "adapters", lambda loaded: ({"b": np.full(3, 1e6, np.float32)}, {}))
+    flags = {"run-dir": adapters("lora"), "out": tmp_path / "out", "format": "peft", "dtype": "float16"}
+    code, said = runs.call("export", **flags)
+    assert code == 78 and "b does not fit into float16" in said and not list(tmp_path.iterdir())
+
+
 def test_what_peft_has_no_form_for(adapters, base, tmp_path):
     code, said = runs.call("export", **{"run-dir": base / "base", "out": tmp_path / "out", "format": "peft"})
     assert code == 78 and "no adapter" in said and not list(tmp_path.iterdir())
@@ -227,7 +234,7 @@ def test_damaged_adapters(adapters, base, tmp_path):
     for change, word in [
         (lambda t: t.pop(some), f"{some} is missing"),
         (lambda t: t.update({some: t[some][:2]}), "[2, 64]"),
-        (lambda t: t.update(extra=t[some]), "extra is not understood"),
+        (lambda t: t.update(extra=t[some]), "extra is not supported"),
     ]:
         tensors = dict(whole)
         change(tensors)
