@@ -68,9 +68,9 @@ def run(config, args) -> dict:
     if args.chat:
         return talk(loaded, how, args, prompts)
     completer = Completer(loaded.program.config.model, loaded.tokenizer, how, args.weights, args.lookup)
-    models = {"": completer.prepare(loaded.params)} if not args.adapter else {}
-    for folder in args.adapter or ():
-        models[folder] = completer.prepare(adapter(config, folder, loaded).params)
+    models = {folder: adapter(config, folder, loaded) for folder in args.adapter or ()} or {"": loaded}
+    both = {name: model.program.config.task.source == "bidirectional" for name, model in models.items()}
+    models = {name: completer.prepare(model.params) for name, model in models.items()}
     meant = loaded.program.config.context
 
     def complete(prompts: list[str]) -> list[dict]:
@@ -82,7 +82,7 @@ def run(config, args) -> dict:
         found = []
         for name, weights in models.items():
             print(f"--- {name} ---" if name else "", end="\n" if name else "")
-            made = show(completer.stream(weights, rows, args.max_new_tokens, seeds), rows)
+            made = show(completer.stream(weights, rows, args.max_new_tokens, seeds, both=both[name]), rows)
             found += [{**row, "adapter": name} if name else row for row in made]
         return found
 

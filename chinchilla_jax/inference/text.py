@@ -99,15 +99,18 @@ class Completer:
         new: int,
         seeds: Sequence[int],
         stops: Sequence[str] = (),
+        both: bool = False,
     ) -> Iterator[list[str]]:
         """Per block of tokens, the text that each row gained; rows that have ended gain nothing.
 
         `weights` come from `prepare(params)`; `new` is the most tokens a row gains; a row's seed decides its draws. A
-        row ends before the first of `stops`. Prompts are texts, which go on, or ids as they are, whose answer begins.
+        row ends before the first of `stops`. Prompts are texts, which go on, or ids as they are, whose answer begins;
+        `both` reads them in both directions, as a model that was tuned so (`--task.source bidirectional`).
         """
         ids = [self.tokenizer.prompt(prompt) if isinstance(prompt, str) else prompt for prompt in prompts]
         writers = [Writer(self.tokenizer, stops, not isinstance(prompt, str) or not prompt) for prompt in prompts]
-        blocks = self.engine.stream(weights, ids, new, Rows.of(self.how, seeds), lookup=self.lookup)
+        read = [[1] * len(prompt) for prompt in ids] if both else None
+        blocks = self.engine.stream(weights, ids, new, Rows.of(self.how, seeds), read, self.lookup)
         for gained, ended in until(self.tokenizer.stops, blocks):
             yield [writer.feed(made) for writer, made in zip(writers, gained)]
             if all(over or writer.stopped for over, writer in zip(ended, writers)):

@@ -1,9 +1,12 @@
 """The generate command as a user types it."""
 
+import json
+
 import pytest
 
 from chinchilla_jax.commands import generate
 from chinchilla_jax.data.tokenizer import Tokenizer
+from chinchilla_jax.inference.engine import Engine
 from tests import runs
 
 pytestmark = pytest.mark.usefixtures("compiled_once")
@@ -64,6 +67,19 @@ def test_at_most_so_many_tokens(write, whole_run):
     [text] = write("--prompt", "the sea", temperature=0, **{"max-new-tokens": 3})
     [longer] = write("--prompt", "the sea", temperature=0)
     assert longer.startswith(text.rstrip("�")) and len(Tokenizer(whole_run / "tokenizer.model").encode(text)) <= 3 + 1
+
+
+@pytest.mark.parametrize("source", ["causal", "bidirectional"])
+def test_a_prompt_is_read_as_the_run_was_trained(copy, source, monkeypatch):
+    settings = json.loads((copy / "config.json").read_text())
+    settings["task"]["source"] = source
+    (copy / "config.json").write_text(json.dumps(settings))
+    read = []
+    monkeypatch.setattr(
+        Engine, "stream", lambda self, weights, ids, new, rows, blocks, lookup: read.append(blocks) or []
+    )
+    runs.ask("generate", "--prompt", "the sea", **{"run-dir": copy})
+    assert read == [None] if source == "causal" else set(read[0][0]) == {1}
 
 
 def test_a_prompt_from_a_file(write, tmp_path):

@@ -15,9 +15,10 @@ class Scripted:
 
     def __init__(self, *rows):
         self.rows, self.asked, self.blocks = np.array(rows), None, 0
+        self.read = None
 
-    def stream(self, weights, ids, new, rows, lookup=False):
-        self.asked = (weights, ids, new, rows.seed_S.tolist())
+    def stream(self, weights, ids, new, rows, read, lookup):
+        self.asked, self.read = (weights, ids, new, rows.seed_S.tolist()), read
         for at in range(0, self.rows.shape[1], 4):
             self.blocks += 1
             yield self.rows[:, at : at + 4]
@@ -39,6 +40,9 @@ def test_prompts_begin_with_the_separator(tokenizer):
     made.complete("weights", ["the sea", ""], 4, [1, 2])
     stop = tokenizer.separator
     assert made.engine.asked == ("weights", [[stop, *tokenizer.encode("the sea")], [stop]], 4, [1, 2])
+    assert made.engine.read is None
+    list(made.stream("weights", ["the sea", [5]], 4, [1, 2], both=True))
+    assert made.engine.read == [[1] * len(ids) for ids in made.engine.asked[1]], "a prompt is one part"
 
 
 def test_a_text_ends_at_the_separator_and_rows_end_on_their_own(tokenizer):
