@@ -43,24 +43,25 @@ def run(config, args) -> dict:
     require(0 <= args.port < 65536, "--port must lie in [0, 65535]")
     key = _key(args)
     many_files()
-    service = _service(config, args, key)
-    try:
+    try:  # before the model is loaded, which may take minutes; who asks meanwhile waits
         family = socket.AF_INET6 if ":" in args.host else socket.AF_INET
         listening = socket.create_server((args.host, args.port), family=family, backlog=2048)
     except OSError as error:
         raise UserError(f"cannot listen on {args.host}:{args.port}: {error.strerror}; see --host and --port") from error
-    server = service.server()
-    with listening, server.capture_signals():  # from here on a signal ends it in order, also while it loads
-        host = f"[{args.host}]" if ":" in args.host else args.host
-        url = f"http://{host}:{listening.getsockname()[1]}"
-        service.scheduler.start()
-        names = ", ".join(model.name for model in service.models)
-        print(f"serving {names} on {url}/v1 (try {url}/ in a browser)", flush=True)
-        print(f"next: curl {url}/v1/completions -H 'content-type: application/json' -d '{{\"prompt\": \"Once\"}}'",
-              flush=True)  # fmt: skip
-        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-            runner.run(server.serve(sockets=[listening]))
-        _leave(service.scheduler)
+    with listening:
+        service = _service(config, args, key)
+        server = service.server()
+        with server.capture_signals():  # from here on a signal ends it in order, also while it compiles
+            host = f"[{args.host}]" if ":" in args.host else args.host
+            url = f"http://{host}:{listening.getsockname()[1]}"
+            service.scheduler.start()
+            names = ", ".join(model.name for model in service.models)
+            print(f"serving {names} on {url}/v1 (try {url}/ in a browser)", flush=True)
+            print(f"next: curl {url}/v1/completions -H 'content-type: application/json' "
+                  f"-d '{{\"prompt\": \"Once\"}}'", flush=True)  # fmt: skip
+            with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+                runner.run(server.serve(sockets=[listening]))
+            _leave(service.scheduler)
     return {"served": [model.name for model in service.models]}
 
 
@@ -173,7 +174,7 @@ def _renderer(run_dir: Path, loaded):
 
     require(
         loaded.program.config.task.source != "bidirectional",
-        f"{run_dir} reads its prompts in both directions, which serve does not; use generate --chat",
+        f"{run_dir} reads its prompts in both directions, which serve does not; use generate",
     )
     try:
         template = own_template(run_dir)
