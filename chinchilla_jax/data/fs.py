@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,8 +138,10 @@ def writing(path: str) -> Iterator[BinaryIO]:
     """A file to be written piece by piece, there whole or not at all."""
     if is_remote(path):
         found, name = _remote(path)
-        with found.open(name, "wb") as file:
+        with tempfile.NamedTemporaryFile() as file:  # one opened there would be an object once it is closed, however
             yield file
+            file.flush()
+            found.put_file(file.name, name)
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     part = f"{path}.{os.getpid()}.{threading.get_ident()}.part"  # several may write the same file at a time

@@ -42,12 +42,20 @@ def test_a_file_is_there_whole_or_not_at_all(root):
     assert fs.read(path) == b"onetwo" and fs.names(root) == {"a.bin"}
 
 
+def test_pieces_of_a_file_that_fails_are_not_there(root):
+    path = fs.join(root, "a")
+    for before in (set(), {"a"}):
+        with pytest.raises(ValueError), fs.writing(path) as file:
+            file.write(b"half")
+            raise ValueError
+        assert fs.names(root) == before
+        fs.write(path, b"old")
+    assert fs.read(path) == b"old"
+
+
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     path = str(tmp_path / "a")
     fs.write(path, b"old")
-    with pytest.raises(ValueError), fs.writing(path) as file:
-        file.write(b"half")
-        raise ValueError
     monkeypatch.setattr(os, "fsync", lambda number: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):
         fs.write(path, b"new", sync=True)
