@@ -41,7 +41,8 @@ def prepare(
     config = with_store(config)
     given, named = len(config.weights), len(config.sources)
     require(given in (0, named), f"--data.weights has {given} weights for {named} sources; give one for each")
-    found = existing(config, force)
+    tokenizer = open_with_added(config.tokenizer).sha256 if config.tokenizer else ""
+    found = existing(config, force, tokenizer)
     if found:
         say(f"{config.store} is complete and has these settings; nothing to do")
         if [source["name"] for source in found["sources"]] != list(config.sources):
@@ -53,7 +54,7 @@ def prepare(
     units = [source.units for source in sources]
     size = sum(unit["bytes"] for of in units for unit in of)
     key = digest({"settings": identity(config), "states": [state, *(s.state for s in sources)], "units": units,
-                       "version": VERSION, "tokenizer": given_tokenizer(config)})  # fmt: skip
+                       "version": VERSION, "tokenizer": tokenizer})  # fmt: skip
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(workspace(target, key=key, say=say))
         made, root, finished = folder / "store", str(folder), str(folder / "store")
@@ -76,13 +77,11 @@ def prepare(
     return manifest
 
 
-def given_tokenizer(config: DataConfig) -> str:
-    """The hash of the tokenizer that the settings name, or nothing."""
-    return open_with_added(config.tokenizer).sha256 if config.tokenizer else ""
+def existing(config: DataConfig, force: bool, tokenizer: str) -> dict | None:
+    """The manifest of a usable store, None if one is to be made, `UserError` if another one is in its place.
 
-
-def existing(config: DataConfig, force: bool) -> dict | None:
-    """The manifest of a usable store, None if one is to be made, `UserError` if another one is in its place."""
+    `tokenizer` is the hash of the one that the settings name, or "".
+    """
     target = Path(expanded(config.store))
     if is_remote(config.store):
         if force or not remote.exists(config.store):
@@ -96,7 +95,7 @@ def existing(config: DataConfig, force: bool) -> dict | None:
     manifest = TokenStore.open(config.store).manifest
     # A setting that the store was made before stood at its default.
     changed = settings.differences({**identity(DataConfig()), **manifest["settings"]}, identity(config))
-    if config.tokenizer and manifest["tokenizer"]["sha256"] != given_tokenizer(config):
+    if config.tokenizer and manifest["tokenizer"]["sha256"] != tokenizer:
         changed["tokenizer"] = ("another file", "this one")
     if changed:
         listed = ", ".join(f"data.{name} {old!r}, now {new!r}" for name, (old, new) in changed.items())

@@ -10,7 +10,7 @@ import numpy as np
 
 from chinchilla_jax.config import DataConfig, flag, to_dict
 from chinchilla_jax.data import fs, tokenizer_train
-from chinchilla_jax.data.added_tokens import copy_with_added, open_with_added
+from chinchilla_jax.data.added_tokens import copy_with_added
 from chinchilla_jax.data.documents import Say, Source
 from chinchilla_jax.data.engines import Engine
 from chinchilla_jax.data.filters import contamination, language, minhash
@@ -194,17 +194,17 @@ class Pipeline:
         """Train the tokenizer on a sample of the training split into the folder `made`, or copy the given one."""
         config = self.config
         if config.tokenizer:
-            given, default = open_with_added(config.tokenizer), DataConfig()
+            copy_with_added(config.tokenizer, made)
+            given, default = open_tokenizer(made), DataConfig()
             for name in ("vocab_size", "tokenizer_kind", "tokenizer_sentences"):
                 if getattr(config, name) not in (getattr(default, name), given.size):
                     say(f"WARNING: {flag('data.' + name)} is not followed: --data.tokenizer is there already")
-            copy_with_added(config.tokenizer, made)
             if not given.lossless:
                 say(
                     f"WARNING: {config.tokenizer} does not give every text back unchanged (its normalisation loses "
                     "some)"
                 )
-            return open_tokenizer(made)
+            return given
         if (made / "tokenizer.model").is_file():
             return open_tokenizer(made)
         shares = self.shares(corpus.totals)

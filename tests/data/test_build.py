@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from chinchilla_jax.config import DataConfig
-from chinchilla_jax.data import build, engines
+from chinchilla_jax.data import added_tokens, build, engines
 from chinchilla_jax.data.store import TokenStore
 from chinchilla_jax.data.tokenizer import Tokenizer
 from chinchilla_jax.data.tokenizers import open_tokenizer
@@ -147,9 +147,11 @@ def test_the_tokenizer_can_be_trained_on_a_sample(config, monkeypatch):
     assert texts_of(TokenStore.open(config.store).train, Tokenizer(f"{config.store}/tokenizer.model"))
 
 
-def test_an_existing_tokenizer_is_copied(config, made, tmp_path):
-    model = f"{made.store}/tokenizer.model"
+def test_an_existing_tokenizer_is_copied(config, made, tmp_path, monkeypatch):
+    model, read, extended = f"{made.store}/tokenizer.model", [], added_tokens.extended
+    monkeypatch.setattr(added_tokens, "extended", lambda path: read.append(path) or extended(path))
     _, said = prepare(replace(config, tokenizer=model))
+    assert read == [model, model], "to know it, and to copy it"
     assert Path(config.store, "tokenizer.model").read_bytes() == Path(model).read_bytes() and not said
     with pytest.raises(UserError, match="not a SentencePiece model"):
         prepare(replace(config, tokenizer=__file__, store=str(tmp_path / "other")))
