@@ -1,5 +1,6 @@
 """Train a model on a token store, or go on where the run directory's last checkpoint stands."""
 
+import os
 import shutil
 import sys
 import time
@@ -22,8 +23,8 @@ def options(parser) -> None:
     """Flags of this command."""
     parser.add_argument("--plan", default="", metavar="FILE", help="run the config of a plan.json as it is")
     parser.add_argument("--minutes", type=float, metavar="M", help="plan for this machine, train, and end in time")
-    parser.add_argument("--from", default="", metavar="RUN", dest="base", help="start from the newest checkpoint of a "
-        "run, imported or trained, and train all of it: continued pretraining")  # fmt: skip
+    parser.add_argument("--from", default="", metavar="RUN", dest="base", help="start from the best or newest "
+        "checkpoint of a run, imported or trained, and train all of it: continued pretraining")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="compile, print what the run costs, and train nothing")
     parser.add_argument("--topology", metavar="NAME", help="with --dry-run: compile for v5e:4x4, h100:8, ...")
     parser.add_argument("--allow-changes", action="store_true", help="go on although settings of the run have changed")
@@ -37,21 +38,27 @@ def run(config, args) -> dict:
     args.began = time.monotonic()
     host.keep_freed_memory()
     use_compile_cache(config.train.compile_cache)
+    require(
+        args.minutes is None or not (args.plan or args.dry_run),
+        "--minutes plans a model for this machine and trains it; leave --plan and --dry-run out, or see plan --minutes",
+    )
     if args.dry_run:
-        return dry_run(config, args.topology)
+        return dry_run(config, args)
     require(not args.topology, "--topology compiles for devices that are not here; give --dry-run with it")
     require(bool(args.run_dir), "pretrain needs --run-dir, the folder that the run is to live in")
     return train(config, Path(args.run_dir), args)
 
 
-def dry_run(config, topology: str | None) -> dict:
+def dry_run(config, args) -> dict:
     """What the config costs, from the compiled step; needs the token store only where it tells the vocabulary."""
     from chinchilla_jax.aot.advice import table
     from chinchilla_jax.aot.compile import report
+    from chinchilla_jax.training.load import tuned
 
+    config = tuned(continued(config, args), Path(args.run_dir or os.devnull))  # in which there is no run
     if not config.model.vocab_size:
         config, _ = open_store(config)
-    found = report(config, topology)
+    found = report(config, args.topology)
     print(table(found))
     return found
 
@@ -108,17 +115,25 @@ def train(config, run_dir: Path, args) -> dict:
         if args.minutes is not None:
             last = train_for(config, run_dir, store, args, terminal)
         else:
-            keep_plan(args.plan, run_dir, first)
-            last = pretrain(config, run_dir, store, hooks, terminal, allow_changes=args.allow_changes)
+
+            def begun(program, store) -> list:
+                """The hooks; by now the run is not refused any more, so that its plan may be replaced."""
+                keep_plan(args.plan, run_dir, first)
+                return hooks(program, store)
+
+            last = pretrain(config, run_dir, store, begun, terminal, allow_changes=args.allow_changes)
     following = hints.line("evaluate", "--run-dir", str(run_dir))
     return {"run_dir": str(run_dir), **last, "wrote": [str(run_dir)], "next": following}
 
 
 def continued(config, args):
     """The config with what --from says."""
+    require(
+        args.minutes is None or not (args.base or config.tune.base),
+        "--from has a model, and --minutes plans one; give --train.steps instead",
+    )
     if not args.base:
         return config
-    require(args.minutes is None, "--from has a model, and --minutes plans one; give --train.steps instead")
     other = config.tune.base not in ("", args.base)
     require(not other, f"--from {args.base} and --tune.base {config.tune.base} are two runs; give one of them")
     method = "full" if config.tune.method == "off" else config.tune.method

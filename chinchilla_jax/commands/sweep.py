@@ -38,6 +38,7 @@ def run(config, args) -> dict:
     require(args.next >= 0, f"--next {args.next} must not be negative")
     if args.next:
         return following(args)
+    require(not args.law and args.flops is None, "--law and --flops belong to --next N; leave them out")
     from chinchilla_jax.commands.pretrain import open_store
     from chinchilla_jax.evaluation.sweep import ROWS, sweep
     from chinchilla_jax.parallel import host
@@ -103,7 +104,8 @@ def following(args) -> dict:
     from chinchilla_jax.scaling.published import law_of
 
     require(bool(args.law), "--next needs --law, the law.json of `fit` on the runs so far")
-    require(args.budget is not None, "--next needs --budget, the FLOPs of the next runs together")
+    alone = args.budget is not None and args.minutes is None
+    require(alone, "--next needs --budget, the FLOPs of the next runs together, and no --minutes")
     law = law_of(args.law)
     target = args.flops or 100 * law.ranges["C"][1]
     before, found = next_runs(law, target, args.budget, args.next)

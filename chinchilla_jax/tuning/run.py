@@ -29,13 +29,13 @@ def finetune(job: Job, terminal: Terminal, *, allow_changes: bool = False) -> di
     config, run_dir = job.config, job.run_dir
     kind = job.data.kind
     metric = kind.metric_of(config.task.metric)
-    keep(job)
     patience = config.task.patience
 
     def enough() -> bool:
         return bool(patience) and best.read(run_dir).get("since", 0) >= patience
 
     def hooks(program: Program, data: TaskData) -> list[Hook]:
+        keep(job)  # not before the run's own settings are known to be these
         validator = Validator(program, data, data.valid)
         kind.prepare(validator, validator.judge, run_dir)
         budget = program.recipe.schedule(config.train.steps)

@@ -1,10 +1,12 @@
 """The pretrain command as a user meets it: what a run costs, and what it is refused for."""
 
+import json
 import resource
 import signal
 
 import pytest
 
+from chinchilla_jax import config as configs
 from chinchilla_jax.commands import hints
 from chinchilla_jax.commands.pretrain import open_store
 from chinchilla_jax.config import AdversarialConfig, Config, DataConfig
@@ -36,9 +38,29 @@ def test_a_dry_run_of_a_preset_needs_no_store(tmp_path):
     assert report["parameters_non_embedding"] == report["parameters"] - 32000 * 512
 
 
+def test_a_dry_run_costs_the_model_that_training_would_start_from(whole_run, monkeypatch):
+    costed = []
+    monkeypatch.setattr("chinchilla_jax.aot.compile.report", lambda config, topology: costed.append(config) or {})
+    monkeypatch.setattr("chinchilla_jax.aot.advice.table", lambda found: "")
+    runs.ask("pretrain", "--dry-run", **{"from": whole_run})
+    assert costed[0].model == runs.config(whole_run).model and costed[0].tune.method == "full"
+
+
+def test_a_run_that_is_refused_keeps_its_plan(copy, tiny_store, tmp_path):
+    (copy / "plan.json").write_text("its own")
+    other = configs.replace(runs.config(copy), {"optimizer.peak_lr": 0.5, "data.store": str(tiny_store)})
+    (tmp_path / "plan.json").write_text(json.dumps({"config": configs.to_dict(other)}))
+    code, said = runs.call("pretrain", **{"run-dir": copy, "plan": tmp_path / "plan.json"})
+    assert code == 78 and "other settings: optimizer.peak_lr" in said
+    assert (copy / "plan.json").read_text() == "its own"
+
+
 @pytest.mark.parametrize(
     "changes, hint",
     [
+        ({"minutes": 2, "from": "runs/mine"}, "--minutes plans one"),
+        ({"minutes": 2, "tune.base": "runs/mine", "tune.method": "full"}, "--minutes plans one"),
+        ({"minutes": 2, "plan": runs.ROOT / "chinchilla_jax/configs/quickstart.py"}, "leave --plan"),
         ({"mesh.data": 3}, "--mesh axes"),
         ({"mesh.data": -1, "mesh.tensor": 3}, "multiple of 3"),
         ({"mesh.data": 1, "mesh.tensor": 8}, "--model.heads"),
@@ -79,7 +101,11 @@ def test_a_run_directory_that_cannot_be_made(tiny_store, tmp_path):
 
 
 def test_it_ends_with_the_next_command(tiny_store, tmp_path):
-    code, said = runs.pretrain(tmp_path / "a run", tiny_store, **runs.SILENT)
+    plan = tmp_path / "planned.json"
+    config = configs.replace(Config(), {name.replace("-", "_"): value for name, value in runs.SETTINGS.items()})
+    plan.write_text(json.dumps({"config": configs.to_dict(config)}))
+    code, said = runs.pretrain(tmp_path / "a run", tiny_store, plan=plan, **runs.SILENT)
+    assert (tmp_path / "a run" / "plan.json").read_text() == plan.read_text()
     assert code == 0 and "starting from fresh parameters" in said and "compiled batches of 8 windows" in said
     assert said.splitlines()[-1] == f"next: {hints.line('evaluate', '--run-dir', str(tmp_path / 'a run'))}"
 

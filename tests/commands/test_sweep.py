@@ -9,6 +9,9 @@ def test_bad_input_is_one_line(tiny_store, tmp_path):
         ((), {"minutes": 1}, "--budget"),
         (("--next", "-1"), {"budget": 1e9}, "--next -1"),
         (("--next", "1", "--law", "debian-cpu", "--flops", "nan"), {"budget": 1e9}, "--flops nan"),
+        (("--law", "debian-cpu"), {"budget": 1e9}, "belong to --next"),
+        (("--flops", "1e12"), {"budget": 1e9}, "belong to --next"),
+        (("--next", "1", "--law", "debian-cpu"), {"budget": 1e9, "minutes": 1}, "no --minutes"),
         (("--train.batch-ramp", "((5, 16),)"), {}, "batch-ramp"),
         ((), {"data.store": tmp_path / "none"}, "no token store"),
     ):

@@ -34,6 +34,16 @@ def test_the_task_and_its_template_are_kept(job, monkeypatch):
     assert [path.name for path in job.run_dir.iterdir()] == ["task.json"]
 
 
+def test_a_run_that_is_refused_keeps_its_task_and_template(job, monkeypatch):
+    def pretrain(config, run_dir, data, hooks, terminal, **how):
+        raise UserError("a run with other settings")
+
+    monkeypatch.setattr(run, "pretrain", pretrain)
+    with pytest.raises(UserError, match="other settings"):
+        run.finetune(job, None)
+    assert not job.run_dir.exists()
+
+
 def test_of_many_processes_the_first_writes(job, monkeypatch):
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     run.keep(job)
@@ -60,6 +70,7 @@ def test_a_test_has_the_thresholds_of_the_best_step(job, monkeypatch):
 def test_a_run_whose_validations_all_failed_ends_with_an_error(job, monkeypatch):
     monkeypatch.setattr(run, "jinja", lambda template, begins: "")
     row = json.dumps({"step": 2, "hook_failed": "validation"}) + "\n"
+    job.run_dir.mkdir(parents=True)
     monkeypatch.setattr(run, "pretrain", lambda *given, **how: (job.run_dir / "metrics.jsonl").write_text(row))
     with pytest.raises(UserError, match=r"every validation of .*runs/new failed, as the warnings say, so no step is"):
         run.finetune(job, None)
