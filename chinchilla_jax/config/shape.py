@@ -81,6 +81,11 @@ class ModelConfig:
             f"--model.rope-factor {self.rope_factor} stretches nothing; set --model.rope-scaling linear or llama3",
         )
         require(
+            self.positions == "rope" or self.rope_scaling == "none",
+            f"--model.rope-scaling {self.rope_scaling} stretches rotary waves, of which --model.positions relative has "
+            "none; leave it out",
+        )
+        require(
             0 < self.rope_low_freq < self.rope_high_freq,
             f"--model.rope-low-freq {self.rope_low_freq} must lie in (0, --model.rope-high-freq {self.rope_high_freq})",
         )

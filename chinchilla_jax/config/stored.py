@@ -33,20 +33,21 @@ def from_json(values: Any) -> Config:
 
 
 # Settings that did nothing without another, and were not refused then: the setting that they go with, where it is off.
-IDLE = {
-    "model": ("rope_scaling", ("none",), ("rope_factor",)),
-    "optimizer": ("schedule", ("cosine", "constant"), ("decay_fraction",)),
-    "adversarial": ("method", ("off",), ("radius", "delayed")),
-    "corruption": ("share", (0.0,), ("copies", "weight")),
-    "sparsity": ("method", ("off",), ("target",)),
-}
+IDLE = (
+    ("model", "rope_scaling", ("none",), ("rope_factor",)),
+    ("model", "positions", ("relative",), ("rope_scaling", "rope_factor")),
+    ("optimizer", "schedule", ("cosine", "constant"), ("decay_fraction",)),
+    ("adversarial", "method", ("off",), ("radius", "delayed")),
+    ("corruption", "share", (0.0,), ("copies", "weight")),
+    ("sparsity", "method", ("off",), ("target", "pattern", "strength")),
+)
 
 
 def without_idle(values: dict[str, Any]) -> dict[str, Any]:
     """The settings of a run, which say everything, without those of IDLE, which are refused of a user."""
     found = dict(values)
-    for section, (needs, off, names) in IDLE.items():
-        old = values.get(section)
+    for section, needs, off, names in IDLE:
+        old = found.get(section)
         if isinstance(old, dict) and old.get(needs) in off:
             found[section] = {name: value for name, value in old.items() if name not in names}
     return found

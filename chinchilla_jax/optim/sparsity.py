@@ -62,8 +62,14 @@ def _straight_through(links: Links, cfg: SparsityConfig, rate, steps: int, seed:
     return [straight_through(optax.chain(*links), partial(find, cfg), window(cfg, steps), prune, cfg.decay)]
 
 
+def _off(links: Links, cfg: SparsityConfig, *rest) -> Links:
+    idle = cfg.pattern == SparsityConfig.pattern and not cfg.strength
+    require(idle, "--sparsity.pattern and --sparsity.strength need a --sparsity.method; choose one or leave them out")
+    return links
+
+
 METHODS = {
-    "off": lambda links, *rest: links,
+    "off": _off,
     "l1": partial(_proximal, proximal.l1),
     "group_lasso": partial(_proximal, proximal.group_lasso),
     "magnitude": partial(_masked, dynamic.magnitude),

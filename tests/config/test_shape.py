@@ -34,6 +34,11 @@ def test_relative_positions_need_an_even_width():
     assert ModelConfig(d_model=7).d_model == 7, "rotary ones turn heads"
 
 
+def test_relative_positions_have_no_waves_to_stretch():
+    stretched = {"model.rope_scaling": "linear", "model.rope_factor": 4.0}
+    refused(stretched | {"model.positions": "relative"}, "--model.rope-scaling linear stretches rotary waves")
+
+
 def test_which_layers_multiply_two_projections():
     gated = {mlp for mlp in ("swiglu", "reglu", "geglu", "gelu", "relu2") if ModelConfig(mlp=mlp).gated}
     assert gated == {"swiglu", "reglu", "geglu"}

@@ -38,10 +38,12 @@ def test_a_run_keeps_going_whose_settings_did_nothing():
     values = settings.to_dict(Config())
     values["adversarial"] |= {"radius": 0.1, "delayed": True}
     values["corruption"] |= {"copies": 0.5, "weight": 2.0}
-    values["sparsity"] |= {"target": 0.9}
+    values["sparsity"] |= {"target": 0.9, "pattern": "2:4", "strength": 0.3}
     values["model"] |= {"rope_factor": 8.0}
     values["optimizer"] |= {"decay_fraction": 0.5}
     assert stored.from_json(values) == Config()
+    relative = {"model": values["model"] | {"positions": "relative", "rope_scaling": "linear"}}
+    assert stored.from_json(relative) == settings.replace(Config(), {"model.positions": "relative"})
     values["optimizer"] |= {"schedule": "constant", "decay_fraction": 1.0}  # the trunk of an older sweep
     assert stored.from_json(values) == settings.replace(Config(), {"optimizer.schedule": "constant"})
     with pytest.raises(UserError, match=r"need an --adversarial\.method"):

@@ -36,6 +36,13 @@ def test_bfloat16_and_the_average_land_on_exact_zeros(changes):
         assert zeros(params["embed/table"]) == zeros(params["blocks/mlp/up/bias"]) == 0
 
 
+def test_what_needs_a_method_is_refused_without_one():
+    """`plan --sparsity` chooses the method itself, so that it is no mistake before."""
+    for name, value in (("pattern", "2:4"), ("strength", 0.3)):
+        with pytest.raises(UserError, match=f"sparsity.{name}.* need a --sparsity.method"):
+            sparsify([], SparsityConfig(**{name: value}), None, STEPS)
+
+
 def test_off_is_the_plain_chain():
     cfg, rate = OptimizerConfig(ema_decay=0.9), lambda step: 0.01
     links = [optax.clip_by_global_norm(1.0), optimizer.scale_by_adam(cfg)]
