@@ -112,6 +112,8 @@ class Child:
 
     def __call__(self, command: list[str]) -> int:
         self.process = subprocess.Popen(command)
+        if self.asked:  # while it was being started, so that it was not told
+            self.process.terminate()
         return self.process.wait()
 
     def rest(self, seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import signal
+import sys
 
 import pytest
 
@@ -52,6 +53,12 @@ def test_a_request_to_stop_ends_the_wait_for_the_next_attempt(monkeypatch):
     with supervise.forwarding() as child:
         assert supervised(lambda: -9, 10, 300.0, lambda: child.asked, child.rest) == (-9, 1)
     assert len(slept) == 1 and slept[0] < 1
+
+
+def test_a_request_to_stop_while_an_attempt_starts_reaches_it():
+    with supervise.forwarding() as child:
+        signal.raise_signal(signal.SIGTERM)
+        assert child([sys.executable, "-c", "import time; time.sleep(60)"]) == -signal.SIGTERM
 
 
 def test_the_run_directory_is_found_on_the_command_line():
