@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from chinchilla_jax.config import TrainConfig, TuneConfig, replace
@@ -33,4 +34,5 @@ def write(out: Path, run_dir: Path, loaded: Loaded, params: Any, store: TokenSto
     config = dataclasses.replace(kept, tune=TuneConfig())
     dtype, leaves = loaded.program.config.model.dtype, params_only.deferred(params)
     params_only.write(out, config, run_dir, leaves, dtype=dtype, step=loaded.step, data=store.fingerprint)
-    origin.inherit(out, run_dir, loaded.facts)
+    if jax.process_index() == 0:
+        origin.inherit(out, run_dir, loaded.facts)

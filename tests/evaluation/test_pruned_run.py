@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from chinchilla_jax.config import TrainConfig
+from chinchilla_jax.config import Config, TrainConfig
 from chinchilla_jax.data.batches import of_text
 from chinchilla_jax.data.split import Part, Split
 from chinchilla_jax.evaluation import pruned_run
@@ -26,3 +26,17 @@ def test_what_it_is_calibrated_on_is_what_training_saw_first(tokens, batches, we
     for number, batch in enumerate(found):
         for name, value in vars(steps.at(number)).items():
             np.testing.assert_array_equal(getattr(batch, name), value)
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_of_many_processes_one_says_where_the_weights_came_from(process, monkeypatch, tmp_path):
+    """Two that put the same file into place would race."""
+    said = []
+    monkeypatch.setattr("jax.process_index", lambda: process)
+    monkeypatch.setattr(pruned_run.resume, "own_config", lambda run_dir: Config())
+    monkeypatch.setattr(pruned_run.params_only, "write", lambda *args, **named: None)
+    monkeypatch.setattr(pruned_run.origin, "inherit", lambda *args: said.append(args))
+    program = SimpleNamespace(config=Config())
+    loaded = SimpleNamespace(program=program, step=1, facts={"run": "r"})
+    pruned_run.write(tmp_path, tmp_path, loaded, {}, SimpleNamespace(fingerprint=""), "store")
+    assert len(said) == (process == 0)
