@@ -87,7 +87,7 @@ def pretrain(
         hooks = Hooks(make_hooks(program, store), config.train.steps, writer, terminal, interrupts, watchdog)
         run = Run(program, batches, checkpoints, writer, terminal, interrupts, watchdog, alarm, hooks, enough)
         if done < config.train.steps:
-            run.compile()  # and refuse what does not fit, before the state takes its room
+            run.compile(done)  # and refuse what does not fit, before the state takes its room
         return run.go(start.state(program, restored, run_dir, writer))
 
 
@@ -135,10 +135,11 @@ class Run:
     tracing: bool = False
     meter: Meter = field(init=False)
 
-    def compile(self) -> None:
-        """Compile the step of every batch size of the run, and say what it costs before anything is spent."""
+    def compile(self, done: int) -> None:
+        """Compile the step of every batch size after `done` steps, and say what it costs before anything is spent."""
         train = self.program.config.train
-        for rows in sorted({rows for begin, rows in train.phases if begin < train.steps}):
+        changes = (done, *dict(train.batch_ramp))
+        for rows in sorted({self.batches.batch_rows(step) for step in changes if done <= step < train.steps}):
             began = time.perf_counter()
             self.steps[rows] = self.program.step(rows)
             seconds = time.perf_counter() - began

@@ -169,6 +169,8 @@ def test_a_ramp_resumes_inside_itself(tiny_store, tmp_path, monkeypatch):
         assert runs.pretrain(tmp_path / "cut", tiny_store, **RAMP)[0] == 75
     runs.trained(tmp_path / "cut", tiny_store, **RAMP)
     runs.assert_same_run(tmp_path / "cut", whole)
+    compiled = [row["rows"] for row in runs.rows(tmp_path / "cut", "events") if row["event"] == "compiled"]
+    assert compiled == [8, 16, 16], "what is over is not compiled again"
 
 
 @pytest.mark.usefixtures("compiled_once")
