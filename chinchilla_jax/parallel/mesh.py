@@ -39,10 +39,10 @@ def sizes(config: MeshConfig, devices: int) -> tuple[int, int, int]:
     return tuple(wanted)
 
 
-def fits(config: MeshConfig, devices: int) -> bool:
-    """Whether the axes can be laid over so many devices."""
+def fits(config: MeshConfig) -> bool:
+    """Whether the axes can be laid over the devices and slices that are here."""
     try:
-        sizes(config, devices)
+        build(config)
     except UserError:
         return False
     return True

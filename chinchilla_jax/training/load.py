@@ -87,7 +87,7 @@ def load(
     own = own_config(folder)
     config = _as_trained(config, own)
     step = best.read(folder).get("step") if step is None else step
-    notes, moved = [], config.mesh == own.mesh and not meshes.fits(config.mesh, len(jax.devices()))
+    notes, moved = [], config.mesh == own.mesh and not meshes.fits(config.mesh)
     if moved:
         notes = [f"the run's mesh does not fit the {len(jax.devices())} devices here; each takes a replica"]
         config = dataclasses.replace(config, mesh=MeshConfig())

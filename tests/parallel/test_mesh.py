@@ -26,6 +26,12 @@ def test_sizes_that_do_not_fit_are_refused(asked):
         meshes.sizes(MeshConfig(*asked), 8)
 
 
+@pytest.mark.parametrize("config, here", [({}, True), ({"data": 3}, False), ({"slices": 2}, False)])
+def test_a_mesh_of_more_slices_than_there_are_does_not_fit(config, here):
+    """So that a run of a pod is evaluated on one machine: each device takes a replica."""
+    assert meshes.fits(MeshConfig(**config)) == here
+
+
 def test_auto_settles_by_platform():
     mesh = meshes.build(MeshConfig())
     model = meshes.resolve(Config(model=MODEL), mesh).model
