@@ -40,7 +40,7 @@ def options(parser) -> None:
 
 
 def run(config, args) -> dict:
-    """Measure the newest checkpoint on the whole validation set; evaluation.json keeps the figures."""
+    """Measure the best or newest checkpoint on the whole validation set; evaluation.json keeps the figures."""
     given = {name: getattr(args, name) for name in ATTACK if getattr(args, name) is not None}
     asked = {name for name in vars(args) if name.startswith("task.")}
     check(args, given, asked)

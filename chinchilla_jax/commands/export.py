@@ -25,7 +25,7 @@ def options(parser) -> None:
 
 
 def run(config, args) -> dict:
-    """Load the newest checkpoint and write it, whole or not at all."""
+    """Load the best or newest checkpoint and write it, whole or not at all."""
     out = cli.fresh(args.out, "--out")
     require(0 < args.shard_size < 1e9, f"--shard-size {args.shard_size} must be above 0 and finite")
     require(args.shard_size == SHARD or args.format == "hf", f"--format {args.format} has no shards; omit --shard-size")

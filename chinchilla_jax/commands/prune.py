@@ -27,7 +27,7 @@ def options(parser) -> None:
 
 
 def run(config, args) -> dict:
-    """Prune the newest checkpoint, and say what that did to the loss on the validation set."""
+    """Prune the best or newest checkpoint, and say what that did to the loss on the validation set."""
     target, groups = goal(args.target, args.pattern)
     out = cli.fresh(args.out, "--out")
     require(args.calibration_tokens > 0, f"--calibration-tokens {args.calibration_tokens} must be at least 1")

@@ -37,7 +37,7 @@ class TuneConfig:
         "what trains: everything (off: from scratch, or lora with `finetune --from`), the head, the top layers, or an "
         "adapter",
     )
-    base: str = setting("", "run directory whose newest checkpoint training starts from")
+    base: str = setting("", "run directory whose best or newest checkpoint training starts from")
     layers: int = setting(0, "layers of the base that are kept, from the first on, at so much less cost; 0 keeps all")
     weights: Literal["float", "int8", "int4"] = setting(
         "float", "how the frozen matrices are stored: as they are, 8 bits, or 4 bits in groups of 32 inputs (QLoRA)"
