@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import sys
 import traceback
 import types
@@ -224,6 +225,17 @@ def fresh(named: str | None, option: str) -> Path:
     require(not mirror.exists(path), f"{option} {path} is there already, and nothing is overwritten; name another")
     writable(path, option)
     return path
+
+
+@contextlib.contextmanager
+def whole(out: Path) -> Iterator[None]:
+    """Inside, the folder `out`, which was not there, is written; where that fails or is stopped, it goes."""
+    try:
+        yield
+    except BaseException:
+        if speaks():
+            shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 def writable(folder: Path, option: str) -> None:

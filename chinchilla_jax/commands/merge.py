@@ -31,7 +31,8 @@ def run(config, args) -> dict:
     for note in loaded.notes:
         print(f"warning: {note}")
     params, found = merging.whole(loaded)
-    merging.write(out, run_dir, loaded, params)
+    with cli.whole(out):
+        merging.write(out, run_dir, loaded, params)
     print(
         f"merged at step {loaded.step}: logits of {merging.ROWS} probe rows differ by at most "
         f"{found['largest_difference']:.2g} (the largest is {found['largest_logit']:.3g})"

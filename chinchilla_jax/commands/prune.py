@@ -49,7 +49,7 @@ def run(config, args) -> dict:
     store = TokenStore.open(config.data.store)
     loaded = load(config, args.run_dir, whole_mesh=True)
     require(
-        store.tokenizer.sha256 == loaded.tokenizer.sha256,
+        store.tokenizer_sha256 == loaded.tokenizer.sha256,
         f"{config.data.store} was made with another tokenizer than the run's; point --data.store at the run's own",
     )
     for note in loaded.notes:
@@ -76,9 +76,10 @@ def run(config, args) -> dict:
         "after": likelihood(pruned),
         "sparsity": sparsity_report(pruned),
     }
-    pruned_run.write(out, run_dir, loaded, pruned, store, config.data.store)
-    if cli.speaks():
-        write_json(out / "prune.json", {"run": loaded.folder, **report})
+    with cli.whole(out):
+        pruned_run.write(out, run_dir, loaded, pruned, store, config.data.store)
+        if cli.speaks():
+            write_json(out / "prune.json", {"run": loaded.folder, **report})
     for line in table(report):
         terminal.say(line)
     return {**report, "wrote": [str(out)], "next": hints.line("evaluate", "--run-dir", str(out))}

@@ -9,7 +9,8 @@ import types
 import pytest
 
 from chinchilla_jax.__main__ import main
-from chinchilla_jax.errors import Diverged, Preempted, UserError
+from chinchilla_jax.commands import cli
+from chinchilla_jax.errors import Diverged, Preempted, StorageError, UserError
 from tests.commands.conftest import refused
 from tests.runs import fresh
 
@@ -134,3 +135,11 @@ def test_of_many_processes_the_first_reports(command, capsys, monkeypatch):
         monkeypatch.setitem(sys.modules, "jax", jax)
         assert main(["try", "--json"]) == 0
         assert capsys.readouterr().out == said
+
+
+def test_what_fails_halfway_is_not_in_the_way_of_the_next_try(tmp_path):
+    for error in (StorageError, KeyboardInterrupt):
+        with pytest.raises(error), cli.whole(cli.fresh(str(tmp_path / "out"), "--out")):
+            (tmp_path / "out" / "checkpoints").mkdir(parents=True)
+            raise error
+    assert list(tmp_path.iterdir()) == []
