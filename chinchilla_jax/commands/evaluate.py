@@ -66,7 +66,7 @@ def run(config, args) -> dict:
     store = TokenStore.open(config.data.store)
     loaded = load(config, args.run_dir, whole_mesh=True)
     require(
-        store.tokenizer.sha256 == loaded.tokenizer.sha256,
+        store.tokenizer_sha256 == loaded.tokenizer.sha256,
         f"{config.data.store} was made with another tokenizer than the run's; prepare it again with "
         f"--data.tokenizer {args.run_dir}",
     )

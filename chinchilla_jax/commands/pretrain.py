@@ -1,5 +1,6 @@
 """Train a model on a token store, or go on where the run directory's last checkpoint stands."""
 
+import math
 import os
 import shutil
 import sys
@@ -182,7 +183,8 @@ def train_for(config, run_dir: Path, store, args, terminal) -> dict:
     from chinchilla_jax.training.timed import TRAINING_SHARE, pretrain_for
 
     seconds, asked = 60 * args.minutes, config
-    require(args.minutes >= LEAST_MINUTES, f"--minutes {args.minutes:g}: getting ready takes half of one; give 2")
+    enough = LEAST_MINUTES <= args.minutes < math.inf
+    require(enough, f"--minutes {args.minutes:g}: a number, and getting ready takes half of one; give 2")
     if not (run_dir / "config.json").exists():
         text, devices = len(store.train.tokens), jax.device_count()
         said = question.timed(seconds * TRAINING_SHARE, text, devices, args)

@@ -1,6 +1,7 @@
 """A ladder of small runs within a budget: what a scaling law of one's own is fitted to."""
 
 import contextlib
+import math
 from pathlib import Path
 
 from chinchilla_jax.commands import cli, hints
@@ -47,6 +48,7 @@ def run(config, args) -> dict:
     from chinchilla_jax.training.rundir import lock
 
     require((args.budget is None) != (args.minutes is None), "give the whole sweep's --budget FLOPS or its --minutes M")
+    require(args.minutes is None or 0 < args.minutes < math.inf, f"--minutes {args.minutes} must be a positive number")
     require(args.dry_run or bool(args.run_dir), "sweep needs --run-dir, the folder that its runs are to live in")
     if not args.dry_run:
         cli.writable(Path(args.run_dir), "--run-dir")
@@ -146,7 +148,6 @@ def planned(config, args, store):
     small, large = (ladder.configured(config, model, 1000, [1000], args.lr_exponent) for model in ends)
     pace = paces.measure(small, large, len(store.valid.tokens))
     if plan is None:
-        require(args.minutes > 0, f"--minutes {args.minutes:g} must be positive")
         plan = design(paces.budget_for(60 * args.minutes, pace, design))
     return plan, pace
 

@@ -1,5 +1,6 @@
 """The command: a plan that is shown and not run, and one line for every mistake."""
 
+from tests import runs
 from tests.evaluation.test_sweep import make_quick, sweep
 
 
@@ -17,6 +18,9 @@ def test_bad_input_is_one_line(tiny_store, tmp_path):
     ):
         code, said = sweep(tmp_path / "bad", tiny_store, *words, **changes)
         assert code == 78 and word in said and said.count("\n") == 1, said
+    for minutes in ("-1", "nan", "inf"):  # before this machine is measured
+        code, said = runs.call("sweep", f"--minutes={minutes}", "--run-dir", str(tmp_path / "bad"))
+        assert code == 78 and f"--minutes {float(minutes)} must be" in said and said.count("\n") == 1, said
     assert not (tmp_path / "bad").exists()
 
 

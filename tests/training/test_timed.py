@@ -162,9 +162,10 @@ def losses(run):
     return {row["step"]: row["loss"] for row in rows if "loss" in row}
 
 
-def test_too_short_a_time_is_refused(tiny_store, tmp_path):
+@pytest.mark.parametrize("minutes", [0.1, "nan", "inf"])
+def test_a_time_too_short_or_without_an_end_is_refused(minutes, tiny_store, tmp_path):
     code, said = runs.call(
-        "pretrain", **{"data.store": tiny_store, "run-dir": tmp_path / "run", "minutes": 0.1, "model.layers": 1}
+        "pretrain", **{"data.store": tiny_store, "run-dir": tmp_path / "run", "minutes": minutes, "model.layers": 1}
     )
     assert code == 78 and "--minutes" in said and not (tmp_path / "run" / "config.json").exists()
 
