@@ -1,6 +1,7 @@
 """The routes of the server."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -120,7 +121,7 @@ class Service:
         job = Job(ask, self.scheduler, self.tokenizer, model, kind, self.metrics.seen)
         job.submit()
         try:
-            found = await _unless_gone(job.next() if ask.stream else job.whole(), request)
+            found = await _unless_gone(job.next() if ask.stream else job.whole(), request.receive)
         except BaseException:
             job.close()
             raise
@@ -195,9 +196,13 @@ class EventStream(StreamingResponse):
         self.job = job
 
     async def __call__(self, scope, receive, send) -> None:
-        """Send until all choices have ended or the client has gone, also one that does not read: see `Protocol`."""
+        """Send until all choices have ended or the client has gone, also one that does not read: see `Protocol`.
+
+        Starlette's own way imports anyio's groups of tasks in the first answer, which stalls all others for 0.1 s.
+        """
         try:
-            await super().__call__(scope, receive, send)
+            with contextlib.suppress(ApiError):
+                await _unless_gone(self.stream_response(send), receive)
         finally:
             self.job.close()
 
@@ -207,9 +212,9 @@ async def _gone(receive) -> None:
         pass
 
 
-async def _unless_gone(work, request: HttpRequest) -> Any:
+async def _unless_gone(work, receive) -> Any:
     """The result of `work`; cancelled, and an `ApiError`, where the client goes away."""
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request.receive))
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(receive))
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
