@@ -8,7 +8,9 @@ sentence, 31.29 / 12.33 / 24.98 (ROUGE-1, 2, L); the best one of an abstract has
 
 RUN was SmolLM2-135M, imported from its GGUF, with `--model.dtype bfloat16` on a CPU with AMX, one pass: 270 steps of
 4 rows of 512 tokens, 40 CPU minutes, and 17 for the 618 answers of the test: **42.63 / 20.74 / 35.48**, 99 % of the
-answers of validation ended by themselves. One seed. `--task.train builtin:debian_synopses` needs no files.
+answers of validation ended by themselves. One seed. SmolLM2-135M-Instruct the same way in float32 without AMX, about 65
+minutes of a core and 13 for validation: 42.62 / 21.57 / 35.45 on 200 of the test drawn at random.
+`--task.train builtin:debian_synopses` needs no files.
 """
 
 from chinchilla_jax.config import Config, TaskConfig, TrainConfig, TuneConfig
