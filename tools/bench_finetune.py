@@ -30,7 +30,7 @@ def ours(threads: int, trained: int):
     import jax
     import numpy as np
 
-    from chinchilla_jax.config import Config, ModelConfig, OptimizerConfig, TaskConfig, TrainConfig, TuneConfig
+    from chinchilla_jax.config import Config, ModelConfig, ObjectiveConfig, OptimizerConfig, TrainConfig, TuneConfig
     from chinchilla_jax.model import transformer
     from chinchilla_jax.parallel.host import keep_freed_memory
     from chinchilla_jax.training.program import Program
@@ -40,7 +40,7 @@ def ours(threads: int, trained: int):
     model = ModelConfig(positions="rope", mlp="swiglu", tied=True, rope_theta=100000.0, norm_eps=1e-5, **SHAPE)
     config = Config(
         model=model,
-        task=TaskConfig(kind="text" if trained == LENGTH else "chat"),
+        objective=ObjectiveConfig(positions="all" if trained == LENGTH else "trained"),
         tune=TuneConfig(method="lora", rank=RANK),
         optimizer=OptimizerConfig(peak_lr=3e-4, warmup_steps=0, weight_decay=0.0),
         train=TrainConfig(steps=1000, seq_len=LENGTH, batch_size=ROWS),

@@ -26,13 +26,12 @@ from chinchilla_jax.config.settings import (
     to_dict,
 )
 from chinchilla_jax.config.shape import DataConfig, ModelConfig
-from chinchilla_jax.config.task import PROMPTED, TaskConfig
+from chinchilla_jax.config.task import TaskConfig
 from chinchilla_jax.config.tuning import TuneConfig
 
 __all__ = [
     "AUTO",
     "PENALTIES",
-    "PROMPTED",
     "AdversarialConfig",
     "CheckpointConfig",
     "Config",

@@ -5,8 +5,6 @@ from typing import Literal
 
 from chinchilla_jax.config.settings import flag, require, setting
 
-PROMPTED = ("chat", "choice", "preference", "translation", "summary", "answer")  # kinds whose prompts have no loss
-
 
 @dataclass(frozen=True)
 class TaskConfig:

@@ -85,6 +85,7 @@ class Engine:
         while before != self.programs:
             before = self.programs
             for weights in models:
+                state, *_ = self.prefill(weights, self.start(state, 0, [0]), 0, [0] * CHUNK, rows, last=False)
                 state, *found = self._tried(weights, state, rows)
                 self.few *= found[0] == found[1]
                 if lookup:
@@ -96,8 +97,6 @@ class Engine:
         """The bits that a text in slot 0 gives, decoded among all slots and among few."""
         few, found = self.few, []
         for self.few in (0, few):
-            state = self.start(state, 0, [0])
-            state, *_ = self.prefill(weights, state, 0, [0] * CHUNK, rows, last=False)
             state = self.start(state, 0, [0])
             state, *_ = self.prefill(weights, state, 0, [0, 1, 2], rows)
             state, drawn = self.decode(weights, state, [0], rows)

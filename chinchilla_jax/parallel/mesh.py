@@ -8,7 +8,7 @@ import jax
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
-from chinchilla_jax.config import PROMPTED, Config, MeshConfig, ModelConfig, require
+from chinchilla_jax.config import Config, MeshConfig, ModelConfig, require
 from chinchilla_jax.errors import UserError
 
 AXES = ("data", "fsdp", "tensor")
@@ -114,7 +114,7 @@ def fuses(model: ModelConfig, dtype: str, mesh: Mesh) -> bool:
 
 
 def resolve(config: Config, mesh: Mesh, documents: Callable[[], int] = lambda: 0) -> Config:
-    """`config` with every `auto` of the model and its loss settled for the mesh's platform, and the mesh's own sizes.
+    """`config` with every `auto` of the model settled for the mesh's platform, and the mesh's own sizes.
 
     `documents()` is the size that packed attention is compiled for where it can be had and nobody has named one.
     """
@@ -136,14 +136,10 @@ def resolve(config: Config, mesh: Mesh, documents: Callable[[], int] = lambda: 0
     )
     packs = kernels == "cuda" and model.positions == "rope" and capability(mesh) >= HOPPER
     settled["documents"] = (model.documents or documents()) if packs else 0
-    positions = config.objective.positions
-    if positions == "auto":
-        positions = "trained" if config.task.kind in PROMPTED else "all"
     unroll = model.scan_unroll or unrolled(here, model.layers, mesh.shape["fsdp"])
     require(model.layers % unroll == 0, f"--model.scan-unroll {unroll} does not divide --model.layers {model.layers}")
     return dataclasses.replace(
         config,
         model=dataclasses.replace(model, scan_unroll=unroll, **settled),
-        objective=dataclasses.replace(config.objective, positions=positions),
         mesh=dataclasses.replace(config.mesh, **mesh.shape),
     )

@@ -96,6 +96,8 @@ def fitted(config: Config, data: TaskData) -> Config:
     changes: dict[str, Any] = {"model.vocab_size": max(own, size), "train.seq_len": data.seq_len}
     if data.added and config.tune.method != "full":
         changes["tune.rows"] = data.added
+    if data.kind.keeps_template and config.objective.positions == "auto":  # turns that are not answers have no loss
+        changes["objective.positions"] = "trained"
     if config.adversarial.special is None:
         changes["adversarial.special"] = data.tokenizer.special
     return replace(config, changes)

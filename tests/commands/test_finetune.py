@@ -249,7 +249,9 @@ def test_a_memorised_answer_stops_by_itself(tune, files, monkeypatch):
 def test_both_directions_and_fresh_rows_under_an_adapter(tune):
     settings = {"task.source": "bidirectional", "train.steps": 4, "task.generate": 2, "task.max-new-tokens": 4}
     _, folder = done(tune, "chat", **settings, **{"train.eval-every": 4})
-    assert runs.config(folder).tune.rows and "params/rows/embed/table" in runs.leaves(folder, 4)
+    config = runs.config(folder)
+    assert config.objective.positions == "trained", "a prompt has no loss"
+    assert config.tune.rows and "params/rows/embed/table" in runs.leaves(folder, 4)
     assert all(math.isfinite(loss) for loss in runs.losses(folder).values())
 
 
