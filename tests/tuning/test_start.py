@@ -11,14 +11,14 @@ from chinchilla_jax.tasks.kinds.table import KINDS
 from chinchilla_jax.tuning import start
 
 
-def data(lengths=(10,), held=(), rows=400, added=(), size=320, documents=1):
+def data(lengths=(10,), held=(), rows=400, added=(), size=320, documents=1, turns=False):
     """Examples of these lengths, packed into so many rows."""
     passing = lambda task, passes: replace(task, {"epochs": passes})  # noqa: E731
     return SimpleNamespace(
         first=[range(n) for n in lengths], valid=held, encoded=lambda records: [range(n) for n in records], seq_len=64,
         packed=SimpleNamespace(rows_of=lambda epoch: rows), steps=lambda batch: 3 * rows // batch, added=added,
         tokenizer=SimpleNamespace(size=size, special=(0, 1, 5)),
-        kind=SimpleNamespace(passing=passing, documents=documents),
+        kind=SimpleNamespace(passing=passing, documents=documents, keeps_template=turns),
     )  # fmt: skip
 
 
@@ -54,6 +54,14 @@ def test_new_pieces_get_rows_that_train():
     whole = replace(config, {"tune.method": "full", "adversarial.special": (7,)})
     found = start.fitted(whole, data(size=300, added=(320,)))
     assert (found.model.vocab_size, found.tune.rows, found.adversarial.special) == (320, (), (7,))
+
+
+@pytest.mark.parametrize(
+    "turns, given, expected", [(True, "auto", "trained"), (True, "all", "all"), (False, "auto", "auto")]
+)
+def test_logits_are_those_of_answers_where_turns_are_written(turns, given, expected):
+    config = replace(Config(), {"model.vocab_size": 320, "objective.positions": given})
+    assert start.fitted(config, data(size=320, turns=turns)).objective.positions == expected
 
 
 def test_steps_follow_from_the_examples_and_rates_from_the_method():
