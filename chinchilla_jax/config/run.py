@@ -35,6 +35,7 @@ class TrainConfig:
     )
     microbatches: int = setting(1, "microbatches that the first batch size is split into")
     seed: int = setting(0, "decides parameters, order of the data and dropout")
+    shift_windows: bool = setting(False, "cut the text at other places every time that it is read again")
     log_every: int = setting(10, "steps between two rows of metrics.jsonl")
     eval_every: int = setting(500, "steps between two validations; 0 validates at the end only")
     eval_batches: int = setting(

@@ -52,28 +52,28 @@ def documents(starts, rows_B: np.ndarray, seq_len: int) -> tuple[np.ndarray, np.
 class TrainWindows:
     """The windows of a stream in the random order of `seed`, epoch after epoch, in `lanes` equal parts.
 
-    Window w is tokens [w*L, w*L + L) with targets one later. Raises `UserError` when the stream fills no window.
+    Window w is tokens [w*L, w*L + L) with targets one later; where windows shift, in the first epoch alone. Raises
+    `UserError` when the stream fills no window.
     """
 
-    def __init__(self, split: Split, seq_len: int, seed: int, lanes: int = 1):
-        self.split, self.seq_len, self.seed, self.lanes = split, seq_len, seed, lanes
+    def __init__(self, split: Split, seq_len: int, seed: int, lanes: int = 1, shifts: bool = False):
+        self.split, self.seq_len, self.lanes = split, seq_len, lanes
         self.bytes_per_token = split.bytes_per_token
-        self.windows = (len(split.tokens) - 1) // seq_len
-        if self.windows < 1:
+        if len(split.tokens) <= seq_len:
             raise UserError(
                 f"the training text has {len(split.tokens):,} tokens, not enough for one window of "
                 f"--train.seq-len {seq_len}; prepare more text or choose a smaller --train.seq-len"
             )
-        self._sequence = Sequence(self.windows, lanes, seed)
+        self.sequence = Sequence(len(split.tokens) - 1, seq_len, lanes, seed, shifts)
 
-    def order(self, rows_B: np.ndarray) -> np.ndarray:
-        """The window of each row of the endless training sequence."""
+    def starts(self, rows_B: np.ndarray) -> np.ndarray:
+        """The first token of each row of the endless training sequence."""
         rows_B = np.asarray(rows_B, np.int64)
-        return self._sequence.at(rows_B % self.lanes, rows_B // self.lanes)
+        return self.sequence.starts(rows_B % self.lanes, rows_B // self.lanes)
 
     def rows(self, rows_B: np.ndarray) -> Batch:
         """The rows with these global numbers, (B, L)."""
-        return gather(self.split, self.order(rows_B) * self.seq_len, self.seq_len)
+        return gather(self.split, self.starts(rows_B), self.seq_len)
 
 
 class MixedWindows:
@@ -129,8 +129,8 @@ def of_text(store: TokenStore, train: TrainConfig) -> Batches:
     """The batches of a pretraining run over a token store, its sources mixed by the store's weights if it has any."""
     lanes = lanes_of(train, store.train)
     if not store.weights:
-        return Batches(TrainWindows(store.train, train.seq_len, train.seed, lanes), train)
-    mixture = Mixture(store.train.sources, store.weights, train.seq_len, lanes, train.seed)
+        return Batches(TrainWindows(store.train, train.seq_len, train.seed, lanes, train.shift_windows), train)
+    mixture = Mixture(store.train.sources, store.weights, train.seq_len, lanes, train.seed, train.shift_windows)
     return Batches(MixedWindows(store.train, mixture), train)
 
 

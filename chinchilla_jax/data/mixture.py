@@ -15,6 +15,7 @@ from chinchilla_jax.errors import UserError
 
 ROUNDS = 6
 UNIT = 1 << 20  # weights are whole multiples of one UNITth
+GOLDEN = (math.sqrt(5) - 1) / 2  # its multiples fill [0, 1) evenly, however many there are
 
 
 def permute(index: np.ndarray, size: int, key: np.ndarray | int) -> np.ndarray:
@@ -38,25 +39,30 @@ def permute(index: np.ndarray, size: int, key: np.ndarray | int) -> np.ndarray:
 
 
 class Sequence:
-    """`windows` windows in `lanes` equal parts, each in a random order of its own, epoch after epoch."""
+    """The windows of a stretch of tokens in `lanes` equal parts, each in a random order of its own, epoch after epoch.
 
-    def __init__(self, windows: int, lanes: int, seed: int):
-        self.windows, self.seed = windows, seed
-        self._all, self._lanes = lanes, lanes if windows >= lanes else 1
+    Where they shift, every epoch after the first cuts its windows at other places: a token is predicted from another
+    stretch of text before it, which keeps a model from learning the windows by heart.
+    """
 
-    def at(self, lane: np.ndarray, index: np.ndarray) -> np.ndarray:
-        """The window that stands at `index` of the endless sequence of a lane; int64."""
+    def __init__(self, tokens: int, length: int, lanes: int, seed: int, shifts: bool = False):
+        self.windows, self.length, self.seed = max(1, tokens // length), length, seed
+        self._last, self._shifts = max(0, tokens - length), shifts
+        self._all, self._lanes = lanes, lanes if self.windows >= lanes else 1
+
+    def starts(self, lane: np.ndarray, index: np.ndarray) -> np.ndarray:
+        """The first token of the window that stands at `index` of the endless sequence of a lane; int64."""
         if self._lanes < self._all:  # too few windows for a part in every lane: all lanes take turns
             lane, index = np.zeros_like(lane), index * self._all + lane
         first = lane * self.windows // self._lanes
         count = (lane + 1) * self.windows // self._lanes - first
-        found = np.empty(len(lane), np.int64)
+        window, epoch = np.empty(len(lane), np.int64), index // count
         for size in np.unique(count).tolist():  # there are two sizes at most
             some = count == size
-            epoch = index[some] // size
-            key = seeded(epoch * self._lanes + lane[some], self.seed)
-            found[some] = first[some] + permute(index[some] % size, size, key)
-        return found
+            key = seeded(epoch[some] * self._lanes + lane[some], self.seed)
+            window[some] = first[some] + permute(index[some] % size, size, key)
+        shift = (epoch * GOLDEN % 1 * self.length).astype(np.int64) if self._shifts else 0
+        return np.minimum(window * self.length + shift, self._last)
 
 
 class Mixture:
@@ -65,17 +71,21 @@ class Mixture:
     Of any n rows of a lane in order, source s gives n times its weight, to within one row a source.
     """
 
-    def __init__(self, parts: tuple[Part, ...], weights: tuple[float, ...], seq_len: int, lanes: int, seed: int):
+    def __init__(
+        self, parts: tuple[Part, ...], weights: tuple[float, ...], seq_len: int, lanes: int, seed: int,
+        shifts: bool = False,
+    ):  # fmt: skip
         self.parts, self.seq_len, self.lanes = parts, seq_len, lanes
         self.weights = np.array(weights, np.float64) / sum(weights)
-        windows = [(part.stop - part.start) // seq_len for part in parts]
-        for part, count, weight in zip(parts, windows, weights):
-            if weight and count < 1:
+        for part, weight in zip(parts, weights):
+            if weight and part.stop - part.start < seq_len:
                 raise UserError(
                     f"{part.name} has {part.stop - part.start:,} tokens of training text, not enough for one window of "
                     f"--train.seq-len {seq_len}; give it the weight 0 or choose a smaller --train.seq-len"
                 )
-        self.sequences = [Sequence(max(1, count), lanes, seed + number) for number, count in enumerate(windows)]
+        self.sequences = [
+            Sequence(part.stop - part.start, seq_len, lanes, seed + number, shifts) for number, part in enumerate(parts)
+        ]
 
     def starts(self, rows_B: np.ndarray) -> np.ndarray:
         """The first token of each row of the endless training sequence."""
@@ -85,7 +95,7 @@ class Mixture:
         found = np.empty(len(rows_B), np.int64)
         for number, (part, sequence) in enumerate(zip(self.parts, self.sequences)):
             some = source == number
-            found[some] = part.start + sequence.at(lane[some], index[some]) * self.seq_len
+            found[some] = part.start + sequence.starts(lane[some], index[some])
         return found
 
     def draw(self, row: np.ndarray, lane: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -87,7 +87,7 @@ class Scorer:
         tiling = tile_size(config.model, dataclasses.replace(config.objective, positions="trained"))
 
         def one(table_VD, tile):
-            losses_SM, (p_SMV, _, _, hit_SMV) = tile_losses(table_VD, 0.0, tile[:2])
+            losses_SM, (p_SMV, _, _, hit_SMV) = tile_losses(table_VD, 0.0, tile[:2], kernels=tiling.kernels)
             likeliest_SM = jnp.any(hit_SMV & (p_SMV == 1), -1)  # p is relative to the likeliest token's
             return jnp.sum(losses_SM), (losses_SM, likeliest_SM)
 

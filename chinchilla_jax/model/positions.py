@@ -36,7 +36,8 @@ def rotary_tables(cfg: ModelConfig, positions_BL: jax.Array, length: int):
     frequency_k = cfg.rope_theta ** (-jnp.arange(0, cfg.head_dim, 2, dtype=jnp.float32) / cfg.head_dim)
     frequency_k = SCALINGS[cfg.rope_scaling](cfg, frequency_k)
     angle_BL1k = positions_BL[:, :, None, None].astype(jnp.float32) * frequency_k
-    return jnp.cos(angle_BL1k), jnp.sin(angle_BL1k)
+    # Without the barrier XLA:CPU computes them anew for every head, in every pass of every layer.
+    return jax.lax.optimization_barrier((jnp.cos(angle_BL1k), jnp.sin(angle_BL1k)))
 
 
 def rotate(x_BLHK: jax.Array, cos_BL1k: jax.Array, sin_BL1k: jax.Array) -> jax.Array:

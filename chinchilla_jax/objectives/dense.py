@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from chinchilla_jax.config import ModelConfig, ObjectiveConfig, require
 from chinchilla_jax.model import transformer
+from chinchilla_jax.objectives.losses import gold
 from chinchilla_jax.objectives.objective import Objective, plain
 from chinchilla_jax.parallel.tiles import Tiling, over_tiles, sweep, tile_size
 from chinchilla_jax.types import Batch, Sums
@@ -18,7 +19,14 @@ RECTIFIED = ("reglu", "relu2")  # what has exact zeros
 LOGITS = {"cuda": "compute"}
 
 
-def tile_losses(table_VD, z_loss, tile, logits="float32"):
+def _indexed(x_SMV, targets_SM):
+    return jnp.take_along_axis(x_SMV, targets_SM[..., None], axis=-1)[..., 0]
+
+
+GOLD = {"cpu": _indexed}  # XLA:CPU would write the masked logits and read them again
+
+
+def tile_losses(table_VD, z_loss, tile, logits="float32", kernels="reference"):
     """The losses of a tile's tokens, and what their gradient needs."""
     x_SMD, targets_SM = tile
     dtype = x_SMD.dtype if logits == "compute" else jnp.float32
@@ -27,15 +35,15 @@ def tile_losses(table_VD, z_loss, tile, logits="float32"):
     p_SMV = jnp.exp(logits_SMV - largest_SM1)
     sum_SM1 = p_SMV.sum(-1, keepdims=True)
     norm_SM = (largest_SM1 + jnp.log(sum_SM1))[..., 0]
-    hit_SMV = jnp.arange(table_VD.shape[0]) == targets_SM[..., None]  # no look-up: the vocabulary may be split
-    gold_SM = jnp.sum(jnp.where(hit_SMV, logits_SMV, 0.0), axis=-1)
+    hit_SMV = jnp.arange(table_VD.shape[0]) == targets_SM[..., None]
+    gold_SM = GOLD.get(kernels, gold)(logits_SMV, targets_SM)
     return norm_SM - gold_SM + z_loss * jnp.square(norm_SM), (p_SMV, sum_SM1, norm_SM, hit_SMV)
 
 
-def tile_gradients(z_loss, logits, table_VD, tile):
+def tile_gradients(z_loss, logits, kernels, table_VD, tile):
     """Loss, gradient of hidden states, factors of the table's gradient: d/dlogits = softmax (1 + 2 z norm) - onehot."""
     x_SMD, targets_SM, weights_SM = tile
-    losses_SM, (p_SMV, sum_SM1, norm_SM, hit_SMV) = tile_losses(table_VD, z_loss, (x_SMD, targets_SM), logits)
+    losses_SM, (p_SMV, sum_SM1, norm_SM, hit_SMV) = tile_losses(table_VD, z_loss, (x_SMD, targets_SM), logits, kernels)
     scale_SM1 = (weights_SM * (1 + 2 * z_loss * norm_SM))[..., None] / sum_SM1
     dlogits_SMV = (p_SMV * scale_SM1 - jnp.where(hit_SMV, weights_SM[..., None], 0.0)).astype(x_SMD.dtype)
     dx_SMD = jnp.einsum("smv,vd->smd", dlogits_SMV, table_VD)
@@ -53,14 +61,14 @@ def cross_entropy(
     """
 
     def summed(table_VD, tile):
-        return jnp.sum(tile[2] * tile_losses(table_VD, z_loss, tile[:2], logits)[0]), ()
+        return jnp.sum(tile[2] * tile_losses(table_VD, z_loss, tile[:2], logits, tiling.kernels)[0]), ()
 
     return over_tiles(summed, table_VD, (hidden_BLD, targets_BL, weights_BL), tiling)[0]
 
 
 def _forward(hidden_BLD, table_VD, targets_BL, weights_BL, z_loss, tiling, logits):
     arrays = hidden_BLD, targets_BL, weights_BL
-    of_tile = partial(tile_gradients, z_loss, logits)
+    of_tile = partial(tile_gradients, z_loss, logits, tiling.kernels)
     loss, (dx_BLD, losses_BL), dtable_VD = sweep(of_tile, table_VD, arrays, tiling)
     return loss, (dx_BLD, dtable_VD, losses_BL)
 
@@ -77,7 +85,7 @@ def token_losses(hidden_BLD, table_VD, targets_BL, weights_BL, tiling: Tiling) -
     """-log p of every target that has a weight (B, L), without anything of a gradient."""
 
     def losses(table_VD, tile):
-        return 0.0, (tile_losses(table_VD, 0.0, tile[:2])[0],)
+        return 0.0, (tile_losses(table_VD, 0.0, tile[:2], kernels=tiling.kernels)[0],)
 
     return over_tiles(losses, table_VD, (hidden_BLD, targets_BL, weights_BL), tiling)[1][0]
 

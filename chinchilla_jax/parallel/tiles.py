@@ -23,14 +23,16 @@ TILE_LOGITS = 2**28  # and never more logits than this, a gigabyte in float32
 PIECES = range(128, 1025)  # rows of a split table whose gradient by one tile is made at once, a sixteenth if that many
 # A tile of positions that train: small, since of few of them the last tile is most of the work.
 TRAINED_TOKENS = {"cpu": 128, "reference": 128, "cuda": 2048, "tpu": 2048}
+TURNED = ("cpu",)  # where the table's gradient is summed transposed: XLA:CPU is slow at x.T @ y (`model/linear.py`)
 TILE_ARRAYS = 4  # of a tile's size that exist together; they share the tokens where memory is what matters
 
 
 class Tiling(NamedTuple):
-    """Tokens of a tile on one device, and whether tiles are left out in which no position has a weight."""
+    """Tokens of a tile on one device, whether tiles without a weight are left out, and the platform's habits."""
 
     tokens: int
     trained: bool = False
+    kernels: str = "reference"
 
 
 class Layout:
@@ -137,7 +139,7 @@ def tile_size(cfg: ModelConfig, settings: ObjectiveConfig) -> Tiling:
     """How the tokens of a device are cut."""
     most, trained = max(1, TILE_LOGITS // cfg.vocab_size), settings.positions == "trained"
     usual = (TRAINED_TOKENS if trained else TILE_TOKENS)[cfg.kernels]
-    return Tiling(settings.tile_tokens or min(usual, most), trained)
+    return Tiling(settings.tile_tokens or min(usual, most), trained, cfg.kernels)
 
 
 def over_tiles(of_tile, table_VD: jax.Array, arrays: tuple[jax.Array, ...], tiling: Tiling):
@@ -169,16 +171,18 @@ def sweep(tile_gradients, table_VD: jax.Array, arrays: tuple[jax.Array, ...], ti
     tiles, join, scan = cut(arrays, tiling, layout)
     compute_VD = layout.table(table_VD, arrays[0].dtype)
     S, (V, D) = tiles[0].shape[1], table_VD.shape
-    add = _add_in_place if layout.split else _add
+    turned = tiling.kernels in TURNED and not layout.split
+    add = _add_in_place if layout.split else _add_turned if turned else _add
     zeros_SVD = constrain(jnp.zeros((S, V, D), jnp.float32), layout.batch, layout.rows, None)
+    zeros = jnp.swapaxes(zeros_SVD, 1, 2) if turned else zeros_SVD
 
     def one(carry, tile):
         loss, values, products = tile_gradients(compute_VD, layout.gathered(tile))
         return (carry[0] + loss, add(carry[1], products)), layout.scattered(values)
 
-    (loss, dtable_SVD), values = scan(one, (jnp.zeros((), jnp.float32), zeros_SVD), tiles)
+    (loss, dtable), values = scan(one, (jnp.zeros((), jnp.float32), zeros), tiles)
     # The layout of the table's parameter: a scatter of the sum, not a whole copy each.
-    dtable_VD = constrain(dtable_SVD.sum(0), "vocab" if layout.rows else None, "embed")
+    dtable_VD = constrain(dtable.sum(0).T if turned else dtable.sum(0), "vocab" if layout.rows else None, "embed")
     return loss, tuple(map(join, values)), dtable_VD.astype(table_VD.dtype)
 
 
@@ -188,6 +192,13 @@ def _add(sum_SVD: jax.Array, products: tuple) -> jax.Array:
         for dlogits_SMV, hidden_SMD in products
     ]
     return sum_SVD + sum(more_SVD[1:], more_SVD[0])
+
+
+def _add_turned(sum_SDV: jax.Array, products: tuple) -> jax.Array:
+    """`_add` of the transpose, for which the smaller factor is turned, as a copy that XLA leaves out of the product."""
+    turned = [(jax.lax.optimization_barrier(jnp.swapaxes(hidden, 1, 2)), dlogits) for dlogits, hidden in products]
+    more_SDV = [jnp.einsum("sdm,smv->sdv", *pair, preferred_element_type=jnp.float32) for pair in turned]
+    return sum_SDV + sum(more_SDV[1:], more_SDV[0])
 
 
 def _add_in_place(sum_SVD: jax.Array, products: tuple) -> jax.Array:

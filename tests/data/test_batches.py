@@ -92,12 +92,21 @@ def test_permute_looks_random():
 
 
 def test_every_window_once_an_epoch_in_a_new_order(split):
-    windows = TrainWindows(split, 8, 0)
-    assert windows.windows == (len(split.tokens) - 1) // 8
-    epochs = windows.order(np.arange(3 * windows.windows)).reshape(3, -1)
-    assert all(sorted(epoch) == list(range(windows.windows)) for epoch in epochs.tolist())
+    windows, count = TrainWindows(split, 8, 0), (len(split.tokens) - 1) // 8
+    epochs = windows.starts(np.arange(3 * count)).reshape(3, -1)
+    assert all(sorted(epoch) == list(range(0, 8 * count, 8)) for epoch in epochs.tolist())
     assert len({tuple(epoch) for epoch in epochs.tolist()}) == 3
-    assert TrainWindows(split, 8, 1).order(np.arange(windows.windows)).tolist() != epochs[0].tolist()
+    assert TrainWindows(split, 8, 1).starts(np.arange(count)).tolist() != epochs[0].tolist()
+
+
+def test_windows_that_shift_have_no_padding_and_the_next_token_for_a_target(split):
+    windows, count = TrainWindows(split, 8, 0, shifts=True), (len(split.tokens) - 1) // 8
+    rows = np.arange(5 * count)
+    batch, starts = windows.rows(rows), windows.starts(rows)
+    assert (batch.weights == 1).all() and (starts[count:] % 8).any()
+    tokens = np.asarray(split.tokens)
+    np.testing.assert_array_equal(batch.tokens, tokens[starts[:, None] + np.arange(8)])
+    np.testing.assert_array_equal(batch.targets, tokens[starts[:, None] + np.arange(1, 9)])
 
 
 @pytest.mark.parametrize("seed", [-1, 0, 2**62])
@@ -108,7 +117,7 @@ def test_any_seed_will_do(split, seed):
 def test_a_stream_shorter_than_a_window_is_an_error():
     with pytest.raises(UserError, match=r"--train\.seq-len 64"):
         TrainWindows(stream([10, 20]), 64, 0)
-    assert TrainWindows(stream([64]), 64, 0).windows == 1
+    assert TrainWindows(stream([64]), 64, 0).starts(np.arange(2)).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 4])

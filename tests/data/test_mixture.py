@@ -12,9 +12,10 @@ PARTS = (Part("a", 0, 7000, 1), Part("b", 7000, 9000, 1), Part("c", 9000, 9800, 
 
 @pytest.mark.parametrize("windows, lanes", [(1, 1), (100, 1), (100, 8), (103, 8), (5, 8)])
 def test_every_epoch_has_every_window_once(windows, lanes):
-    sequence = Sequence(windows, lanes, 3)
+    sequence = Sequence(7 * windows + 6, 7, lanes, 3)
     rows = np.arange(windows * 24)
-    found = sequence.at(rows % lanes, rows // lanes)
+    found, rest = np.divmod(sequence.starts(rows % lanes, rows // lanes), 7)
+    assert not rest.any()
     counts = np.bincount(found, minlength=windows)
     assert len(counts) == windows and counts.max() - counts.min() <= (
         0 if windows % lanes == 0 or lanes > windows else 6
@@ -30,7 +31,23 @@ def test_one_lane_is_the_order_of_old():
 
     rows = np.arange(500)
     expected = permute(rows % 77, 77, seeded(rows // 77, 5))
-    assert (Sequence(77, 1, 5).at(rows * 0, rows) == expected).all()
+    assert (Sequence(77, 1, 1, 5).starts(rows * 0, rows) == expected).all()
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_windows_that_shift_are_those_of_old_at_first_and_then_cut_elsewhere(lanes):
+    """No token is read twice in an epoch, but for the last window; all offsets come up alike; lanes shift together."""
+    tokens, length, epochs = 64 * 24 + 5, 64, 40
+    rows = np.arange(24 * epochs)
+    still, moving = (
+        Sequence(tokens, length, lanes, 3, shifts).starts(rows % lanes, rows // lanes).reshape(epochs, -1)
+        for shifts in (False, True)
+    )
+    np.testing.assert_array_equal(moving[0], still[0])
+    shift = (moving - still).max(1)
+    np.testing.assert_array_equal(moving, np.minimum(still + shift[:, None], tokens - length))
+    assert 0 <= shift.min() and shift.max() < length
+    assert np.diff(np.sort(shift)).max() <= 4  # 40 of 64 offsets, spread evenly
 
 
 def source_of(starts):

@@ -40,10 +40,10 @@ def tiled(z_loss: float, tiling: Tiling, dtype=jnp.float32, logits: str = "float
 
 
 @pytest.mark.parametrize("z_loss", [0.0, 0.1])
-@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("trained, kernels", [(False, "reference"), (True, "reference"), (False, "cpu")])
 @pytest.mark.parametrize("tokens", [1, 9, 12, 42, 1000])
-def test_tiles_equal_the_naive_loss(tokens, trained, z_loss):
-    assert tiny.worst(tiled(z_loss, Tiling(tokens, trained)), naive(z_loss)) < 1e-5
+def test_tiles_equal_the_naive_loss(tokens, trained, kernels, z_loss):
+    assert tiny.worst(tiled(z_loss, Tiling(tokens, trained, kernels)), naive(z_loss)) < 1e-5
 
 
 def test_the_value_alone_is_the_same_number():

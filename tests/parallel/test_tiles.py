@@ -39,9 +39,9 @@ def gradients(table_VD, tile):
     return jnp.sum(weights_SM * norm_SM), (norm_SM,), [(pull_SMV, hidden_SMD)]
 
 
-@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("trained, kernels", [(False, "reference"), (True, "reference"), (True, "cpu")])
 @pytest.mark.parametrize("axes", [None, (2, 4, 1), (1, 8, 1)])
-def test_a_sweep_is_all_at_once(axes, trained):
+def test_a_sweep_is_all_at_once(axes, trained, kernels):
     """Loss, tokens and the table's gradient; over fsdp devices meet others' tokens with their own rows."""
 
     def loss(table_VD):
@@ -50,7 +50,7 @@ def test_a_sweep_is_all_at_once(axes, trained):
     def swept(table_VD, hidden_BLD, weights_BL):
         return tiles.sweep(gradients, table_VD, (hidden_BLD, weights_BL), tiling)
 
-    tiling = tiles.Tiling(8, trained)
+    tiling = tiles.Tiling(8, trained, kernels)
     expected, slope = tiny.jit(jax.value_and_grad(loss))(TABLE)
     if axes is None:
         found, (norm_BL,), dtable_VD = tiny.jit(swept)(TABLE, HIDDEN, WEIGHTS)
