@@ -4,8 +4,8 @@
     python tools/ablate.py report --study repeated --size full  --runs runs/repeated --out docs/ablation
 
 Registered before the runs: RECIPES, SIZES with their seeds, and RULE. The text is cut into parts of 1/32, 1/32, 1/16,
-1/8, 1/4 and 1/2; a run of e readings trains on the first parts, which are 1/e of the whole, for as many tokens as the
-whole has (times `passes` of its size), so that all runs of a size take equal steps and differ in the unique text alone.
+1/8, 1/4 and 1/2; all runs of a size take equal steps, `passes` times the tokens of the whole, and differ in the unique
+text alone: a run of e readings trains on the first parts, which are `passes`/e of the whole.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ class Size(NamedTuple):
     readings: int
     seeds: tuple[int, ...]
     vocabulary: int
-    passes: int = 1  # over as many tokens as the whole text has
+    passes: int = 1  # the fewest readings: a run's tokens over those of the whole text
     attack: bool = True
 
 
@@ -54,6 +54,7 @@ SIZES = {
 }
 TOKENS = {"corruption.share": 0.15}
 DECAY = {"optimizer.weight_decay": 1.0}
+SHIFT = {"train.shift_windows": True}
 FGM = {"adversarial.method": "fgm", "adversarial.radius": 0.3, "adversarial.fraction": 1.0, "adversarial.start": 0.0}
 # In the order in which they are worth having.
 RECIPES: dict[str, Settings] = {
@@ -85,6 +86,12 @@ RECIPES: dict[str, Settings] = {
     "mask-15+decay-1": TOKENS | DECAY | {"corruption.kind": "mask"},
     "tokens-5+decay-1+dropout-0.1-stop": DECAY
     | {"corruption.share": 0.05, "corruption.stop": 0.75, "model.dropout": 0.1},
+    # Written down before they ran, on another cut of the text: windows at other places in every epoch.
+    "shift": SHIFT,
+    "shift+decay-0.3": SHIFT | {"optimizer.weight_decay": 0.3},
+    "shift+decay-1": SHIFT | DECAY,
+    "shift+tokens-5+decay-0.3": SHIFT | {"corruption.share": 0.05, "optimizer.weight_decay": 0.3},
+    "shift+tokens-5+decay-1": SHIFT | {"corruption.share": 0.05} | DECAY,
     "longer": {"train.steps": 1.9},  # times the steps: what fgm's FLOPs buy a plain run
 }
 # Readings at which these are compared beside the main table (tokens-5+decay-1 since it was found: exploratory).
@@ -107,7 +114,7 @@ def runs_of(size: Size) -> list[Run]:
     found = []
     for seed in size.seeds:
         cells = [(recipe, size.readings) for recipe in RECIPES]
-        curve = [(recipe, readings) for readings in CURVE for recipe in COMPARED]
+        curve = [(recipe, readings) for readings in CURVE if readings >= size.passes for recipe in COMPARED]
         for recipe, readings in (*cells[:3], *curve, *cells[3:]):
             name = f"{recipe}-x{readings}-s{seed}"
             found.append(Run(name, recipe, readings, RECIPES[recipe], seed))
@@ -139,9 +146,9 @@ def parts(store: Path, folder: Path, length: int = 4000) -> list[str]:
     return names
 
 
-def weights(sizes: list[int], readings: int) -> str:
-    """--data.weights of a run that reads the first 1/readings of the text, every token as likely."""
-    kept = len(PARTS) - round(math.log2(readings))
+def weights(sizes: list[int], cut: float) -> str:
+    """--data.weights of a run that reads the first 1/cut of the text, every token as likely."""
+    kept = len(PARTS) - round(math.log2(cut))
     return " ".join(str(size if number < kept else 0) for number, size in enumerate(sizes))
 
 
@@ -170,7 +177,7 @@ def run(args, command, flags) -> None:
         if not (folder / "done").exists():
             given = flags({**size.settings, **each.settings, **own})
             command("pretrain", "--data.store", store, "--run-dir", folder, *given,
-                    "--data.weights", *weights(sizes, each.readings).split())  # fmt: skip
+                    "--data.weights", *weights(sizes, each.readings / size.passes).split())  # fmt: skip
             (folder / "done").write_text("")
         if size.attack and not (folder / "attack.json").exists():
             command("evaluate", "--run-dir", folder, "--attack", "--attack-tokens", 1_000_000)
@@ -212,7 +219,10 @@ def report(args) -> None:
     """repeated-SIZE.json and repeated-SIZE.md in `--out`; cells that nobody has run say so."""
     size = SIZES[args.size]
     wanted = runs_of(size)
-    rows = [found for each in wanted if (found := row(args.runs, each))]
+    fresh = [found for each in wanted if (found := row(args.runs, each))]
+    earlier = args.out / f"repeated-{args.size}.json"
+    before = json.loads(earlier.read_text())["rows"] if earlier.exists() else []
+    rows = fresh + [old for old in before if old["run"] not in {new["run"] for new in fresh}]
     missing = [each.name for each in wanted if each.name not in {r["run"] for r in rows}]
     lines = [f"# Repeated text, size {args.size}", RULE]
     lines += ["Validation loss, nats a token; differences to plain of the same seed ± standard error over seeds.", ""]
@@ -230,15 +240,13 @@ def report(args) -> None:
         lines.append(f"| {recipe} | {len(mine)} | {best:.3f} | {over[0]} | {last:.3f} | {over[1]} |")
     heads = [f"{name} over plain, {figure}" for name in COMPARED[1:] for figure in ("best", "last")]
     lines += ["", f"| readings | plain, best | {' | '.join(heads)} |", "| --- " * (2 + len(heads)) + "|"]
-    for readings in sorted((*CURVE, size.readings)):
+    for readings in sorted({each.readings for each in wanted}):
         plain = [r["best"] for r in rows if r["recipe"] == "plain" and r["readings"] == readings]
         over = [shown(differences(rows, name, "plain", readings, f)) for name in COMPARED[1:] for f in ("best", "last")]
         mean = f"{statistics.fmean(plain):.3f}" if plain else "not run"
         lines.append(f"| {readings} | {mean} | {' | '.join(cell or 'not run' for cell in over)} |")
     lines += ["", f"Not run: {', '.join(missing) or 'nothing'}.", ""]
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / f"repeated-{args.size}.json").write_text(
-        json.dumps({"rows": rows, "missing": missing}, indent=1) + "\n"
-    )
+    earlier.write_text(json.dumps({"rows": rows, "missing": missing}, indent=1) + "\n")
     (args.out / f"repeated-{args.size}.md").write_text("\n".join(lines))
     print("\n".join(lines))

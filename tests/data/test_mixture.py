@@ -46,7 +46,7 @@ def test_windows_that_shift_are_those_of_old_at_first_and_then_cut_elsewhere(lan
     np.testing.assert_array_equal(moving[0], still[0])
     shift = (moving - still).max(1)
     np.testing.assert_array_equal(moving, np.minimum(still + shift[:, None], tokens - length))
-    assert 0 <= shift.min() and shift.max() < length
+    assert shift.min() >= 0 and shift.max() < length
     assert np.diff(np.sort(shift)).max() <= 4  # 40 of 64 offsets, spread evenly
 
 
