@@ -96,7 +96,7 @@ RECIPES: dict[str, Settings] = {
 }
 # Readings at which these are compared beside the main table (tokens-5+decay-1 since it was found: exploratory).
 CURVE = (1, 2, 4, 8, 32)
-COMPARED = ("plain", "tokens-15", "tokens-5+decay-1")
+COMPARED = ("plain", "tokens-15", "tokens-5+decay-1", "shift", "shift+decay-1", "shift+tokens-5+decay-1")
 
 
 class Run(NamedTuple):
