@@ -130,18 +130,9 @@ def _flag(group, path: str, kind: Any, item: dataclasses.Field) -> None:
         dest=path,
         default=argparse.SUPPRESS,
         metavar=settings.describe_type(kind),
-        help=f"{item.metadata['help']} [{_typed(item.default)}]".replace("%", "%%"),
+        help=f"{item.metadata['help']} [{settings.typed(item.default)}]".replace("%", "%%"),
         **({"nargs": "+", "type": kind.__args__[0]} if kind in LISTS else {"type": lambda text: _value(kind, text)}),
     )
-
-
-def _typed(value: Any) -> str:
-    """A default as it would be typed."""
-    if isinstance(value, tuple):
-        return " ".join(map(_typed, value)) or "empty"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return settings.AUTO if value is None else str(value) or "empty"
 
 
 def _value(kind: Any, text: str) -> Any:

@@ -24,6 +24,7 @@ from chinchilla_jax.config.settings import (
     replace,
     require,
     to_dict,
+    typed,
 )
 from chinchilla_jax.config.shape import DataConfig, ModelConfig
 from chinchilla_jax.config.task import TaskConfig
@@ -57,6 +58,7 @@ __all__ = [
     "replace",
     "require",
     "to_dict",
+    "typed",
     "whole_rows",
 ]
 

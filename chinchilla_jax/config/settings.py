@@ -35,6 +35,15 @@ def flag(path: str) -> str:
     return "--" + path.replace("_", "-")
 
 
+def typed(value: Any) -> str:
+    """A setting's value as it would be typed behind its flag."""
+    if isinstance(value, tuple):
+        return " ".join(map(typed, value)) or "empty"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return AUTO if value is None else str(value) or "empty"
+
+
 def closest(name: str, names) -> str:
     """A hint in brackets if `name` looks like one of `names`, else nothing."""
     match = difflib.get_close_matches(name, list(names), n=1)

@@ -49,6 +49,10 @@ def start(config: Config, run_dir: Path, given: set[str]) -> Iterator[Job]:
     else:
         config = replace(resume.own_config(run_dir), {name: get(config, name) for name in given})
     require(bool(config.task.train), "name the examples with --task.train FILE")
+    require(
+        not config.train.shift_windows,
+        "--train.shift-windows is nothing that finetune looks at: it packs its rows anew in every epoch; leave it out",
+    )
     base = load.find_base(config.tune.base, run_dir) if based else None
     with tempfile.TemporaryDirectory() as scratch:
         opened = partial(open_task, folder=base, scratch=Path(scratch), **as_tuned(config))

@@ -322,26 +322,26 @@ def test_the_plan_knows_its_text_by_source(tmp_path):
     assert by_source(Config(), 8000) == []
 
 
-def test_text_that_is_read_often_gets_corrupted_inputs(planned):
+def test_text_that_is_read_often_gets_what_was_measured_best(planned):
     """On where it was measured to gain; not on fresh text, nor against the command line or a law's recipe."""
     fresh = planned("")
-    assert fresh["advice"] is None and fresh["config"]["corruption"]["share"] == 0
+    assert fresh["advice"] is None and not fresh["config"]["train"]["shift_windows"]
     tokens = fresh["realised"]["tokens"]
 
     def read(times, more=""):
         found = planned(f"--unique-tokens {tokens / times:.0f} {more}")
         if found["advice"]:
             assert found["advice"]["readings"] == pytest.approx(found["text"]["epochs"], rel=1e-6)
-            assert found["config"]["corruption"]["share"] == found["advice"]["corruption.share"]
+            assert found["config"]["train"]["shift_windows"] == found["advice"]["train.shift_windows"]
             assert found["config"]["optimizer"]["weight_decay"] == found["advice"]["optimizer.weight_decay"]
         return found
 
     often, seldom = read(60)["advice"], read(3)["advice"]
-    assert (often["corruption.share"], often["optimizer.weight_decay"]) == (0.05, 1.0) and "is on" in often["said"]
-    assert (seldom["corruption.share"], seldom["optimizer.weight_decay"]) == (0.0, 0.1) and "left off" in seldom["said"]
-    for line in ("--corruption.share 0", "--optimizer.weight-decay 0.1"):
+    assert (often["train.shift_windows"], often["optimizer.weight_decay"]) == (True, 1.0) and "is on" in often["said"]
+    assert (seldom["train.shift_windows"], seldom["optimizer.weight_decay"]) == (True, 0.1)
+    for line in ("--train.shift-windows false", "--optimizer.weight-decay 0.1", "--corruption.share 0.1"):
         found = read(60, line)
-        assert found["advice"] is None and found["config"]["corruption"]["share"] == 0
+        assert found["advice"] is None and not found["config"]["train"]["shift_windows"]
         assert found["config"]["optimizer"]["weight_decay"] == 0.1
 
 
@@ -349,7 +349,7 @@ def test_a_law_whose_recipe_is_kept_is_not_said_to_be_changed():
     config = planner.settings.replace(Config(), {"model.vocab_size": 512})
     said = question.Asked({"flops": 1e13}, unique_tokens=1e5, law="debian-cpu")
     found = planner.plan(config, said)
-    assert found["config"]["corruption"]["share"] == 0 == found["advice"]["corruption.share"]
+    assert not found["config"]["train"]["shift_windows"] and not found["advice"]["train.shift_windows"]
     assert "would gain" in found["advice"]["said"] and "is on" not in found["advice"]["said"]
 
 

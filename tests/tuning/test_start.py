@@ -116,9 +116,12 @@ def test_pairs_without_a_run_to_start_from_are_refused():
         start.checked(Config(), SimpleNamespace(kind=KINDS["preference"]))
 
 
-def test_without_examples_to_train_on_it_says_what_to_name(tmp_path):
+def test_without_examples_or_with_windows_it_says_what_to_change(tmp_path):
     task = TaskConfig(test=("test.jsonl",))
     config = dataclasses.replace(Config(), task=task)
     with pytest.raises(UserError, match=r"name the examples with --task\.train FILE"):
+        start.start(config, tmp_path / "run", set()).__enter__()
+    config = replace(config, {"task.train": ("train.jsonl",), "train.shift_windows": True})
+    with pytest.raises(UserError, match=r"--train\.shift-windows is nothing that finetune looks at"):
         start.start(config, tmp_path / "run", set()).__enter__()
     assert not list(tmp_path.iterdir())
