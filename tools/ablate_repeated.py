@@ -15,6 +15,8 @@ import statistics
 from pathlib import Path
 from typing import NamedTuple
 
+import ablate_report
+
 Settings = dict[str, object]
 PARTS = (32, 32, 16, 8, 4, 2)  # one over the share of each
 RULE = """
@@ -221,8 +223,7 @@ def report(args) -> None:
     wanted = runs_of(size)
     fresh = [found for each in wanted if (found := row(args.runs, each))]
     earlier = args.out / f"repeated-{args.size}.json"
-    before = json.loads(earlier.read_text())["rows"] if earlier.exists() else []
-    rows = fresh + [old for old in before if old["run"] not in {new["run"] for new in fresh}]
+    rows = fresh + ablate_report.kept(earlier, wanted, fresh)
     missing = [each.name for each in wanted if each.name not in {r["run"] for r in rows}]
     lines = [f"# Repeated text, size {args.size}", RULE]
     lines += ["Validation loss, nats a token; differences to plain of the same seed ± standard error over seeds.", ""]

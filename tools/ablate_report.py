@@ -67,10 +67,10 @@ def row(runs: Path, run, costs: dict[str, float]) -> dict | None:
     }
 
 
-def kept(out: Path, wanted: list, fresh: list[dict]) -> list[dict]:
-    """The rows of an earlier report in `out` that `fresh` has not, of runs still wanted with the same settings."""
+def kept(earlier: Path, wanted: list, fresh: list[dict]) -> list[dict]:
+    """The rows of an earlier report's JSON that `fresh` has not, of runs still wanted with the same settings."""
     settings, there = {run.name: run.settings for run in wanted}, {(row["run"], *place(row)) for row in fresh}
-    rows = load(out / "ablation.json").get("rows", ())
+    rows = load(earlier).get("rows", ())
     return [r for r in rows if settings.get(r["run"]) == r["settings"] and (r["run"], *place(r)) not in there]
 
 
@@ -237,7 +237,7 @@ def write(runs: Path, wanted: list, out: Path) -> None:
     """
     costs, order = load(runs / "costs.json"), [run.name for run in wanted]
     fresh = [found for run in wanted if (found := row(runs, run, costs))]
-    before = kept(out, wanted, fresh)
+    before = kept(out / "ablation.json", wanted, fresh)
     rows = sorted(before + fresh, key=lambda each: order.index(each["run"]))
     missing = [name for name in order if name not in {each["run"] for each in rows}]
     plain = [each for each in rows if each["recipe"] == "plain"]

@@ -64,12 +64,12 @@ class TrainWindows:
                 f"the training text has {len(split.tokens):,} tokens, not enough for one window of "
                 f"--train.seq-len {seq_len}; prepare more text or choose a smaller --train.seq-len"
             )
-        self.sequence = Sequence(len(split.tokens) - 1, seq_len, lanes, seed, shifts)
+        self._sequence = Sequence(len(split.tokens) - 1, seq_len, lanes, seed, shifts)
 
     def starts(self, rows_B: np.ndarray) -> np.ndarray:
         """The first token of each row of the endless training sequence."""
         rows_B = np.asarray(rows_B, np.int64)
-        return self.sequence.starts(rows_B % self.lanes, rows_B // self.lanes)
+        return self._sequence.starts(rows_B % self.lanes, rows_B // self.lanes)
 
     def rows(self, rows_B: np.ndarray) -> Batch:
         """The rows with these global numbers, (B, L)."""

@@ -24,6 +24,7 @@ import numpy as np
 from chinchilla_jax.config import ModelConfig, ObjectiveConfig
 from chinchilla_jax.data.split import Split
 from chinchilla_jax.model import transformer
+from chinchilla_jax.objectives.losses import gold
 from chinchilla_jax.parallel.sharding import constrain
 from chinchilla_jax.parallel.tiles import over_tiles, tile_size
 from chinchilla_jax.types import Batch
@@ -58,18 +59,14 @@ def judge(params, batch: Batch, delta_BLD, log_u_V, temperature, *, cfg: ModelCo
     """The figures of each row of the batch, summed over its tokens: (B, ROWS, FIGURES)."""
 
     def of(logits_SMV, targets_SM):
-        hit_SMV = jnp.arange(logits_SMV.shape[-1]) == targets_SM[..., None]
-
-        def gold(x_SMV):
-            return jnp.sum(jnp.where(hit_SMV, x_SMV, 0.0), axis=-1)
-
         logp_SMV = jax.nn.log_softmax(logits_SMV)
         mixed_SMV = jnp.logaddexp(logp_SMV + jnp.log1p(-MIXTURE), log_u_V + jnp.log(MIXTURE))
         rows = logp_SMV, mixed_SMV, jax.nn.log_softmax(logits_SMV / temperature)
-        most = -gold(jnp.broadcast_to(log_u_V, logits_SMV.shape))
+        most = -gold(jnp.broadcast_to(log_u_V, logits_SMV.shape), targets_SM)
         figures = [
-            jnp.stack([-gold(x), jnp.minimum(-gold(x), most), 1.0 * (jnp.argmax(x, -1) == targets_SM)], -1)
+            jnp.stack([lost, jnp.minimum(lost, most), 1.0 * (jnp.argmax(x, -1) == targets_SM)], -1)
             for x in rows
+            for lost in [-gold(x, targets_SM)]
         ]
         return jnp.stack(figures, axis=-2)
 

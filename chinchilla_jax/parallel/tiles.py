@@ -186,19 +186,15 @@ def sweep(tile_gradients, table_VD: jax.Array, arrays: tuple[jax.Array, ...], ti
     return loss, tuple(map(join, values)), dtable_VD.astype(table_VD.dtype)
 
 
-def _add(sum_SVD: jax.Array, products: tuple) -> jax.Array:
-    more_SVD = [
-        jnp.einsum("smv,smd->svd", dlogits_SMV, hidden_SMD, preferred_element_type=jnp.float32)
-        for dlogits_SMV, hidden_SMD in products
-    ]
+def _add(sum_SVD: jax.Array, products: list, spec: str = "smv,smd->svd") -> jax.Array:
+    more_SVD = [jnp.einsum(spec, *pair, preferred_element_type=jnp.float32) for pair in products]
     return sum_SVD + sum(more_SVD[1:], more_SVD[0])
 
 
-def _add_turned(sum_SDV: jax.Array, products: tuple) -> jax.Array:
+def _add_turned(sum_SDV: jax.Array, products: list) -> jax.Array:
     """`_add` of the transpose, for which the smaller factor is turned, as a copy that XLA leaves out of the product."""
     turned = [(jax.lax.optimization_barrier(jnp.swapaxes(hidden, 1, 2)), dlogits) for dlogits, hidden in products]
-    more_SDV = [jnp.einsum("sdm,smv->sdv", *pair, preferred_element_type=jnp.float32) for pair in turned]
-    return sum_SDV + sum(more_SDV[1:], more_SDV[0])
+    return _add(sum_SDV, turned, "sdm,smv->sdv")
 
 
 def _add_in_place(sum_SVD: jax.Array, products: tuple) -> jax.Array:
